@@ -1,0 +1,53 @@
+# make demo: from nothing to a trained, evaluated, usable classifier. make help lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo setup test test-all results docs lint clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/core: pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (a minute or two)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) torch
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/all: $(VENV)/core
+	@$(PIP) --editable '.[sets,dev]'
+	@touch $@
+
+setup: $(VENV)/all ## .venv with everything but the cluster's extras, the project in editable form
+
+demo: $(VENV)/core ## train, evaluate and use two landmark networks on real images
+	$(BIN)/convatlas train lenet5 --data fashion-mnist --out runs/demo-lenet5
+	$(BIN)/convatlas train resnet20_cifar --data fashion-mnist --out runs/demo-resnet20
+	$(BIN)/convatlas eval runs/demo-resnet20
+	$(BIN)/python examples/save_images.py runs/demo-images
+	$(BIN)/convatlas predict runs/demo-resnet20 runs/demo-images/*.png --top 3
+	@echo "report: $(CURDIR)/runs/demo-resnet20/report.md"
+
+test: setup ## the tests, in a few minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-all: setup ## with the long ones
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+results: setup ## the long measurements, written under docs/generated (resumable)
+	$(BIN)/python docs/results.py
+
+docs: setup ## the documentation's tables and pictures, from stored results
+	$(BIN)/python docs/results.py --render
+
+lint: setup ## formatter check, linter, type checker
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean: ## remove the environment and caches, keep runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

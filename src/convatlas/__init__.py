@@ -1,0 +1,41 @@
+"""ConvAtlas: the landmark convolutional networks, each exactly as its paper prints it."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from convatlas.classifier import Classifier as Classifier
+    from convatlas.classifier import load as load
+    from convatlas.evaluation import evaluate as evaluate
+    from convatlas.models import create_model as create_model
+    from convatlas.models import editions as editions
+    from convatlas.models import list_models as list_models
+    from convatlas.training import Result as Result
+    from convatlas.training import Run as Run
+    from convatlas.training import train as train
+
+# Names are looked up on first use: `convatlas --help` must not wait for torch to be imported.
+_ROOMS = {
+    "Classifier": "classifier",
+    "load": "classifier",
+    "evaluate": "evaluation",
+    "create_model": "models",
+    "editions": "models",
+    "list_models": "models",
+    "Result": "training",
+    "Run": "training",
+    "train": "training",
+}
+__all__ = [*_ROOMS, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'convatlas' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"convatlas.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,129 @@
+"""The saved thing: weights, classes, preprocessing and provenance in one sealed file, and what it is for: to classify images."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convatlas import models
+from convatlas.data.images import decode
+from convatlas.data.preprocessing import Preprocessing, Standardiser
+from convatlas.errors import UserError, printable, unknown
+from convatlas.models import Architecture
+from convatlas.runtime.device import Precision, Runtime, best_precision, pick_device
+from convatlas.storage import sealed
+from convatlas.storage.records import Record, from_json
+
+FORMAT = 1
+ENGINES = ("auto", "eager")
+
+
+class Card(Record, frozen=True, kw_only=True):
+    """What a `model.safetensors` says of itself."""
+
+    format: int
+    network: Architecture
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    precision: Precision
+    batch: int  # the one shape in which it is evaluated
+    provenance: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+class Classifier:
+    """A trained network with all that it takes to use it."""
+
+    def __init__(self, card: Card, model: torch.nn.Module, standardiser: Standardiser, runtime: Runtime | None = None):
+        self.card = card
+        if runtime is None:
+            device = pick_device()
+            usable = card.precision if card.precision != "tf32" or device.type == "cuda" else "fp32"
+            runtime = Runtime(device, usable if best_precision(device) == "bf16" else "fp32")
+        self.runtime = runtime
+        self.model = runtime.place(model.eval())
+        self.standardiser = standardiser.to(runtime.device)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """uint8 images (n, channels, *size) -> logits (n, classes), float32."""
+        with torch.inference_mode(), self.runtime.autocast():
+            logits: Tensor = self.model(self.standardiser(images))
+        return logits.float()
+
+    def predict(self, files: Iterable[str | Path], top: int = 5, engine: str = "auto") -> list[list[tuple[str, float]]]:
+        """For each image file, its `top` likeliest classes with their probabilities. Raises UserError for a file that is no image."""
+        found = []
+        for _, answer in self.stream(files, top, engine):
+            if isinstance(answer, UserError):
+                raise answer
+            found.append(answer)
+        return found
+
+    def stream(
+        self, files: Iterable[str | Path], top: int = 5, engine: str = "auto", batch: int = 32
+    ) -> Iterator[tuple[str, list[tuple[str, float]] | UserError]]:
+        """(file, its classes with probabilities, or what is wrong with it), as they come."""
+        if engine not in ENGINES:
+            raise unknown("engine", engine, ENGINES)
+        waiting: list[tuple[str, Tensor | UserError]] = []
+        for file in files:
+            waiting.append((str(file), self._read(Path(file))))
+            if len(waiting) == batch:
+                yield from self._classify(waiting, top)
+                waiting = []
+        yield from self._classify(waiting, top)
+
+    def _read(self, file: Path) -> Tensor | UserError:
+        geometry = self.card.preprocessing
+        try:
+            return geometry(torch.from_numpy(decode(file, geometry.channels, geometry.source)[None]))[0]
+        except UserError as error:
+            return error
+
+    def _classify(
+        self, waiting: Sequence[tuple[str, Tensor | UserError]], top: int
+    ) -> Iterator[tuple[str, list[tuple[str, float]] | UserError]]:
+        images = [image for _, image in waiting if isinstance(image, Tensor)]
+        probabilities = iter(self.logits(torch.stack(images).to(self.runtime.device)).softmax(1).cpu().numpy() if images else [])
+        for file, image in waiting:
+            if isinstance(image, UserError):
+                yield file, image
+            else:
+                p = next(probabilities)
+                yield file, [(self.card.classes[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:top]]
+
+
+def save(path: Path, card: Card, model: torch.nn.Module, standardiser: Standardiser) -> None:
+    """Write `model.safetensors`: the network's own keys, the standardiser's under `preprocessing.`. Raises OSError."""
+    tensors = dict(model.state_dict()) | {f"preprocessing.{name}": t for name, t in standardiser.state_dict().items()}
+    sealed.write(path, tensors, card)
+
+
+def load(path: str | Path) -> Classifier:
+    """A run folder or a `model.safetensors` file. Raises UserError when it is missing, damaged, or does not fit the network."""
+    path = Path(path)
+    file = path / "model.safetensors" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        hint = f"finish it with: convatlas train --resume {path}" if (path / "run.json").exists() else "expected a run folder"
+        raise UserError(f"{printable(path)} holds no model.safetensors: {hint}")
+    tensors, document = sealed.read(file)
+    version = from_json(document, dict[str, Any], f"{file}, its metadata").get("format")
+    if version != FORMAT:
+        raise UserError(f"{file} has format version {version}: this ConvAtlas reads version {FORMAT}")
+    card = from_json(document, Card, f"{file}, its metadata")
+    if card.network.arguments.get("num_classes") != len(card.classes):
+        raise UserError(f"{file} names {len(card.classes)} classes but its network has {card.network.arguments.get('num_classes')}")
+    with torch.device("meta"):
+        model = models.build(card.network)
+    expected = {name: t.shape for name, t in model.state_dict().items()}
+    found = {name: t for name, t in tensors.items() if not name.startswith("preprocessing.")}
+    if expected != {name: t.shape for name, t in found.items()}:
+        raise UserError(f"{file} does not hold the weights of the {card.network.name} that its metadata describes")
+    if not all(t.isfinite().all() for t in tensors.values()):
+        raise UserError(f"{file} holds weights that are not finite")
+    model = models.build(card.network)
+    model.load_state_dict(found)
+    return Classifier(card, model, Standardiser(tensors["preprocessing.mean"], tensors["preprocessing.std"]))

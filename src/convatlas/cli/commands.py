@@ -1,0 +1,259 @@
+"""The commands, one record each: what tyro parses, and what calling it does."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from convatlas.errors import UsageError, UserError, printable
+
+Json = Annotated[bool, arg(help="Print one JSON document on stdout, and nothing else there.")]
+
+
+@dataclass
+class Models:
+    """List the networks: name, paper, year, input, parameters, multiply-adds."""
+
+    pattern: Annotated[Positional[str], arg(metavar="PATTERN", help="A shell pattern, such as 'resnet*'.")] = "*"
+    json: Json = False
+
+    def __call__(self) -> None:
+        import torch
+
+        from convatlas import analysis, models
+
+        rows: list[dict[str, Any]] = []
+        for name in models.list_models(self.pattern):
+            entry = models.find(name)
+            with torch.device("meta"):
+                params, macs = analysis.cost(models.create_model(name), entry.input)
+            facts = {"name": name, "paper": entry.paper, "year": entry.year, "source": entry.source, "input": entry.input}
+            rows.append(facts | {"params": params, "macs": macs, "editions": list(entry.editions)})
+        if self.json:
+            _print_json(rows)
+        elif not rows:
+            raise UserError(f"no network matches {self.pattern!r}: convatlas models lists them all")
+        else:
+            columns = ("name", "year", "input", "parameters", "multiply-adds", "source")
+            cells = [
+                (r["name"], r["year"], "x".join(map(str, r["input"])), f"{r['params']:,}", f"{r['macs']:,}", r["source"]) for r in rows
+            ]
+            _table(columns, cells, right=("parameters", "multiply-adds"))
+
+
+@dataclass
+class Train:
+    """Train a network on a data set by a recipe, evaluate it on the test split once, save and report."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL", help="A network's name, or a run.json to start anew.")] = ""
+    edition: Annotated[str, arg(help="The paper's network, or a named edition.")] = "paper"
+    data: Annotated[str, arg(help="fashion-mnist, mnist, cifar10, cifar100, digits or folder:PATH.")] = ""
+    recipe: Annotated[str, arg(help="paper (the network's own), quick, or a recipe's name.")] = "quick"
+    out: Annotated[Path | None, arg(metavar="FOLDER", help="The run's folder; default runs/MODEL-DATA-ID8.")] = None
+    seed: Annotated[int, arg(help="All that is random follows from it.")] = 0
+    epochs: Annotated[float | None, arg(metavar="N", help="Passes over the training images, instead of the recipe's.")] = None
+    batch: Annotated[int | None, arg(metavar="N", help="Images a step, instead of the recipe's.")] = None
+    device: Annotated[str, arg(help="auto, cpu, cuda or cuda:N.")] = "auto"
+    workers: Annotated[int | None, arg(metavar="N", help="Processes that load data; any number gives the same run.")] = None
+    set: Annotated[tuple[str, ...], arg(metavar="KEY.PATH=VALUE ...", help="Fields of the run, as in its run.json.")] = ()
+    resume: Annotated[Path | None, arg(metavar="FOLDER", help="Continue the run in this folder, bit for bit.")] = None
+    force: Annotated[bool, arg(help="Continue although the environment differs.")] = False
+    json: Json = False
+
+    def __call__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"--workers should be 0 or more, not {self.workers}")
+        display = _display(self.json)
+        display.say("convatlas: loading PyTorch")
+        from convatlas.training import train
+
+        out = self.resume or self.out
+        result = train(self._run(), out, self.device, self.workers, self.force, display)
+        if self.json:
+            _print_json({"out": str(result.out), "run_id": result.run_id, "metrics": result.metrics})
+            return
+        display.say("next:")
+        display.say(f"  convatlas eval {result.out}")
+        display.say(f"  convatlas predict {result.out} IMAGE...")
+        display.say(f"  convatlas train --resume {result.out}    (had it been interrupted)")
+
+    def _run(self) -> Any:
+        from convatlas import models
+        from convatlas.recipes import Epochs
+        from convatlas.storage.records import set_path
+        from convatlas.training import Run
+        from convatlas.training.run import read
+
+        file = self.resume / "run.json" if self.resume else Path(self.model) if self.model.endswith(".json") else None
+        if file is not None:
+            changes = [
+                n for n in ("data", "epochs", "batch", "set", "seed") if getattr(self, n) != type(self).__dataclass_fields__[n].default
+            ]
+            if changes:
+                raise UsageError(f"--{changes[0]} cannot change the run of {printable(file)}: start a new one by the network's name")
+            try:
+                return read(file.read_bytes(), str(file)).run
+            except OSError as error:
+                hint = "expected a run's folder" if self.resume else "expected a run.json"
+                raise UsageError(f"cannot read {printable(file)} ({error.strerror}): {hint}") from None
+        if not self.model:
+            raise UsageError("train needs a network's name, for example: convatlas train lenet5 --data fashion-mnist")
+        model = models.describe(self.model, self.edition)  # a name that does not exist is said before anything else
+        if not self.data:
+            raise UsageError(f"train needs --data, for example: convatlas train {self.model} --data fashion-mnist")
+        run = Run(model=model, data=self.data, recipe=self.recipe, seed=self.seed)
+        recipe = run.recipe
+        if self.epochs is not None:
+            recipe = recipe.but(budget=Epochs(_positive("--epochs", self.epochs)))
+        if self.batch is not None:
+            recipe = recipe.but(batch=int(_positive("--batch", self.batch)))
+        run = run.but(recipe=recipe)
+        for assignment in self.set:
+            run = set_path(run, assignment)
+        return run
+
+
+@dataclass
+class Eval:
+    """Evaluate a saved classifier: top-1, top-5, per class, confusion matrix, 95 % interval."""
+
+    weights: Annotated[Positional[Path], arg(metavar="WEIGHTS", help="A run's folder or a model.safetensors file.")]
+    data: Annotated[str | None, arg(metavar="DATA", help="Default: the data that it was trained on.")] = None
+    split: Annotated[str, arg(help="train, val or test.")] = "test"
+    crops: Annotated[str, arg(help="The protocol: center.")] = "center"
+    json: Json = False
+
+    def __call__(self) -> None:
+        from convatlas.classifier import load
+        from convatlas.evaluation import evaluate
+
+        result = evaluate(load(self.weights), self.data, self.split, self.crops)
+        if self.json:
+            _print_json(result)
+            return
+        low, high = result["top1_interval"]
+        print(f"top-1 {result['top1']:.2f} %, 95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images, centre crop")
+        if result["top5"] is not None:
+            print(f"top-5 {result['top5']:.2f} %")
+        print(f"loss  {result['loss']:.4f}, mean negative log-likelihood")
+        rows, table = result["per_class"], result["confusion"]
+        cells = []
+        for i, row in enumerate(rows):
+            taken_for = max((j for j in range(len(rows)) if j != i), key=lambda j: table[i][j])
+            mistake = f"{rows[taken_for]['name']} ({table[i][taken_for]:,})" if table[i][taken_for] else "-"
+            cells.append(
+                (printable(row["name"]), f"{row['n']:,}", "-" if row["top1"] is None else f"{row['top1']:.2f}", printable(mistake))
+            )
+        _table(("class", "images", "top-1 %", "most often taken for"), cells, right=("images", "top-1 %"))
+
+
+@dataclass
+class Predict:
+    """Classify image files of any size and mode."""
+
+    weights: Annotated[Positional[Path], arg(metavar="WEIGHTS", help="A run's folder or a model.safetensors file.")]
+    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE ...", help="Image files.")]
+    top: Annotated[int, arg(help="How many classes to show for each.")] = 5
+    engine: Annotated[Literal["auto", "eager"], arg(help="What runs the network.")] = "auto"
+    json: Json = False
+    jsonl: Annotated[bool, arg(help="Print one JSON document a line, as they come.")] = False
+
+    def __call__(self) -> int:
+        if not self.images:
+            raise UsageError("predict needs at least one image file after the weights")
+        if self.top < 1:
+            raise UsageError(f"--top should be at least 1, not {self.top}")
+        import time
+
+        from convatlas.classifier import load
+
+        classifier = load(self.weights)
+        documents, failed, began = [], 0, time.perf_counter()
+        for file, answer in classifier.stream(self.images, self.top, self.engine):
+            if isinstance(answer, UserError):
+                failed += 1
+                document: dict[str, Any] = {"file": file, "error": str(answer)}
+            else:
+                document = {"file": file, "classes": [{"name": name, "probability": p} for name, p in answer]}
+            if self.jsonl:
+                _print_json(document)
+            elif self.json:
+                documents.append(document)
+            elif isinstance(answer, UserError):
+                print(f"convatlas: {answer}", file=sys.stderr)
+            else:
+                print(f"{printable(file)}: " + ", ".join(f"{printable(name)} {100 * p:.1f} %" for name, p in answer))
+        if self.json and not self.jsonl:
+            _print_json(documents)
+        elif not self.jsonl:
+            rate = len(self.images) / (time.perf_counter() - began)
+            print(f"{len(self.images) - failed} of {len(self.images)} images, {rate:,.0f} a second")
+        return 1 if failed else 0
+
+
+@dataclass
+class Bench:
+    """Measure speed beside what a user would run otherwise, each row in a process of its own."""
+
+    kind: Annotated[Positional[Literal["train"]], arg(help="What to measure.")]
+    model: Annotated[Positional[str], arg(metavar="MODEL", help="The network.")] = "resnet20_cifar"
+    rounds: Annotated[int, arg(help="Each row is measured this often; the median counts.")] = 5
+    compile: Annotated[bool, arg(help="Also measure compiled; compiling takes about a minute a round.")] = False
+    row: Annotated[str | None, arg(metavar="NAME", help="Measure this one row in this process.")] = field(default=None)
+    json: Json = False
+
+    def __call__(self) -> None:
+        import convatlas.training.bench as bench
+
+        if self.row is not None:
+            _print_json(bench.measure(self.model, self.row))
+            return
+        document = bench.training(self.model, self.rounds, self.compile, _display(True).say)
+        if self.json:
+            _print_json(document)
+            return
+        print(f"{document['model']}, a training step of {document['batch']} images {document['input']}; {document['machine']}")
+        cells = [
+            (r["name"], f"{r['images_per_second']:,.0f}", f"{r['ratio']:.2f}", f"{r['ratio_tuned']:.2f}", f"{r['memory_bytes'] / 1e6:,.0f}")
+            for r in document["rows"]
+        ]
+        _table(
+            ("row", "images/s", "to baseline", "to baseline-tuned", "peak MB"),
+            cells,
+            right=("images/s", "to baseline", "to baseline-tuned", "peak MB"),
+        )
+
+
+COMMANDS: dict[str, Any] = {"models": Models, "train": Train, "eval": Eval, "predict": Predict, "bench": Bench}
+
+
+def _display(quiet_stdout: bool) -> Any:
+    from convatlas.training.display import Display
+
+    return Display(quiet_stdout)
+
+
+def _positive(option: str, value: float) -> float:
+    if not value > 0:
+        raise UsageError(f"{option} should be greater than 0, not {value}")
+    return value
+
+
+def _print_json(document: Any) -> None:
+    import msgspec
+
+    print(msgspec.json.encode(document).decode(), flush=True)
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], right: tuple[str, ...] = ()) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console(markup=False, highlight=False, soft_wrap=True).print(table)

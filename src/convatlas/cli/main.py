@@ -1,0 +1,48 @@
+"""`convatlas`: errors a user can cause are one line on stderr; `--debug` shows the traceback."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from convatlas import __version__
+from convatlas.cli.parse import parse
+from convatlas.errors import UserError, printable
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (0, 1, 2, 130 or 143)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    if arguments in (["--version"], ["-V"]):
+        print(f"convatlas {__version__}")
+        return 0
+    try:
+        return parse(arguments)() or 0
+    except UserError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing left to say, nor to flush
+        return 141
+    except OSError as error:
+        file = f" {printable(error.filename)}" if error.filename else ""
+        return _fail(f"cannot read or write{file}: {error.strerror or error}; what was saved before is whole", 1, debug)
+    except Exception as error:
+        from convatlas.runtime.stopping import Stopped
+
+        if isinstance(error, Stopped):
+            return _fail(str(error), error.exit_code, debug)
+        if debug:
+            raise
+        return _fail(f"unexpected {type(error).__name__}: {printable(error)}; run again with --debug for the traceback", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug and sys.exc_info()[0] is not None:
+        import traceback
+
+        traceback.print_exc()
+    print(f"convatlas: {printable(message)}", file=sys.stderr)
+    return code

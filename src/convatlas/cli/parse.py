@@ -1,0 +1,67 @@
+"""From words to a command. tyro parses; what it would draw as a box of several lines becomes one sentence."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+from convatlas.errors import UsageError, unknown
+
+
+def parse(words: list[str]) -> Callable[[], int | None]:
+    """The command that the words ask for, ready to be called. Raises UsageError; `--help` prints and exits."""
+    import tyro
+    from tyro import _errors  # private, so tyro is pinned exactly
+
+    from convatlas.cli.commands import COMMANDS
+
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        raise unknown("command", words[0], COMMANDS)
+    command = COMMANDS[words[0]] if words and words[0] in COMMANDS else None
+
+    def refuse(event: _errors.ParseErrorEvent) -> None:
+        raise UsageError(f"{_sentence(event, command)}; see convatlas {words[0] if command else ''} --help".replace("  ", " "))
+
+    with _errors.on_parse_error(refuse):
+        command_given: Callable[[], int | None] = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="convatlas",
+            description="The landmark convolutional networks, each exactly as its paper prints it: train, evaluate, use.",
+            args=_join_repeated(words),
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    return command_given
+
+
+def _sentence(event: object, command: type | None) -> str:
+    """`event` is one of tyro's parse errors; what each carries stands in tyro's `_errors.py`."""
+    from tyro import _errors
+
+    match event:
+        case _errors.UnrecognizedArgs(tokens=[token, *_]) if token.startswith("-") and command is not None:
+            return str(unknown("option", token.partition("=")[0], [_option(f.name) for f in dataclasses.fields(command)]))
+        case _errors.UnrecognizedArgs(tokens=tokens):
+            return f"unexpected {' '.join(tokens)!r}"
+        case _errors.MissingArgs(missing_arguments=missing):
+            return f"missing {' and '.join(m.arg.field.intern_name.upper() for m in missing)}"
+        case _errors.MissingSubcommand():
+            return "a command is missing"
+        case _errors.InvalidChoice(argument=argument, value=value, choices=choices):
+            return str(unknown(argument.field.intern_name, value, choices))
+        case _errors.BadValue(argument=argument):
+            return f"{_option(argument.field.intern_name)} needs a value"
+        case _errors.InstantiationFailure(argument=argument, message=message) if argument is not None:
+            found = re.search(r"\['(.*?)'", message)
+            kind = str(argument.field.type_stripped).replace(" | None", "").removeprefix("<class '").removesuffix("'>")
+            expected = {"int": "a whole number", "float": "a number"}.get(kind, kind)
+            return f"{_option(argument.field.intern_name)} is {found[1] if found else message!r}: expected {expected}"
+    return " ".join(str(getattr(event, "message", type(event).__name__)).split())
+
+
+def _option(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _join_repeated(words: list[str]) -> list[str]:
+    """`--set a=1 --set b=2` means `--set a=1 b=2`."""
+    first = words.index("--set") if "--set" in words else len(words)
+    return words[: first + 1] + [word for word in words[first + 1 :] if word != "--set"]

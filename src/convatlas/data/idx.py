@@ -1,0 +1,41 @@
+"""The idx files of MNIST and Fashion-MNIST, plain or gzipped. The header and the file's size must agree before anything is allocated.
+
+Format: two zero bytes, a type (8 is uint8), the number of dimensions, each dimension as a big-endian int32, then the values.
+"""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convatlas.errors import UserError
+
+MOST_BYTES = 4 << 30
+
+
+def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """The array in an idx file. Raises UserError naming the file, what was expected and what was found."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            return _read(path, file, dimensions)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}): get the file again") from None
+
+
+def _read(path: Path, file: BinaryIO | gzip.GzipFile, dimensions: int) -> NDArray[np.uint8]:
+    header = file.read(4 + 4 * dimensions)
+    if header[:4] != bytes([0, 0, 8, dimensions]):
+        raise UserError(f"{path} starts with {header[:4].hex(' ') or 'nothing'}: expected 00 00 08 0{dimensions}, an idx file of uint8")
+    shape = [int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4)]
+    size = math.prod(shape)
+    if len(header) < 4 + 4 * dimensions or not 0 < size <= MOST_BYTES:
+        raise UserError(f"{path} has a damaged header ({'x'.join(map(str, shape))} values): get the file again")
+    data = file.read(size + 1)
+    if len(data) != size:
+        found = "more" if len(data) > size else f"{len(data):,}"
+        raise UserError(f"{path} is cut short or too long: expected {size:,} values, found {found}; get the file again")
+    return np.frombuffer(data, np.uint8).reshape(shape)

@@ -1,0 +1,43 @@
+"""Randomness as a pure function of (seed, epoch, sample, stream): no generator, no hidden state.
+
+A run that is resumed at any step, with any number of workers, therefore draws what the run that never stopped would have drawn.
+The hash is SplitMix64's finaliser (Steele, Lea, Flood 2014, "Fast Splittable Pseudorandom Number Generators"), chained.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def bits(*counters: ArrayLike) -> NDArray[np.uint64]:
+    """64 random bits for each element of the broadcast counters, integers of at least 0."""
+    state = np.zeros((), np.uint64)
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+        for counter in counters:
+            z = (state ^ np.asarray(counter).astype(np.uint64)) + _GOLDEN
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = z ^ (z >> np.uint64(31))
+    return state
+
+
+def uniform(*counters: ArrayLike) -> NDArray[np.float64]:
+    """Uniform in [0, 1)."""
+    values: NDArray[np.float64] = (bits(*counters) >> np.uint64(11)) * np.float64(2.0**-53)
+    return values
+
+
+def integers(below: int, *counters: ArrayLike) -> NDArray[np.int64]:
+    """Uniform integers in [0, below)."""
+    return (uniform(*counters) * below).astype(np.int64)
+
+
+def order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """A permutation of `count` samples for one epoch."""
+    return np.argsort(bits(seed, epoch, np.arange(count)), kind="stable")
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for what is random inside a step, such as dropout."""
+    return int(bits(seed, step, 0x57E9) >> np.uint64(1))

@@ -1,0 +1,29 @@
+"""What a user can cause: one sentence that names the thing, what was expected, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A job or an input that cannot be used (exit code 1). The message is one line for people."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """A command or record that asks for something that does not exist (exit code 2)."""
+
+    exit_code = 2
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """`unknown network 'resnet21_cifar': the nearest is 'resnet20_cifar'`, or the whole list where nothing is near."""
+    known = list(known)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    hint = f"the nearest is {near[0]!r}" if near else f"known are {', '.join(known)}"
+    return UsageError(f"unknown {kind} {printable(name)!r}: {hint}")
+
+
+def printable(text: object) -> str:
+    """Text from files and folders as one harmless line: no control characters, so nothing a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))

@@ -1,0 +1,1 @@
+"""What the papers invented, as small modules."""

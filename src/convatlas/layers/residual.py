@@ -1,0 +1,51 @@
+"""The parts of residual networks. He et al. 2015, arXiv:1512.03385."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Shortcut = Callable[[int, int, int], nn.Module]
+"""(channels in, channels out, stride) -> module"""
+
+
+def conv_norm(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    """Convolution without bias, then batch norm (sec. 3.4); padding keeps the grid at stride 1."""
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(c_out)))
+
+
+class PaddedIdentity(nn.Module):
+    """Option A (sec. 3.3): every stride-th pixel, further channels zero. No parameters."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int):
+        super().__init__()
+        self.stride, self.missing = stride, c_out - c_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.missing))
+
+
+def projection(c_in: int, c_out: int, stride: int) -> nn.Module:
+    """Options B and C: a 1x1 convolution, W_s of eq. 2."""
+    return conv_norm(c_in, c_out, 1, stride)
+
+
+def where_shapes_differ(shortcut: Shortcut) -> Shortcut:
+    return lambda c_in, c_out, stride: nn.Identity() if c_in == c_out and stride == 1 else shortcut(c_in, c_out, stride)
+
+
+SHORTCUTS: dict[str, Shortcut] = {"A": where_shapes_differ(PaddedIdentity), "B": where_shapes_differ(projection), "C": projection}
+
+
+class Residual(nn.Module):
+    """y = ReLU(F(x) + shortcut(x)), eq. 1 and 2; without a shortcut, a block of the plain network."""
+
+    def __init__(self, function: nn.Module, shortcut: nn.Module | None):
+        super().__init__()
+        self.function, self.shortcut = function, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.function(x)
+        return F.relu(y if self.shortcut is None else y + self.shortcut(x), inplace=True)

@@ -1,0 +1,63 @@
+"""The networks: one file a paper. A name gives an `Entry`, an entry builds an `nn.Module`."""
+
+import fnmatch
+from typing import Any
+
+from convatlas.errors import UsageError, unknown
+from convatlas.models import lenet5, resnet
+from convatlas.models.network import Architecture, Entry, Network
+
+__all__ = ["Architecture", "Entry", "Network", "build", "create_model", "describe", "editions", "find", "list_models"]
+
+_ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*lenet5.ENTRIES, *resnet.ENTRIES)}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names of the atlas that match a shell pattern, papers in the order of their years."""
+    return [name for name in _ENTRIES if fnmatch.fnmatchcase(name, pattern)]
+
+
+def find(name: str, edition: str = "paper") -> Entry:
+    """The entry of a name. Raises UsageError for a name or an edition that does not exist, naming the nearest."""
+    if name not in _ENTRIES:
+        raise unknown("network", name, _ENTRIES)
+    entry = _ENTRIES[name]
+    if edition not in entry.editions:
+        raise unknown(f"edition of {name}", edition, entry.editions)
+    return entry
+
+
+def editions(name: str) -> list[str]:
+    """`paper`, and the named editions that other libraries' weights need."""
+    return list(find(name).editions)
+
+
+def describe(name: str, edition: str = "paper", **arguments: Any) -> Architecture:
+    """The network with all its arguments, those not given as in the paper.
+
+    Raises UsageError for an argument that this network does not have, or a value that it cannot take.
+    """
+    known = find(name, edition).arguments
+    for argument, value in arguments.items():
+        if argument not in known:
+            raise unknown(f"argument of {name}", argument, known)
+        if argument in ("num_classes", "in_chans", "width") and not value > 0:
+            raise UsageError(f"{argument} of {name} should be greater than 0, not {value}")
+        if argument == "dropout" and not 0 <= value < 1:
+            raise UsageError(f"dropout of {name} should be at least 0 and below 1, not {value}")
+    return Architecture(name, edition, known | arguments)
+
+
+def build(architecture: Architecture) -> Network:
+    """The module that an architecture describes, with its paper's initialisation from torch's global seed."""
+    checked = describe(architecture.name, architecture.edition, **architecture.arguments)
+    return find(checked.name, checked.edition).build(**checked.arguments)
+
+
+def create_model(name: str, edition: str = "paper", **arguments: Any) -> Network:
+    """Build a network with its paper's initialisation, from torch's global seed.
+
+    For every network: num_classes, in_chans, width, image_size, dropout; some have more (`shortcut`). All default to the paper.
+    Raises UsageError for an argument that this network does not have, or a value that it cannot take.
+    """
+    return build(describe(name, edition, **arguments))

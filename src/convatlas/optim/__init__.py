@@ -1,0 +1,1 @@
+"""Optimisers, schedules and losses as records that build torch's objects."""

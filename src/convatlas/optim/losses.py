@@ -1,0 +1,34 @@
+"""Losses as records: called with logits (n, classes) and targets (n,), they give the loss of each sample (n,), in float32."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convatlas.storage.records import Record
+
+
+class CrossEntropy(Record, frozen=True, tag=True, kw_only=True):
+    """-sum_k q(k) log softmax(logits)_k, where q is one-hot smoothed towards uniform by `label_smoothing`."""
+
+    label_smoothing: float = 0.0
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=self.label_smoothing)
+
+
+class CompetingClasses(Record, frozen=True, tag=True, kw_only=True):
+    """LeCun 1998, eq. 9: y_D + log(exp(-j) + sum_i exp(-y_i)), where the penalties y are minus the logits and D is the right class.
+
+    The second term pushes the other classes' penalties up, and stops where they exceed j.
+    """
+
+    j: float
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        logits = logits.float()
+        rubbish = logits.new_full((len(logits), 1), -self.j)
+        right = logits.gather(1, targets[:, None]).squeeze(1)
+        return torch.cat([logits, rubbish], dim=1).logsumexp(dim=1) - right
+
+
+Loss = CrossEntropy | CompetingClasses

@@ -1,0 +1,117 @@
+"""Device, precision and compilation, known to this object alone: the training loop reads the same on a CPU and on a GPU."""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from convatlas.errors import UsageError
+from convatlas.runtime.memory import keep_freed_memory
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+def cpu_units() -> tuple[str, ...]:
+    """The matrix units that this CPU reports and that matter here, such as `amx_bf16` or `avx512_bf16`."""
+    known = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "bf16", "i8mm", "asimd")
+    try:
+        line = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return ()
+    return tuple(unit for unit in known if unit in line.split())
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is the first CUDA device where there is one, else the CPU. Raises UsageError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"unknown device {name!r}: expected auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"device {name!r} is not supported: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r} is not here: this torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    return device
+
+
+def best_precision(device: torch.device) -> Precision:
+    """bf16 where the device multiplies it in hardware, else fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if any("bf16" in unit for unit in cpu_units()) else "fp32"
+
+
+class Runtime:
+    """Where and how the arithmetic runs. `compile` is a decision already taken, so that it can be recorded."""
+
+    def __init__(self, device: torch.device, precision: Precision, compile: bool = False, threads: int | None = None):
+        if precision == "tf32" and device.type == "cpu":
+            raise UsageError("precision tf32 needs a CUDA device: use fp32 or bf16 on a CPU")
+        self.device, self.precision, self.compile = device, precision, compile
+        if device.type == "cpu":
+            keep_freed_memory()
+            self.threads = threads or usable_cores()
+            torch.set_num_threads(self.threads)
+        else:
+            self.threads = threads or torch.get_num_threads()
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """The module on the device, its images' layout channels-last."""
+        placed: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return placed
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.compile(function) if self.compile else function
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def seed(self, value: int) -> None:
+        """Everything random inside a step (dropout) follows from this."""
+        torch.manual_seed(value)
+
+    def update(self, loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> None:
+        """Backward, clip, step."""
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), clip_norm)
+        optimizer.step()
+
+    def describe(self) -> str:
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
+        units = ", ".join(cpu_units()) or "no vector units reported"
+        return f"CPU, {self.threads} threads ({units}), {self.precision}"
+
+    def environment(self) -> Mapping[str, str | int | bool]:
+        """What the bits of a run depend on beside the run itself."""
+        import numpy
+        import PIL
+
+        from convatlas import __version__
+
+        cuda = self.device.type == "cuda"
+        return {
+            "convatlas": __version__,
+            "torch": str(torch.__version__),
+            "numpy": numpy.__version__,
+            "pillow": PIL.__version__,
+            "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
+            "instruction_set": torch.backends.cpu.get_cpu_capability(),
+            "units": " ".join(cpu_units()),
+            "threads": self.threads,
+            "compile": self.compile,
+        }

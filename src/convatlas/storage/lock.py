@@ -1,0 +1,26 @@
+"""One writer a folder. The lock is the kernel's: it goes with the process that holds it, however that ends."""
+
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from convatlas.errors import UsageError, printable
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process. Raises UsageError, naming the owner, when another process holds it."""
+    with open(folder / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = printable(file.read().strip()) or "another process"
+            raise UsageError(f"{folder} is being written by {owner}: wait for it to end, or give another folder with --out") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield

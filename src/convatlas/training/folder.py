@@ -1,0 +1,155 @@
+"""A run's folder: run.json, metrics.jsonl, timing.jsonl, checkpoints/, model.safetensors, report.md.
+
+metrics.jsonl holds only functions of the run, so that a run that was killed and resumed leaves the very same bytes; rates and waits
+go to timing.jsonl. A checkpoint remembers how long metrics.jsonl was; going back to it cuts the file there.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from convatlas.errors import UsageError, UserError, printable
+from convatlas.storage import sealed
+from convatlas.storage.disk import DISK, Disk, Lines, replace
+from convatlas.storage.lock import sole_writer
+from convatlas.storage.records import Record, differences, from_json
+from convatlas.training import run as runs
+from convatlas.training.run import Run, Stored
+
+KEEP = 2  # checkpoints
+
+
+@dataclass
+class State:
+    """Where a training is: what is not in the model or the optimiser. `tally` sums loss, right answers and images since the last log."""
+
+    step: int = 0
+    tally: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
+
+
+class _Checkpoint(Record, frozen=True, kw_only=True):
+    format: int
+    run: str
+    step: int
+    metrics_length: int
+
+
+class RunFolder:
+    """Open for writing by one process at a time; get one from `open_folder`."""
+
+    def __init__(self, path: Path, disk: Disk = DISK):
+        self.path, self.disk = path, disk
+        self.stored = runs.read((path / "run.json").read_bytes(), str(path / "run.json"))
+        self.checkpoints = path / "checkpoints"
+        self.checkpoints.mkdir(exist_ok=True)
+        for litter in [*path.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:  # of a process that was killed while it wrote
+            litter.unlink(missing_ok=True)
+        self.metrics = Lines(path / "metrics.jsonl", disk)
+        self.timing = Lines(path / "timing.jsonl", disk)
+        self.warnings: list[str] = []
+
+    def log(self, **line: Any) -> None:
+        self.metrics.append(msgspec.json.encode(line))
+
+    def log_timing(self, **line: Any) -> None:
+        """Costs nothing to lose: a full disk must not stop the training for it."""
+        try:
+            self.timing.append(msgspec.json.encode(line))
+        except OSError as error:
+            self.warnings.append(f"timing.jsonl is no longer written: {error.strerror}")
+            self.log_timing = lambda **line: None  # type: ignore[method-assign]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds now."""
+        return [msgspec.json.decode(line) for line in (self.path / "metrics.jsonl").read_bytes().splitlines()]
+
+    def save(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Write a checkpoint durably, then drop the oldest beyond two. Raises OSError when the disk refuses; the old ones remain."""
+        self.metrics.sync()  # the lines that the checkpoint counts on must be there before it is
+        tensors = {f"model.{name}": t for name, t in model.state_dict().items()} | {"tally": state.tally}
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
+        document = _Checkpoint(format=runs.FORMAT, run=self.stored.run.id, step=state.step, metrics_length=self.metrics.length)
+        sealed.write(self.checkpoints / f"{state.step:08d}.safetensors", tensors, document, self.disk)
+        for old in self._newest_first()[KEEP:]:
+            self.disk.remove(old)
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+        """Load the newest checkpoint that is whole, and cut the log back to it; a fresh state where there is none.
+
+        Raises UserError when there are checkpoints but none can be used.
+        """
+        found = self._newest_first()
+        for path in found:
+            try:
+                tensors, document = sealed.read(path)
+                checkpoint = from_json(document, _Checkpoint, str(path))
+                if checkpoint.run != self.stored.run.id:
+                    raise UserError(f"{path} belongs to another run")
+            except UserError as error:
+                self.warnings.append(f"{error}; falling back to the checkpoint before")
+                continue
+            _load(tensors, model, optimizer)
+            self.metrics.cut(checkpoint.metrics_length)
+            return State(checkpoint.step, tensors["tally"])
+        if found:
+            raise UserError(f"none of the {len(found)} checkpoints in {self.checkpoints} can be used: to start anew, remove that folder")
+        self.metrics.cut(0)
+        return State()
+
+    def _newest_first(self) -> list[Path]:
+        return sorted((p for p in self.checkpoints.iterdir() if re.fullmatch(r"\d{8,}\.safetensors", p.name)), reverse=True)
+
+    def close(self) -> None:
+        self.metrics.close()
+        self.timing.close()
+
+
+@contextmanager
+def open_folder(path: Path, run: Run, environment: Mapping[str, Any], force: bool = False, disk: Disk = DISK) -> Iterator[RunFolder]:
+    """Start a run's folder, or continue in it. Raises UsageError when it holds another run, another process writes there, or the
+    environment differs from the one in which the run was started (`force` continues all the same)."""
+    path.mkdir(parents=True, exist_ok=True)
+    with sole_writer(path):
+        file = path / "run.json"
+        if file.exists():
+            stored = runs.read(file.read_bytes(), str(file))
+            if stored.run != run:
+                change = differences(stored.run, run)[0]
+                raise UsageError(f"{printable(path)} holds another run ({change}): give another folder with --out")
+            changes = differences(dict(stored.environment), dict(environment))
+            if changes and not force:
+                raise UsageError(
+                    f"{printable(path)} was started in another environment ({'; '.join(changes)}), so it would not end with the same "
+                    f"weights: continue all the same with --force"
+                )
+        else:
+            if any(entry.name != ".lock" for entry in path.iterdir()):
+                raise UsageError(f"{printable(path)} is not empty and holds no run: give another folder with --out")
+            replace(file, runs.write(Stored(run=run, environment=environment)), disk)
+        folder = RunFolder(path, disk)
+        try:
+            yield folder
+        finally:
+            folder.close()
+
+
+def _load(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            parameter = parameters[int(index)]
+            if tensor.shape == parameter.shape:  # in the parameter's own layout: fused optimisers walk both side by side
+                tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+            state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

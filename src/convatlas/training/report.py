@@ -1,0 +1,158 @@
+"""report.md and its pictures: a batch as the network sees it, the curves, the confusion matrix, the most confident mistakes."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convatlas.data import Split
+from convatlas.data.preprocessing import Preprocessing
+from convatlas.errors import printable
+from convatlas.evaluation.metrics import log_probabilities
+from convatlas.storage.disk import replace
+from convatlas.training.run import Run
+
+MISTAKES = 24
+BATCH = 32
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 8, "figure.dpi": 110}
+
+
+def write(
+    folder: Path,
+    run: Run,
+    lines: list[dict[str, Any]],
+    batch: tuple[Tensor, Tensor],
+    test: Split,
+    logits: NDArray[np.float32],
+    result: dict[str, Any],
+) -> Path:
+    """Draw the pictures into `folder` and write report.md; returns its path. `result` is the document of `eval` on the test split."""
+    classes = tuple(printable(name) for name in run.content.classes)
+    with matplotlib.rc_context(STYLE):
+        _save(folder / "batch.png", _grid(batch[0][:BATCH].numpy(), [classes[t] for t in batch[1][:BATCH]]))
+        _save(folder / "curves.png", _curves(lines))
+        _save(folder / "confusion.png", _confusion(np.array(result["confusion"]), classes))
+        wrong = _mistakes(logits, test.labels)
+        if len(wrong):
+            _save(folder / "mistakes.png", _mistake_grid(wrong, logits, test, run.content.preprocessing, classes))
+    path = folder / "report.md"
+    replace(path, _markdown(run, lines, result, classes, bool(len(wrong))).encode())
+    return path
+
+
+def _markdown(run: Run, lines: list[dict[str, Any]], result: dict[str, Any], classes: Sequence[str], mistakes: bool) -> str:
+    low, high = result["top1_interval"]
+    best = max((line for line in lines if line["split"] == "val"), key=lambda line: line["top1"])
+    top5 = f", top-5 {result['top5']:.2f} %" if result["top5"] is not None else ""
+    recipe = run.recipe
+    notes = [f"- unstated, ours: {text}" for text in recipe.unstated]
+    notes += [f"- substituted: {what}: {why}" for what, why in recipe.substituted.items()]
+    notes += [f"- {note}" for note in run.notes]
+    rows = "\n".join(
+        f"| {_cell(name)} | {row['n']:,} | {row['top1']:.2f} |" if row["n"] else f"| {_cell(name)} | 0 | - |"
+        for name, row in zip(classes, result["per_class"], strict=True)
+    )
+    parts = [
+        f"# {run.model.name} on {_cell(run.data.name)}",
+        f"**Test accuracy {result['top1']:.2f} %** (95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images, one centre crop)"
+        f"{top5}; mean negative log-likelihood {result['loss']:.4f}. The test split was read once, after the last step.",
+        f"Validation: {last_validation(lines):.2f} % at the last step, whose weights were kept; best {best['top1']:.2f} % at epoch "
+        f"{best['epoch']:.4g}.",
+        "| | |\n|---|---|\n"
+        f"| network | {run.model.name}, edition {run.model.edition} |\n"
+        f"| recipe | {recipe.name} ({recipe.source}) |\n"
+        f"| batch, steps | {recipe.batch}, {run.steps:,} |\n"
+        f"| images | {', '.join(f'{n:,} {split}' for split, n in run.content.counts.items())} |\n"
+        f"| precision | {run.precision} |\n| run | `{run.id[:8]}`, seed {run.seed} |",
+        "\n".join(notes),
+        "## A batch as the network sees it\n\n![A batch of training images with their classes](batch.png)",
+        "## Curves\n\n![Loss, accuracy and learning rate by epoch](curves.png)",
+        "## Confusion\n\nRows are the true classes, columns the predicted ones.\n\n![Confusion matrix of the test split](confusion.png)",
+        f"| class | images | top-1 % |\n|---|---:|---:|\n{rows}",
+    ]
+    if mistakes:
+        parts.append(
+            "## The most confident mistakes\n\nPredicted class and its probability, then the true class.\n\n![Mistakes](mistakes.png)"
+        )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def last_validation(lines: list[dict[str, Any]]) -> float:
+    return float([line for line in lines if line["split"] == "val"][-1]["top1"])
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _curves(lines: list[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    for axis, key, label in zip(figure.subplots(1, 3), ("loss", "top1", "lr"), ("loss", "top-1 %", "learning rate"), strict=True):
+        for split, colour in (("train", "tab:blue"), ("val", "tab:orange")):
+            chosen = [line for line in lines if line["split"] == split and line.get(key) is not None]
+            if chosen:
+                marker = "o" if len(chosen) < 40 else None
+                axis.plot([c["epoch"] for c in chosen], [c[key] for c in chosen], color=colour, label=split, marker=marker, ms=2.5, lw=1)
+        axis.set(xlabel="epoch", ylabel=label)
+        if key != "lr":
+            axis.legend(frameon=False)
+    return figure
+
+
+def _confusion(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
+    k = len(classes)
+    side = min(2.2 + 0.42 * k, 14)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axis = figure.subplots()
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axis.spines[:].set_visible(False)
+    if k <= 40:
+        axis.set_xticks(range(k), classes, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(k), classes)
+    if k <= 20:
+        for (i, j), count in np.ndenumerate(table):
+            if count:
+                axis.text(j, i, f"{count:,}", ha="center", va="center", fontsize=7, color="white" if share[i, j] > 0.5 else "black")
+    axis.set(xlabel="predicted", ylabel="true")
+    return figure
+
+
+def _mistakes(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    sure = np.exp(log_probabilities(logits).max(axis=1))
+    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+    return wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
+
+
+def _mistake_grid(
+    wrong: NDArray[np.int64], logits: NDArray[np.float32], test: Split, preprocessing: Preprocessing, classes: Sequence[str]
+) -> Figure:
+    import torch
+
+    images = preprocessing(torch.from_numpy(test.images[wrong])).numpy()
+    probabilities = np.exp(log_probabilities(logits[wrong]))
+    titles = [f"{classes[p.argmax()]} {p.max():.2f}\nis {classes[test.labels[i]]}" for i, p in zip(wrong, probabilities, strict=True)]
+    return _grid(images, titles)
+
+
+def _grid(images: NDArray[np.uint8], titles: Sequence[str], columns: int = 8) -> Figure:
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.25 * columns, 1.5 * rows), layout="constrained")
+    for axis in figure.subplots(rows, columns, squeeze=False).flat:
+        axis.axis("off")
+    for axis, image, title in zip(figure.axes, images, titles, strict=False):
+        axis.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_title(title if len(title) <= 48 else title[:45] + "...", pad=2)
+    return figure
+
+
+def _save(path: Path, figure: Figure) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    replace(path, buffer.getvalue())
