@@ -249,6 +249,7 @@ def _print_json(document: Any) -> None:
 
 def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], right: tuple[str, ...] = ()) -> None:
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -256,4 +257,6 @@ def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], right: tuple[s
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(str, row))
-    Console(markup=False, highlight=False, soft_wrap=True).print(table)
+    console = Console(markup=False, highlight=False)
+    console.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum  # names are never cut
+    console.print(table)

@@ -1,5 +1,6 @@
 """Batches as a function of the step: what a batch holds hangs on (seed, step) alone, never on workers or on what ran before."""
 
+import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -86,11 +87,19 @@ def batches(source: Training | Fixed, start: int, end: int, workers: int = 0, pi
         return
     step, deaths = start, 0
     while step < end:
-        loader = torch.utils.data.DataLoader(
-            source, batch_size=None, sampler=range(step, end), num_workers=workers, pin_memory=pin, worker_init_fn=ignore_stop_signals
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch advises against more workers than cores: the user has asked for them
+            loader = torch.utils.data.DataLoader(
+                source,
+                batch_size=None,
+                sampler=range(step, end),
+                num_workers=workers,
+                pin_memory=pin,
+                worker_init_fn=ignore_stop_signals,
+            )
+            stream = iter(loader)
         try:
-            for batch in loader:
+            for batch in stream:
                 yield step, _usable(batch)
                 step, deaths = step + 1, 0
         except RuntimeError as error:

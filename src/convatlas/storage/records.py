@@ -66,7 +66,7 @@ def set_path(record: R, assignment: str) -> R:
         value: Any = msgspec.json.decode(text.encode())
     except msgspec.DecodeError:
         value = text
-    tree = msgspec.to_builtins(record)
+    tree = msgspec.json.decode(msgspec.json.encode(record))
     *parents, last = path.split(".")
     node = tree
     for key in parents:

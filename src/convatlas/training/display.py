@@ -37,12 +37,12 @@ class Clock:
             self.steps += 1
             self.display.advance(self)
 
-    def read(self, batch: int) -> tuple[float, float]:
-        """(images a second, share of time waiting) since the last reading."""
+    def read(self, batch: int) -> tuple[float, float, float]:
+        """(images a second, share of the time spent waiting, seconds) since the last reading."""
         elapsed = max(time.monotonic() - self.began, 1e-9)
         rate, share = self.steps * batch / elapsed, self.waited / elapsed
         self.began, self.steps, self.waited = time.monotonic(), 0, 0.0
-        return rate, share
+        return rate, share, elapsed
 
 
 class Display:
@@ -94,7 +94,7 @@ class Display:
 
     def progress(self, step: int, line: dict[str, float], clock: Clock) -> dict[str, float]:
         """Show a logged line; returns what timing.jsonl keeps of it."""
-        rate, share = clock.read(self._run.recipe.batch)
+        rate, share, seconds = clock.read(self._run.recipe.batch)
         epoch = step / self._run.steps_per_epoch
         self.text = f"epoch {epoch:.2f}  loss {line['loss']:.3f}  top-1 {line['top1']:.1f} %  lr {line['lr']:.2g}"
         self.text += f"  {rate:,.0f} img/s  data {100 * share:.0f} %"
@@ -102,7 +102,7 @@ class Display:
         if not self.live and now - self.last_plain >= PLAIN_EVERY:
             self.last_plain = now
             self.say(f"  {self.text}  {duration(self._left(clock))} left")
-        return {"images_per_second": rate, "waiting": share}
+        return {"seconds": seconds, "images_per_second": rate, "waiting": share}
 
     def epoch(self, folder: RunFolder) -> None:
         """A row for the epoch that has just been validated; the best so far carries a star."""

@@ -43,7 +43,7 @@ class Run(Record, frozen=True, kw_only=True):
 
     model: Architecture
     data: Data
-    recipe: Recipe
+    recipe: Recipe = "quick"  # type: ignore[assignment]  # a name until __post_init__
     seed: int = 0
     precision: Literal["auto"] | Precision = "auto"
     compile: Literal["auto"] | bool = "auto"

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convatlas.data import open_dataset
+from convatlas.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def fill(root: Path, classes: dict[str, int], grey: bool = False) -> None:
+    for name, count in classes.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            shape = (12, 16) if grey else (12, 16, 3)
+            Image.fromarray(RNG.integers(0, 256, size=shape, dtype=np.uint8)).save(root / name / f"{i}.png")
+
+
+def test_without_splits_a_tenth_is_for_validation_and_a_tenth_for_test(tmp_path: Path) -> None:
+    fill(tmp_path, {"cat": 20, "dog": 30})
+    dataset = open_dataset(f"folder:{tmp_path}", (8, 8))
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 40, "val": 5, "test": 5}
+    assert (dataset.classes, dataset.channels, dataset.size) == (("cat", "dog"), 3, (8, 8))
+    assert dataset.splits["val"].images[np.array([0, 1])].shape == (2, 3, 8, 8)
+    assert any("split off by content" in note for note in dataset.notes)
+
+
+def test_the_split_follows_content_when_files_are_renamed(tmp_path: Path) -> None:
+    fill(tmp_path, {"cat": 20, "dog": 20})
+    before = open_dataset(f"folder:{tmp_path}", (8, 8))
+    chosen = before.splits["test"].images[np.arange(4)]
+    for i, file in enumerate(sorted(tmp_path.rglob("*.png"))):
+        file.rename(file.with_name(f"renamed-{97 * i % 40}.png"))
+    after = open_dataset(f"folder:{tmp_path}", (8, 8)).splits["test"].images[np.arange(4)]
+    assert sorted(map(bytes, after)) == sorted(map(bytes, chosen))
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("training", "valid", "testing"), ("Train", "validation", "test")])
+def test_splits_are_understood_under_their_usual_names(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    for name, count in zip(names, (4, 2, 3), strict=True):
+        fill(tmp_path / name, {"cat": count, "dog": count}, grey=True)
+    dataset = open_dataset(f"folder:{tmp_path}", (8, 8))
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 8, "val": 4, "test": 6}
+    assert dataset.channels == 1
+
+
+def test_train_and_test_alone_give_a_tenth_of_train_for_validation(tmp_path: Path) -> None:
+    fill(tmp_path / "train", {"cat": 20, "dog": 20})
+    fill(tmp_path / "test", {"cat": 2, "dog": 2})
+    dataset = open_dataset(f"folder:{tmp_path}", (8, 8))
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 36, "val": 4, "test": 4}
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({}, "at least 2 folders"),
+        ({"cat": 5}, "at least 2 folders"),
+        ({"train/cat": 3, "train/dog": 3, "test/cat": 3}, "test has no images of class dog"),
+        ({"test/cat": 3, "test/dog": 3}, "no train folder"),
+        ({"cat": 2, "dog": 2}, "too small to split"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_said_before(tmp_path: Path, classes: dict[str, int], message: str) -> None:
+    fill(tmp_path, classes)
+    with pytest.raises(UserError, match=message):
+        open_dataset(f"folder:{tmp_path}", (8, 8))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        open_dataset(f"folder:{tmp_path}/nowhere", (8, 8))

@@ -1,0 +1,153 @@
+"""The published sets, read from files in their formats, good and bad."""
+
+import gzip
+import io
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convatlas.data import idx, open_dataset
+from convatlas.data.dataset import content_keys, hold_out
+from convatlas.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.fixture
+def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with files in Fashion-MNIST's format, 6,000 random images to train on."""
+    folder = tmp_path / "fashion-mnist"
+    folder.mkdir()
+    for part, n in (("train", 6000), ("t10k", 100)):
+        write_idx(folder / f"{part}-images-idx3-ubyte.gz", RNG.integers(0, 256, size=(n, 28, 28), dtype=np.uint8))
+        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", (np.arange(n) % 10).astype(np.uint8))
+    monkeypatch.setenv("CONVATLAS_DATA", str(tmp_path))
+    return folder
+
+
+def test_validation_is_held_out_of_the_training_images(fashion: Path) -> None:
+    dataset = open_dataset("fashion-mnist", (32, 32))
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 1000, "val": 5000, "test": 100}
+    assert (np.bincount(dataset.splits["val"].labels) == 500).all()
+    assert (dataset.channels, dataset.size, len(dataset.classes)) == (1, (28, 28), 10)
+
+
+def test_reading_twice_gives_the_same_digest_and_other_bytes_another(fashion: Path) -> None:
+    first = open_dataset("fashion-mnist", (32, 32)).digest
+    assert open_dataset("fashion-mnist", (32, 32)).digest == first
+    write_idx(fashion / "t10k-labels-idx1-ubyte.gz", np.zeros(100, np.uint8))
+    assert open_dataset("fashion-mnist", (32, 32)).digest != first
+
+
+def test_unzipped_files_do_as_well(fashion: Path) -> None:
+    zipped = fashion / "train-images-idx3-ubyte.gz"
+    before = open_dataset("fashion-mnist", (32, 32)).digest
+    (fashion / "train-images-idx3-ubyte").write_bytes(gzip.decompress(zipped.read_bytes()))
+    zipped.unlink()
+    assert open_dataset("fashion-mnist", (32, 32)).digest == before
+
+
+DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "cut": (lambda data: data[: len(data) // 2], "cannot be read"),
+    "flipped": (lambda data: data[:5000] + bytes([data[5000] ^ 4]) + data[5001:], "cannot be read"),
+    "not zipped": (lambda data: b"hello", "cannot be read"),
+    "empty": (lambda data: b"", "starts with nothing"),
+    "wrong magic": (lambda data: gzip.compress(b"\x00\x00\x0d\x03" + bytes(12)), "starts with 00 00 0d 03: expected 00 00 08 03"),
+    "header lies": (lambda data: gzip.compress(b"\x00\x00\x08\x03" + b"\x7f\xff\xff\xff" * 3), "damaged header"),
+    "too short": (lambda data: gzip.compress(gzip.decompress(data)[:-1]), "cut short or too long"),
+    "too long": (lambda data: gzip.compress(gzip.decompress(data) + b"x"), "cut short or too long"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_file_is_named_with_what_was_expected(fashion: Path, kind: str) -> None:
+    change, message = DAMAGE[kind]
+    path = fashion / "train-images-idx3-ubyte.gz"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UserError, match=f"{path}.*{message}"):
+        open_dataset("fashion-mnist", (32, 32))
+
+
+def test_a_missing_file_in_the_named_folder_is_said_and_nothing_else_is_taken(fashion: Path) -> None:
+    (fashion / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(UserError, match=r"lacks t10k-labels-idx1-ubyte.gz.*CONVATLAS_DATA"):
+        open_dataset("fashion-mnist", (32, 32))
+
+
+def test_labels_of_another_set_are_refused(fashion: Path) -> None:
+    write_idx(fashion / "t10k-labels-idx1-ubyte.gz", np.full(100, 10, np.uint8))
+    with pytest.raises(UserError, match="has a label 10: expected 0 to 9"):
+        open_dataset("fashion-mnist", (32, 32))
+    write_idx(fashion / "t10k-labels-idx1-ubyte.gz", np.zeros(99, np.uint8))
+    with pytest.raises(UserError, match="100 images but 99 labels"):
+        open_dataset("fashion-mnist", (32, 32))
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_cifar_is_read_from_its_binary_archive_or_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpacked: bool) -> None:
+    images = np.zeros((60_000, 3 * 32 * 32), np.uint8)
+    images[50_003] = RNG.integers(0, 256, size=3 * 32 * 32)
+    labels = (np.arange(60_000) % 10).astype(np.uint8)
+    records = np.concatenate([labels[:, None], images], axis=1)
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz", compresslevel=1) as archive:
+        for i, name in enumerate(names):
+            data = records[10_000 * i : 10_000 * (i + 1)].tobytes()
+            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    if unpacked:
+        shutil.unpack_archive(tmp_path / "cifar-10-binary.tar.gz", tmp_path)
+        (tmp_path / "cifar-10-binary.tar.gz").unlink()
+    monkeypatch.setenv("CONVATLAS_DATA", str(tmp_path))
+    dataset = open_dataset("cifar10", (32, 32))
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 45_000, "val": 5_000, "test": 10_000}
+    np.testing.assert_array_equal(dataset.splits["test"].images[np.array([3])][0].ravel(), images[50_003])
+    assert dataset.splits["test"].labels[3] == 3
+
+
+def test_digits_are_split_by_class_and_never_mirrored() -> None:
+    dataset = open_dataset("digits", (32, 32))
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 1438, "val": 179, "test": 180}
+    assert min(np.bincount(dataset.splits["val"].labels)) >= 17
+    assert not dataset.mirrors
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.floats(0, 0.5), st.floats(0, 0.5))
+def test_parts_are_disjoint_complete_and_stratified(labels: list[int], first: float, second: float) -> None:
+    array = np.array(labels, np.int64)
+    keys = content_keys(RNG.integers(0, 256, size=(len(array), 8), dtype=np.uint8))
+    parts = hold_out(array, keys, [first, second])
+    assert sorted(np.concatenate(parts)) == list(range(len(array)))
+    for label in range(5):
+        count = int((array == label).sum())
+        assert abs((array[parts[0]] == label).sum() - first * count) <= 1
+
+
+def test_a_split_hangs_on_content_not_on_order() -> None:
+    images = RNG.integers(0, 256, size=(60, 8), dtype=np.uint8)
+    labels, shuffle = np.arange(60) % 3, RNG.permutation(60)
+    one, _ = hold_out(labels, content_keys(images), [0.3])
+    other, _ = hold_out(labels[shuffle], content_keys(images[shuffle]), [0.3])
+    assert sorted(shuffle[other]) == sorted(one)
+
+
+@given(st.binary(max_size=64))
+def test_no_bytes_make_the_idx_reader_do_anything_but_refuse(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz"
+    path.write_bytes(b"\x00\x00\x08\x01" + data)
+    try:
+        assert idx.read(path, 1).size == int.from_bytes(data[:4], "big")
+    except UserError as error:
+        assert str(path) in str(error)

@@ -1,0 +1,28 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convatlas.errors import UsageError
+from convatlas.storage.lock import sole_writer
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from convatlas.storage.lock import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_writer_is_told_who_holds_the_folder_and_a_dead_owner_holds_nothing(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as owner:
+        assert owner.stdout is not None
+        owner.stdout.readline()
+        with pytest.raises(UsageError, match=f"process {owner.pid} on "), sole_writer(tmp_path):
+            pass
+        owner.kill()
+    with sole_writer(tmp_path):
+        pass

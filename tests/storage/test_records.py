@@ -1,0 +1,63 @@
+import pytest
+
+from convatlas.errors import UsageError
+from convatlas.storage.records import Record, differences, from_json, identify, set_path, to_json
+
+
+class Inner(Record, frozen=True):
+    lr: float
+    names: tuple[str, ...] = ()
+
+
+class Outer(Record, frozen=True, kw_only=True):
+    inner: Inner
+    count: int = 1
+
+
+def test_the_id_does_not_hang_on_how_a_number_was_written() -> None:
+    assert identify(Outer(inner=Inner(1))) == identify(Outer(inner=Inner(1.0)))
+    assert identify(Outer(inner=Inner(1.0))) != identify(Outer(inner=Inner(2.0)))
+
+
+def test_a_record_survives_its_json() -> None:
+    record = Outer(inner=Inner(0.1, ("a", "b")), count=3)
+    assert from_json(to_json(record, indent=2), Outer, "file") == record
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"inner": {"lr": "fast"}}', r"file: Expected `float`, got `str` - at `\$.inner.lr`"),
+        ('{"inner": {"lr": 1}, "cuont": 2}', "file: Object contains unknown field `cuont`"),
+        ('{"inner": ', "file: "),
+        ("[" * 100_000, "file: "),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_place(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        from_json(text.encode(), Outer, "file")
+
+
+def test_a_field_is_set_by_its_path() -> None:
+    record = Outer(inner=Inner(0.1, ("a", "b")))
+    assert set_path(record, "inner.lr=2").inner.lr == 2.0
+    assert set_path(record, "inner.names.1=c").inner.names == ("a", "c")
+    assert set_path(record, "count=5").count == 5
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("inner.lrr=1", "the nearest is 'lr'"),
+        ("inner.lr=fast", "Expected `float`"),
+        ("count", "expected key.path=value"),
+        ("count.x=1", "inside a single value"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused(assignment: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        set_path(Outer(inner=Inner(0.1)), assignment)
+
+
+def test_differences_are_listed_by_path() -> None:
+    assert differences(Outer(inner=Inner(0.1)), Outer(inner=Inner(0.2), count=2)) == ["inner.lr: 0.1 -> 0.2", "count: 1 -> 2"]

@@ -1,0 +1,70 @@
+import random
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from convatlas.errors import UserError
+from convatlas.storage import sealed
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.tensor(7), "half": torch.ones(3, dtype=torch.bfloat16)}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    sealed.write(tmp_path / "x.safetensors", TENSORS, {"format": 1, "text": 'a "sha256":"' + "0" * 64 + '" inside'})
+    return tmp_path / "x.safetensors"
+
+
+def test_what_was_sealed_is_read_back_bit_for_bit(path: Path) -> None:
+    tensors, document = sealed.read(path)
+    assert sealed.fingerprint(tensors) == sealed.fingerprint(TENSORS)
+    assert b'"format":1' in document
+
+
+def test_any_safetensors_reader_opens_it(path: Path) -> None:
+    assert torch.equal(safetensors.torch.load_file(path)["a"], TENSORS["a"])
+
+
+def test_every_flipped_bit_is_found(path: Path) -> None:
+    data = path.read_bytes()
+    for bit in random.Random(0).sample(range(8 * len(data)), 1000):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"damaged|no ConvAtlas seal"):
+            sealed.read(path)
+
+
+def test_every_cut_is_found(path: Path) -> None:
+    data = path.read_bytes()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(UserError):
+            sealed.read(path)
+
+
+def test_a_header_that_claims_to_be_huge_is_refused_before_it_is_parsed(path: Path) -> None:
+    path.write_bytes((1 << 40).to_bytes(8, "little") + path.read_bytes()[8:])
+    with pytest.raises(UserError, match="header"):
+        sealed.read(path)
+
+
+def test_a_plain_safetensors_file_is_not_taken_for_ours(tmp_path: Path) -> None:
+    safetensors.torch.save_file(TENSORS, tmp_path / "plain.safetensors")
+    with pytest.raises(UserError, match="no ConvAtlas seal"):
+        sealed.read(tmp_path / "plain.safetensors")
+
+
+@settings(max_examples=50, deadline=None)
+@given(hnp.arrays("float32", hnp.array_shapes(max_dims=3, max_side=4)), st.integers(0, 10**6))
+def test_fingerprints_differ_exactly_when_a_bit_does(array: object, where: int) -> None:
+    tensor = torch.from_numpy(array)
+    other = tensor.clone()
+    other.view(torch.int32).reshape(-1)[where % other.numel()] ^= 1
+    assert sealed.fingerprint({"x": tensor}) == sealed.fingerprint({"x": tensor.clone()})
+    assert sealed.fingerprint({"x": tensor}) != sealed.fingerprint({"x": other})

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+import convatlas as ca
+from convatlas import recipes
+from convatlas.errors import UsageError, UserError
+from convatlas.training import run as runs
+
+CPU = torch.device("cpu")
+
+
+def test_names_become_records_at_once_and_the_record_is_complete_once_data_is_seen() -> None:
+    run, dataset = ca.Run(model="resnet20_cifar", data="digits", recipe="resnet_cifar").complete(CPU)
+    assert run.model.arguments == {
+        "num_classes": 10, "in_chans": 1, "width": 1.0, "image_size": (32, 32), "dropout": 0.0, "shortcut": "A",
+    }  # fmt: skip
+    assert run.precision in ("fp32", "bf16")
+    assert run.content.classes == dataset.classes
+    assert run.content.counts == {"train": 1438, "val": 179, "test": 180}
+    assert run.recipe.optimizer.lr == 0.1
+    assert run.save_every == run.steps_per_epoch == 11
+
+
+def test_completion_is_idempotent_and_survives_the_file() -> None:
+    run, _ = ca.Run(model="lenet5", data="digits").complete(CPU)
+    again, _ = run.complete(CPU)
+    assert again == run
+    stored = runs.read(runs.write(runs.Stored(run=run, environment={"threads": 2})), "run.json")
+    assert stored.run == run
+    assert stored.run.id == run.id
+
+
+def test_the_id_follows_every_field() -> None:
+    first = ca.Run(model="lenet5", data="digits")
+    others = [
+        first.but(seed=1),
+        first.but(recipe=first.recipe.but(batch=64)),
+        ca.Run(model="lenet5", data="mnist"),
+        first.but(log_every=51),
+    ]
+    assert len({first.id, *(run.id for run in others)}) == 5
+
+
+def test_digits_are_not_mirrored_and_that_is_said() -> None:
+    run, _ = ca.Run(model="resnet20_cifar", data="digits").complete(CPU)
+    assert [type(a).__name__ for a in run.recipe.augment] == ["PadCrop"]
+    assert any("mirrored" in note for note in run.notes)
+
+
+@pytest.mark.parametrize("argument", ["num_classes", "in_chans"])
+def test_a_count_that_disagrees_with_the_data_is_refused(argument: str) -> None:
+    from convatlas import models
+
+    with pytest.raises(UsageError, match=rf"{argument} is 7 but digits has"):
+        ca.Run(model=models.describe("lenet5", **{argument: 7}), data="digits").complete(CPU)  # type: ignore[arg-type]
+
+
+def test_data_that_has_changed_is_not_trained_on() -> None:
+    run, _ = ca.Run(model="lenet5", data="digits").complete(CPU)
+    assert run.data.content is not None
+    other = run.but(data=run.data.but(content=run.data.content.but(digest="0" * 64)))
+    with pytest.raises(UserError, match="content has changed"):
+        other.complete(CPU)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"seed": 0', '"seed": "zero"'), r"Expected `int`, got `str` - at `\$.run.seed`"),
+        (('"seed": 0', '"sead": 0'), "unknown field `sead`"),
+        (('"format": 1', '"format": 99'), "format version 99: this ConvAtlas reads version 1"),
+        (('"type": "SGD"', '"type": "SGDD"'), "Invalid value 'SGDD'"),
+    ],
+)
+def test_a_run_file_that_does_not_fit_is_refused_with_the_field(change: tuple[str, str], message: str) -> None:
+    text = runs.write(runs.Stored(run=ca.Run(model="lenet5", data="digits"), environment={})).decode()
+    assert change[0] in text
+    with pytest.raises(UsageError, match=message):
+        runs.read(text.replace(*change).encode(), "run.json")
+
+
+def test_recipes_are_the_papers() -> None:
+    from convatlas.models import find
+
+    lenet, resnet = recipes.find("paper", find("lenet5")), recipes.find("paper", find("resnet56_cifar"))
+    assert (lenet.batch, lenet.budget) == (1, recipes.Epochs(20))
+    assert any("Levenberg" in what for what in lenet.substituted)
+    assert (resnet.batch, resnet.budget.steps(999)) == (128, 64_000)
+    assert recipes.find("paper", find("resnet110_cifar")) != resnet
+    assert recipes.find("quick", find("lenet5")).loss == lenet.loss
+    with pytest.raises(UsageError, match="the nearest is 'resnet_cifar'"):
+        recipes.find("resnet_cfar", find("lenet5"))
+
+
+def test_the_default_folder_names_network_data_and_run() -> None:
+    from convatlas.training.job import default_folder
+
+    run = ca.Run(model="lenet5", data="folder:/some/where/cats/")
+    assert default_folder(run) == Path("runs") / f"lenet5-cats-{run.id[:8]}"

@@ -1,0 +1,167 @@
+"""From a name to a classifier."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from crash_disk import RecordingDisk
+from PIL import Image
+from small import small_run
+
+import convatlas as ca
+from convatlas import models
+from convatlas.data import open_dataset
+from convatlas.errors import UserError
+from convatlas.optim.optimizers import SGD
+from convatlas.storage import sealed
+from convatlas.training.folder import State, open_folder
+from convatlas.training.objective import Objective
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> ca.Result:
+    run = ca.Run(model="lenet5", data="digits")
+    return ca.train(run, out=tmp_path_factory.mktemp("trained") / "run")
+
+
+def test_quick_makes_a_good_classifier_of_digits(trained: ca.Result) -> None:
+    assert trained.metrics["test_top1"] > 93
+    assert trained.metrics["test_n"] == 180
+
+
+def test_the_folder_holds_what_the_interface_says(trained: ca.Result) -> None:
+    names = {path.name for path in trained.out.iterdir()}
+    assert {"run.json", "metrics.jsonl", "timing.jsonl", "checkpoints", "model.safetensors", "report.md"} <= names
+    assert {"batch.png", "curves.png", "confusion.png"} <= names
+    assert len(list((trained.out / "checkpoints").iterdir())) == 2
+    lines = [json.loads(line) for line in (trained.out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["split"] for line in lines].count("test") == 1
+    assert lines[-1]["split"] == "test"
+
+
+def test_the_report_shows_only_pictures_that_are_there(trained: ca.Result) -> None:
+    text = trained.report.read_text()
+    pictures = [part.split(")")[0] for part in text.split("](")[1:]]
+    assert pictures
+    assert all((trained.out / name).exists() for name in pictures)
+    assert f"{trained.metrics['test_top1']:.2f} %" in text
+
+
+def test_evaluating_again_gives_the_very_digits_of_the_training(trained: ca.Result) -> None:
+    found = ca.evaluate(ca.load(trained.out))
+    assert (found["top1"], found["loss"], found["n"]) == tuple(trained.metrics[f"test_{key}"] for key in ("top1", "loss", "n"))
+
+
+def test_a_classifier_predicts_from_files_of_any_size(trained: ca.Result, tmp_path: Path) -> None:
+    test = open_dataset("digits", (32, 32)).splits["test"]
+    files = []
+    for i in range(20):
+        image = Image.fromarray(test.images[np.array([i])][0, 0])
+        files.append(tmp_path / f"{i}.png")
+        (image if i % 2 else image.convert("RGB")).save(files[-1])
+    classifier = ca.load(trained.out / "model.safetensors")
+    answers = classifier.predict(files, top=3)
+    assert all(len(answer) == 3 for answer in answers)
+    assert np.mean([int(answer[0][0]) == label for answer, label in zip(answers, test.labels[:20], strict=True)]) >= 0.9
+    assert sum(p for _, p in classifier.predict(files[:1], top=10)[0]) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(UserError, match=r"nothing\.png"):
+        classifier.predict([tmp_path / "nothing.png"])
+
+
+def _rewritten(source: Path, target: Path, **changes: object) -> Path:
+    tensors, document = sealed.read(source / "model.safetensors")
+    sealed.write(target, tensors, json.loads(document) | changes)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "format version 2: this ConvAtlas reads version 1"),
+        ({"classes": ["a", "b"]}, "names 2 classes but its network has 10"),
+        ({"network": {"name": "lenet9", "edition": "paper", "arguments": {}}}, "10|unknown network"),
+        ({"surprise": 1}, "unknown field `surprise`"),
+        ({"precision": "fp64"}, "precision"),
+    ],
+)
+def test_a_model_file_that_says_what_cannot_be_is_refused(
+    trained: ca.Result, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        ca.load(_rewritten(trained.out, tmp_path / "model.safetensors", **changes))
+
+
+def test_weights_that_are_not_finite_or_of_another_network_are_refused(trained: ca.Result, tmp_path: Path) -> None:
+    tensors, document = sealed.read(trained.out / "model.safetensors")
+    sealed.write(tmp_path / "nan.safetensors", tensors | {"F6.0.bias": torch.full((84,), torch.nan)}, json.loads(document))
+    with pytest.raises(UserError, match="not finite"):
+        ca.load(tmp_path / "nan.safetensors")
+    sealed.write(tmp_path / "other.safetensors", {k: t for k, t in tensors.items() if k != "F6.0.bias"}, json.loads(document))
+    with pytest.raises(UserError, match="does not hold the weights of the lenet5"):
+        ca.load(tmp_path / "other.safetensors")
+
+
+def test_classes_are_matched_by_name(trained: ca.Result, tmp_path: Path) -> None:
+    test = open_dataset("digits", (32, 32)).splits["test"]
+    for label in (9, 3, 5):  # three of the ten, so that folder order and label differ
+        for part in ("train", "val", "test"):
+            (tmp_path / part / str(label)).mkdir(parents=True)
+            for i in np.flatnonzero(test.labels == label):
+                Image.fromarray(test.images[np.array([i])][0, 0]).save(tmp_path / part / str(label) / f"{i}.png")
+    found = ca.evaluate(ca.load(trained.out), f"folder:{tmp_path}")
+    assert found["top1"] > 85
+    (tmp_path / "test" / "3").rename(tmp_path / "test" / "three")
+    (tmp_path / "train" / "3").rename(tmp_path / "train" / "three")
+    (tmp_path / "val" / "3").rename(tmp_path / "val" / "three")
+    with pytest.raises(UserError, match="'three' first"):
+        ca.evaluate(ca.load(trained.out), f"folder:{tmp_path}")
+
+
+def test_a_folder_of_photographs_is_trained_on_with_workers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, value in (("dark", 60), ("light", 190)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(value - 50, value + 50, size=(40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
+    run = ca.Run(model=models.describe("resnet20_cifar", width=0.5, image_size=16), data=f"folder:{tmp_path / 'photos'}")
+    run = run.but(recipe=run.recipe.but(batch=16))
+    results = [ca.train(run, out=tmp_path / f"run{workers}", workers=workers) for workers in (0, 2)]
+    assert results[0].metrics == results[1].metrics
+    assert results[0].metrics["test_top1"] == 100
+    assert ca.load(results[0].out).card.classes == ("dark", "light")
+
+
+def test_after_a_crash_at_any_point_of_saving_a_whole_checkpoint_is_found_and_the_log_agrees(tmp_path: Path) -> None:
+    from convatlas.data.preprocessing import PixelRange, fit
+
+    disk, run = RecordingDisk(), small_run().complete(torch.device("cpu"))[0]
+    model = models.create_model("lenet5", width=0.25)
+    standardiser = PixelRange(low=0, high=1).measure(np.zeros((1, 1, 8, 8), np.uint8), fit(1, (8, 8), (32, 32)))
+    optimizer = SGD(lr=0.1).build(Objective(model, standardiser, run.recipe.loss))
+    with open_folder(tmp_path / "run", run, {"threads": 1}, disk=disk) as folder:
+        saved_when = [(len(disk.log), 0)]
+        for step in range(1, 7):
+            folder.log(step=step, split="train", loss=1.0)
+            if step % 2 == 0:
+                folder.save(State(step), model, optimizer)
+                saved_when.append((len(disk.log), step))
+    states = 0
+    for number, state in enumerate(disk.crash_states()):
+        if not any(path.endswith("run.json") for path in state):
+            continue
+        states += 1
+        at_least = max([step for length, step in saved_when if length <= number // 3], default=0)
+        place = tmp_path / f"crash{number}"
+        for path, data in state.items():
+            target = place / Path(path).relative_to(tmp_path / "run")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        with open_folder(place, run, {"threads": 1}) as folder:
+            found = folder.restore(model, optimizer).step
+            assert found >= at_least
+            assert [line["step"] for line in folder.lines()] == list(range(1, found + 1))
+            assert not list(place.rglob("*.tmp"))
+    assert states > 60
