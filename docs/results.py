@@ -5,6 +5,7 @@ is stored is not run again: remove its entry from results.json to measure anew.
 """
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def main() -> None:
                 print(f"$ {command}", flush=True)
                 store[command] = run(command)
                 STORE.write_text(json.dumps(store, indent=1, sort_keys=True) + "\n")
+    pictures()
     (HERE / "results.md").write_text(render(store))
     print(f"wrote {HERE / 'results.md'}")
 
@@ -52,6 +54,14 @@ def run(command: str) -> Any:
         seconds = sum(json.loads(line)["seconds"] for line in (folder / "timing.jsonl").read_text().splitlines())
         document = {"metrics": document["metrics"], "run_id": document["run_id"], "seconds": round(seconds), "environment": environment}
     return document
+
+
+def pictures() -> None:
+    """Keep the pictures of one training for the README."""
+    for name in ("curves.png", "mistakes.png"):
+        picture = Path("runs/results/resnet20_cifar-0") / name
+        if picture.exists():
+            shutil.copyfile(picture, HERE / name)
 
 
 def render(store: dict[str, Any]) -> str:

@@ -104,14 +104,14 @@ def test_stopping_in_the_middle_of_an_epoch_and_going_on_is_not_stopping(tmp_pat
 def half_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A run folder stopped at step 33, and its checkpoints, oldest first."""
     with monkeypatch.context() as patch:
-        real = loop.at
+        real = loop.due
 
-        def at(step: int, every: int, last: int) -> bool:
+        def due(step: int, every: int, last: int) -> bool:
             if step == 33 and every == 1:
                 signal.raise_signal(signal.SIGTERM)
             return real(step, every, last)
 
-        patch.setattr(loop, "at", at)
+        patch.setattr(loop, "due", due)
         with pytest.raises(Stopped, match="saved at step 33 of 88"):
             ca.train(small_run(epochs=2), out=out)
     return sorted((out / "checkpoints").iterdir())
@@ -174,7 +174,7 @@ def test_a_full_disk_stops_the_run_in_one_line_and_what_was_saved_is_whole(tmp_p
     process.join(60)
     assert process.exitcode == 1
     assert len(said.read_text().strip().splitlines()) == 1
-    assert "File too large" in said.read_text()
+    assert f"cannot read or write {out}/checkpoints/00000011.safetensors: File too large" in said.read_text()
     assert list((out / "checkpoints").iterdir()) == []
     process = PROCESSES.Process(target=command, args=(["train", "--resume", str(out)], str(said)))
     process.start()

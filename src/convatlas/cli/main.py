@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         file = f" {printable(error.filename)}" if error.filename else ""
-        return _fail(f"cannot read or write{file}: {error.strerror or error}; what was saved before is whole", 1, debug)
+        return _fail(
+            f"cannot read or write{file}: {error.strerror or error}; what was saved before is whole: mend it and try again", 1, debug
+        )
     except Exception as error:
         from convatlas.runtime.stopping import Stopped
 

@@ -58,8 +58,10 @@ def replace(path: Path, data: bytes, disk: Disk = DISK) -> None:
         finally:
             disk.close(file)
         disk.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         disk.remove(temporary)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # what a user knows it by
         raise
     disk.fsync_folder(path.parent)  # and the name itself
 
@@ -76,7 +78,11 @@ class Lines:
             disk.truncate(self.file, self.length)
 
     def append(self, line: bytes) -> None:
-        self.disk.write(self.file, line + b"\n")
+        try:
+            self.disk.write(self.file, line + b"\n")
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
         self.length += len(line) + 1
 
     def cut(self, length: int) -> None:

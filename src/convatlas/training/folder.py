@@ -33,6 +33,24 @@ class State:
     step: int = 0
     tally: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
 
+    def count(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Note a step that was taken, without waiting for the device."""
+        right = (logits.argmax(1) == targets).sum()
+        self.tally += torch.stack([loss.detach() * len(targets), right, right.new_full((), len(targets))])
+        self.step += 1
+
+    def check(self) -> None:
+        """Raises UserError when a loss since the last averages was not finite (a GPU is not waited for at every step)."""
+        if not self.tally.isfinite().all():
+            raise UserError(f"the loss stopped being finite before step {self.step}: continue from the last checkpoint, or at a lower rate")
+
+    def averages(self) -> dict[str, float]:
+        """Mean loss, and top-1 in percent, since the last call. Raises UserError when a loss among them was not finite."""
+        self.check()
+        loss, right, images = self.tally.tolist()
+        self.tally.zero_()
+        return {"loss": loss / images, "top1": 100 * right / images}
+
 
 class _Checkpoint(Record, frozen=True, kw_only=True):
     format: int
@@ -71,7 +89,9 @@ class RunFolder:
         return [msgspec.json.decode(line) for line in (self.path / "metrics.jsonl").read_bytes().splitlines()]
 
     def save(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write a checkpoint durably, then drop the oldest beyond two. Raises OSError when the disk refuses; the old ones remain."""
+        """Write a checkpoint durably, then drop the oldest beyond two. Raises OSError when the disk refuses and UserError
+        when the weights are not finite; the old ones remain."""
+        state.check()  # good checkpoints must not give way to a bad one
         self.metrics.sync()  # the lines that the checkpoint counts on must be there before it is
         tensors = {f"model.{name}": t for name, t in model.state_dict().items()} | {"tally": state.tally}
         for index, values in optimizer.state_dict()["state"].items():
@@ -116,9 +136,11 @@ class RunFolder:
 def open_folder(path: Path, run: Run, environment: Mapping[str, Any], force: bool = False, disk: Disk = DISK) -> Iterator[RunFolder]:
     """Start a run's folder, or continue in it. Raises UsageError when it holds another run, another process writes there, or the
     environment differs from the one in which the run was started (`force` continues all the same)."""
+    file = path / "run.json"
+    if path.is_dir() and not file.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
+        raise UsageError(f"{printable(path)} is not empty and holds no run: give another folder with --out")
     path.mkdir(parents=True, exist_ok=True)
     with sole_writer(path):
-        file = path / "run.json"
         if file.exists():
             stored = runs.read(file.read_bytes(), str(file))
             if stored.run != run:
@@ -131,8 +153,6 @@ def open_folder(path: Path, run: Run, environment: Mapping[str, Any], force: boo
                     f"weights: continue all the same with --force"
                 )
         else:
-            if any(entry.name != ".lock" for entry in path.iterdir()):
-                raise UsageError(f"{printable(path)} is not empty and holds no run: give another folder with --out")
             replace(file, runs.write(Stored(run=run, environment=environment)), disk)
         folder = RunFolder(path, disk)
         try:

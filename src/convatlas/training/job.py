@@ -56,6 +56,8 @@ def train(
     with open_folder(path, run, environment, force) as folder, stop_on_signals() as stop:
         display.pairs(banner(run, environment, runtime.describe(), cost, run.notes, str(path)))
         standardiser = run.recipe.standardise.measure(dataset.splits["train"].images, run.content.preprocessing)
+        if runtime.compile:
+            display.say("  compiling at the first step: about a minute")
         torch.manual_seed(run.seed)
         objective = Objective(models.build(run.model), standardiser, run.recipe.loss)
         runtime.place(objective)

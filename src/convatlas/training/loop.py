@@ -51,35 +51,26 @@ def fit(
             if runtime.device.type == "cpu" and not loss.isfinite():
                 _give_up(state, objective, optimizer, folder)
             runtime.update(loss, optimizer, recipe.clip_norm)
-            state.step = step + 1
-            right = (logits.argmax(1) == targets).sum()
-            state.tally += torch.stack([loss.detach() * len(targets), right, torch.tensor(len(targets), device=loss.device)])
-            validating = at(state.step, run.steps_per_epoch, run.steps)
-            log = validating or at(state.step, run.log_every, run.steps)
-            save = at(state.step, run.save_every, run.steps)
-            if (log or save or stop) and not state.tally.isfinite().all():
-                raise UserError(
-                    f"the loss stopped being finite before step {state.step}: continue from the last checkpoint with a lower rate"
-                )
-            epoch = state.step / run.steps_per_epoch
-            if log:
-                total, hits, count = state.tally.tolist()
-                line = {"loss": total / count, "top1": 100 * hits / count, "lr": lr}
-                folder.log(step=state.step, epoch=epoch, split="train", **line)
+            state.count(loss, logits, targets)
+            here = {"step": state.step, "epoch": state.step / run.steps_per_epoch}
+            validating, saving = due(state.step, run.steps_per_epoch, run.steps), due(state.step, run.save_every, run.steps)
+            stopping = bool(stop)  # read once: a signal may come at any moment
+            if validating or due(state.step, run.log_every, run.steps):
+                line = state.averages() | {"lr": lr}
+                folder.log(**here, split="train", **line)
                 folder.log_timing(step=state.step, **display.progress(state.step, line, clock))
-                state.tally.zero_()
             if validating:
-                folder.log(step=state.step, epoch=epoch, split="val", **validate(objective, validation, runtime))
+                folder.log(**here, split="val", **validate(objective, validation, runtime))
                 display.epoch(folder)
-            if save:
-                folder.log(step=state.step, epoch=epoch, split="save", weights=fingerprint(objective.model.state_dict()))
-            if save or stop:
+            if saving:
+                folder.log(**here, split="save", weights=fingerprint(objective.model.state_dict()))
+            if saving or stopping:
                 folder.save(state, objective.model, optimizer)
-            if stop:
+            if stopping:
                 raise Stopped(stop.number, f"stopped and saved at step {state.step} of {run.steps}")
 
 
-def at(step: int, every: int, last: int) -> bool:
+def due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
 
 
