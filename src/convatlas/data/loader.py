@@ -1,7 +1,11 @@
 """Batches as a function of the step: what a batch holds hangs on (seed, step) alone, never on workers or on what ran before."""
 
+import multiprocessing
+import signal
+import threading
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -87,25 +91,41 @@ def batches(source: Training | Fixed, start: int, end: int, workers: int = 0, pi
         return
     step, deaths = start, 0
     while step < end:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch advises against more workers than cores: the user has asked for them
-            loader = torch.utils.data.DataLoader(
-                source,
-                batch_size=None,
-                sampler=range(step, end),
-                num_workers=workers,
-                pin_memory=pin,
-                worker_init_fn=ignore_stop_signals,
-            )
-            stream = iter(loader)
-        try:
-            for batch in stream:
-                yield step, _usable(batch)
-                step, deaths = step + 1, 0
-        except RuntimeError as error:
-            deaths += 1
-            if "DataLoader worker" not in str(error) or deaths == 3:
-                raise UserError(f"loader workers died at step {step} three times: free some memory or use --workers 0 ({error})") from None
+        with _crew(source, range(step, end), workers, pin) as stream:
+            try:
+                for batch in stream:
+                    yield step, _usable(batch)
+                    step, deaths = step + 1, 0
+            except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it died while it handed a batch over
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                    raise
+                deaths += 1
+                if deaths == 3:
+                    raise UserError(
+                        f"loader workers died at step {step} three times: free some memory or use --workers 0 ({error})"
+                    ) from None
+
+
+@contextmanager
+def _crew(source: Training | Fixed, steps: range, workers: int, pin: bool) -> Iterator[Iterator[Batch | UserError]]:
+    """Workers that make the batches of these steps. They ignore the signals that ask a job to stop; on leaving they are ended for sure."""
+    before = multiprocessing.active_children()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises against more workers than cores: the user has asked for them
+        loader = torch.utils.data.DataLoader(
+            source, batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, worker_init_fn=ignore_stop_signals
+        )
+        stream = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        # torch raises from a handler when a worker dies, wherever the training then is; the next request for a batch notices it too
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield stream
+    finally:
+        for worker in multiprocessing.active_children():
+            if worker not in before:
+                worker.kill()
+                worker.join()
 
 
 def workers_for(split: Split) -> int:
