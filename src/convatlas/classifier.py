@@ -41,8 +41,7 @@ class Classifier:
         self.card = card
         if runtime is None:
             device = pick_device()
-            usable = card.precision if card.precision != "tf32" or device.type == "cuda" else "fp32"
-            runtime = Runtime(device, usable if best_precision(device) == "bf16" else "fp32")
+            runtime = Runtime(device, card.precision if card.precision == best_precision(device) else "fp32")
         self.runtime = runtime
         self.model = runtime.place(model.eval())
         self.standardiser = standardiser.to(runtime.device)
@@ -118,12 +117,14 @@ def load(path: str | Path) -> Classifier:
         raise UserError(f"{file} names {len(card.classes)} classes but its network has {card.network.arguments.get('num_classes')}")
     with torch.device("meta"):
         model = models.build(card.network)
-    expected = {name: t.shape for name, t in model.state_dict().items()}
-    found = {name: t for name, t in tensors.items() if not name.startswith("preprocessing.")}
-    if expected != {name: t.shape for name, t in found.items()}:
+    geometry = card.preprocessing
+    standard = {name: tensors.pop(f"preprocessing.{name}", torch.empty(0)) for name in ("mean", "std")}
+    if any(t.shape not in ((geometry.channels, 1, 1), (geometry.channels, *geometry.size)) for t in standard.values()):
+        raise UserError(f"{file} does not hold the preprocessing that its metadata describes")
+    if {name: t.shape for name, t in model.state_dict().items()} != {name: t.shape for name, t in tensors.items()}:
         raise UserError(f"{file} does not hold the weights of the {card.network.name} that its metadata describes")
-    if not all(t.isfinite().all() for t in tensors.values()):
+    if not all(t.isfinite().all() for t in (*tensors.values(), *standard.values())):
         raise UserError(f"{file} holds weights that are not finite")
     model = models.build(card.network)
-    model.load_state_dict(found)
-    return Classifier(card, model, Standardiser(tensors["preprocessing.mean"], tensors["preprocessing.std"]))
+    model.load_state_dict(tensors)
+    return Classifier(card, model, Standardiser(standard["mean"], standard["std"]))

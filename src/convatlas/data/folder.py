@@ -12,7 +12,7 @@ from convatlas.errors import UserError, printable
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 
 
-def read(path: Path, size: tuple[int, int]) -> Dataset:
+def read(path: Path, size: tuple[int, int], channels: int | None = None) -> Dataset:
     """The data set in a folder, its images brought to `size`. Without splits 80/10/10, with train and test alone a tenth of train
     for validation: stratified by class, by content hash, the same for every seed. Raises UserError before anything is trained."""
     if not path.is_dir():
@@ -34,7 +34,7 @@ def read(path: Path, size: tuple[int, int]) -> Dataset:
     samples = {part: [(file, label) for label, name in enumerate(classes) for file in found[name]] for part, found in listed.items()}
     everything = [file for part in samples.values() for file, _ in part]
     hashes = {file: _digest(file) for file in everything}
-    channels = 1 if all(_grey_or_broken(file) for file in everything) else 3
+    channels = channels or (1 if all(_grey_or_broken(file) for file in everything) else 3)
     notes = [f"{roots[part].name} was taken as the {part} split" for part in named if roots[part].name != part]
 
     if "all" in samples or "val" not in samples or "test" not in samples:

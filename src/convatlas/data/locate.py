@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -88,6 +89,7 @@ def _unpack_debian(package: str, wanted: tuple[str, ...], folder: Path) -> bool:
     """Fetch a package with apt and stream the wanted files out of it; nothing is installed, and apt's own state is left alone."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return False
+    print(f"fetching Debian's package {package} into {folder}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
         state = [f"-oDir::State={scratch}/state", f"-oDir::Cache={scratch}/cache", "-oDir::State::status=/var/lib/dpkg/status"]
         state += ["-oAPT::Sandbox::User=", "-oAcquire::Languages=none"]

@@ -1,5 +1,6 @@
 """From an image of any size to what the network sees: fit to a size, then standardise. Training, evaluation and prediction share it."""
 
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
 import numpy as np
@@ -112,7 +113,7 @@ class PixelRange(Record, frozen=True, tag=True, kw_only=True):
 Standardisation = ChannelStatistics | PixelMean | PixelRange
 
 
-def _chunks(images: _Images, preprocessing: Preprocessing, size: int = 500):  # type: ignore[no-untyped-def]
+def _chunks(images: _Images, preprocessing: Preprocessing, size: int = 500) -> Iterator[Tensor]:
     indices = np.sort(randomness.order(0, 0, len(images))[:SAMPLE])
     for start in range(0, len(indices), size):
         yield preprocessing(torch.from_numpy(images[indices[start : start + size]]))

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from convatlas.classifier import Classifier
-from convatlas.data import Dataset, open_dataset
+from convatlas.data import Dataset, Split, open_dataset
 from convatlas.data.loader import Fixed, batches, workers_for
+from convatlas.data.preprocessing import Preprocessing, fit
 from convatlas.errors import UsageError, unknown
 from convatlas.evaluation import metrics
 
@@ -59,7 +60,7 @@ def evaluate(classifier: Classifier, data: str | None = None, split: str = "test
     name = data or classifier.card.provenance.get("data")
     if not name:
         raise UsageError("this classifier does not say what it was trained on: name the data with --data")
-    dataset = open_dataset(str(name), classifier.card.preprocessing.source)
+    dataset = open_dataset(str(name), classifier.card.preprocessing.source, classifier.card.preprocessing.channels)
     chosen = _split(dataset, split)
     labels = _by_name(dataset, classifier)[chosen.labels]
     source = Fixed(chosen, _preprocessing(dataset, classifier), classifier.card.batch)
@@ -67,7 +68,7 @@ def evaluate(classifier: Classifier, data: str | None = None, split: str = "test
     return document(logits, labels, classifier.card.classes, crops)
 
 
-def _split(dataset: Dataset, name: str):  # type: ignore[no-untyped-def]
+def _split(dataset: Dataset, name: str) -> Split:
     if name not in dataset.splits:
         raise unknown("split", name, dataset.splits)
     return dataset.splits[name]
@@ -84,9 +85,7 @@ def _by_name(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
     return np.array([known[name] for name in dataset.classes])
 
 
-def _preprocessing(dataset: Dataset, classifier: Classifier):  # type: ignore[no-untyped-def]
-    from convatlas.data.preprocessing import fit
-
+def _preprocessing(dataset: Dataset, classifier: Classifier) -> Preprocessing:
     wanted = classifier.card.preprocessing
     if dataset.channels != wanted.channels:
         raise UsageError(f"{dataset.name} has {dataset.channels} channels, the classifier takes {wanted.channels}")

@@ -10,13 +10,13 @@ from convatlas import analysis, models
 from convatlas import classifier as classifiers
 from convatlas.data import Dataset
 from convatlas.data.loader import Fixed, Training, workers_for
-from convatlas.data.preprocessing import Standardiser
 from convatlas.errors import printable
 from convatlas.evaluation.protocol import document, logits_of
 from convatlas.runtime.compilation import worth_compiling
 from convatlas.runtime.device import Runtime, pick_device
 from convatlas.runtime.stopping import stop_on_signals
 from convatlas.training import loop, report
+from convatlas.training import run as runs
 from convatlas.training.display import Display, banner
 from convatlas.training.folder import RunFolder, open_folder
 from convatlas.training.objective import Objective
@@ -49,10 +49,12 @@ def train(
     display = display or Display()
     run, dataset = run.complete(pick_device(device))
     path = Path(out) if out else default_folder(run)
-    runtime = _runtime(run, device, path)
-    environment = dict(runtime.environment())
     with torch.device("meta"):
         cost = analysis.cost(models.build(run.model), (dataset.channels, *run.content.preprocessing.size))
+    runtime = Runtime(
+        pick_device(device), "fp32" if run.precision == "auto" else run.precision, _decide_to_compile(run, device, path, cost.macs)
+    )
+    environment = dict(runtime.environment())
     with open_folder(path, run, environment, force) as folder, stop_on_signals() as stop:
         display.pairs(banner(run, environment, runtime.describe(), cost, run.notes, str(path)))
         standardiser = run.recipe.standardise.measure(dataset.splits["train"].images, run.content.preprocessing)
@@ -63,9 +65,9 @@ def train(
         runtime.place(objective)
         data = Training(dataset.splits["train"], run.content.preprocessing, run.recipe.augment, run.recipe.batch, run.seed)
         validation = Fixed(dataset.splits["val"], run.content.preprocessing, run.evaluation_batch)
-        loaders = workers_for(dataset.splits["train"]) if workers is None else workers
-        loop.fit(run, objective, data, validation, runtime, folder, display, stop, loaders)
-        return _finish(run, dataset, objective, standardiser, data, runtime, folder, display)
+        workers = workers_for(dataset.splits["train"]) if workers is None else workers
+        loop.fit(run, objective, data, validation, runtime, folder, display, stop, workers)
+        return _finish(run, dataset, objective, data, runtime, folder, display, workers)
 
 
 def default_folder(run: Run) -> Path:
@@ -73,36 +75,30 @@ def default_folder(run: Run) -> Path:
     return Path("runs") / f"{run.model.name}-{data}-{run.id[:8]}"
 
 
-def _runtime(run: Run, device: str, path: Path) -> Runtime:
-    import msgspec
-
-    chosen = pick_device(device)
-    decided = run.compile
-    if decided == "auto":  # taken once, at the start; a resumed run keeps the decision
-        try:
-            decided = bool(msgspec.json.decode((path / "run.json").read_bytes())["environment"]["compile"])
-        except (OSError, KeyError, TypeError, msgspec.DecodeError):
-            with torch.device("meta"):
-                shape = (run.content.preprocessing.channels, *run.content.preprocessing.size)
-                macs = analysis.cost(models.build(run.model), shape).macs
-            decided = worth_compiling(chosen, 3.0 * macs * run.recipe.batch * run.steps)
-    return Runtime(chosen, "fp32" if run.precision == "auto" else run.precision, compile=bool(decided))
+def _decide_to_compile(run: Run, device: str, path: Path, macs: int) -> bool:
+    """Taken once, when a run starts; one that is continued keeps the decision, since the bits depend on it."""
+    if run.compile != "auto":
+        return run.compile
+    if (path / "run.json").exists():
+        stored = runs.read((path / "run.json").read_bytes(), str(path / "run.json"))
+        return bool(stored.environment.get("compile"))
+    return worth_compiling(pick_device(device), 3.0 * macs * run.recipe.batch * run.steps)
 
 
 def _finish(
     run: Run,
     dataset: Dataset,
     objective: Objective,
-    standardiser: Standardiser,
     data: Training,
     runtime: Runtime,
     folder: RunFolder,
     display: Display,
+    workers: int,
 ) -> Result:
     test = Fixed(dataset.splits["test"], run.content.preprocessing, run.evaluation_batch)
     objective.eval()
     with runtime.autocast():
-        logits = logits_of(objective.logits, test, runtime.device)
+        logits = logits_of(objective.logits, test, runtime.device, workers)
     result = document(logits, test.split.labels, dataset.classes)
     lines = [line for line in folder.lines() if line["split"] != "test"]
     scores = {key: result[key] for key in ("top1", "top5", "loss", "n")}
@@ -119,7 +115,7 @@ def _finish(
         provenance={"run": run.id, "data": run.data.name, "recipe": run.recipe.name, "seed": run.seed} | dict(folder.stored.environment),
         metrics=metrics,
     )
-    classifiers.save(folder.path / "model.safetensors", card, objective.model, standardiser)
+    classifiers.save(folder.path / "model.safetensors", card, objective.model, objective.standardiser)
     first = data[0]
     assert not isinstance(first, Exception)
     page = report.write(folder.path, run, lines, first, test.split, logits, result)

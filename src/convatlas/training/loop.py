@@ -60,7 +60,7 @@ def fit(
                 folder.log(**here, split="train", **line)
                 folder.log_timing(step=state.step, **display.progress(state.step, line, clock))
             if validating:
-                folder.log(**here, split="val", **validate(objective, validation, runtime))
+                folder.log(**here, split="val", **validate(objective, validation, runtime, workers))
                 display.epoch(folder)
             if saving:
                 folder.log(**here, split="save", weights=fingerprint(objective.model.state_dict()))
@@ -74,11 +74,11 @@ def due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
 
 
-def validate(objective: Objective, split: Fixed, runtime: Runtime) -> dict[str, float | int | None]:
+def validate(objective: Objective, split: Fixed, runtime: Runtime, workers: int) -> dict[str, float | int | None]:
     """top1, top5, loss and n of a split, at the run's fixed batch shape."""
     objective.eval()
     with runtime.autocast():
-        return scores(logits_of(objective.logits, split, runtime.device), split.split.labels)
+        return scores(logits_of(objective.logits, split, runtime.device, workers), split.split.labels)
 
 
 def _give_up(state: State, objective: Objective, optimizer: torch.optim.Optimizer, folder: RunFolder) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
+from msgspec.structs import force_setattr
 
 from convatlas import models, recipes
 from convatlas.data import Dataset, open_dataset
@@ -60,13 +61,12 @@ class Run(Record, frozen=True, kw_only=True):
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        set_field = _set(self)
         if isinstance(self.model, str):
-            set_field("model", models.describe(self.model))
+            force_setattr(self, "model", models.describe(self.model))
         if isinstance(self.data, str):
-            set_field("data", Data(self.data))
+            force_setattr(self, "data", Data(self.data))
         if isinstance(self.recipe, str):
-            set_field("recipe", recipes.find(self.recipe, models.find(self.model.name, self.model.edition)))
+            force_setattr(self, "recipe", recipes.find(self.recipe, models.find(self.model.name, self.model.edition)))
 
     @property
     def id(self) -> str:
@@ -150,9 +150,3 @@ def read(data: bytes, where: str) -> Stored:
 
 def write(stored: Stored) -> bytes:
     return to_json(stored, indent=2)
-
-
-def _set(run: Run):  # type: ignore[no-untyped-def]
-    import msgspec
-
-    return lambda name, value: msgspec.structs.force_setattr(run, name, value)
