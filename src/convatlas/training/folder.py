@@ -90,7 +90,7 @@ class RunFolder:
 
     def save(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Write a checkpoint durably, then drop the oldest beyond two. Raises OSError when the disk refuses and UserError
-        when the weights are not finite; the old ones remain."""
+        when a loss since the last log was not finite; the old ones remain."""
         state.check()  # good checkpoints must not give way to a bad one
         self.metrics.sync()  # the lines that the checkpoint counts on must be there before it is
         tensors = {f"model.{name}": t for name, t in model.state_dict().items()} | {"tally": state.tally}
