@@ -1,19 +1,14 @@
 """The parts of residual networks. He et al. 2015, arXiv:1512.03385."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convatlas.layers.conv import conv_norm
+
 Shortcut = Callable[[int, int, int], nn.Module]
 """(channels in, channels out, stride) -> module"""
-
-
-def conv_norm(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias, then batch norm (sec. 3.4); padding keeps the grid at stride 1."""
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(c_out)))
 
 
 class PaddedIdentity(nn.Module):

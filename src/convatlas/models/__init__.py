@@ -4,12 +4,13 @@ import fnmatch
 from typing import Any
 
 from convatlas.errors import UsageError, unknown
-from convatlas.models import lenet5, resnet
+from convatlas.models import alexnet, lenet5, resnet, vgg, zfnet
 from convatlas.models.network import Architecture, Entry, Network
 
 __all__ = ["Architecture", "Entry", "Network", "build", "create_model", "describe", "editions", "find", "list_models"]
 
-_ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*lenet5.ENTRIES, *resnet.ENTRIES)}
+_PAPERS = (lenet5, alexnet, zfnet, vgg, resnet)  # in the order of their years
+_ENTRIES: dict[str, Entry] = {entry.name: entry for paper in _PAPERS for entry in paper.ENTRIES}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -37,7 +38,7 @@ def describe(name: str, edition: str = "paper", **arguments: Any) -> Architectur
 
     Raises UsageError for an argument that this network does not have, or a value that it cannot take.
     """
-    known = find(name, edition).arguments
+    known = find(name, edition).arguments(edition)
     for argument, value in arguments.items():
         if argument not in known:
             raise unknown(f"argument of {name}", argument, known)
@@ -51,7 +52,9 @@ def describe(name: str, edition: str = "paper", **arguments: Any) -> Architectur
 def build(architecture: Architecture) -> Network:
     """The module that an architecture describes, with its paper's initialisation from torch's global seed."""
     checked = describe(architecture.name, architecture.edition, **architecture.arguments)
-    return find(checked.name, checked.edition).build(**checked.arguments)
+    network = find(checked.name, checked.edition).builds[checked.edition](**checked.arguments)
+    network.architecture = checked
+    return network
 
 
 def create_model(name: str, edition: str = "paper", **arguments: Any) -> Network:

@@ -24,9 +24,8 @@ from importlib.resources import files
 import torch
 from torch import Tensor, nn
 
-from convatlas.errors import UsageError
 from convatlas.layers.lenet import EuclideanRBF, PartialConv2d, ScaledTanh, Subsample
-from convatlas.models.network import Entry, Network, scaled
+from convatlas.models.network import Entry, Network, Size, pair, scaled, too_small
 
 # Table I: the maps of S2 that each map of C3 sees
 C3 = (
@@ -82,28 +81,23 @@ class LeNet5(Network):
         num_classes: int = 10,
         in_chans: int = 1,
         width: float = 1.0,
-        image_size: int | tuple[int, int] | None = None,
+        image_size: Size = None,
         dropout: float = 0.0,
     ):
-        super().__init__()
-        size = (image_size, image_size) if isinstance(image_size, int) else image_size or (32, 32)
-        grid = (_s4(size[0]), _s4(size[1]))  #
-        if min(grid) < 1:
-            raise UsageError(f"lenet5 needs images of at least 16x16 so that S4 has a map to give, not {size[0]}x{size[1]}")
+        size = pair(image_size, (32, 32))
+        s4 = (_s4(size[0]), _s4(size[1]))
+        if min(s4) < 1:
+            raise too_small("lenet5", size, 16, "C5")
+        super().__init__(in_chans, size=size)
         c1, c3, c5 = (scaled(maps, width) for maps in (6, 16, 120))
         self.C1 = nn.Sequential(nn.Conv2d(in_chans, c1, 5), ScaledTanh())
         self.S2 = nn.Sequential(Subsample(c1), ScaledTanh())
         self.C3 = nn.Sequential(PartialConv2d(c1, c3_table(c1, c3), 5), ScaledTanh())
         self.S4 = nn.Sequential(Subsample(c3), ScaledTanh())
-        self.C5 = nn.Sequential(nn.Conv2d(c3, c5, grid), ScaledTanh(), nn.Flatten())
+        self.C5 = nn.Sequential(nn.Conv2d(c3, c5, s4), ScaledTanh(), nn.Flatten())
         self.F6 = nn.Sequential(nn.Linear(c5, 84), ScaledTanh(), nn.Dropout(dropout))
         self.output = EuclideanRBF(codes(num_classes))
         self.apply(initialise)
-
-    def forward(self, images: Tensor) -> Tensor:
-        for layer in self.children():
-            images = layer(images)
-        return images
 
 
 def _s4(side: int) -> int:
@@ -131,11 +125,12 @@ def initialise(module: nn.Module) -> None:
 ENTRIES = [
     Entry(
         name="lenet5",
-        build=LeNet5,
+        builds={"paper": LeNet5},
         paper="Gradient-Based Learning Applied to Document Recognition",
         year=1998,
         source="Proc. IEEE 86(11), sec. II-B, Fig. 2",
         recipe="lenet5",
         input=(1, 32, 32),
+        headline="0.95 %, MNIST test (Fig. 9)",
     )
 ]

@@ -3,22 +3,71 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from convatlas.errors import UsageError
 from convatlas.storage.records import Record
 
 Argument = bool | int | float | str | tuple[int, int] | None
+Size = int | tuple[int, int] | None
 
 
 class Network(nn.Module):
-    """images (n, in_chans, h, w), standardised -> logits (n, num_classes), in train and in eval mode."""
+    """images (n, in_chans, h, w), standardised -> logits (n, num_classes), in train and in eval mode.
+
+    Where a network's layers simply follow one another, its children in order are the network. The last child is the classifier.
+    """
+
+    architecture: "Architecture | None" = None  # set by whoever builds it by name
+
+    def __init__(self, in_chans: int, smallest: int = 1, layer: str = "", size: tuple[int, int] | None = None):
+        """`smallest`: the side of the smallest image it takes, which `layer` needs; `size`: the only size, where there is only one."""
+        super().__init__()
+        self.in_chans, self.smallest, self.layer, self.size = in_chans, smallest, layer, size
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.check(images)
+        for layer in self.children():
+            images = layer(images)
+        return images
 
     def training_outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs that an objective trains on: `logits`, and those of auxiliary heads by name where there are any."""
         return {"logits": self(images)}
+
+    @property
+    def classifier(self) -> str:
+        """The path of the layer that gives the logits; what goes into it is the penultimate vector."""
+        return list(self._modules)[-1]
+
+    def check(self, images: Tensor) -> None:
+        """Raise UsageError for images that this network cannot take, saying which it can."""
+        name = self.architecture.name if self.architecture else type(self).__name__
+        if images.dim() != 4:
+            raise UsageError(
+                f"{name} takes images (n, {self.in_chans}, height, width), not a tensor of shape {tuple(images.shape)}: add what is missing"
+            )
+        channels, height, width = images.shape[1:]
+        if channels != self.in_chans:
+            raise UsageError(
+                f"{name} was built for images of {self.in_chans} channels, not {channels}: convert them, or build it with in_chans={channels}"
+            )
+        if self.size is not None and (height, width) != self.size:
+            raise UsageError(
+                f"{name} was built for images of {self.size[0]}x{self.size[1]}, not {height}x{width}: resize them, "
+                f"or build it with image_size=({height}, {width})"
+            )
+        if height < self.smallest or width < self.smallest:
+            raise too_small(name, (height, width), self.smallest, self.layer)
+
+
+def too_small(name: str, found: tuple[int, int], smallest: int, layer: str) -> UsageError:
+    return UsageError(
+        f"{name} needs images of at least {smallest}x{smallest}, so that {layer} has a grid to work on, not {found[0]}x{found[1]}: enlarge them"
+    )
 
 
 class Architecture(Record, frozen=True):
@@ -29,26 +78,48 @@ class Architecture(Record, frozen=True):
     arguments: dict[str, Argument]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """A name of the atlas: what it builds, where it was published, and the shape it was published for."""
 
     name: str
-    build: Callable[..., Network]
+    builds: Mapping[str, Callable[..., Network]]  # by edition; the paper's first
     paper: str
     year: int
     source: str
-    recipe: str  # its paper's recipe
     input: tuple[int, int, int]  # channels, height, width
-    editions: tuple[str, ...] = ("paper",)
+    headline: str  # the paper's own error, with its protocol
+    defaults: Mapping[str, Argument] = field(default_factory=dict)  # where they are not those of what is built
+    recipe: str | None = None  # its paper's recipe
+    task: str = "classification"  # or "segmentation"
 
     @property
-    def arguments(self) -> dict[str, Argument]:
-        """The keyword arguments that a user may give, with the paper's values."""
-        fixed = self.build.keywords if isinstance(self.build, functools.partial) else {}
-        return {name: p.default for name, p in inspect.signature(self.build).parameters.items() if name not in fixed}
+    def editions(self) -> tuple[str, ...]:
+        return tuple(self.builds)
+
+    def arguments(self, edition: str = "paper") -> dict[str, Argument]:
+        """The keyword arguments that a user may give, with the edition's values."""
+        build = self.builds[edition]
+        fixed = build.keywords if isinstance(build, functools.partial) else {}
+        found = {name: p.default for name, p in inspect.signature(build).parameters.items() if name not in fixed}
+        return found | dict(self.defaults)
 
 
-def scaled(channels: int, width: float) -> int:
-    """A channel count at another width, at least 1."""
-    return max(1, math.floor(channels * width + 0.5))
+def scaled(channels: int, width: float, multiple: int = 1) -> int:
+    """A channel count at another width: the nearest multiple, at least one."""
+    return multiple * max(1, math.floor(channels * width / multiple + 0.5))
+
+
+def pair(size: Size, default: tuple[int, int]) -> tuple[int, int]:
+    """`image_size` as (height, width)."""
+    return default if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def grid(side: int, windows: Iterable[tuple[int, int, int, bool]]) -> int:
+    """The side of the map that windows, each (kernel, stride, padding, ceil), leave of an image's side; 0 where one does not fit."""
+    for kernel, stride, padding, ceil in windows:
+        span = side + 2 * padding - kernel
+        if span < 0:
+            return 0
+        side = (-(-span // stride) if ceil else span // stride) + 1
+    return side

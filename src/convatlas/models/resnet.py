@@ -1,49 +1,95 @@
 """ResNet. He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385.
 
-The networks for CIFAR-10 of sec. 4.2: 6n + 2 layers, on 32x32 images.
+Table 1: the networks for ImageNet, on 224x224 images. The stride stands in the first convolution of conv3_1, conv4_1 and conv5_1.
+Sec. 4.2: the networks for CIFAR-10, 6n + 2 layers, on 32x32 images. The plain networks are the same without shortcuts.
 
 Unstated: the fully connected layer's initialisation (ours: that of the other layers) and batch norm's constants (ours: torch's).
+
+Edition `torchvision` (ImageNet): in a bottleneck the stride stands in the 3x3 convolution, which costs 6 % more; convolutions are
+initialised over their fan-out, the fully connected layer as torch does. ResNet-18 and 34 differ in the initialisation alone.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from convatlas.errors import UsageError
-from convatlas.layers.residual import SHORTCUTS, Residual, conv_norm
-from convatlas.models.network import Entry, Network, scaled
+from convatlas.layers.conv import conv_norm
+from convatlas.layers.residual import SHORTCUTS, Residual
+from convatlas.models.network import Entry, Network, Size, scaled
+
+Block = Callable[[int, int, int], nn.Sequential]
+"""(channels in, width, stride) -> the residual function F of eq. 1"""
 
 
 def basic(c_in: int, width: int, stride: int) -> nn.Sequential:
-    """Two 3x3 convolutions; the stride stands in the first."""
+    """Fig. 5 left: two 3x3 convolutions; the stride stands in the first."""
     return nn.Sequential(
         OrderedDict(conv1=conv_norm(c_in, width, 3, stride), relu=nn.ReLU(inplace=True), conv2=conv_norm(width, width, 3)),
     )
 
 
-@dataclass(frozen=True)
-class Cifar:
-    """Sec. 4.2: a 3x3 convolution, then 2n layers on each of the 32, 16 and 8 grids with 16, 32 and 64 filters."""
+def bottleneck(c_in: int, width: int, stride: int, stride_in_3x3: bool = False) -> nn.Sequential:
+    """Fig. 5 right: 1x1, 3x3, and 1x1 to four times the width; the stride stands in the first."""
+    strides = (1, stride) if stride_in_3x3 else (stride, 1)
+    return nn.Sequential(
+        OrderedDict(
+            conv1=conv_norm(c_in, width, 1, strides[0]),
+            relu1=nn.ReLU(inplace=True),
+            conv2=conv_norm(width, width, 3, strides[1]),
+            relu2=nn.ReLU(inplace=True),
+            conv3=conv_norm(width, 4 * width, 1),
+        )
+    )
 
-    n: int
-    widths: tuple[int, int, int] = (16, 32, 64)
-    block: Callable[[int, int, int], nn.Module] = basic
+
+def imagenet_stem(in_chans: int, c: int) -> OrderedDict[str, nn.Module]:
+    return OrderedDict(conv1=conv_norm(in_chans, c, 7, 2), relu=nn.ReLU(inplace=True), maxpool=nn.MaxPool2d(3, 2, 1))
+
+
+def cifar_stem(in_chans: int, c: int) -> OrderedDict[str, nn.Module]:
+    return OrderedDict(conv1=conv_norm(in_chans, c, 3), relu=nn.ReLU(inplace=True))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Blocks and width of each stage, conv2_x first; a block gives `expansion` times its width."""
+
+    blocks: tuple[int, ...]
+    block: Block
+    expansion: int = 1
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    stem: Callable[[int, int], OrderedDict[str, nn.Module]] = imagenet_stem
+    input: tuple[int, int, int] = (3, 224, 224)
 
     @property
     def layers(self) -> int:
-        return 6 * self.n + 2
+        """Weighted layers: the stem's convolution, those of the blocks, the fully connected one."""
+        return 2 + sum(self.blocks) * (2 if self.expansion == 1 else 3)
 
 
-# Table 6 and Fig. 6
-CIFAR = {row.layers: row for row in map(Cifar, (3, 5, 7, 9, 18, 200))}
+TABLE_1 = {
+    row.layers: row
+    for row in (
+        Row((2, 2, 2, 2), basic),
+        Row((3, 4, 6, 3), basic),
+        Row((3, 4, 6, 3), bottleneck, expansion=4),
+        Row((3, 4, 23, 3), bottleneck, expansion=4),
+        Row((3, 8, 36, 3), bottleneck, expansion=4),
+    )
+}
+# Sec. 4.2 and Table 6: 2n layers on each of the 32, 16 and 8 grids
+CIFAR = {
+    row.layers: row
+    for row in (Row((n, n, n), basic, widths=(16, 32, 64), stem=cifar_stem, input=(3, 32, 32)) for n in (3, 5, 7, 9, 18, 200))
+}
 
 
 class ResNet(Network):
-    """images (n, in_chans, h, w), any h and w of at least 4 (the paper: 32x32) -> logits (n, num_classes).
+    """images (n, in_chans, h, w) of any size (the paper: 224x224, for CIFAR 32x32) -> logits (n, num_classes).
 
     `shortcut` is option "A", "B" or "C" of sec. 3.3; None gives the plain network. The paper has no dropout; `dropout` drops
     the pooled features.
@@ -51,25 +97,27 @@ class ResNet(Network):
 
     def __init__(
         self,
-        row: Cifar,
-        num_classes: int = 10,
+        row: Row,
+        initialise: Callable[[nn.Module], None],
+        num_classes: int = 1000,
         in_chans: int = 3,
         width: float = 1.0,
-        image_size: int | tuple[int, int] | None = None,  # nothing here depends on it: the features are averaged over the grid
+        image_size: Size = None,  # nothing here depends on it: the features are averaged over the grid
         dropout: float = 0.0,
-        shortcut: str | None = "A",
+        shortcut: str | None = "B",
     ):
-        super().__init__()
+        super().__init__(in_chans)
         if shortcut is not None and shortcut not in SHORTCUTS:
             raise UsageError(f"shortcut {shortcut!r} does not exist: expected A, B or C")
         c = scaled(row.widths[0], width)
-        self.conv1 = conv_norm(in_chans, c, 3)
-        self.relu = nn.ReLU(inplace=True)
-        for stage, filters in enumerate(row.widths):
-            c_out, units = scaled(filters, width), []
-            for unit in range(row.n):
+        for name, layer in row.stem(in_chans, c).items():
+            self.add_module(name, layer)
+        for stage, (filters, blocks) in enumerate(zip(row.widths, row.blocks, strict=True)):
+            inner, units = scaled(filters, width), []
+            for unit in range(blocks):
                 stride = 2 if stage > 0 and unit == 0 else 1
-                units.append(Residual(row.block(c, c_out, stride), SHORTCUTS[shortcut](c, c_out, stride) if shortcut else None))
+                c_out = row.expansion * inner
+                units.append(Residual(row.block(c, inner, stride), SHORTCUTS[shortcut](c, c_out, stride) if shortcut else None))
                 c = c_out
             self.add_module(f"conv{stage + 2}_x", nn.Sequential(*units))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -78,13 +126,8 @@ class ResNet(Network):
         self.fc = nn.Linear(c, num_classes)
         self.apply(initialise)
 
-    def forward(self, images: Tensor) -> Tensor:
-        for layer in self.children():
-            images = layer(images)
-        return images
 
-
-def initialise(module: nn.Module) -> None:
+def he(module: nn.Module) -> None:
     """He et al. 2015, arXiv:1502.01852, eq. 10: zero-mean Gaussian of standard deviation sqrt(2 / fan-in), biases zero."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
@@ -92,18 +135,71 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _entry(name: str, row: Cifar, **fixed: Any) -> Entry:
+def torchvisions(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _imagenet(layers: int, headline: str) -> Entry:
+    row = TABLE_1[layers]
+    theirs = replace(row, block=partial(bottleneck, stride_in_3x3=True)) if row.block is bottleneck else row
     return Entry(
-        name=name,
-        build=partial(ResNet, row, **fixed),
-        paper="Deep Residual Learning for Image Recognition",
+        name=f"resnet{layers}",
+        builds={"paper": partial(ResNet, row, he), "torchvision": partial(ResNet, theirs, torchvisions)},
+        paper=_TITLE,
         year=2015,
-        source="arXiv:1512.03385, sec. 4.2",
-        recipe="resnet_cifar",
-        input=(3, 32, 32),
+        source="arXiv:1512.03385, Table 1",
+        input=row.input,
+        headline=headline,
     )
 
 
-ENTRIES = [_entry(f"resnet{layers}_cifar", row) for layers, row in CIFAR.items()] + [
-    _entry(f"plain{layers}_cifar", row, shortcut=None) for layers, row in CIFAR.items() if layers <= 110
+def _plain(name: str, row: Row, source: str, headline: str) -> Entry:
+    return Entry(
+        name=name,
+        builds={"paper": partial(ResNet, row, he, shortcut=None)},
+        paper=_TITLE,
+        year=2015,
+        source=source,
+        input=row.input,
+        headline=headline,
+        defaults={"num_classes": 10} if row.input[1] == 32 else {},
+        recipe="resnet_cifar" if row.input[1] == 32 else None,
+    )
+
+
+def _cifar(layers: int, headline: str) -> Entry:
+    return Entry(
+        name=f"resnet{layers}_cifar",
+        builds={"paper": partial(ResNet, CIFAR[layers], he)},
+        paper=_TITLE,
+        year=2015,
+        source="arXiv:1512.03385, sec. 4.2",
+        input=(3, 32, 32),
+        headline=headline,
+        defaults={"num_classes": 10, "shortcut": "A"},
+        recipe="resnet_cifar",
+    )
+
+
+_TITLE = "Deep Residual Learning for Image Recognition"
+_TABLE_2 = "top-1 {} %, ILSVRC-2012 validation, 10 crops (Table 2)"
+_TABLE_3 = "top-5 {} %, ILSVRC-2012 validation, 10 crops (Table 3)"
+_TABLE_6 = "{} %, CIFAR-10 test (Table 6)"
+ENTRIES = [
+    _imagenet(18, _TABLE_2.format("27.88 (shortcut A)")),
+    _imagenet(34, _TABLE_3.format("7.46")),
+    _imagenet(50, _TABLE_3.format("6.71")),
+    _imagenet(101, _TABLE_3.format("6.05")),
+    _imagenet(152, _TABLE_3.format("5.71")),
+    _plain("plain18", TABLE_1[18], "arXiv:1512.03385, Table 2", _TABLE_2.format("27.94")),
+    _plain("plain34", TABLE_1[34], "arXiv:1512.03385, Table 2", _TABLE_2.format("28.54")),
+    _cifar(20, _TABLE_6.format("8.75")),
+    _cifar(32, _TABLE_6.format("7.51")),
+    _cifar(44, _TABLE_6.format("7.17")),
+    _cifar(56, _TABLE_6.format("6.97")),
+    _cifar(110, _TABLE_6.format("6.43 (best of 5; 6.61 +- 0.16)")),
+    _cifar(1202, _TABLE_6.format("7.93")),
+    *(_plain(f"plain{n}_cifar", CIFAR[n], "arXiv:1512.03385, sec. 4.2", "printed as a curve (Fig. 6)") for n in (20, 32, 44, 56)),
+    _plain("plain110_cifar", CIFAR[110], "arXiv:1512.03385, sec. 4.2", "over 60 %, CIFAR-10 test (sec. 4.2)"),
 ]

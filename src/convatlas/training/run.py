@@ -99,7 +99,7 @@ class Run(Record, frozen=True, kw_only=True):
         size = asked if isinstance(asked, tuple) else (int(asked), int(asked)) if asked else entry.input[1:]
         dataset = open_dataset(self.data.name, size)
         for argument, found, what in (("num_classes", len(dataset.classes), "classes"), ("in_chans", dataset.channels, "channels")):
-            agreed = (found,) if self.data.content is not None else (found, entry.arguments[argument])
+            agreed = (found,) if self.data.content is not None else (found, entry.arguments(self.model.edition)[argument])
             if arguments[argument] not in agreed:
                 raise UsageError(
                     f"model.arguments.{argument} is {arguments[argument]} but {dataset.name} has {found} {what}: make them agree"

@@ -1,0 +1,70 @@
+"""Weight files of other libraries: `.safetensors`, and `.pth` read as nothing but tensors and plain values."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from convatlas.errors import UserError, printable
+from convatlas.storage import sealed
+
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "weights")  # averaged weights first: they are what is evaluated
+PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, wrappers and prefixes taken off. Raises UserError for a file that is missing, damaged or holds anything else."""
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(16)
+    except OSError as error:
+        raise UserError(f"cannot read {printable(file)}: {error.strerror}") from None
+    if start[8:9] == b"{":
+        return tensors_of(_safetensors(file), file)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{printable(file)} holds something other than tensors, or is damaged: expected a state_dict, "
+            "which its owner can save alone with torch.save(model.state_dict(), FILE)"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{printable(file)} is damaged or no weight file ({printable(reason)}): expected .pth or .safetensors") from None
+    return tensors_of(content, file)
+
+
+def tensors_of(content: Any, what: object) -> dict[str, Tensor]:
+    """The tensors of a state dict, or of the one that a checkpoint wraps. Raises UserError when there is none."""
+    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        raise UserError(f"{printable(what)} holds a {type(content).__name__}: expected a state_dict, names with their tensors")
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"{printable(what)} holds no tensors: expected a state_dict, alone or under one of {', '.join(WRAPPERS)}")
+    for prefix in PREFIXES * 2:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def _safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            ours = "convatlas" in (opened.metadata() or {})
+        if ours:  # one of our own: check its seal too
+            found, _ = sealed.read(file)
+            return {name: value for name, value in found.items() if not name.startswith("preprocessing.")}
+        return safetensors.torch.load_file(file)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{printable(file)} is damaged or no safetensors file: {printable(error)}") from None

@@ -1,0 +1,155 @@
+"""VGG. Simonyan, Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv:1409.1556, Table 1.
+Input 3 x 224 x 224.
+
+Every convolution keeps the grid and ends in ReLU; 2x2 max pooling at stride 2 follows each block. A-LRN has the response normalisation
+of Krizhevsky 2012. The `_bn` networks are later practice: batch norm between each convolution, its bias kept, and its ReLU.
+
+Initialisation (sec. 3.1): net A from Gaussians of variance 0.01, as printed; the deeper ones by Glorot and Bengio's procedure, the
+paper's own alternative, or from a trained net A by `initialise_from`.
+Slips resolved
+- The "first four convolutional layers" that deeper nets take from A are its conv1_1, conv2_1, conv3_1 and conv3_2: only as the layers
+  of these names do their shapes agree.
+Beware: with variance 0.01 net A's logits have a standard deviation near 10^5 on standardised images; standard deviation 0.01, as many
+read it, is AlexNet's.
+
+Edition `torchvision`: fc6 sees an average pooled to 7x7, so any size is taken; convolutions initialised by He's procedure over the
+fan-out, linear layers from Gaussians of standard deviation 0.01.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from convatlas.layers.conv import padding
+from convatlas.layers.head import fully_connected
+from convatlas.layers.local_response import LocalResponseNorm
+from convatlas.models.network import Entry, Network, Size, pair, scaled, too_small
+
+# Table 1: blocks of convolutions "conv<kernel>-<channels>", each block followed by max pooling
+c3_64, c3_128, c3_256, c3_512 = (3, 64), (3, 128), (3, 256), (3, 512)
+c1_256, c1_512, lrn = (1, 256), (1, 512), "LRN"
+TABLE_1: dict[str, list[list[Any]]] = {
+    "A": [[c3_64], [c3_128], [c3_256] * 2, [c3_512] * 2, [c3_512] * 2],
+    "A-LRN": [[c3_64, lrn], [c3_128], [c3_256] * 2, [c3_512] * 2, [c3_512] * 2],
+    "B": [[c3_64] * 2, [c3_128] * 2, [c3_256] * 2, [c3_512] * 2, [c3_512] * 2],
+    "C": [[c3_64] * 2, [c3_128] * 2, [*[c3_256] * 2, c1_256], [*[c3_512] * 2, c1_512], [*[c3_512] * 2, c1_512]],
+    "D": [[c3_64] * 2, [c3_128] * 2, [c3_256] * 3, [c3_512] * 3, [c3_512] * 3],
+    "E": [[c3_64] * 2, [c3_128] * 2, [c3_256] * 4, [c3_512] * 4, [c3_512] * 4],
+}
+
+
+class VGG(Network):
+    """images (n, in_chans, *image_size), image_size at least 32 a side -> logits (n, num_classes).
+
+    With `adaptive`, images of any size of at least 32x32, and `image_size` changes nothing.
+    """
+
+    def __init__(
+        self,
+        column: str,
+        initialise: Callable[[nn.Module], None],
+        batch_norm: bool,
+        adaptive: bool,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        width: float = 1.0,
+        image_size: Size = None,
+        dropout: float = 0.5,
+    ):
+        size = pair(image_size, (224, 224))
+        if min(size) < 32:
+            raise too_small("vgg", size, 32, "pool5")
+        super().__init__(in_chans, smallest=32, layer="pool5", size=None if adaptive else size)
+        c = in_chans
+        for block, row in enumerate(TABLE_1[column], start=1):
+            for place, cell in enumerate(row, start=1):
+                if cell == lrn:
+                    self.add_module(f"norm{block}_{place}", LocalResponseNorm())
+                    continue
+                kernel, channels = cell
+                c_out = scaled(channels, width)
+                self.add_module(f"conv{block}_{place}", nn.Conv2d(c, c_out, kernel, padding=padding(kernel)))
+                if batch_norm:
+                    self.add_module(f"norm{block}_{place}", nn.BatchNorm2d(c_out))
+                self.add_module(f"relu{block}_{place}", nn.ReLU(inplace=True))
+                c = c_out
+            self.add_module(f"pool{block}", nn.MaxPool2d(2))
+        if adaptive:
+            self.avgpool = nn.AdaptiveAvgPool2d(7)
+        height, width_ = (7, 7) if adaptive else (size[0] // 32, size[1] // 32)
+        for name, layer in fully_connected(c * height * width_, scaled(4096, width), num_classes, dropout).items():
+            self.add_module(name, layer)
+        self.apply(initialise)
+
+
+def gaussian(module: nn.Module) -> None:
+    """Sec. 3.1: zero-mean Gaussians of variance 0.01, biases zero."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.normal_(module.weight, std=0.01**0.5)
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+
+def glorot(module: nn.Module) -> None:
+    """Glorot and Bengio 2010, uniform; biases zero."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+
+def torchvisions(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)
+
+
+def initialise_from(deeper: VGG, net_a: VGG) -> None:
+    """Sec. 3.1: copy A's first four convolutions and its three fully connected layers into a deeper net, and begin the others from
+    Gaussians of variance 0.01.
+
+    Raises ValueError when a layer's shape differs (another width, image size or number of classes).
+    """
+    pairs = []
+    for name in ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8"):
+        for parameter in (f"{name}.weight", f"{name}.bias"):
+            mine, theirs = deeper.get_parameter(parameter), net_a.get_parameter(parameter)
+            if mine.shape != theirs.shape:
+                raise ValueError(f"{parameter} has shape {tuple(theirs.shape)} in net A but {tuple(mine.shape)} in the deeper net")
+            pairs.append((mine, theirs))
+    deeper.apply(gaussian)
+    with torch.no_grad():
+        for mine, theirs in pairs:
+            mine.copy_(theirs)
+
+
+def _entry(name: str, column: str, headline: str, batch_norm: bool = False, editions: bool = True) -> Entry:
+    first = gaussian if column.startswith("A") and not batch_norm else glorot
+    builds = {"paper": partial(VGG, column, first, batch_norm, False)}
+    if editions:
+        builds["torchvision"] = partial(VGG, column, torchvisions, batch_norm, True)
+    return Entry(
+        name=name,
+        builds=builds,
+        paper="Very Deep Convolutional Networks for Large-Scale Image Recognition",
+        year=2014,
+        source=f"arXiv:1409.1556, Table 1, {column}" + (" with batch norm (later practice)" if batch_norm else ""),
+        input=(3, 224, 224),
+        headline=headline,
+    )
+
+
+_TABLE_3 = "top-5 {} %, ILSVRC-2012 validation, single scale, dense (Table 3)"
+ENTRIES = [
+    _entry("vgg11", "A", _TABLE_3.format("10.4")),
+    _entry("vgg11_lrn", "A-LRN", _TABLE_3.format("10.5"), editions=False),
+    _entry("vgg13", "B", _TABLE_3.format("9.9")),
+    _entry("vgg16_1x1", "C", _TABLE_3.format("8.8"), editions=False),
+    _entry("vgg16", "D", _TABLE_3.format("8.1")),
+    _entry("vgg19", "E", _TABLE_3.format("8.0")),
+    *(_entry(f"{name}_bn", column, "none printed", batch_norm=True) for name, column in zip(("vgg11", "vgg13", "vgg16", "vgg19"), "ABDE", strict=True)),
+]

@@ -1,0 +1,96 @@
+"""ZFNet. Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv:1311.2901, Fig. 3. Input 3 x 224 x 224.
+
+AlexNet with a first layer of 7x7 kernels at stride 2, a second at stride 2, and no groups. Layers 1, 2 and 5 end in 3x3 max pooling
+at stride 2, layers 1 and 2 then in contrast normalisation across maps. `zfnet512` has 512, 1024, 512 maps in layers 3, 4, 5 (Tables 2, 3).
+
+Slips resolved
+- Weights are "initialized to 10^-2" (sec. 3): Gaussians of standard deviation 0.01, since equal weights would stay equal.
+Unstated: padding (ours: 1 in layers 1 and 3 to 5, none in layer 2, and pooling that rounds up, which give Fig. 3's grids 110, 55, 26,
+13, 6); the normalisation's constants (ours: AlexNet's).
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from convatlas.layers.head import fully_connected
+from convatlas.layers.local_response import LocalResponseNorm
+from convatlas.models.alexnet import initialise
+from convatlas.models.network import Entry, Network, Size, grid, pair, scaled, too_small
+
+
+@dataclass(frozen=True)
+class Row:
+    channels: int
+    kernel: int
+    stride: int = 1
+    padding: int = 1
+    pool: bool = False
+    norm: bool = False
+
+
+# Fig. 3
+FIG_3 = {
+    "1": Row(96, 7, stride=2, pool=True, norm=True),
+    "2": Row(256, 5, stride=2, padding=0, pool=True, norm=True),
+    "3": Row(384, 3),
+    "4": Row(384, 3),
+    "5": Row(256, 3, pool=True),
+}
+# Table 3, "adjust layers 3,4,5: 512,1024,512 maps"
+WIDER = FIG_3 | {"3": Row(512, 3), "4": Row(1024, 3), "5": Row(512, 3, pool=True)}
+
+
+class ZFNet(Network):
+    """images (n, in_chans, *image_size), image_size at least 31 a side -> logits (n, num_classes)."""
+
+    def __init__(
+        self,
+        rows: dict[str, Row],
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        width: float = 1.0,
+        image_size: Size = None,
+        dropout: float = 0.5,
+    ):
+        size, windows = pair(image_size, (224, 224)), []
+        for row in rows.values():
+            windows += [(row.kernel, row.stride, row.padding, False)] + [(3, 2, 0, True)] * row.pool
+        height, width_ = (grid(side, windows) for side in size)
+        if not height or not width_:
+            raise too_small("zfnet", size, 31, "pool5")
+        super().__init__(in_chans, size=size)
+        c = in_chans
+        for number, row in rows.items():
+            c_out = scaled(row.channels, width)
+            layers = OrderedDict[str, nn.Module](conv=nn.Conv2d(c, c_out, row.kernel, row.stride, row.padding), relu=nn.ReLU(inplace=True))
+            if row.pool:
+                layers["pool"] = nn.MaxPool2d(3, 2, ceil_mode=True)
+            if row.norm:
+                layers["norm"] = LocalResponseNorm()
+            for name, layer in layers.items():
+                self.add_module(f"{name}{number}", layer)
+            c = c_out
+        for name, layer in fully_connected(c * height * width_, scaled(4096, width), num_classes, dropout).items():
+            self.add_module(name, layer)
+        self.apply(initialise)
+
+
+def _entry(name: str, rows: dict[str, Row], source: str, headline: str) -> Entry:
+    return Entry(
+        name=name,
+        builds={"paper": partial(ZFNet, rows)},
+        paper="Visualizing and Understanding Convolutional Networks",
+        year=2013,
+        source=source,
+        input=(3, 224, 224),
+        headline=headline,
+    )
+
+
+ENTRIES = [
+    _entry("zfnet", FIG_3, "arXiv:1311.2901, Fig. 3", "top-5 16.5 %, ILSVRC-2012 validation, 1 network, 10 crops (Table 2)"),
+    _entry("zfnet512", WIDER, "arXiv:1311.2901, Table 3", "top-5 16.0 %, ILSVRC-2012 validation, 1 network, 10 crops (Table 2)"),
+]
