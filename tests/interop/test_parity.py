@@ -38,6 +38,18 @@ TWINS: list[tuple[str, dict[str, Any], Make, str, int]] = [
     *((f"vgg{n}", {"edition": "torchvision"}, torchvision(f"vgg{n}"), "torchvision", 64) for n in (11, 13, 16, 19)),
     *((f"vgg{n}_bn", {"edition": "torchvision"}, torchvision(f"vgg{n}_bn"), "torchvision", 64) for n in (11, 13, 16, 19)),
     *((f"resnet{n}", {"edition": "torchvision"}, torchvision(f"resnet{n}"), "torchvision", 75) for n in (18, 34, 50, 101, 152)),
+    *((f"resnet{n}", {}, pytorchcv(f"resnet{n}"), "pytorchcv", 197) for n in (18, 50)),
+    ("resnet20_cifar", {"shortcut": "B"}, pytorchcv("resnet20_cifar10"), "pytorchcv", 29),
+    ("resnet56_cifar", {"shortcut": "B"}, pytorchcv("resnet56_cifar10"), "pytorchcv", 32),
+    ("resnetv2_50", {"stride_in": "1x1"}, pytorchcv("preresnet50"), "pytorchcv", 197),
+    ("resnetv2_152", {}, pytorchcv("preresnet152b"), "pytorchcv", 197),
+    ("resnetv2_164_cifar", {"stride_in": "3x3"}, pytorchcv("preresnet164bn_cifar10"), "pytorchcv", 29),
+    ("googlenet", {"edition": "torchvision"}, torchvision("googlenet", init_weights=False), "torchvision", 95),
+    ("inception_v3", {"edition": "torchvision"}, torchvision("inception_v3", init_weights=False), "torchvision", 107),
+    ("inception_v3", {"edition": "torchvision", "aux": False}, timm("inception_v3"), "timm", 107),
+    ("bn_inception", {"edition": "pytorchcv"}, pytorchcv("bninception"), "pytorchcv", 224),
+    *((f"se_resnet{n}", {"edition": "timm"}, timm(f"legacy_seresnet{n}"), "timm", 75) for n in (50, 101, 152)),
+    ("senet154", {"edition": "timm"}, timm("legacy_senet154"), "timm", 64),
 ]
 
 
@@ -47,8 +59,9 @@ def test_the_same_weights_give_the_same_outputs(name: str, arguments: dict[str, 
     with torch.device("meta"):
         ours = models.create_model(name, **arguments)
     ours = ours.to_empty(device="cpu").eval()
-    assert load_weights(ours, twin.state_dict()) == source
+    assert load_weights(ours, twin.state_dict(), source) == source
     x = torch.randn(2, ours.in_chans, size, size, generator=torch.Generator().manual_seed(1))
+    assert isinstance(ours, models.Network)
     with torch.inference_mode():
         for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-8)):
             expected, found = twin.to(dtype)(x.to(dtype)), ours.to(dtype)(x.to(dtype))

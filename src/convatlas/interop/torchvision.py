@@ -26,8 +26,34 @@ def resnet(key: str, model: nn.Module) -> str:
     return key.replace(".shortcut.conv.", ".downsample.0.").replace(".shortcut.norm.", ".downsample.1.")
 
 
+def googlenet(key: str, model: nn.Module) -> str:
+    key = re.sub(r"^conv2_reduce\.", "conv2.", key) if key.startswith("conv2_reduce.") else re.sub(r"^conv2\.", "conv3.", key)
+    key = re.sub(r"^inception_(\d\w)\.branch_(1x1|3x3|5x5|pool)\.", lambda m: f"inception{m[1]}.branch{_BRANCH[m[2]]}.", key)
+    return key.replace("linear.", "fc.").replace(".norm.", ".bn.")
+
+
+_BRANCH = {"1x1": 1, "3x3": 2, "5x5": 3, "pool": 4}
+
+
+def inception_v3(key: str, model: nn.Module) -> str:
+    if key.startswith(("logits.", "aux.")):
+        for ours, theirs in (("aux.conv1.", "AuxLogits.conv0."), ("aux.conv2.", "AuxLogits.conv1."), ("aux.logits.", "AuxLogits.fc.")):
+            key = key.replace(ours, theirs)
+        return re.sub(r"^logits\.", "fc.", key).replace(".norm.", ".bn.")
+    key = re.sub(r"\.(\d)\.branch_(1x3|3x1)\.0\.", lambda m: f"_{int(m[1]) + 1}{'a' if m[2] == '1x3' else 'b'}.", key)
+    key = key.replace("branch_pool.1.", "branch_pool.").replace("branch_1x1.0.", "branch1x1.")
+    key = re.sub(r"Mixed_6a\.branch_3x3\.0\.", "Mixed_6a.branch3x3.", key)
+    for ours, theirs in (("branch_double_7x7", "branch7x7dbl"), ("branch_7x7_3x3", "branch7x7x3"), ("branch_double_3x3", "branch3x3dbl")):
+        key = key.replace(ours, theirs)
+    key = re.sub(r"branch_(3x3|5x5|7x7)", r"branch\1", key)
+    key = re.sub(r"(branch\w+)\.(\d)\.", lambda m: f"{m[1]}_{int(m[2]) + 1}.", key)
+    return key.replace(".norm.", ".bn.")
+
+
 NAMES: dict[str, Callable[[str, nn.Module], str]] = {
     "alexnet": _sequence({"fc6": 1, "fc7": 4, "fc8": 6}),
     **{f"vgg{n}{norm}": _sequence({"fc6": 0, "fc7": 3, "fc8": 6}) for n in (11, 13, 16, 19) for norm in ("", "_bn")},
     **{f"resnet{n}": resnet for n in (18, 34, 50, 101, 152)},
+    "googlenet": googlenet,
+    "inception_v3": inception_v3,
 }

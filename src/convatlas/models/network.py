@@ -22,6 +22,7 @@ class Network(nn.Module):
     """
 
     architecture: "Architecture | None" = None  # set by whoever builds it by name
+    heads: Mapping[str, str] = {}  # auxiliary heads, and the layer whose output each reads
 
     def __init__(self, in_chans: int, smallest: int = 1, layer: str = "", size: tuple[int, int] | None = None):
         """`smallest`: the side of the smallest image it takes, which `layer` needs; `size`: the only size, where there is only one."""
@@ -30,13 +31,22 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         self.check(images)
-        for layer in self.children():
-            images = layer(images)
+        for name, layer in self._modules.items():
+            if name not in self.heads:
+                images = layer(images)  # type: ignore[misc]
         return images
 
     def training_outputs(self, images: Tensor) -> dict[str, Tensor]:
         """The outputs that an objective trains on: `logits`, and those of auxiliary heads by name where there are any."""
-        return {"logits": self(images)}
+        if not self.heads:
+            return {"logits": self(images)}
+        self.check(images)
+        outputs = {}
+        for name, layer in self._modules.items():
+            if name not in self.heads:
+                images = layer(images)  # type: ignore[misc]
+            outputs |= {head: self._modules[head](images) for head, after in self.heads.items() if after == name}  # type: ignore[misc]
+        return {"logits": images} | outputs
 
     @property
     def classifier(self) -> str:

@@ -10,15 +10,15 @@ initialised over their fan-out, the fully connected layer as torch does. ResNet-
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from torch import nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import conv_norm
-from convatlas.layers.residual import SHORTCUTS, Residual
+from convatlas.layers.residual import SHORTCUTS, Residual, Shortcut
 from convatlas.models.network import Entry, Network, Size, scaled
 
 Block = Callable[[int, int, int], nn.Sequential]
@@ -46,12 +46,18 @@ def bottleneck(c_in: int, width: int, stride: int, stride_in_3x3: bool = False) 
     )
 
 
-def imagenet_stem(in_chans: int, c: int) -> OrderedDict[str, nn.Module]:
-    return OrderedDict(conv1=conv_norm(in_chans, c, 7, 2), relu=nn.ReLU(inplace=True), maxpool=nn.MaxPool2d(3, 2, 1))
+Stem = Callable[[int, float], tuple[OrderedDict[str, nn.Module], int]]
+"""(in_chans, width) -> the layers before the first stage, their channels"""
 
 
-def cifar_stem(in_chans: int, c: int) -> OrderedDict[str, nn.Module]:
-    return OrderedDict(conv1=conv_norm(in_chans, c, 3), relu=nn.ReLU(inplace=True))
+def imagenet_stem(in_chans: int, width: float) -> tuple[OrderedDict[str, nn.Module], int]:
+    c = scaled(64, width)
+    return OrderedDict(conv1=conv_norm(in_chans, c, 7, 2), relu=nn.ReLU(inplace=True), maxpool=nn.MaxPool2d(3, 2, 1)), c
+
+
+def cifar_stem(in_chans: int, width: float) -> tuple[OrderedDict[str, nn.Module], int]:
+    c = scaled(16, width)
+    return OrderedDict(conv1=conv_norm(in_chans, c, 3), relu=nn.ReLU(inplace=True)), c
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class Row:
     block: Block
     expansion: int = 1
     widths: tuple[int, ...] = (64, 128, 256, 512)
-    stem: Callable[[int, int], OrderedDict[str, nn.Module]] = imagenet_stem
+    stem: Stem = imagenet_stem
+    shortcuts: Mapping[str, Shortcut] = field(default_factory=lambda: SHORTCUTS)
     input: tuple[int, int, int] = (3, 224, 224)
 
     @property
@@ -107,17 +114,17 @@ class ResNet(Network):
         shortcut: str | None = "B",
     ):
         super().__init__(in_chans)
-        if shortcut is not None and shortcut not in SHORTCUTS:
+        if shortcut is not None and shortcut not in row.shortcuts:
             raise UsageError(f"shortcut {shortcut!r} does not exist: expected A, B or C")
-        c = scaled(row.widths[0], width)
-        for name, layer in row.stem(in_chans, c).items():
+        stem, c = row.stem(in_chans, width)
+        for name, layer in stem.items():
             self.add_module(name, layer)
         for stage, (filters, blocks) in enumerate(zip(row.widths, row.blocks, strict=True)):
             inner, units = scaled(filters, width), []
             for unit in range(blocks):
                 stride = 2 if stage > 0 and unit == 0 else 1
                 c_out = row.expansion * inner
-                units.append(Residual(row.block(c, inner, stride), SHORTCUTS[shortcut](c, c_out, stride) if shortcut else None))
+                units.append(Residual(row.block(c, inner, stride), row.shortcuts[shortcut](c, c_out, stride) if shortcut else None))
                 c = c_out
             self.add_module(f"conv{stage + 2}_x", nn.Sequential(*units))
         self.avgpool = nn.AdaptiveAvgPool2d(1)

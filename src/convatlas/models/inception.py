@@ -1,0 +1,253 @@
+"""Inception-v2 and v3. Szegedy, Vanhoucke, Ioffe, Shlens, Wojna 2015, "Rethinking the Inception Architecture for Computer Vision",
+arXiv:1512.00567. Input 3 x 299 x 299.
+
+`inception_v3` is the network that the authors released, whose modules bear its endpoints' names: 3 + 1 + 4 + 1 + 2 modules.
+`inception_v2` is Table 1: the same stem up to the first pooling, then three 3x3 convolutions, and 3 + 5 + 2 modules with a grid
+reduction (Fig. 10) between each group (sec. 6). `field` gives the stems of Table 2, `stem="7x7"` and `aux_norm=False` the rows of
+Table 3 before "Factorized 7x7" and "BN-auxiliary".
+
+Slips resolved
+- Table 1 prints three modules on 35x35 with 288 channels and five on 17x17 with 768, and no reductions: sec. 6 has them in between.
+- The released network has a 1x1 convolution of 80 filters and max pooling where Table 1 has 3x3 convolutions at stride 1 and 2.
+- Sec. 6 says the auxiliary head was put "on top of the last 17x17 layer" (Fig. 8): it reads Mixed_6e.
+Unstated: the widths inside the modules of v2 (ours: v3's; the first 17x17 module has 128 channels inside, the last 192), what
+`field` does to padding (ours: nothing, so that at 79 the grids are 36, 17 and 8), batch norm's epsilon (the release: 0.001).
+With those widths v2 takes 6.1 billion multiply-adds with the 7x7 stem and 6.5 without: Table 3 has 3.8 and 4.8, so its authors' modules
+were narrower. Table 2's three networks are said to cost nearly the same: that at 79 takes 6 % less.
+
+Average pooling inside the modules ignores the padding, as TensorFlow's does. Edition `torchvision` counts it; nothing else differs.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+
+from convatlas.errors import UsageError
+from convatlas.layers.conv import Concat, Conv, Kernel, chain, conv_norm_relu, conv_relu
+from convatlas.layers.pooling import PoolToGrid
+from convatlas.models.network import Entry, Network, Size, scaled
+
+conv: Conv = partial(conv_norm_relu, eps=1e-3)
+Average = Callable[[], nn.Module]
+Build = Callable[[int, float, Average], tuple[nn.Module, int]]
+"""(channels in, width, average pooling) -> module, channels out"""
+
+Step = tuple[int, Kernel] | tuple[int, Kernel, int] | tuple[int, Kernel, int, int]
+ROW, COLUMN = (1, 7), (7, 1)
+
+
+def branches(c: int, width: float, **steps: list[Step]) -> dict[str, nn.Module]:
+    """Chains of convolutions by name; a step is (channels, kernel[, stride[, pad]])."""
+    return {name: chain(conv, c, *((scaled(step[0], width), *step[1:]) for step in chained)) for name, chained in steps.items()}
+
+
+def pooled(c: int, channels: int, width: float, average: Average) -> nn.Module:
+    return nn.Sequential(average(), conv(c, scaled(channels, width), 1))
+
+
+def join(c: int, parts: dict[str, nn.Module]) -> tuple[nn.Module, int]:
+    """The branches side by side, and the sum of their channels; a pooling without a projection passes on what comes in."""
+    return Concat(parts), sum(channels_of(branch, c) for branch in parts.values())
+
+
+def channels_of(branch: nn.Module, c: int) -> int:
+    if isinstance(branch, Concat):
+        return sum(channels_of(inner, c) for inner in branch.values())
+    if isinstance(branch, nn.Sequential) and isinstance(branch[-1], Concat):
+        return channels_of(branch[-1], c)
+    found = [layer.out_channels for layer in branch.modules() if isinstance(layer, nn.Conv2d)]
+    return found[-1] if found else c
+
+
+def grid_35(c: int, width: float, average: Average, pool: int) -> tuple[nn.Module, int]:
+    """Fig. 5: a 5x5 and two stacked 3x3; the 5x5 is kept in the released network."""
+    parts = branches(c, width, branch_1x1=[(64, 1)], branch_5x5=[(48, 1), (64, 5)], branch_double_3x3=[(64, 1), (96, 3), (96, 3)])
+    return join(c, parts | {"branch_pool": pooled(c, pool, width, average)})
+
+
+def reduce_35(c: int, width: float, average: Average) -> tuple[nn.Module, int]:
+    """Fig. 10: convolutions at stride 2 and pooling side by side, 35 -> 17."""
+    parts = branches(c, width, branch_3x3=[(384, 3, 2, 0)], branch_double_3x3=[(64, 1), (96, 3), (96, 3, 2, 0)])
+    return join(c, parts | {"branch_pool": nn.MaxPool2d(3, 2)})
+
+
+def grid_17(c: int, width: float, average: Average, inner: int) -> tuple[nn.Module, int]:
+    """Fig. 6 with n = 7: each 7x7 factorised into a row and a column."""
+    parts = branches(
+        c,
+        width,
+        branch_1x1=[(192, 1)],
+        branch_7x7=[(inner, 1), (inner, ROW), (192, COLUMN)],
+        branch_double_7x7=[(inner, 1), (inner, COLUMN), (inner, ROW), (inner, COLUMN), (192, ROW)],
+    )
+    return join(c, parts | {"branch_pool": pooled(c, 192, width, average)})
+
+
+def reduce_17(c: int, width: float, average: Average) -> tuple[nn.Module, int]:
+    """Fig. 10 again, 17 -> 8."""
+    parts = branches(
+        c, width, branch_3x3=[(192, 1), (320, 3, 2, 0)], branch_7x7_3x3=[(192, 1), (192, ROW), (192, COLUMN), (192, 3, 2, 0)]
+    )
+    return join(c, parts | {"branch_pool": nn.MaxPool2d(3, 2)})
+
+
+def grid_8(c: int, width: float, average: Average) -> tuple[nn.Module, int]:
+    """Fig. 7: the filter banks expanded, to spread the representation."""
+
+    def expanded(*steps: Step) -> nn.Module:
+        trunk = branches(c, width, trunk=list(steps))["trunk"]
+        assert isinstance(trunk, nn.Sequential)
+        inner = scaled(384, width)
+        split = Concat(branches(inner, width, branch_1x3=[(384, (1, 3))], branch_3x1=[(384, (3, 1))]))
+        return nn.Sequential(*trunk, split)
+
+    parts = branches(c, width, branch_1x1=[(320, 1)])
+    parts |= {"branch_3x3": expanded((384, 1)), "branch_double_3x3": expanded((448, 1), (384, 3))}
+    return join(c, parts | {"branch_pool": pooled(c, 192, width, average)})
+
+
+# The stem's convolutions, as (name, step), and poolings; then the modules
+STEM: list[tuple[str, Step | None]] = [
+    ("Conv2d_1a_3x3", (32, 3, 2, 0)),
+    ("Conv2d_2a_3x3", (32, 3, 1, 0)),
+    ("Conv2d_2b_3x3", (64, 3)),
+    ("MaxPool_3a_3x3", None),
+]
+V3: list[tuple[str, Step | Build | None]] = [
+    ("Conv2d_3b_1x1", (80, 1)),
+    ("Conv2d_4a_3x3", (192, 3, 1, 0)),
+    ("MaxPool_5a_3x3", None),
+    ("Mixed_5b", partial(grid_35, pool=32)),
+    ("Mixed_5c", partial(grid_35, pool=64)),
+    ("Mixed_5d", partial(grid_35, pool=64)),
+    ("Mixed_6a", reduce_35),
+    ("Mixed_6b", partial(grid_17, inner=128)),
+    ("Mixed_6c", partial(grid_17, inner=160)),
+    ("Mixed_6d", partial(grid_17, inner=160)),
+    ("Mixed_6e", partial(grid_17, inner=192)),
+    ("Mixed_7a", reduce_17),
+    ("Mixed_7b", grid_8),
+    ("Mixed_7c", grid_8),
+]
+# Table 1 after the first pooling
+V2: list[tuple[str, Step | Build | None]] = [
+    ("Conv2d_3b_3x3", (80, 3, 1, 0)),
+    ("Conv2d_4a_3x3", (192, 3, 2, 0)),
+    ("Conv2d_5a_3x3", (288, 3)),
+    ("Mixed_5b", partial(grid_35, pool=64)),
+    ("Mixed_5c", partial(grid_35, pool=64)),
+    ("Mixed_5d", partial(grid_35, pool=64)),
+    ("Mixed_6a", reduce_35),
+    ("Mixed_6b", partial(grid_17, inner=128)),
+    ("Mixed_6c", partial(grid_17, inner=160)),
+    ("Mixed_6d", partial(grid_17, inner=160)),
+    ("Mixed_6e", partial(grid_17, inner=160)),
+    ("Mixed_6f", partial(grid_17, inner=192)),
+    ("Mixed_7a", reduce_17),
+    ("Mixed_7b", grid_8),
+    ("Mixed_7c", grid_8),
+]
+FIELDS = {299: "first stride 2, then max pooling", 151: "first stride 1, then max pooling", 79: "first stride 1, no pooling"}  # Table 2
+
+
+class Inception(Network):
+    """images (n, in_chans, h, w) -> logits (n, num_classes); `training_outputs` adds aux. At least 75x75 for v3 with field=299.
+
+    `image_size` changes nothing: the auxiliary head pools to the 5x5 grid of the paper from any other. `field` (299, 151, 79) chooses
+    the stem of Table 2, `stem` "3x3" or "7x7" how its first layers are factorised (Table 3), `aux_norm` whether the auxiliary head
+    has batch norm.
+    """
+
+    def __init__(
+        self,
+        rows: list[tuple[str, Step | Build | None]],
+        average: Average,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        width: float = 1.0,
+        image_size: Size = None,
+        dropout: float = 0.2,
+        aux: bool = True,
+        field: int = 299,
+        stem: str = "3x3",
+        aux_norm: bool = True,
+    ):
+        if field not in FIELDS:
+            raise UsageError(f"field {field} does not exist: Table 2 has 299, 151 and 79")
+        if stem not in ("3x3", "7x7"):
+            raise UsageError(f"stem {stem!r} does not exist: expected 3x3 or 7x7")
+        if stem == "7x7" and field != 299:
+            raise UsageError("stem 7x7 goes with field 299: Table 2 has the other fields for 3x3 alone")
+        super().__init__(in_chans, smallest={299: 75, 151: 39, 79: 21}[field], layer="Mixed_7a")
+        first: list[tuple[str, Step | Build | None]] = [*STEM]
+        if stem == "7x7":
+            first[:3] = [("Conv2d_1a_7x7", (64, 7, 2, 0))]
+        if field != 299:
+            first[0] = ("Conv2d_1a_3x3", (32, 3, 1, 0))
+        if field == 79:
+            first.pop()
+        c, last_17 = in_chans, max(name for name, _ in rows if name.startswith("Mixed_6"))
+        for name, row in first + rows:
+            if row is None:
+                self.add_module(name, nn.MaxPool2d(3, 2))
+            elif callable(row):
+                module, c = row(c, width, average)
+                self.add_module(name, module)
+            else:
+                self.add_module(name, conv(c, c := scaled(row[0], width), *row[1:]))
+            if aux and name == last_17:
+                self.heads = {"aux": last_17}
+                self.aux = auxiliary(c, width, num_classes, conv if aux_norm else conv_relu)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
+        self.dropout = nn.Dropout(dropout)
+        self.logits = nn.Linear(c, num_classes)
+        self.apply(truncated_normal)
+        if aux:  # as released
+            nn.init.trunc_normal_(self.aux.conv2.conv.weight, std=0.01, a=-0.02, b=0.02)  # type: ignore[union-attr, arg-type]
+            nn.init.trunc_normal_(self.aux.logits.weight, std=0.001, a=-0.002, b=0.002)  # type: ignore[arg-type]
+
+
+def auxiliary(c: int, width: float, num_classes: int, conv: Conv) -> nn.Sequential:
+    """Fig. 8: average pooling 5x5/3 to 5x5, 1x1 convolution of 128 filters, 5x5 of 768, linear."""
+    layers, c128, c768 = nn.Sequential(), scaled(128, width), scaled(768, width)
+    layers.add_module("avgpool", PoolToGrid(kernel=5, stride=3, printed_for=17))
+    layers.add_module("conv1", conv(c, c128, 1))
+    layers.add_module("conv2", conv(c128, c768, 5, 1, 0))
+    layers.add_module("flatten", nn.Flatten())
+    layers.add_module("logits", nn.Linear(c768, num_classes))
+    return layers
+
+
+def truncated_normal(module: nn.Module) -> None:
+    """As released: standard deviation 0.1, cut at two standard deviations; biases zero."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.1, a=-0.2, b=0.2)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+_IGNORING_PADDING = partial(nn.AvgPool2d, 3, 1, 1, count_include_pad=False)
+_COUNTING_PADDING = partial(nn.AvgPool2d, 3, 1, 1)
+_TITLE = "Rethinking the Inception Architecture for Computer Vision"
+ENTRIES = [
+    Entry(
+        name="inception_v2",
+        builds={"paper": partial(Inception, V2, _IGNORING_PADDING)},
+        paper=_TITLE,
+        year=2015,
+        source="arXiv:1512.00567, Table 1",
+        input=(3, 299, 299),
+        headline="top-1 23.4 %, ILSVRC-2012 validation, 1 crop (Table 3)",
+    ),
+    Entry(
+        name="inception_v3",
+        builds={"paper": partial(Inception, V3, _IGNORING_PADDING), "torchvision": partial(Inception, V3, _COUNTING_PADDING)},
+        paper=_TITLE,
+        year=2015,
+        source="arXiv:1512.00567, sec. 6, as released",
+        input=(3, 299, 299),
+        headline="top-5 5.6 %, ILSVRC-2012 validation, 1 crop (Table 3)",
+    ),
+]
