@@ -7,6 +7,7 @@ first 1x1 of a bottleneck halved, 3x3 projections where the stride is 2, dropout
 Slips resolved
 - Eq. 3 has no biases; the released networks, and so Table 2's, have them; the ablations (sec. 6, Table 10) leave them out:
   `excitation_bias=False` gives 45,676,584 parameters at reduction 2 (printed: 45.7M) and 28,071,976 at 16 (28.1M).
+- Table 3's parameters are cut, not rounded, after one digit: SE-ShuffleNet has 2,484,533 (printed: 2.4M), SE-MobileNet 4,718,044 (4.7M).
 
 Edition `timm` (its `legacy_` networks): the stem's max pooling has no padding but rounds up.
 """
@@ -20,7 +21,7 @@ from torch import nn
 from convatlas.layers.conv import conv_norm, conv_norm_relu
 from convatlas.layers.residual import projection, where_shapes_differ
 from convatlas.layers.squeeze_excite import SqueezeExcite
-from convatlas.models import bn_inception, resnet
+from convatlas.models import bn_inception, mobilenet, resnet, shufflenet
 from convatlas.models.network import Entry, Network, Size, scaled
 from convatlas.models.resnet import TABLE_1, Block, Row, he
 
@@ -113,6 +114,42 @@ class SEBNInception(bn_inception.BNInception):
         super().__init__(parts, num_classes, in_chans, width, image_size, dropout)
 
 
+class SEMobileNet(mobilenet.MobileNet):
+    """images (n, in_chans, h, w) of any size (the paper: 224x224) -> logits (n, num_classes); `reduction` is r of eq. 3."""
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        width: float = 1.0,
+        image_size: Size = None,
+        dropout: float = 0.0,
+        reduction: int = 16,
+        excitation_bias: bool = True,
+    ):
+        parts = mobilenet.Parts(excite=partial(SqueezeExcite, reduction=reduction, bias=excitation_bias))
+        super().__init__(parts, num_classes, in_chans, width, image_size, dropout)
+
+
+class SEShuffleNet(shufflenet.ShuffleNet):
+    """images (n, in_chans, h, w) of any size (the paper: 224x224) -> logits (n, num_classes); `reduction` is r of eq. 3."""
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        width: float = 1.0,
+        image_size: Size = None,
+        dropout: float = 0.0,
+        groups: int = 3,
+        stem: int | None = None,
+        reduction: int = 16,
+        excitation_bias: bool = True,
+    ):
+        excite = partial(SqueezeExcite, reduction=reduction, bias=excitation_bias)
+        super().__init__(excite, num_classes, in_chans, width, image_size, dropout, groups, stem)
+
+
 _TITLE = "Squeeze-and-Excitation Networks"
 _TABLE_2 = "top-5 {} %, ILSVRC-2012 validation, 1 crop (Table 2)"
 
@@ -136,10 +173,13 @@ def _both(row: Row) -> dict[str, type[Network] | partial[Network]]:
     return {"paper": partial(SEResNet, row), "timm": partial(SEResNet, rounding_up(row))}
 
 
+_TABLE_3 = "top-5 {} %, ILSVRC-2012 validation, 1 crop (Table 3)"
 ENTRIES = [
     _entry("se_resnet50", _both(TABLE_1[50]), "Table 1", _TABLE_2.format("6.62")),
     _entry("se_resnet101", _both(TABLE_1[101]), "Table 2", _TABLE_2.format("6.07")),
     _entry("se_resnet152", _both(TABLE_1[152]), "Table 2", _TABLE_2.format("5.73")),
     _entry("senet154", _both(SENET_154), "appendix", "top-5 4.47 %, ILSVRC-2012 validation, 1 crop (Table 8)", dropout=0.2),
     _entry("se_bn_inception", {"paper": SEBNInception}, "Table 2", _TABLE_2.format("7.14")),
+    _entry("se_mobilenet_v1", {"paper": SEMobileNet}, "Table 3", _TABLE_3.format("7.7")),
+    _entry("se_shufflenet_v1", {"paper": SEShuffleNet}, "Table 3", _TABLE_3.format("11.1")),
 ]
