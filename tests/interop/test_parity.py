@@ -1,11 +1,13 @@
 """The same weights in another library's network and in ours give the same outputs, and come back under the same names."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from peers import peer, shake
+from networks import shake
+from peers import peer
 from torch import nn
 
 from convatlas import models
@@ -25,9 +27,8 @@ def timm(name: str, **arguments: Any) -> Make:
 def pytorchcv(name: str, **arguments: Any) -> Make:
     def make() -> nn.Module:
         peer("pytorchcv")
-        from pytorchcv.model_provider import get_model
-
-        return get_model(name, **arguments)
+        network: nn.Module = importlib.import_module("pytorchcv.model_provider").get_model(name, **arguments)
+        return network
 
     return make
 
@@ -50,10 +51,26 @@ TWINS: list[tuple[str, dict[str, Any], Make, str, int]] = [
     ("bn_inception", {"edition": "pytorchcv"}, pytorchcv("bninception"), "pytorchcv", 224),
     *((f"se_resnet{n}", {"edition": "timm"}, timm(f"legacy_seresnet{n}"), "timm", 75) for n in (50, 101, 152)),
     ("senet154", {"edition": "timm"}, timm("legacy_senet154"), "timm", 64),
+    ("mobilenet_v1", {"edition": "timm"}, timm("mobilenetv1_100"), "timm", 65),
+    ("xception", {"edition": "timm"}, timm("legacy_xception"), "timm", 75),
+    *(
+        ("shufflenet_v1", {"edition": "pytorchcv", "groups": g}, pytorchcv(f"shufflenet_g{g}_w1"), "pytorchcv", 197)
+        for g in (1, 2, 3, 4, 8)
+    ),
+    *(
+        ("shufflenet_v2", {"edition": "torchvision", "width": w}, torchvision(f"shufflenet_v2_x{label}"), "torchvision", 75)
+        for w, label in ((0.5, "0_5"), (1.0, "1_0"), (1.5, "1_5"), (2.0, "2_0"))
+    ),
 ]
 
 
-@pytest.mark.parametrize(("name", "arguments", "make", "source", "size"), TWINS, ids=[f"{t[0]}-{t[3]}" for t in TWINS])
+# The largest take seconds each, and their smaller siblings are made of the same rows
+SLOW = {"vgg11", "vgg13", "vgg16", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet101", "resnet152", "se_resnet101", "se_resnet152"}
+SLOW |= {"resnetv2_152"}
+CASES = [pytest.param(*twin, marks=[pytest.mark.slow] * (twin[0] in SLOW), id=f"{twin[0]}-{twin[3]}") for twin in TWINS]
+
+
+@pytest.mark.parametrize(("name", "arguments", "make", "source", "size"), CASES)
 def test_the_same_weights_give_the_same_outputs(name: str, arguments: dict[str, Any], make: Make, source: str, size: int) -> None:
     twin = shake(make()).eval()
     with torch.device("meta"):
@@ -69,3 +86,38 @@ def test_the_same_weights_give_the_same_outputs(name: str, arguments: dict[str, 
     back, state = export_names(ours, source), twin.state_dict()
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "theirs"), [("googlenet", 224, ["aux1", "aux2"]), ("googlenet", 160, ["aux1", "aux2"]), ("inception_v3", 299, ["aux"])]
+)
+def test_auxiliary_logits_agree_too(name: str, size: int, theirs: list[str]) -> None:
+    twin = shake(torchvision(name, init_weights=False)()).double()
+    ours = models.create_model(name, edition="torchvision").double()
+    load_weights(ours, twin.state_dict())
+    for module in (*twin.modules(), *ours.modules()):
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    x = torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, found = twin.train()(x), ours.train().training_outputs(x)
+    expected = dict(zip(expected._fields, expected, strict=True))
+    names = {"logits": "logits", "aux": "aux_logits", "aux1": "aux_logits1", "aux2": "aux_logits2"}
+    assert found.keys() == {"logits", *theirs}
+    for head, output in found.items():
+        twins = expected[names[head]]
+        assert (output - twins).abs().max() <= 1e-8 * twins.abs().max()
+
+
+def test_average_pooling_that_counts_its_padding_is_all_that_the_edition_of_inception_v3_changes() -> None:
+    paper, theirs = (models.create_model("inception_v3", edition=edition, width=0.25, aux=False) for edition in ("paper", "torchvision"))
+    shake(paper).eval()
+    theirs.load_state_dict(paper.state_dict())
+    x = torch.randn(2, 3, 107, 107, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        differ = (paper(x) - theirs.eval()(x)).abs().max()
+        for module in theirs.modules():
+            if isinstance(module, nn.AvgPool2d):
+                module.count_include_pad = False
+        assert torch.equal(paper(x), theirs(x))
+    assert differ > 0

@@ -14,7 +14,9 @@ def resnet(key: str, model: nn.Module) -> str:
     stem = "features.init_block." if _for_cifar(model) else "features.init_block.conv."
     key = re.sub(r"^conv1\.", stem, key)
     key = re.sub(r"^conv([2-5])_x\.(\d+)\.", _unit, key)
-    return re.sub(r"^fc\.", "output.", key.replace(".function.", ".body.").replace(".shortcut.", ".identity_conv.").replace(".norm.", ".bn."))
+    return re.sub(
+        r"^fc\.", "output.", key.replace(".function.", ".body.").replace(".shortcut.", ".identity_conv.").replace(".norm.", ".bn.")
+    )
 
 
 def resnet_v2(key: str, model: nn.Module) -> str:
@@ -51,10 +53,20 @@ def bn_inception(key: str, model: nn.Module) -> str:
 _STAGES = {1: ["3a", "3b"], 2: ["3c", "4a", "4b", "4c", "4d"], 3: ["4e", "5a", "5b"]}
 _BRANCHES = {"1x1": 1, "3x3": 2, "double_3x3": 3, "pool": 4}
 
+
+def shufflenet_v1(key: str, model: nn.Module) -> str:
+    key = re.sub(r"^conv1\.(conv|norm)\.", lambda m: f"features.init_block.{'conv' if m[1] == 'conv' else 'bn'}.", key)
+    key = re.sub(r"^stage(\d)\.(\d+)\.", lambda m: f"features.stage{int(m[1]) - 1}.unit{int(m[2]) + 1}.", key)
+    names = {"gconv1": ("compress_conv1", "compress_bn1"), "dwconv": ("dw_conv2", "dw_bn2"), "gconv2": ("expand_conv3", "expand_bn3")}
+    key = re.sub(r"\.(?:concat\.)?function\.(\w+)\.(conv|norm)\.", lambda m: f".{names[m[1]][m[2] == 'norm']}.", key)
+    return re.sub(r"^fc\.", "output.", key)
+
+
 NAMES: dict[str, Callable[[str, nn.Module], str]] = {
     **{f"resnet{n}": resnet for n in (18, 34, 50, 101, 152)},
     **{f"resnet{n}_cifar": resnet for n in (20, 32, 44, 56, 110, 1202)},
     **{f"resnetv2_{n}": resnet_v2 for n in (50, 101, 152, 200)},
     **{f"resnetv2_{n}_cifar": resnet_v2 for n in (110, 164, 1001)},
     "bn_inception": bn_inception,
+    "shufflenet_v1": shufflenet_v1,
 }

@@ -15,9 +15,46 @@ def senet(key: str, model: nn.Module) -> str:
     return re.sub(r"^fc\.", "last_linear.", re.sub(r"^(conv1|bn1)\.", r"layer0.\1.", key))
 
 
+def mobilenet_v1(key: str, model: nn.Module) -> str:
+    key = re.sub(r"^conv1\.(conv|norm)\.", lambda m: {"conv": "conv_stem.", "norm": "bn1."}[m[1]], key)
+    key = re.sub(r"^block(\d+)\.", lambda m: _BLOCKS[int(m[1]) - 1], key)
+    key = key.replace(".depthwise.conv.", ".conv_dw.").replace(".depthwise.norm.", ".bn1.")
+    key = key.replace(".pointwise.conv.", ".conv_pw.").replace(".pointwise.norm.", ".bn2.")
+    return re.sub(r"^fc\.", "classifier.", key)
+
+
+_BLOCKS = [f"blocks.{stage}.{block}." for stage, blocks in enumerate((1, 2, 2, 6, 2)) for block in range(blocks)]
+
+
+def xception(key: str, model: nn.Module) -> str:
+    """There the layers of our first and last block are the network's own, and the others are counted from 1."""
+    found = re.match(r"\w+_flow\.block(\d+)\.(\w+)\.(.+)", key)
+    if found is None:
+        return key
+    block, layer, rest = int(found[1]), found[2], found[3]
+    if block in (1, 14):
+        number = int(layer[-1]) + (2 if block == 14 else 0)
+        names = {
+            "conv.": f"conv{number}.",
+            "norm.": f"bn{number}.",
+            "depthwise.": f"conv{number}.conv1.",
+            "pointwise.": f"conv{number}.pointwise.",
+        }
+        return re.sub(r"^\w+\.", lambda m: names[m[0]], rest)
+    if layer == "shortcut":
+        return f"block{block - 1}." + rest.replace("conv.", "skip.").replace("norm.", "skipbn.")
+    sepconv, layer, parameter = rest.split(".")
+    number = int(sepconv[-1])
+    at = 3 * number - 2 - (block == 2)  # ReLU, separable convolution, norm; that block lacks the first ReLU
+    place = {"depthwise": f"{at}.conv1", "pointwise": f"{at}.pointwise", "norm": f"{at + 1}"}[layer]
+    return f"block{block - 1}.rep.{place}.{parameter}"
+
+
 NAMES: dict[str, Callable[[str, nn.Module], str]] = {
     **{f"resnet{n}": torchvision.resnet for n in (18, 34, 50, 101, 152)},
     "inception_v3": torchvision.inception_v3,
     **{f"se_resnet{n}": senet for n in (50, 101, 152)},
     "senet154": senet,
+    "mobilenet_v1": mobilenet_v1,
+    "xception": xception,
 }

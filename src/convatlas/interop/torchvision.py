@@ -50,10 +50,21 @@ def inception_v3(key: str, model: nn.Module) -> str:
     return key.replace(".norm.", ".bn.")
 
 
+def shufflenet_v2(key: str, model: nn.Module) -> str:
+    places = {"shortcut": {"dwconv": 0, "conv": 2}, "function": {"conv1": 0, "dwconv": 3, "conv2": 5}}
+    key = re.sub(r"^(conv[15])\.(conv|norm)\.", lambda m: f"{m[1]}.{int(m[2] == 'norm')}.", key)
+    return re.sub(
+        r"\.halves\.(shortcut|function)\.(\w+)\.(conv|norm)\.",
+        lambda m: f".branch{1 if m[1] == 'shortcut' else 2}.{places[m[1]][m[2]] + (m[3] == 'norm')}.",
+        key,
+    )
+
+
 NAMES: dict[str, Callable[[str, nn.Module], str]] = {
     "alexnet": _sequence({"fc6": 1, "fc7": 4, "fc8": 6}),
     **{f"vgg{n}{norm}": _sequence({"fc6": 0, "fc7": 3, "fc8": 6}) for n in (11, 13, 16, 19) for norm in ("", "_bn")},
     **{f"resnet{n}": resnet for n in (18, 34, 50, 101, 152)},
     "googlenet": googlenet,
     "inception_v3": inception_v3,
+    "shufflenet_v2": shufflenet_v2,
 }

@@ -87,7 +87,9 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
     if not isinstance(model, Network) or model.architecture is None:
         raise UsageError("load_weights needs a network of create_model: it does not know the names of another module's tensors")
     what, tensors = (
-        ("the state dict", tensors_of(weights, "the state dict")) if isinstance(weights, Mapping) else (printable(weights), read(Path(weights)))
+        ("the state dict", tensors_of(weights, "the state dict"))
+        if isinstance(weights, Mapping)
+        else (printable(weights), read(Path(weights)))
     )
     fits = [fit for one in (known if source == "auto" else (source,)) if (fit := compare(model, tensors, one)) is not None]
     if not fits:

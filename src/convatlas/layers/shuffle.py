@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class ChannelShuffle(nn.Module):
-    """g groups of n channels: reshape to (g, n), transpose, flatten. (n, c, h, w) -> the same shape; c a multiple of g."""
+    """g x n channels are reshaped to (g, n), transposed and flattened, so that each later group sees every earlier one. Same shape."""
 
     def __init__(self, groups: int):
         super().__init__()
@@ -12,7 +12,7 @@ class ChannelShuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
-        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return x.reshape(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
     def extra_repr(self) -> str:
         return f"groups={self.groups}"

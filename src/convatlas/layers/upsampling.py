@@ -1,4 +1,4 @@
-"""Upsampling inside a network. Long, Shelhamer, Darrell 2015, arXiv:1411.4038, sec. 3.3; cropping also Ronneberger 2015, arXiv:1505.04597."""
+"""Upsampling inside a network. Long, Shelhamer, Darrell 2015, arXiv:1411.4038, sec. 3.3; its cropping, and that of arXiv:1505.04597."""
 
 import torch
 from torch import Tensor, nn

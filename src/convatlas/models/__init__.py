@@ -4,12 +4,32 @@ import fnmatch
 from typing import Any
 
 from convatlas.errors import UsageError, unknown
-from convatlas.models import alexnet, bn_inception, googlenet, inception, lenet5, mobilenet, resnet, resnet_v2, senet, shufflenet, shufflenet_v2, vgg, xception, zfnet
+from convatlas.models import (
+    alexnet,
+    bn_inception,
+    fcn,
+    googlenet,
+    inception,
+    lenet5,
+    mobilenet,
+    resnet,
+    resnet_v2,
+    senet,
+    shufflenet,
+    shufflenet_v2,
+    unet,
+    vgg,
+    xception,
+    zfnet,
+)
 from convatlas.models.network import Architecture, Entry, Network
 
 __all__ = ["Architecture", "Entry", "Network", "build", "create_model", "describe", "editions", "find", "list_models"]
 
-_PAPERS = (lenet5, alexnet, zfnet, vgg, googlenet, bn_inception, inception, resnet, resnet_v2, xception, mobilenet, shufflenet, senet, shufflenet_v2)  # in the order of their years
+_PAPERS = (  # in the order of their years
+    *(lenet5, alexnet, zfnet, vgg, googlenet, bn_inception, inception, resnet, fcn, unet),
+    *(resnet_v2, xception, senet, mobilenet, shufflenet, shufflenet_v2),
+)
 _ENTRIES: dict[str, Entry] = {entry.name: entry for paper in _PAPERS for entry in paper.ENTRIES}
 
 

@@ -78,8 +78,8 @@ class AlexNet(Network):
         for name, layer in fully_connected(c * height * width_, scaled(4096, width), num_classes, dropout).items():
             self.add_module(name, layer)
         self.apply(initialise)
-        for one in (self.conv2, self.conv4, self.conv5, self.fc6, self.fc7):
-            nn.init.ones_(one.bias)  # type: ignore[arg-type]
+        for name in ("conv2", "conv4", "conv5", "fc6", "fc7"):
+            nn.init.ones_(self.get_parameter(f"{name}.bias"))
 
 
 class AlexNetTorchvision(Network):

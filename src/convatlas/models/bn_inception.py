@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from convatlas.errors import UsageError
 from convatlas.layers.conv import Concat, Conv, chain, conv_norm_relu
 from convatlas.models.network import Entry, Network, Size, grid, scaled
-from convatlas.models.vgg import glorot
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,21 @@ FIG_5 = {
 }
 
 
+def average() -> nn.Module:
+    return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+
+def halve() -> nn.Module:
+    return nn.MaxPool2d(3, 2, 1)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What an edition is made of; `excite` is for squeeze and excitation: (channels) -> module."""
 
     conv: Conv = conv_norm_relu
-    average: Callable[[], nn.Module] = partial(nn.AvgPool2d, 3, 1, 1, count_include_pad=False)
-    halve: Callable[[], nn.Module] = partial(nn.MaxPool2d, 3, 2, 1)
+    average: Callable[[], nn.Module] = average
+    halve: Callable[[], nn.Module] = halve
     excite: Callable[[int], nn.Module] | None = None
 
 
@@ -139,8 +146,8 @@ class BNInceptionPytorchcv(BNInception):
             at_3c = grid(side, [(7, 2, 3, False), (3, 2, 0, True), (3, 2, 0, True)])
             if at_3c % 2 or at_3c // 2 % 2:
                 raise UsageError(
-                    f"edition pytorchcv of bn_inception takes sides whose grid halves evenly at 3c and 4e, such as multiples of 32, not {side}: "
-                    "resize the images, or build edition='paper'"
+                    "edition pytorchcv of bn_inception takes sides whose grid halves evenly at 3c and 4e, such as multiples of 32, "
+                    f"not {side}: resize the images, or build edition='paper'"
                 )
 
 

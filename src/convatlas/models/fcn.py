@@ -71,7 +71,7 @@ class Row:
     last: Upsampling | None = None  # None: the backbone's
 
 
-def vgg16(network: Network, in_chans: int, width: float, dropout: float) -> int:
+def add_vgg16(network: Network, in_chans: int, width: float, dropout: float) -> int:
     c = in_chans
     for block, cells in enumerate(vgg.TABLE_1["D"], start=1):
         for place, (kernel, channels) in enumerate(cells, start=1):
@@ -84,7 +84,7 @@ def vgg16(network: Network, in_chans: int, width: float, dropout: float) -> int:
     return convolutionalised(network, c, 7, scaled(4096, width), dropout)
 
 
-def alexnet_(network: Network, in_chans: int, width: float, dropout: float) -> int:
+def add_alexnet(network: Network, in_chans: int, width: float, dropout: float) -> int:
     rows = alexnet.PAPER | {"1": replace(alexnet.PAPER["1"], padding=PADDING)}
     c = alexnet.convolutions(network, rows, in_chans, width)
     for layer in network.children():
@@ -93,7 +93,7 @@ def alexnet_(network: Network, in_chans: int, width: float, dropout: float) -> i
     return convolutionalised(network, c, 6, scaled(4096, width), dropout)
 
 
-def googlenet_(network: Network, in_chans: int, width: float, dropout: float) -> int:
+def add_googlenet(network: Network, in_chans: int, width: float, dropout: float) -> int:
     whole = googlenet.GoogLeNet(googlenet.Parts(), in_chans=in_chans, width=width, aux=False)
     for name, layer in whole.named_children():
         if name == "avgpool":
@@ -115,9 +115,9 @@ def convolutionalised(network: Network, c: int, kernel: int, units: int, dropout
 
 
 TABLE_1 = {
-    "alexnet": Backbone(alexnet_, Upsampling("upscore", kernel=63, stride=32, crop=18)),
-    "vgg16": Backbone(vgg16, Upsampling("upscore", kernel=64, stride=32, crop=19)),
-    "googlenet": Backbone(googlenet_, Upsampling("upscore", kernel=63, stride=32, crop=98)),
+    "alexnet": Backbone(add_alexnet, Upsampling("upscore", kernel=63, stride=32, crop=18)),
+    "vgg16": Backbone(add_vgg16, Upsampling("upscore", kernel=64, stride=32, crop=19)),
+    "googlenet": Backbone(add_googlenet, Upsampling("upscore", kernel=63, stride=32, crop=98)),
 }
 _POOL4, _POOL3 = Skip("upscore2", "pool4", 512, crop=5), Skip("upscore_pool4", "pool3", 256, crop=9)
 TABLE_2 = {
@@ -172,10 +172,11 @@ class FCN(Network):
 
     def forward(self, images: Tensor) -> Tensor:
         self.check(images)
-        x, finer = images, {}
+        x, finer = images, {skip.pool: images for skip in self.skips}
         for name in self.trunk:
             x = self.get_submodule(name)(x)
-            finer[name] = x
+            if name in finer:
+                finer[name] = x
         scores = self.score_fr(x)
         for skip in self.skips:
             scores = self.get_submodule(skip.name)(scores)
@@ -212,7 +213,7 @@ def initialise_from(fcn: FCN, source: Network) -> None:
             raise ValueError(f"{path} has shape {found} in {name} but {shape} in the FCN")
     with torch.no_grad():
         for path, parameter in theirs.items():
-            mine[path].copy_(parameter.view(mine[path].shape))
+            mine[path].copy_(parameter.reshape(mine[path].shape))
 
 
 def _entry(name: str, row: str, mean_iu: str) -> Entry:

@@ -85,6 +85,10 @@ def naive(conv: Conv, c: int, row: Inception) -> tuple[nn.Module, int]:
     return Concat(branches), row.c1x1 + row.c3x3 + row.c5x5 + c
 
 
+def to_4x4() -> nn.Module:
+    return PoolToGrid(kernel=5, stride=3, printed_for=14)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What an edition is made of."""
@@ -93,7 +97,7 @@ class Parts:
     conv: Conv = conv_relu
     norm: Callable[[], nn.Module] | None = LocalResponseNorm
     pool4: int = 3
-    head_pool: Callable[[], nn.Module] = partial(PoolToGrid, kernel=5, stride=3, printed_for=14)
+    head_pool: Callable[[], nn.Module] = to_4x4
     initialise: Callable[[nn.Module], None] = glorot
 
 

@@ -21,7 +21,7 @@ Average pooling inside the modules ignores the padding, as TensorFlow's does. Ed
 from collections.abc import Callable
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import Concat, Conv, Kernel, chain, conv_norm_relu, conv_relu
@@ -86,9 +86,7 @@ def grid_17(c: int, width: float, average: Average, inner: int) -> tuple[nn.Modu
 
 def reduce_17(c: int, width: float, average: Average) -> tuple[nn.Module, int]:
     """Fig. 10 again, 17 -> 8."""
-    parts = branches(
-        c, width, branch_3x3=[(192, 1), (320, 3, 2, 0)], branch_7x7_3x3=[(192, 1), (192, ROW), (192, COLUMN), (192, 3, 2, 0)]
-    )
+    parts = branches(c, width, branch_3x3=[(192, 1), (320, 3, 2, 0)], branch_7x7_3x3=[(192, 1), (192, ROW), (192, COLUMN), (192, 3, 2, 0)])
     return join(c, parts | {"branch_pool": nn.MaxPool2d(3, 2)})
 
 
@@ -205,8 +203,8 @@ class Inception(Network):
         self.logits = nn.Linear(c, num_classes)
         self.apply(truncated_normal)
         if aux:  # as released
-            nn.init.trunc_normal_(self.aux.conv2.conv.weight, std=0.01, a=-0.02, b=0.02)  # type: ignore[union-attr, arg-type]
-            nn.init.trunc_normal_(self.aux.logits.weight, std=0.001, a=-0.002, b=0.002)  # type: ignore[arg-type]
+            for path, std in (("aux.conv2.conv.weight", 0.01), ("aux.logits.weight", 0.001)):
+                nn.init.trunc_normal_(self.get_parameter(path), std=std, a=-2 * std, b=2 * std)
 
 
 def auxiliary(c: int, width: float, num_classes: int, conv: Conv) -> nn.Sequential:

@@ -41,7 +41,7 @@ class Network(nn.Module):
         if not self.heads:
             return {"logits": self(images)}
         self.check(images)
-        outputs = {}
+        outputs: dict[str, Tensor] = {}
         for name, layer in self._modules.items():
             if name not in self.heads:
                 images = layer(images)  # type: ignore[misc]
@@ -63,7 +63,8 @@ class Network(nn.Module):
         channels, height, width = images.shape[1:]
         if channels != self.in_chans:
             raise UsageError(
-                f"{name} was built for images of {self.in_chans} channels, not {channels}: convert them, or build it with in_chans={channels}"
+                f"{name} was built for images of {self.in_chans} channels, not {channels}: convert them, "
+                f"or build it with in_chans={channels}"
             )
         if self.size is not None and (height, width) != self.size:
             raise UsageError(
@@ -76,7 +77,8 @@ class Network(nn.Module):
 
 def too_small(name: str, found: tuple[int, int], smallest: int, layer: str) -> UsageError:
     return UsageError(
-        f"{name} needs images of at least {smallest}x{smallest}, so that {layer} has a grid to work on, not {found[0]}x{found[1]}: enlarge them"
+        f"{name} needs images of at least {smallest}x{smallest}, so that {layer} has a grid to work on, "
+        f"not {found[0]}x{found[1]}: enlarge them"
     )
 
 
@@ -129,7 +131,10 @@ def grid(side: int, windows: Iterable[tuple[int, int, int, bool]]) -> int:
     """The side of the map that windows, each (kernel, stride, padding, ceil), leave of an image's side; 0 where one does not fit."""
     for kernel, stride, padding, ceil in windows:
         span = side + 2 * padding - kernel
-        if span < 0:
+        found = (-(-span // stride) if ceil else span // stride) + 1
+        if ceil and (found - 1) * stride >= side + padding:  # the last window would begin beyond the border
+            found -= 1
+        if found < 1:
             return 0
-        side = (-(-span // stride) if ceil else span // stride) + 1
+        side = found
     return side

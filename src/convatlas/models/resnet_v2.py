@@ -237,9 +237,7 @@ def bottleneck(width: int, stride: int, stride_in: str) -> list[Convolution]:
     return [(width, 1, strides[0]), (width, 3, strides[1]), (4 * width, 1, 1)]
 
 
-def make_unit(
-    kind: UnitKind, c_in: int, convolutions: list[Convolution], stride: int, option: str, gate_bias: float, first: bool
-) -> Unit:
+def make_unit(kind: UnitKind, c_in: int, convolutions: list[Convolution], stride: int, option: str, gate_bias: float, first: bool) -> Unit:
     placement, c_out = kind.placement, convolutions[-1][0]
     function, c = nn.Sequential(), c_in
     for number, (channels, kernel, step) in enumerate(convolutions, start=1):

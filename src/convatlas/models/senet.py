@@ -13,6 +13,7 @@ Edition `timm` (its `legacy_` networks): the stem's max pooling has no padding b
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -142,21 +143,18 @@ class SEShuffleNet(shufflenet.ShuffleNet):
         image_size: Size = None,
         dropout: float = 0.0,
         groups: int = 3,
-        stem: int | None = None,
         reduction: int = 16,
         excitation_bias: bool = True,
     ):
-        excite = partial(SqueezeExcite, reduction=reduction, bias=excitation_bias)
-        super().__init__(excite, num_classes, in_chans, width, image_size, dropout, groups, stem)
+        parts = shufflenet.Parts(excite=partial(SqueezeExcite, reduction=reduction, bias=excitation_bias))
+        super().__init__(parts, num_classes, in_chans, width, image_size, dropout, groups)
 
 
 _TITLE = "Squeeze-and-Excitation Networks"
 _TABLE_2 = "top-5 {} %, ILSVRC-2012 validation, 1 crop (Table 2)"
 
 
-def _entry(
-    name: str, builds: dict[str, type[Network] | partial[Network]], source: str, headline: str, **defaults: float
-) -> Entry:
+def _entry(name: str, builds: dict[str, Callable[..., Network]], source: str, headline: str, **defaults: float) -> Entry:
     return Entry(
         name=name,
         builds=builds,
@@ -169,7 +167,7 @@ def _entry(
     )
 
 
-def _both(row: Row) -> dict[str, type[Network] | partial[Network]]:
+def _both(row: Row) -> dict[str, Callable[..., Network]]:
     return {"paper": partial(SEResNet, row), "timm": partial(SEResNet, rounding_up(row))}
 
 

@@ -1,114 +1,143 @@
 """ShuffleNet. Zhang, Zhou, Lin, Sun 2017, "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices",
 arXiv:1707.01083, Table 1 and Fig. 2. Input 3 x 224 x 224.
 
-A unit is a 1x1 convolution in groups to a quarter of its output's channels, channel shuffle, 3x3 on each channel alone, and 1x1 in
-groups; at stride 2 it is concatenated with its average-pooled input, else added to its input. The first 1x1 of Stage2 is not grouped.
-`groups` is g of Table 1; `width` the factor s of Table 2.
+A unit is a residual function of a grouped 1x1 to a quarter of its output's channels, channel shuffle, a depthwise 3x3 and a grouped 1x1;
+batch norm follows each, ReLU the first alone. At stride 1 it is added to its input; the first of a stage, at stride 2, is joined to the
+input's 3x3 average (Fig. 2c), so that it gives only the channels that are missing. The first grouped 1x1 of Stage2 has no groups.
+
+`width` is the scale factor s (sec. 3.3, Table 2); channels are rounded to the nearest multiple of 4 x groups, those of Conv1 of groups.
 
 Slips resolved
-- Table 1's complexities are those of the convolutions alone, the fully connected layer left out.
-- "ShuffleNet s x" with 38M (0.5x) and 524M (2x) multiply-adds comes out when the 24 channels of Conv1 are scaled too; the text does not
-  say so. `stem` sets them otherwise: 24 gives the 292M of 1.5x.
-Unstated: channels that do not divide at some width (ours: the nearest that do), how average pooling treats the border (ours, as
-released: padding counts), the initialisation (ours: He's).
+- s is said to scale the channels, and Table 1 lists Conv1's 24 among them. Only with a scaled Conv1 do 0.5x (38 million) and 2x (524)
+  cost what is printed, and only with an unscaled one 1.5x (292): so 12, 24, 24 and 48, which the authors' later release has too.
+- Table 1's complexities leave out the fully connected layer; those of 0.5x, 1.5x and 2x include it.
+- 0.25x is printed as 13 million: with three groups it takes 11.0.
+- The authors' later release undoes the permutation of sec. 3.1 instead of doing it: ours follows the paper.
+Unstated: which half comes first when two are joined (ours: the average, as in the authors' later release), whether that average counts the
+padding (ours: yes, likewise), padding (ours: 1 on each side of a 3x3), the initialisation (ours: He's), batch norm's constants (torch's).
 
-Edition `pytorchcv`: the same network; its other widths leave Conv1 at 24 channels.
+Edition `pytorchcv`: the residual function comes first when joined; Conv1 is scaled at every width, 1.5 too; convolutions initialised by
+He's procedure from uniform distributions, the linear layer as torch does.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from convatlas.errors import UsageError
-from convatlas.layers.conv import conv_norm
+from convatlas.layers.conv import Concat, conv_norm, conv_norm_relu
+from convatlas.layers.residual import Residual
 from convatlas.layers.shuffle import ChannelShuffle
 from convatlas.models.network import Entry, Network, Size, scaled
 from convatlas.models.resnet import he
 
-# Table 1: output channels of Stage2, Stage3, Stage4 for g groups; units of each stage
-TABLE_1 = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960), 4: (272, 544, 1088), 8: (384, 768, 1536)}
-UNITS = (4, 8, 4)
+# Table 1: output channels of Stage2, Stage3 and Stage4 for g groups; and units of each
+TABLE_1 = {
+    1: (144, 288, 576),
+    2: (200, 400, 800),
+    3: (240, 480, 960),
+    4: (272, 544, 1088),
+    8: (384, 768, 1536),
+}
+REPEAT = (1 + 3, 1 + 7, 1 + 3)
+
+Channels = Callable[[float, int], int]
+"""(width, multiple) -> channels"""
 
 
-class Unit(nn.Module):
-    """Fig. 2b, or with stride 2 Fig. 2c, whose branch gives the channels that its input lacks. ReLU follows the joining."""
+def conv1_as_printed(width: float, multiple: int) -> int:
+    """Conv1's 24 channels at the width that gives the printed complexities: see "Slips resolved"."""
+    return scaled(24, 1.0 if width == 1.5 else width, multiple)
 
-    def __init__(self, c_in: int, c_out: int, stride: int, groups: int, first_groups: int, excite: Callable[[int], nn.Module] | None):
-        super().__init__()
-        inner, given = c_out // 4, c_out - c_in if stride == 2 else c_out
-        self.function = nn.Sequential(
-            OrderedDict(
-                conv1=conv_norm(c_in, inner, 1, groups=first_groups),
-                relu=nn.ReLU(inplace=True),
-                shuffle=ChannelShuffle(groups),
-                conv2=conv_norm(inner, inner, 3, stride, groups=inner),
-                conv3=conv_norm(inner, given, 1, groups=groups),
-            )
+
+def pytorchcvs(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_uniform_(module.weight)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an edition is made of; `excite` is for squeeze and excitation, on a residual function's output: (channels) -> module."""
+
+    conv1: Channels = conv1_as_printed
+    shortcut_first: bool = True
+    excite: Callable[[int], nn.Module] | None = None
+    initialise: Callable[[nn.Module], None] = he
+
+
+def unit(parts: Parts, c_in: int, c_out: int, groups: int, first_groups: int, stride: int) -> nn.Module:
+    """Fig. 2b at stride 1, Fig. 2c at stride 2; (n, c_in, h, w) -> (n, c_out, ceil(h / stride), ceil(w / stride))."""
+    inner, own = c_out // 4, c_out if stride == 1 else c_out - c_in
+    function = nn.Sequential(
+        OrderedDict(
+            gconv1=conv_norm(c_in, inner, 1, groups=first_groups),
+            relu=nn.ReLU(inplace=True),
+            shuffle=ChannelShuffle(groups),
+            dwconv=conv_norm(inner, inner, 3, stride, groups=inner),
+            gconv2=conv_norm(inner, own, 1, groups=groups),
         )
-        if excite:
-            self.function.add_module("se", excite(given))
-        self.halve = nn.AvgPool2d(3, 2, 1) if stride == 2 else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.function(x)
-        return F.relu(x + y if self.halve is None else torch.cat([self.halve(x), y], dim=1), inplace=True)
+    )
+    if parts.excite:
+        function.add_module("se", parts.excite(own))
+    if stride == 1:
+        return Residual(function, nn.Identity())
+    halves: dict[str, nn.Module] = {"shortcut": nn.AvgPool2d(3, stride, 1), "function": function}
+    joined = Concat(halves if parts.shortcut_first else dict(reversed(halves.items())))
+    return nn.Sequential(OrderedDict(concat=joined, relu=nn.ReLU(inplace=True)))
 
 
 class ShuffleNet(Network):
     """images (n, in_chans, h, w) of any size (the paper: 224x224) -> logits (n, num_classes).
 
-    `groups` is 1, 2, 3, 4 or 8; `stem` the channels of Conv1, None for 24 times the width. The paper has no dropout; `dropout` drops
-    the pooled features.
+    `groups` is g of Table 1: 1, 2, 3, 4 or 8. The paper has no dropout; `dropout` drops the pooled features.
     """
 
     def __init__(
         self,
-        excite: Callable[[int], nn.Module] | None,
+        parts: Parts,
         num_classes: int = 1000,
         in_chans: int = 3,
         width: float = 1.0,
         image_size: Size = None,  # nothing here depends on it: the features are averaged over the grid
         dropout: float = 0.0,
         groups: int = 3,
-        stem: int | None = None,
     ):
         super().__init__(in_chans)
         if groups not in TABLE_1:
-            raise UsageError(f"groups {groups} does not exist: Table 1 has 1, 2, 3, 4 and 8")
-        if stem is not None and (stem < 1 or stem % groups):
-            raise UsageError(f"stem should be a multiple of the {groups} groups, not {stem}: the units' branches divide among them")
-        c = scaled(24, width, multiple=groups) if stem is None else stem
-        self.conv1 = conv_norm(in_chans, c, 3, 2)
-        self.relu1 = nn.ReLU(inplace=True)
+            raise UsageError(f"groups {groups} does not exist: Table 1 has {', '.join(map(str, TABLE_1))}")
+        c = parts.conv1(width, groups)
+        self.conv1 = conv_norm_relu(in_chans, c, 3, 2)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        for stage, (channels, count) in enumerate(zip(TABLE_1[groups], UNITS, strict=True), start=2):
+        for stage, (channels, repeat) in enumerate(zip(TABLE_1[groups], REPEAT, strict=True), start=2):
             c_out, units = scaled(channels, width, multiple=4 * groups), []
-            if c_out <= c:  # only at widths near 0
-                c_out = (c // (4 * groups) + 1) * 4 * groups
-            for number in range(count):
+            if c_out <= c:
+                raise UsageError(
+                    f"width {width} leaves {c_out} channels in stage{stage} after {c}: its first unit must add some, so give a larger width"
+                )
+            for number in range(repeat):
                 first_groups = 1 if stage == 2 and number == 0 else groups
-                units.append(Unit(c, c_out, 1 if number else 2, groups, first_groups, excite))
+                units.append(unit(parts, c, c_out, groups, first_groups, stride=2 if number == 0 else 1))
                 c = c_out
             self.add_module(f"stage{stage}", nn.Sequential(*units))
         self.globalpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(c, num_classes)
-        self.apply(he)
+        self.apply(parts.initialise)
 
 
+PYTORCHCV = Parts(conv1=partial(scaled, 24), shortcut_first=False, initialise=pytorchcvs)
 ENTRIES = [
     Entry(
         name="shufflenet_v1",
-        builds={"paper": partial(ShuffleNet, None), "pytorchcv": partial(ShuffleNet, None)},
+        builds={"paper": partial(ShuffleNet, Parts()), "pytorchcv": partial(ShuffleNet, PYTORCHCV)},
         paper="ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices",
         year=2017,
         source="arXiv:1707.01083, Table 1",
         input=(3, 224, 224),
-        headline="top-1 32.6 %, ILSVRC-2012 validation, 1 crop, g = 3 (Table 2)",
+        headline="top-1 32.6 % with 3 groups, ILSVRC-2012 validation, 1 crop (Table 2)",
     )
 ]

@@ -1,68 +1,104 @@
 """ShuffleNet V2. Ma, Zhang, Zheng, Sun 2018, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",
 arXiv:1807.11164, Table 5 and Fig. 3. Input 3 x 224 x 224.
 
-A unit splits its channels in two halves, convolves one, joins them and shuffles; at stride 2 both branches convolve the whole input.
+At stride 1 a unit keeps the first half of its channels and works on the second (Fig. 3c); the first of a stage, at stride 2, works on all
+of them twice (Fig. 3d). Both halves are joined and shuffled between two groups. There is no addition and no grouped 1x1.
 
-Unstated: widths other than the table's (ours: its column 1x, scaled), the initialisation (ours: He's).
+Widths 0.5, 1, 1.5 and 2 are the columns of Table 5, which aren't multiples of one another; any other width scales that of 1, Stage2 to
+Stage4 to even numbers.
 
-Edition `torchvision`: the same network, initialised as torch does.
+Slips resolved
+- Table 5 prints 41, 146, 299 and 591 million FLOPs: convolutions and the fully connected layer take 40.5, 144.9, 295.8 and 583.3 million
+  multiply-adds. The parameters agree.
+Unstated: padding (ours: 1 on each side of a 3x3), the initialisation (ours: He's), batch norm's constants (ours: torch's).
+
+Edition `torchvision`: torch's initialisation.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from convatlas.layers.conv import conv_norm, conv_norm_relu
+from convatlas.layers.conv import Concat, conv_norm, conv_norm_relu
 from convatlas.layers.shuffle import ChannelShuffle
 from convatlas.models.network import Entry, Network, Size, scaled
 from convatlas.models.resnet import he
 
-# Table 5: output channels of Stage2, Stage3, Stage4 and Conv5; units of each stage
-TABLE_5 = {0.5: (48, 96, 192, 1024), 1.0: (116, 232, 464, 1024), 1.5: (176, 352, 704, 1024), 2.0: (244, 488, 976, 2048)}
-UNITS = (4, 8, 4)
+
+@dataclass(frozen=True)
+class Column:
+    """Output channels of Table 5."""
+
+    conv1: int
+    stages: tuple[int, int, int]  # Stage2, Stage3, Stage4
+    conv5: int
 
 
-def columns(width: float) -> tuple[int, int, int, int, int]:
-    """Channels of Conv1, the stages and Conv5: Table 5's at its own widths, else its column 1x, scaled."""
+TABLE_5 = {
+    0.5: Column(24, (48, 96, 192), 1024),
+    1.0: Column(24, (116, 232, 464), 1024),
+    1.5: Column(24, (176, 352, 704), 1024),
+    2.0: Column(24, (244, 488, 976), 2048),
+}
+REPEAT = (1 + 3, 1 + 7, 1 + 3)
+
+
+def column(width: float) -> Column:
     if width in TABLE_5:
-        return (24, *TABLE_5[width])
-    a, b, c, d = TABLE_5[1.0]
-    return scaled(24, width, 2), scaled(a, width, 2), scaled(b, width, 2), scaled(c, width, 2), scaled(d, width)
+        return TABLE_5[width]
+    one = TABLE_5[1.0]
+    stage2, stage3, stage4 = (scaled(channels, width, multiple=2) for channels in one.stages)
+    return Column(scaled(one.conv1, width), (stage2, stage3, stage4), scaled(one.conv5, width))
 
 
-class Unit(nn.Module):
-    """Fig. 3c, or with stride 2 Fig. 3d."""
+class Split(nn.Module):
+    """Channel split: the first half of the channels as they are, the second through `function`, joined. Same shape."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int):
+    def __init__(self, function: nn.Module):
         super().__init__()
-        self.stride, half = stride, c_out // 2
-        entering = c_in if stride == 2 else half
-        self.shortcut = nn.Identity() if stride == 1 else nn.Sequential(conv_norm(c_in, c_in, 3, 2, c_in), conv_norm_relu(c_in, half, 1))
-        self.function = nn.Sequential(
-            OrderedDict(
-                conv1=conv_norm_relu(entering, half, 1),
-                conv2=conv_norm(half, half, 3, stride, groups=half),
-                conv3=conv_norm_relu(half, half, 1),
-            )
-        )
-        self.shuffle = ChannelShuffle(2)
+        self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        kept, convolved = (x, x) if self.stride == 2 else x.chunk(2, dim=1)
-        y: Tensor = self.shuffle(torch.cat([self.shortcut(kept), self.function(convolved)], dim=1))
-        return y
+        kept, x = x.chunk(2, dim=1)
+        return torch.cat((kept, self.function(x)), dim=1)
+
+
+def unit(c_in: int, c_out: int, stride: int) -> nn.Module:
+    """Fig. 3c at stride 1, Fig. 3d at stride 2; (n, c_in, h, w) -> (n, c_out, ceil(h / stride), ceil(w / stride))."""
+    half = c_out // 2
+    function = nn.Sequential(
+        OrderedDict(
+            conv1=conv_norm(half if stride == 1 else c_in, half, 1),
+            relu1=nn.ReLU(inplace=True),
+            dwconv=conv_norm(half, half, 3, stride, groups=half),
+            conv2=conv_norm(half, half, 1),
+            relu2=nn.ReLU(inplace=True),
+        )
+    )
+    halves: nn.Module
+    if stride == 1:
+        halves = Split(function)
+    else:
+        shortcut = OrderedDict(
+            dwconv=conv_norm(c_in, c_in, 3, stride, groups=c_in), conv=conv_norm(c_in, half, 1), relu=nn.ReLU(inplace=True)
+        )
+        halves = Concat({"shortcut": nn.Sequential(shortcut), "function": function})
+    return nn.Sequential(OrderedDict(halves=halves, shuffle=ChannelShuffle(2)))
 
 
 class ShuffleNetV2(Network):
-    """images (n, in_chans, h, w) of any size (the paper: 224x224) -> logits (n, num_classes). `width` 0.5, 1.0, 1.5 and 2.0 are the
-    columns of Table 5. The paper has no dropout; `dropout` drops the pooled features."""
+    """images (n, in_chans, h, w) of any size (the paper: 224x224) -> logits (n, num_classes).
+
+    The paper has no dropout; `dropout` drops the pooled features.
+    """
 
     def __init__(
         self,
-        initialise: Callable[[nn.Module], None] | None,
+        initialise: Callable[[nn.Module], None] | None,  # None: as torch does
         num_classes: int = 1000,
         in_chans: int = 3,
         width: float = 1.0,
@@ -70,20 +106,19 @@ class ShuffleNetV2(Network):
         dropout: float = 0.0,
     ):
         super().__init__(in_chans)
-        c, *stages, c5 = columns(width)
-        self.conv1 = conv_norm_relu(in_chans, c, 3, 2)
+        channels = column(width)
+        self.conv1 = conv_norm_relu(in_chans, channels.conv1, 3, 2)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        for stage, (c_out, count) in enumerate(zip(stages, UNITS, strict=True), start=2):
-            units = []
-            for number in range(count):
-                units.append(Unit(c, c_out, 1 if number else 2))
-                c = c_out
+        c = channels.conv1
+        for stage, (c_out, repeat) in enumerate(zip(channels.stages, REPEAT, strict=True), start=2):
+            units = [unit(c, c_out, stride=2), *(unit(c_out, c_out, stride=1) for _ in range(repeat - 1))]
             self.add_module(f"stage{stage}", nn.Sequential(*units))
-        self.conv5 = conv_norm_relu(c, c5, 1)
+            c = c_out
+        self.conv5 = conv_norm_relu(c, channels.conv5, 1)
         self.globalpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(c5, num_classes)
+        self.fc = nn.Linear(channels.conv5, num_classes)
         if initialise:
             self.apply(initialise)
 

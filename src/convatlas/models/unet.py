@@ -79,10 +79,10 @@ class UNet(Network):
             name = self.architecture.name if self.architecture else type(self).__name__
             below = [side - rest for side, rest in zip((height, width), over, strict=True)]
             above = [side + (step if rest else 0) for side, rest in zip(below, over, strict=True)]
+            sides = ", ".join(str(self.smallest + i * step) for i in range(3))
             raise UsageError(
-                f"{name} takes images whose sides are {self.smallest}, {self.smallest + step}, {self.smallest + 2 * step} and so on, so that "
-                f"every 2x2 pooling has an even grid, not {height}x{width}: crop them to {below[0]}x{below[1]}, or mirror their borders to "
-                f"{above[0]}x{above[1]}"
+                f"{name} takes images whose sides are {sides} and so on, so that every 2x2 pooling has an even grid, not {height}x{width}: "
+                f"crop them to {below[0]}x{below[1]}, or mirror their borders to {above[0]}x{above[1]}"
             )
 
 

@@ -151,5 +151,8 @@ ENTRIES = [
     _entry("vgg16_1x1", "C", _TABLE_3.format("8.8"), editions=False),
     _entry("vgg16", "D", _TABLE_3.format("8.1")),
     _entry("vgg19", "E", _TABLE_3.format("8.0")),
-    *(_entry(f"{name}_bn", column, "none printed", batch_norm=True) for name, column in zip(("vgg11", "vgg13", "vgg16", "vgg19"), "ABDE", strict=True)),
+    *(
+        _entry(f"{name}_bn", column, "none printed", batch_norm=True)
+        for name, column in zip(("vgg11", "vgg13", "vgg16", "vgg19"), "ABDE", strict=True)
+    ),
 ]

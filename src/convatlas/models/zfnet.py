@@ -44,7 +44,7 @@ WIDER = FIG_3 | {"3": Row(512, 3), "4": Row(1024, 3), "5": Row(512, 3, pool=True
 
 
 class ZFNet(Network):
-    """images (n, in_chans, *image_size), image_size at least 31 a side -> logits (n, num_classes)."""
+    """images (n, in_chans, *image_size), image_size at least 47 a side -> logits (n, num_classes)."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ZFNet(Network):
             windows += [(row.kernel, row.stride, row.padding, False)] + [(3, 2, 0, True)] * row.pool
         height, width_ = (grid(side, windows) for side in size)
         if not height or not width_:
-            raise too_small("zfnet", size, 31, "pool5")
+            raise too_small("zfnet", size, 47, "pool5")
         super().__init__(in_chans, size=size)
         c = in_chans
         for number, row in rows.items():

@@ -1,0 +1,46 @@
+"""Every network of the atlas, small enough to be tried."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convatlas import models
+
+HUGE = ("resnet1202_cifar", "resnetv2_1001_cifar")  # minutes, for what their shallower siblings show in seconds
+DEEP = tuple(f"resnet{n}" for n in (101, 152)) + tuple(f"resnetv2_{n}" for n in (101, 152, 200)) + ("se_resnet101", "se_resnet152")
+DEEP += ("senet154", "resnet110_cifar", "plain110_cifar", "resnetv2_110_cifar", "resnetv2_164_cifar")
+
+# Where the smallest image is not enough to tell one thing from another: deeper grids would be one pixel
+_SIDES = {"alexnet": 67, "unet": 188, "inception_v2": 107, "inception_v3": 107}
+
+
+def small(name: str, width: float = 0.25, **arguments: Any) -> tuple[models.Network, Tensor]:
+    """The network at a quarter of its width, and three small images for it."""
+    entry = models.find(name)
+    side = _SIDES.get(name, 32 if entry.input[1] == 32 else 64)
+    if "reduction" in entry.arguments():
+        arguments = {"reduction": 4} | arguments  # a quarter of 16: else one unit is left, and can be dead
+    model = models.create_model(name, width=width, **{"image_size": side} | arguments)
+    generator = torch.Generator().manual_seed(1)
+    return model, torch.randn(3, model.in_chans, *(model.size or (side, side)), generator=generator)
+
+
+def shake(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights that keep activations near 1, and batch-norm statistics that are not the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            with torch.no_grad():
+                if parameter.dim() > 1:
+                    parameter.normal_(std=(2 / parameter[0].numel()) ** 0.5, generator=generator)
+                elif name == "weight":
+                    parameter.uniform_(0.5, 1.0, generator=generator)
+                else:
+                    parameter.normal_(std=0.1, generator=generator)
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(std=0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model
