@@ -66,10 +66,15 @@ def test_nothing_unpickles_or_runs_text_or_a_shell(source: Path) -> None:
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
+            if names == ["UnpicklingError", "pickle"]:
+                continue  # the name of an error, for what torch refuses
             assert not {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"} & {name.split(".")[0] for name in names}
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
-            assert name not in ("eval", "exec", "os.system", "torch.load", "torch.jit.load", "__import__"), f"{source}:{node.lineno}"
+            assert name not in ("eval", "exec", "os.system", "torch.jit.load", "__import__"), f"{source}:{node.lineno}"
+            if name == "torch.load":  # other libraries' weights alone, and of them nothing but tensors
+                assert room(source) == "interop"
+                assert ast.unparse(next(k.value for k in node.keywords if k.arg == "weights_only")) == "True"
             assert not any(k.arg == "shell" for k in node.keywords)
             assert not name.endswith((".extractall", ".extract"))
 

@@ -14,33 +14,34 @@ Json = Annotated[bool, arg(help="Print one JSON document on stdout, and nothing 
 
 @dataclass
 class Models:
-    """List the networks: name, paper, year, input, parameters, multiply-adds."""
+    """List the networks: name, paper, year, input, parameters, multiply-adds, the paper's own error, editions."""
 
     pattern: Annotated[Positional[str], arg(metavar="PATTERN", help="A shell pattern, such as 'resnet*'.")] = "*"
     json: Json = False
 
     def __call__(self) -> None:
-        import torch
-
-        from convatlas import analysis, models
+        from convatlas import models
 
         rows: list[dict[str, Any]] = []
         for name in models.list_models(self.pattern):
-            entry = models.find(name)
-            with torch.device("meta"):
-                params, macs = analysis.cost(models.create_model(name), entry.input)
+            entry, line = models.find(name), models.counts(name)
             facts = {"name": name, "paper": entry.paper, "year": entry.year, "source": entry.source, "input": entry.input}
-            rows.append(facts | {"params": params, "macs": macs, "editions": list(entry.editions)})
+            facts |= {"params": line["params"], "macs": line["macs"], "headline": entry.headline, "task": entry.task}
+            rows.append(facts | {"editions": list(entry.editions)})
         if self.json:
             _print_json(rows)
         elif not rows:
             raise UserError(f"no network matches {self.pattern!r}: convatlas models lists them all")
         else:
-            columns = ("name", "year", "input", "parameters", "multiply-adds", "source")
-            cells = [
-                (r["name"], r["year"], "x".join(map(str, r["input"])), f"{r['params']:,}", f"{r['macs']:,}", r["source"]) for r in rows
-            ]
+            columns = ("name", "year", "input", "parameters", "multiply-adds", "editions", "the paper's error")
+            cells = []
+            for r in rows:
+                shape, others = "x".join(map(str, r["input"])), ", ".join(r["editions"][1:]) or "-"
+                cells.append((r["name"], r["year"], shape, f"{r['params']:,}", f"{r['macs']:,}", others, r["headline"]))
             _table(columns, cells, right=("parameters", "multiply-adds"))
+            print(
+                f"{len(rows)} networks as printed; multiply-adds of one image, 1000 classes or the data set's own. Editions besides paper."
+            )
 
 
 @dataclass

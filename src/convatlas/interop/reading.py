@@ -1,8 +1,8 @@
 """Weight files of other libraries: `.safetensors`, and `.pth` read as nothing but tensors and plain values."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import safetensors
@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, Tensor]:
         return tensors_of(_safetensors(file), file)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except UnpicklingError:
         raise UserError(
             f"{printable(file)} holds something other than tensors, or is damaged: expected a state_dict, "
             "which its owner can save alone with torch.save(model.state_dict(), FILE)"

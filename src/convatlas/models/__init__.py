@@ -1,6 +1,9 @@
 """The networks: one file a paper. A name gives an `Entry`, an entry builds an `nn.Module`."""
 
 import fnmatch
+import json
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from convatlas.errors import UsageError, unknown
@@ -24,7 +27,7 @@ from convatlas.models import (
 )
 from convatlas.models.network import Architecture, Entry, Network
 
-__all__ = ["Architecture", "Entry", "Network", "build", "create_model", "describe", "editions", "find", "list_models"]
+__all__ = ["Architecture", "Entry", "Network", "build", "counts", "create_model", "describe", "editions", "find", "golden", "list_models"]
 
 _PAPERS = (  # in the order of their years
     *(lenet5, alexnet, zfnet, vgg, googlenet, bn_inception, inception, resnet, fcn, unet),
@@ -51,6 +54,18 @@ def find(name: str, edition: str = "paper") -> Entry:
 def editions(name: str) -> list[str]:
     """`paper`, and the named editions that other libraries' weights need."""
     return list(find(name).editions)
+
+
+@cache
+def golden() -> tuple[dict[str, Any], ...]:
+    """The exact counts: records of model, edition (absent: paper), arguments, input, params, macs and source. Tests hold every network
+    to its own; the list of networks and the documentation's tables are made of them."""
+    return tuple(json.loads(files(__name__).joinpath("golden.json").read_text()))
+
+
+def counts(name: str) -> dict[str, Any]:
+    """The golden record of a network as its paper prints it."""
+    return next(line for line in golden() if line["model"] == name and not line["arguments"] and "edition" not in line)
 
 
 def describe(name: str, edition: str = "paper", **arguments: Any) -> Architecture:

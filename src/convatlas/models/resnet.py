@@ -194,7 +194,7 @@ _TABLE_2 = "top-1 {} %, ILSVRC-2012 validation, 10 crops (Table 2)"
 _TABLE_3 = "top-5 {} %, ILSVRC-2012 validation, 10 crops (Table 3)"
 _TABLE_6 = "{} %, CIFAR-10 test (Table 6)"
 ENTRIES = [
-    _imagenet(18, _TABLE_2.format("27.88 (shortcut A)")),
+    _imagenet(18, "top-1 27.88 %, shortcut A, ILSVRC-2012 validation, 10 crops (Table 2)"),
     _imagenet(34, _TABLE_3.format("7.46")),
     _imagenet(50, _TABLE_3.format("6.71")),
     _imagenet(101, _TABLE_3.format("6.05")),
@@ -205,7 +205,7 @@ ENTRIES = [
     _cifar(32, _TABLE_6.format("7.51")),
     _cifar(44, _TABLE_6.format("7.17")),
     _cifar(56, _TABLE_6.format("6.97")),
-    _cifar(110, _TABLE_6.format("6.43 (best of 5; 6.61 +- 0.16)")),
+    _cifar(110, "6.61 % +- 0.16, best 6.43, CIFAR-10 test (Table 6)"),
     _cifar(1202, _TABLE_6.format("7.93")),
     *(_plain(f"plain{n}_cifar", CIFAR[n], "arXiv:1512.03385, sec. 4.2", "printed as a curve (Fig. 6)") for n in (20, 32, 44, 56)),
     _plain("plain110_cifar", CIFAR[110], "arXiv:1512.03385, sec. 4.2", "over 60 %, CIFAR-10 test (sec. 4.2)"),

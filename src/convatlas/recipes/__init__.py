@@ -1,6 +1,6 @@
 """How each paper trains: one file a paper. `paper` is the network's own, `quick` a short modern schedule."""
 
-from convatlas.errors import unknown
+from convatlas.errors import UsageError, unknown
 from convatlas.models import Entry
 from convatlas.recipes.lenet5 import LENET5
 from convatlas.recipes.quick import QUICK, QUICK_LENET5
@@ -19,7 +19,9 @@ _FOR_NETWORK = {
 
 def find(name: str, network: Entry) -> Recipe:
     """A recipe by name, as it is for this network. Raises UsageError for an unknown name, naming the nearest."""
-    chosen = network.recipe if name == "paper" else name
+    if name == "paper" and network.recipe is None:
+        raise UsageError(f"the recipe of {network.name}'s paper is not here yet: take --recipe quick, or another by name")
+    chosen = str(network.recipe) if name == "paper" else name
     if chosen not in _RECIPES:
         raise unknown("recipe", name, ["paper", *_RECIPES])
     return _FOR_NETWORK.get((chosen, network.name), _RECIPES[chosen])

@@ -94,6 +94,10 @@ class Run(Record, frozen=True, kw_only=True):
         Raises UsageError where the run and the data disagree.
         """
         entry = models.find(self.model.name, self.model.edition)
+        if entry.task != "classification":
+            raise UsageError(
+                f"{entry.name} labels every pixel, and training on masks is not here yet: choose a network that classifies images"
+            )
         arguments = dict(self.model.arguments)
         asked = arguments.get("image_size")
         size = asked if isinstance(asked, tuple) else (int(asked), int(asked)) if asked else entry.input[1:]
