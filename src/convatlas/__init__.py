@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from convatlas.classifier import Classifier as Classifier
     from convatlas.classifier import load as load
     from convatlas.evaluation import evaluate as evaluate
+    from convatlas.interop import load_weights as load_weights
     from convatlas.models import create_model as create_model
     from convatlas.models import editions as editions
     from convatlas.models import list_models as list_models
@@ -21,6 +22,7 @@ _ROOMS = {
     "Classifier": "classifier",
     "load": "classifier",
     "evaluate": "evaluation",
+    "load_weights": "interop",
     "create_model": "models",
     "editions": "models",
     "list_models": "models",

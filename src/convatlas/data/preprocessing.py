@@ -19,12 +19,12 @@ SAMPLE = 10_000  # images of a training split that its statistics are taken from
 class Preprocessing(Record, frozen=True, kw_only=True):
     """The geometry. An image file is first brought to `source` (shorter side resized with antialiasing, centre cropped), the size of
     the images of the data set; then to `size`, which the network sees: padded with zeros where `source` is at most 4 pixels a side
-    smaller, else resized with antialiasing."""
+    smaller, else resized with antialiasing. With "crop", as other libraries' networks want it, the centre of `source` is taken."""
 
     channels: int
     source: tuple[int, int]
     size: tuple[int, int]
-    fit: Literal["none", "pad", "resize"]
+    fit: Literal["none", "pad", "resize", "crop"]
 
     def __call__(self, images: Tensor) -> Tensor:
         """images (n, channels, *source), uint8 -> (n, channels, *size), uint8."""
@@ -32,6 +32,9 @@ class Preprocessing(Record, frozen=True, kw_only=True):
             top, left = ((b - a) // 2 for a, b in zip(self.source, self.size, strict=True))
             bottom, right = self.size[0] - self.source[0] - top, self.size[1] - self.source[1] - left
             return F.pad(images, (left, right, top, bottom))
+        if self.fit == "crop":
+            top, left = ((a - b) // 2 for a, b in zip(self.source, self.size, strict=True))
+            return images[:, :, top : top + self.size[0], left : left + self.size[1]]
         if self.fit == "resize":
             return F.interpolate(images, self.size, mode="bilinear", antialias=True)
         return images

@@ -1,9 +1,10 @@
 """pytorchcv's names for our tensors."""
 
 import re
-from collections.abc import Callable
 
 from torch import nn
+
+from convatlas.interop.twin import Twin
 
 
 def _unit(match: re.Match[str]) -> str:
@@ -62,11 +63,14 @@ def shufflenet_v1(key: str, model: nn.Module) -> str:
     return re.sub(r"^fc\.", "output.", key)
 
 
-NAMES: dict[str, Callable[[str, nn.Module], str]] = {
-    **{f"resnet{n}": resnet for n in (18, 34, 50, 101, 152)},
-    **{f"resnet{n}_cifar": resnet for n in (20, 32, 44, 56, 110, 1202)},
-    **{f"resnetv2_{n}": resnet_v2 for n in (50, 101, 152, 200)},
-    **{f"resnetv2_{n}_cifar": resnet_v2 for n in (110, 164, 1001)},
-    "bn_inception": bn_inception,
-    "shufflenet_v1": shufflenet_v1,
+CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+TWINS = {
+    # `resnet50` has the paper's strides, `resnet50b` torchvision's: the same names and shapes, so the edition asked for decides
+    **{f"resnet{n}": Twin(resnet, ("paper", "torchvision")) for n in (18, 34, 50, 101, 152)},
+    **{f"resnet{n}_cifar": Twin(resnet, ("paper",), CIFAR, size=32, shorter=32) for n in (20, 32, 44, 56, 110, 1202)},  # shortcut="B"
+    # likewise `preresnet50` goes with stride_in="1x1", `preresnet50b` and the bottlenecks for CIFAR with "3x3"
+    **{f"resnetv2_{n}": Twin(resnet_v2, ("paper",)) for n in (50, 101, 152, 200)},
+    **{f"resnetv2_{n}_cifar": Twin(resnet_v2, ("paper",), CIFAR, size=32, shorter=32) for n in (110, 164, 1001)},
+    "bn_inception": Twin(bn_inception, ("pytorchcv",)),
+    "shufflenet_v1": Twin(shufflenet_v1, ("pytorchcv",)),
 }

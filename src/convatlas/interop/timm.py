@@ -1,11 +1,11 @@
 """timm's names for our tensors."""
 
 import re
-from collections.abc import Callable
 
 from torch import nn
 
 from convatlas.interop import torchvision
+from convatlas.interop.twin import HALF, Twin
 
 
 def senet(key: str, model: nn.Module) -> str:
@@ -50,11 +50,12 @@ def xception(key: str, model: nn.Module) -> str:
     return f"block{block - 1}.rep.{place}.{parameter}"
 
 
-NAMES: dict[str, Callable[[str, nn.Module], str]] = {
-    **{f"resnet{n}": torchvision.resnet for n in (18, 34, 50, 101, 152)},
-    "inception_v3": torchvision.inception_v3,
-    **{f"se_resnet{n}": senet for n in (50, 101, 152)},
-    "senet154": senet,
-    "mobilenet_v1": mobilenet_v1,
-    "xception": xception,
+TWINS = {
+    **{f"resnet{n}": Twin(torchvision.resnet, ("paper", "torchvision")) for n in (18, 34)},
+    **{f"resnet{n}": Twin(torchvision.resnet, ("torchvision",)) for n in (50, 101, 152)},
+    "inception_v3": Twin(torchvision.inception_v3, ("torchvision",), HALF, size=299, shorter=342),
+    **{f"se_resnet{n}": Twin(senet, ("timm",)) for n in (50, 101, 152)},
+    "senet154": Twin(senet, ("timm",)),
+    "mobilenet_v1": Twin(mobilenet_v1, ("timm",), HALF),
+    "xception": Twin(xception, ("paper", "timm"), HALF, size=299, shorter=333),
 }

@@ -1,12 +1,13 @@
 """torchvision's names for our tensors."""
 
 import re
-from collections.abc import Callable
 
 from torch import nn
 
+from convatlas.interop.twin import HALF, Names, Twin
 
-def _sequence(classifier: dict[str, int]) -> Callable[[str, nn.Module], str]:
+
+def _sequence(classifier: dict[str, int]) -> Names:
     """AlexNet and VGG there: `features` and `classifier` are numbered, ours bear the paper's names."""
 
     def rename(key: str, model: nn.Module) -> str:
@@ -60,11 +61,13 @@ def shufflenet_v2(key: str, model: nn.Module) -> str:
     )
 
 
-NAMES: dict[str, Callable[[str, nn.Module], str]] = {
-    "alexnet": _sequence({"fc6": 1, "fc7": 4, "fc8": 6}),
-    **{f"vgg{n}{norm}": _sequence({"fc6": 0, "fc7": 3, "fc8": 6}) for n in (11, 13, 16, 19) for norm in ("", "_bn")},
-    **{f"resnet{n}": resnet for n in (18, 34, 50, 101, 152)},
-    "googlenet": googlenet,
-    "inception_v3": inception_v3,
-    "shufflenet_v2": shufflenet_v2,
+BOTH, THEIRS = ("paper", "torchvision"), ("torchvision",)
+TWINS = {
+    "alexnet": Twin(_sequence({"fc6": 1, "fc7": 4, "fc8": 6}), THEIRS),
+    **{f"vgg{n}{norm}": Twin(_sequence({"fc6": 0, "fc7": 3, "fc8": 6}), BOTH) for n in (11, 13, 16, 19) for norm in ("", "_bn")},
+    **{f"resnet{n}": Twin(resnet, BOTH) for n in (18, 34)},
+    **{f"resnet{n}": Twin(resnet, THEIRS) for n in (50, 101, 152)},
+    "googlenet": Twin(googlenet, THEIRS, HALF),  # its weights came from TensorFlow, and `transform_input` undoes the usual statistics
+    "inception_v3": Twin(inception_v3, THEIRS, HALF, size=299, shorter=342),
+    "shufflenet_v2": Twin(shufflenet_v2, BOTH),
 }

@@ -1,6 +1,6 @@
 """Copy weights into a network: all of them, or none."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,12 +12,10 @@ from convatlas import models
 from convatlas.errors import UsageError, UserError, printable, unknown
 from convatlas.interop import pytorchcv, timm, torchvision
 from convatlas.interop.reading import read, tensors_of
-from convatlas.models import Network
+from convatlas.interop.twin import Names, Twin
+from convatlas.models import Architecture, Network
 
-Names = Callable[[str, nn.Module], str]
-"""(our key, the network) -> the other library's key for the same tensor"""
-
-SOURCES: dict[str, Mapping[str, Names]] = {"torchvision": torchvision.NAMES, "timm": timm.NAMES, "pytorchcv": pytorchcv.NAMES}
+SOURCES: dict[str, Mapping[str, Twin]] = {"torchvision": torchvision.TWINS, "timm": timm.TWINS, "pytorchcv": pytorchcv.TWINS}
 SHOWN = 5  # keys of each kind in a message
 
 
@@ -25,9 +23,12 @@ def _own(key: str, model: nn.Module) -> str:
     return key
 
 
-def names(source: str, network: str) -> Names | None:
-    """How `source` names the tensors of a network; None where it does not have that network."""
-    return _own if source == "convatlas" else SOURCES[source].get(network)
+def names(source: str, architecture: Architecture) -> Names | None:
+    """How `source` names the tensors of a network; None where it has no network that computes the same."""
+    if source == "convatlas":
+        return _own
+    twin = SOURCES[source].get(architecture.name)
+    return twin.names if twin and architecture.edition in twin.editions else None
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Fit:
 
 def compare(model: Network, tensors: Mapping[str, Tensor], source: str) -> Fit | None:
     """How a state dict fits; None where the source does not have this network."""
-    name = model.architecture.name if model.architecture else ""
-    rename = names(source, name)
+    assert model.architecture is not None
+    rename = names(source, model.architecture)
     if rename is None:
         return None
     taken, missing, misshaped = {}, [], []
@@ -93,7 +94,7 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
     )
     fits = [fit for one in (known if source == "auto" else (source,)) if (fit := compare(model, tensors, one)) is not None]
     if not fits:
-        raise UsageError(f"{source} has no twin of {model.architecture.name}: known are {', '.join(_with_twins(model.architecture.name))}")
+        raise UsageError(_without_twin(source, model.architecture))
     best = min(fits, key=lambda fit: fit.distance)
     if not best.exact:
         hint = _what_fits(model, tensors, known if source == "auto" else (source,))
@@ -109,13 +110,14 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
 
 
 def export_names(model: Network, target: str) -> dict[str, Tensor]:
-    """The network's tensors under another library's names. Raises UsageError where that library does not have it."""
-    name = model.architecture.name if model.architecture else ""
+    """The network's tensors under another library's names. Raises UsageError where that library has none that computes the same."""
     if target not in ("convatlas", *SOURCES):
         raise unknown("library", target, ["convatlas", *SOURCES])
-    rename = names(target, name)
+    if model.architecture is None:
+        raise UsageError("only a network of create_model has names in other libraries")
+    rename = names(target, model.architecture)
     if rename is None:
-        raise UsageError(f"{target} has no twin of {name}: known are {', '.join(_with_twins(name))}")
+        raise UsageError(_without_twin(target, model.architecture))
     return {rename(key, model): tensor for key, tensor in model.state_dict().items()}
 
 
@@ -138,8 +140,14 @@ def _what_fits(model: Network, tensors: Mapping[str, Tensor], sources: tuple[str
     return ""
 
 
-def _with_twins(network: str) -> list[str]:
-    return ["convatlas", *(source for source, known in SOURCES.items() if network in known)]
+def _without_twin(source: str, architecture: Architecture) -> str:
+    twin = SOURCES[source].get(architecture.name)
+    if twin:
+        return (
+            f"{source}'s {architecture.name} computes something else than edition {architecture.edition}: take {' or '.join(twin.editions)}"
+        )
+    having = [name for name, twins in SOURCES.items() if architecture.name in twins]
+    return f"{source} has no {architecture.name}: known are {', '.join(['convatlas', *having])}"
 
 
 def _described(model: Network) -> str:

@@ -140,7 +140,9 @@ def banner(
     content, network = run.content, run.model
     shape = "x".join(map(str, (content.preprocessing.channels, *content.preprocessing.size)))
     counts = ", ".join(f"{n:,} {split}" for split, n in content.counts.items())
-    fitted = {"none": "", "pad": f", padded to {shape}", "resize": f", resized to {shape}"}[content.preprocessing.fit]
+    fitted = {"none": "", "pad": f", padded to {shape}", "resize": f", resized to {shape}", "crop": f", cropped to {shape}"}[
+        content.preprocessing.fit
+    ]
     source = "x".join(map(str, (content.preprocessing.channels, *content.preprocessing.source)))
     length = f"{run.steps:,} steps of {run.steps_per_epoch:,} an epoch"
     return {
