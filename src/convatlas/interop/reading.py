@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Tensor]:
             "which its owner can save alone with torch.save(model.state_dict(), FILE)"
         ) from None
     except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{printable(file)} is damaged or no weight file ({printable(reason)}): expected .pth or .safetensors") from None
     return tensors_of(content, file)
 
@@ -58,11 +58,17 @@ def tensors_of(content: Any, what: object) -> dict[str, Tensor]:
     return tensors
 
 
+def is_classifier(path: Path) -> bool:
+    """Whether this is one of our own classifiers, which knows more than its weights. Raises SafetensorError, OSError."""
+    if path.is_dir() or path.suffix != ".safetensors":
+        return path.is_dir()
+    with safetensors.safe_open(path, "pt") as opened:
+        return "convatlas" in (opened.metadata() or {})
+
+
 def _safetensors(file: Path) -> dict[str, Tensor]:
     try:
-        with safetensors.safe_open(file, "pt") as opened:
-            ours = "convatlas" in (opened.metadata() or {})
-        if ours:  # one of our own: check its seal too
+        if is_classifier(file):  # one of our own: check its seal too
             found, _ = sealed.read(file)
             return {name: value for name, value in found.items() if not name.startswith("preprocessing.")}
         return safetensors.torch.load_file(file)
