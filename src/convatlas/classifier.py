@@ -61,6 +61,30 @@ class Classifier:
             found.append(answer)
         return found
 
+    def features(
+        self, images: Tensor | Iterable[str | Path], paths: Sequence[str] = (models.PENULTIMATE,), batch: int = 32
+    ) -> dict[str, Tensor]:
+        """The outputs of the network's modules at `paths` for every image, float32 on the CPU; "penultimate" is the vector that the
+        last layer classifies.
+
+        `images` are files, or uint8 (n, channels, *size). Raises UsageError for a path that does not exist, naming the nearest, and
+        UserError for a file that is no image.
+        """
+        assert isinstance(self.model, models.Network)
+        if not isinstance(images, Tensor):
+            read = [self._read(Path(file)) for file in images]
+            for image in read:
+                if isinstance(image, UserError):
+                    raise image
+            images = torch.stack([image for image in read if isinstance(image, Tensor)])
+        found: dict[str, list[Tensor]] = {path: [] for path in paths}
+        with torch.inference_mode(), self.runtime.autocast():
+            for start in range(0, len(images), batch):
+                standard = self.standardiser(images[start : start + batch].to(self.runtime.device))
+                for path, value in models.features(self.model, standard, paths).items():
+                    found[path].append(value.float().cpu())
+        return {path: torch.cat(values) for path, values in found.items()}
+
     def stream(
         self, files: Iterable[str | Path], top: int = 5, engine: str = "auto", batch: int = 32
     ) -> Iterator[tuple[str, list[tuple[str, float]] | UserError]]:

@@ -1,5 +1,6 @@
 """Weight files of other libraries: `.safetensors`, and `.pth` read as nothing but tensors and plain values."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -28,13 +29,15 @@ def read(path: Path) -> dict[str, Tensor]:
     if start[8:9] == b"{":
         return tensors_of(_safetensors(file), file)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on the pickle's protocol
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise UserError(
             f"{printable(file)} holds something other than tensors, or is damaged: expected a state_dict, "
             "which its owner can save alone with torch.save(model.state_dict(), FILE)"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError, AttributeError) as error:
+    except Exception as error:  # hostile bytes make the reader raise whatever they like
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{printable(file)} is damaged or no weight file ({printable(reason)}): expected .pth or .safetensors") from None
     return tensors_of(content, file)

@@ -25,9 +25,24 @@ from convatlas.models import (
     xception,
     zfnet,
 )
+from convatlas.models.features import PENULTIMATE, features
 from convatlas.models.network import Architecture, Entry, Network
 
-__all__ = ["Architecture", "Entry", "Network", "build", "counts", "create_model", "describe", "editions", "find", "golden", "list_models"]
+__all__ = [
+    "PENULTIMATE",
+    "Architecture",
+    "Entry",
+    "Network",
+    "build",
+    "counts",
+    "create_model",
+    "describe",
+    "editions",
+    "features",
+    "find",
+    "golden",
+    "list_models",
+]
 
 _PAPERS = (  # in the order of their years
     *(lenet5, alexnet, zfnet, vgg, googlenet, bn_inception, inception, resnet, fcn, unet),
