@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test test-all results docs lint clean
+.PHONY: help demo setup peers test test-all results docs lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,13 @@ $(VENV)/all: $(VENV)/core
 	@$(PIP) --editable '.[sets,dev]'
 	@touch $@
 
+# The networks that ours are held against: their wheels bring no operators for a CPU build of torch, so nothing else may see them
+.peers/installed: constraints.txt
+	@$(PIP) --no-deps --upgrade --target .peers torchvision timm pytorchcv
+	@touch $@
+
+peers: $(VENV)/core .peers/installed ## torchvision, timm and pytorchcv into .peers, for the tests that compare with them
+
 setup: $(VENV)/all ## .venv with everything but the cluster's extras, the project in editable form
 
 demo: $(VENV)/core ## train, evaluate and use two landmark networks on real images
@@ -32,10 +39,10 @@ demo: $(VENV)/core ## train, evaluate and use two landmark networks on real imag
 	$(BIN)/convatlas predict runs/demo-resnet20 runs/demo-images/*.png --top 3
 	@echo "report: $(CURDIR)/runs/demo-resnet20/report.md"
 
-test: setup ## the tests, in a few minutes
+test: setup peers ## the tests, in a few minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-all: setup ## with the long ones
+test-all: setup peers ## with the long ones
 	$(BIN)/python -m pytest -n $(WORKERS)
 
 results: setup ## the long measurements, written under docs/generated (resumable)
@@ -43,6 +50,7 @@ results: setup ## the long measurements, written under docs/generated (resumable
 
 docs: setup ## the documentation's tables and pictures, from stored results
 	$(BIN)/python docs/results.py --render
+	$(BIN)/python docs/networks.py
 
 lint: setup ## formatter check, linter, type checker
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -92,6 +93,11 @@ def test_every_dependency_is_pinned_exactly() -> None:
     wanted = project["dependencies"] + [w for extra in project["optional-dependencies"].values() for w in extra]
     pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert {re.split(r"[<>=\[]", w)[0].lower() for w in wanted} <= pins
+
+
+def test_the_networks_page_is_as_make_docs_makes_it() -> None:
+    networks = runpy.run_path(str(ROOT / "docs" / "networks.py"))
+    assert networks["PAGE"].read_text() == networks["page"](), "run make docs"
 
 
 def test_the_readmes_commands_exist() -> None:
