@@ -13,6 +13,7 @@ from networks import shake, small
 from torch import Tensor
 
 from convatlas import interop, models
+from convatlas.classifier import save
 from convatlas.errors import UsageError, UserError
 from convatlas.interop.weights import export_names, load_weights
 from convatlas.models import Network
@@ -81,6 +82,29 @@ def test_our_own_state_dict_and_file_fit_under_our_own_names(tmp_path: Path) -> 
     assert all(torch.equal(value, b.state_dict()[key]) for key, value in a.state_dict().items())
 
 
+def test_a_classifier_of_our_own_goes_only_into_the_network_that_it_was_trained_as(tmp_path: Path) -> None:
+    bottleneck = models.create_model("resnet50", edition="torchvision", num_classes=3)
+    torch.save(export_names(bottleneck, "torchvision"), tmp_path / "r50.pth")
+    imported = interop.import_classifier(tmp_path / "r50.pth", "resnet50")
+    save(tmp_path / "model.safetensors", imported.card, imported.model, imported.standardiser)
+    same = untouched(paper := models.create_model("resnet50", num_classes=3))
+    with pytest.raises(UserError, match="holds resnet50 with edition='torchvision', which computes something else: build that"):
+        load_weights(paper, tmp_path)
+    assert same()
+    again = models.create_model("resnet50", edition="torchvision", num_classes=3)
+    assert load_weights(again, tmp_path) == "convatlas"
+    assert torch.equal(again.get_parameter("fc.weight"), bottleneck.get_parameter("fc.weight"))
+    with pytest.raises(UsageError, match="is a classifier of ConvAtlas already"):
+        interop.import_classifier(tmp_path / "model.safetensors", "resnet50")
+
+
+def test_a_state_dict_that_wraps_itself_is_left_alone() -> None:
+    endless: dict[str, Any] = {}
+    endless["state_dict"] = endless
+    with pytest.raises(UserError, match="holds no tensors"):
+        load_weights(resnet18(), endless)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -88,6 +112,7 @@ def test_our_own_state_dict_and_file_fit_under_our_own_names(tmp_path: Path) -> 
         (lambda s: s | {"layer9.weight": torch.zeros(1)}, r"1 unexpected: layer9\.weight"),
         (lambda s: s | {"fc.weight": torch.zeros(7, 128)}, r"1 misshaped: fc\.weight \(7, 128\) where \(5, 128\) is expected"),
         (lambda s: s | {"fc.bias": torch.full((5,), torch.nan)}, r"not finite in fc\.bias"),
+        (lambda s: s | {"fc.weight": s["fc.weight"].to_sparse()}, r"holds a sparse, quantised or empty tensor, fc\.weight"),
         (lambda s: {}, "holds no tensors"),
         (lambda s: {"epoch": 3}, "holds no tensors"),
     ],

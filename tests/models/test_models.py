@@ -42,6 +42,32 @@ def test_every_network_has_its_golden_line_as_the_paper_prints_it() -> None:
         assert models.counts(name)["input"] == list(models.find(name).input)
 
 
+def test_every_name_of_the_lineage_is_here() -> None:
+    numbers = {
+        "vgg": ["11", "11_lrn", "13", "16_1x1", "16", "19", "11_bn", "13_bn", "16_bn", "19_bn"],
+        "resnet": [*["18", "34", "50", "101", "152"], *(f"{n}_cifar" for n in (20, 32, 44, 56, 110, 1202))],
+        "plain": ["18", "34", *(f"{n}_cifar" for n in (20, 32, 44, 56, 110))],
+        "resnetv2_": ["50", "101", "152", "200", "110_cifar", "164_cifar", "1001_cifar"],
+        "se_": ["resnet50", "resnet101", "resnet152", "bn_inception", "mobilenet_v1", "shufflenet_v1"],
+        "fcn": ["32s", "16s", "8s"],
+        "": [
+            "lenet5",
+            "alexnet",
+            "zfnet",
+            "zfnet512",
+            "googlenet",
+            "googlenet_naive",
+            "bn_inception",
+            "inception_v2",
+            "inception_v3",
+            "senet154",
+            "mobilenet_v1",
+        ],
+    }
+    numbers[""] += ["xception", "shufflenet_v1", "shufflenet_v2", "unet"]
+    assert sorted(models.list_models()) == sorted(family + number for family, members in numbers.items() for number in members)
+
+
 @pytest.mark.parametrize(("name", "edition"), EDITIONS)
 @pytest.mark.parametrize("arguments", [{}, {"num_classes": 7, "in_chans": 2}], ids=["as printed", "7 classes, 2 channels"])
 def test_every_parameter_receives_a_finite_gradient(name: str, edition: str, arguments: dict[str, Any]) -> None:
@@ -230,9 +256,18 @@ def test_wrong_channels_and_ranks_are_named(name: str) -> None:
         ("inception_v3", {"field": 224}, "Table 2 has 299, 151 and 79"),
         ("fcn8s", {"backbone": "alexnet"}, "fcn32s"),
         ("lenet5", {"num_classes": 0}, "greater than 0"),
+        ("lenet5", {"num_classes": 2.5}, "num_classes of lenet5 should be a whole number, not 2.5"),
+        ("lenet5", {"in_chans": True}, "in_chans of lenet5 should be a whole number, not True"),
+        ("lenet5", {"width": "1"}, "width of lenet5 should be a number, not '1'"),
+        ("lenet5", {"width": float("nan")}, "greater than 0"),
+        ("lenet5", {"image_size": "32"}, "image_size should be a side or"),
+        ("resnet50", {"image_size": (32, 32, 3)}, "image_size should be a side or"),
+        ("googlenet", {"aux": 1}, "aux of googlenet should be true or false, not 1"),
+        ("se_resnet50", {"reduction": 0}, "greater than 0"),
+        ("resnet50", {"shortcut": 2}, "should be A, B or C, not 2"),
         ("lenet5", {"dropout": 1.0}, "below 1"),
-        ("vgg16", {"image_size": 0}, "at least"),
-        ("vgg16", {"image_size": (224, -1)}, "at least"),
+        ("vgg16", {"image_size": 0}, "image_size should be"),
+        ("vgg16", {"image_size": (224, -1)}, "image_size should be"),
     ],
 )
 def test_what_does_not_exist_is_refused_in_one_sentence(name: str, arguments: dict[str, object], message: str) -> None:

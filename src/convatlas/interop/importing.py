@@ -12,7 +12,7 @@ from convatlas import models
 from convatlas.classifier import FORMAT, Card, Classifier
 from convatlas.data.preprocessing import Preprocessing, Standardiser
 from convatlas.errors import UsageError, UserError, printable
-from convatlas.interop.reading import is_classifier, read
+from convatlas.interop.reading import read
 from convatlas.interop.twin import IMAGENET
 from convatlas.interop.weights import SOURCES, Fit, compare, load_weights, names
 from convatlas.models import Network
@@ -29,8 +29,8 @@ def import_classifier(file: str | Path, model: str, edition: str | None = None, 
     file = Path(file)
     if models.find(model, edition or "paper").task != "classification":
         raise UsageError(f"{model} labels every pixel: import takes networks that classify images, load_weights takes any")
-    tensors = read(file)
-    if is_classifier(file):
+    tensors, ours = read(file)
+    if ours:
         raise UsageError(f"{printable(file)} is a classifier of ConvAtlas already: use it as it is, with predict or eval")
     network, fit = _fitting(model, edition, tensors, file)
     architecture = network.architecture

@@ -4,21 +4,30 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from convatlas.classifier import Card
 from convatlas.errors import UserError, printable
+from convatlas.models import Architecture
 from convatlas.storage import sealed
+from convatlas.storage.records import from_json
 
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "weights")  # averaged weights first: they are what is evaluated
 PREFIXES = ("module.", "_orig_mod.", "model.")
+MOST_WRAPPERS = 4
 
 
-def read(path: Path) -> dict[str, Tensor]:
+class Weights(NamedTuple):
+    tensors: dict[str, Tensor]
+    network: Architecture | None  # of a classifier of our own, which knows it
+
+
+def read(path: Path) -> Weights:
     """Tensors by name, wrappers and prefixes taken off. Raises UserError for a file that is missing, damaged or holds anything else."""
     file = path / "model.safetensors" if path.is_dir() else path
     try:
@@ -27,7 +36,7 @@ def read(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"cannot read {printable(file)}: {error.strerror}") from None
     if start[8:9] == b"{":
-        return tensors_of(_safetensors(file), file)
+        return _safetensors(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on the pickle's protocol
@@ -40,40 +49,37 @@ def read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # hostile bytes make the reader raise whatever they like
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{printable(file)} is damaged or no weight file ({printable(reason)}): expected .pth or .safetensors") from None
-    return tensors_of(content, file)
+    return Weights(tensors_of(content, file), None)
 
 
 def tensors_of(content: Any, what: object) -> dict[str, Tensor]:
     """The tensors of a state dict, or of the one that a checkpoint wraps. Raises UserError when there is none."""
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
+    for _ in range(MOST_WRAPPERS):
+        if not isinstance(content, Mapping) or any(isinstance(value, Tensor) for value in content.values()):
             break
-        content = inner
+        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping):
         raise UserError(f"{printable(what)} holds a {type(content).__name__}: expected a state_dict, names with their tensors")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"{printable(what)} holds no tensors: expected a state_dict, alone or under one of {', '.join(WRAPPERS)}")
+    odd = next((name for name, value in tensors.items() if value.layout is not torch.strided or value.is_quantized or value.is_meta), None)
+    if odd is not None:
+        raise UserError(f"{printable(what)} holds a sparse, quantised or empty tensor, {printable(odd)}: expected plain ones")
     for prefix in PREFIXES * 2:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
 
-def is_classifier(path: Path) -> bool:
-    """Whether this is one of our own classifiers, which knows more than its weights. Raises SafetensorError, OSError."""
-    if path.is_dir() or path.suffix != ".safetensors":
-        return path.is_dir()
-    with safetensors.safe_open(path, "pt") as opened:
-        return "convatlas" in (opened.metadata() or {})
-
-
-def _safetensors(file: Path) -> dict[str, Tensor]:
+def _safetensors(file: Path) -> Weights:
     try:
-        if is_classifier(file):  # one of our own: check its seal too
-            found, _ = sealed.read(file)
-            return {name: value for name, value in found.items() if not name.startswith("preprocessing.")}
-        return safetensors.torch.load_file(file)
+        with safetensors.safe_open(file, "pt") as opened:
+            ours = "convatlas" in (opened.metadata() or {})
+        if not ours:
+            return Weights(tensors_of(safetensors.torch.load_file(file), file), None)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{printable(file)} is damaged or no safetensors file: {printable(error)}") from None
+    tensors, document = sealed.read(file)
+    card = from_json(document, Card, f"{file}, its metadata")
+    return Weights({name: value for name, value in tensors.items() if not name.startswith("preprocessing.")}, card.network)

@@ -87,11 +87,12 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
         raise unknown("source", source, ["auto", *known])
     if not isinstance(model, Network) or model.architecture is None:
         raise UsageError("load_weights needs a network of create_model: it does not know the names of another module's tensors")
-    what, tensors = (
-        ("the state dict", tensors_of(weights, "the state dict"))
-        if isinstance(weights, Mapping)
-        else (printable(weights), read(Path(weights)))
-    )
+    if isinstance(weights, Mapping):
+        what, tensors, network = "the state dict", tensors_of(weights, "the state dict"), None
+    else:
+        what, (tensors, network) = printable(weights), read(Path(weights))
+    if network is not None and (other := _computes_otherwise(network, model.architecture)):
+        raise UserError(f"{what} holds {network.name} with {other}, which computes something else: build that")
     fits = [fit for one in (known if source == "auto" else (source,)) if (fit := compare(model, tensors, one)) is not None]
     if not fits:
         raise UsageError(_without_twin(source, model.architecture))
@@ -119,6 +120,19 @@ def export_names(model: Network, target: str) -> dict[str, Tensor]:
     if rename is None:
         raise UsageError(_without_twin(target, model.architecture))
     return {rename(key, model): tensor for key, tensor in model.state_dict().items()}
+
+
+# What weights may meet that were trained with another value: it shows in their shapes, or changes no output of a trained network
+_FREE = ("num_classes", "in_chans", "image_size", "dropout", "aux")
+
+
+def _computes_otherwise(theirs: Architecture, ours: Architecture) -> str:
+    """What the network of a classifier of our own has and this one has not, though the same tensors might fit."""
+    if theirs.name != ours.name:
+        return ""  # their shapes will tell
+    differ = {"edition": theirs.edition} if theirs.edition != ours.edition else {}
+    differ |= {k: v for k, v in theirs.arguments.items() if k not in _FREE and ours.arguments.get(k) != v}  # type: ignore[misc]
+    return ", ".join(f"{name}={value!r}" for name, value in differ.items())
 
 
 def _what_fits(model: Network, tensors: Mapping[str, Tensor], sources: tuple[str, ...]) -> str:

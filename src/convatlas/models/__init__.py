@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import math
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -26,7 +27,7 @@ from convatlas.models import (
     zfnet,
 )
 from convatlas.models.features import PENULTIMATE, features
-from convatlas.models.network import Architecture, Entry, Network
+from convatlas.models.network import Architecture, Entry, Network, pair
 
 __all__ = [
     "PENULTIMATE",
@@ -83,6 +84,19 @@ def counts(name: str) -> dict[str, Any]:
     return next(line for line in golden() if line["model"] == name and not line["arguments"] and "edition" not in line)
 
 
+_KINDS: dict[str, tuple[Any, str]] = {
+    "num_classes": (int, "a whole number"),
+    "in_chans": (int, "a whole number"),
+    "width": (int | float, "a number"),
+    "dropout": (int | float, "a number"),
+    "reduction": (int, "a whole number"),
+    "gate_bias": (int | float, "a number"),
+    "shortcut": (str | None, "A, B or C"),
+    "aux": (bool, "true or false"),
+    "excitation_bias": (bool, "true or false"),
+}
+
+
 def describe(name: str, edition: str = "paper", **arguments: Any) -> Architecture:
     """The network with all its arguments, those not given as in the paper.
 
@@ -92,8 +106,13 @@ def describe(name: str, edition: str = "paper", **arguments: Any) -> Architectur
     for argument, value in arguments.items():
         if argument not in known:
             raise unknown(f"argument of {name}", argument, known)
-        if argument in ("num_classes", "in_chans", "width") and not value > 0:
+        kind, expected = _KINDS.get(argument) or (type(known[argument]), type(known[argument]).__name__)
+        if known[argument] is not None and not (isinstance(value, kind) and isinstance(value, bool) == (kind is bool)):
+            raise UsageError(f"{argument} of {name} should be {expected}, not {value!r}")
+        if argument in ("num_classes", "in_chans", "width", "reduction") and not 0 < value < math.inf:
             raise UsageError(f"{argument} of {name} should be greater than 0, not {value}")
+        if argument == "image_size":
+            pair(value, (1, 1))
         if argument == "dropout" and not 0 <= value < 1:
             raise UsageError(f"dropout of {name} should be at least 0 and below 1, not {value}")
     return Architecture(name, edition, known | arguments)

@@ -123,8 +123,11 @@ def scaled(channels: int, width: float, multiple: int = 1) -> int:
 
 
 def pair(size: Size, default: tuple[int, int]) -> tuple[int, int]:
-    """`image_size` as (height, width)."""
-    return default if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
+    """`image_size` as (height, width). Raises UsageError for anything else."""
+    sides = default if size is None else (size, size) if isinstance(size, int) else size
+    if not isinstance(sides, tuple | list) or len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UsageError(f"image_size should be a side or (height, width) in pixels, not {size!r}")
+    return sides[0], sides[1]
 
 
 def grid(side: int, windows: Iterable[tuple[int, int, int, bool]]) -> int:
