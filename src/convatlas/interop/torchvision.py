@@ -41,7 +41,7 @@ def inception_v3(key: str, model: nn.Module) -> str:
         for ours, theirs in (("aux.conv1.", "AuxLogits.conv0."), ("aux.conv2.", "AuxLogits.conv1."), ("aux.logits.", "AuxLogits.fc.")):
             key = key.replace(ours, theirs)
         return re.sub(r"^logits\.", "fc.", key).replace(".norm.", ".bn.")
-    key = re.sub(r"\.(\d)\.branch_(1x3|3x1)\.0\.", lambda m: f"_{int(m[1]) + 1}{'a' if m[2] == '1x3' else 'b'}.", key)
+    key = re.sub(r"\.(\d)\.branch_(1x3|3x1)\.", lambda m: f"_{int(m[1]) + 1}{'a' if m[2] == '1x3' else 'b'}.", key)
     key = key.replace("branch_pool.1.", "branch_pool.").replace("branch_1x1.0.", "branch1x1.")
     key = re.sub(r"Mixed_6a\.branch_3x3\.0\.", "Mixed_6a.branch3x3.", key)
     for ours, theirs in (("branch_double_7x7", "branch7x7dbl"), ("branch_7x7_3x3", "branch7x7x3"), ("branch_double_3x3", "branch3x3dbl")):

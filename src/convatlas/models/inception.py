@@ -19,134 +19,132 @@ Average pooling inside the modules ignores the padding, as TensorFlow's does. Ed
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 from convatlas.errors import UsageError
-from convatlas.layers.conv import Concat, Conv, Kernel, chain, conv_norm_relu, conv_relu
+from convatlas.layers.conv import Concat, Conv, Kernel, conv_norm_relu, conv_relu
 from convatlas.layers.pooling import PoolToGrid
 from convatlas.models.network import Entry, Network, Size, scaled
 
-conv: Conv = partial(conv_norm_relu, eps=1e-3)
 Average = Callable[[], nn.Module]
-Build = Callable[[int, float, Average], tuple[nn.Module, int]]
-"""(channels in, width, average pooling) -> module, channels out"""
-
 Step = tuple[int, Kernel] | tuple[int, Kernel, int] | tuple[int, Kernel, int, int]
+"""A convolution: (channels, kernel[, stride[, pad]])"""
+
 ROW, COLUMN = (1, 7), (7, 1)
+BOTH = "1x3 and 3x1"  # in place of a kernel: a 1x3 and a 3x1 side by side, each with the step's channels (Fig. 7)
 
 
-def branches(c: int, width: float, **steps: list[Step]) -> dict[str, nn.Module]:
-    """Chains of convolutions by name; a step is (channels, kernel[, stride[, pad]])."""
-    return {name: chain(conv, c, *((scaled(step[0], width), *step[1:]) for step in chained)) for name, chained in steps.items()}
+@dataclass(frozen=True)
+class Module:
+    """Chains of convolutions side by side, and pooling: average pooling and a 1x1 projection, or without one max pooling at stride 2."""
+
+    branches: dict[str, list[Any]]  # of steps
+    projection: int | None = None
 
 
-def pooled(c: int, channels: int, width: float, average: Average) -> nn.Module:
-    return nn.Sequential(average(), conv(c, scaled(channels, width), 1))
+def grid_35(projection: int) -> Module:
+    """Fig. 5, but for the 5x5 that the release keeps beside the two stacked 3x3."""
+    return Module({"branch_1x1": [(64, 1)], "branch_5x5": [(48, 1), (64, 5)], "branch_double_3x3": [(64, 1), (96, 3), (96, 3)]}, projection)
 
 
-def join(c: int, parts: dict[str, nn.Module]) -> tuple[nn.Module, int]:
-    """The branches side by side, and the sum of their channels; a pooling without a projection passes on what comes in."""
-    return Concat(parts), sum(channels_of(branch, c) for branch in parts.values())
-
-
-def channels_of(branch: nn.Module, c: int) -> int:
-    if isinstance(branch, Concat):
-        return sum(channels_of(inner, c) for inner in branch.values())
-    if isinstance(branch, nn.Sequential) and isinstance(branch[-1], Concat):
-        return channels_of(branch[-1], c)
-    found = [layer.out_channels for layer in branch.modules() if isinstance(layer, nn.Conv2d)]
-    return found[-1] if found else c
-
-
-def grid_35(c: int, width: float, average: Average, pool: int) -> tuple[nn.Module, int]:
-    """Fig. 5: a 5x5 and two stacked 3x3; the 5x5 is kept in the released network."""
-    parts = branches(c, width, branch_1x1=[(64, 1)], branch_5x5=[(48, 1), (64, 5)], branch_double_3x3=[(64, 1), (96, 3), (96, 3)])
-    return join(c, parts | {"branch_pool": pooled(c, pool, width, average)})
-
-
-def reduce_35(c: int, width: float, average: Average) -> tuple[nn.Module, int]:
-    """Fig. 10: convolutions at stride 2 and pooling side by side, 35 -> 17."""
-    parts = branches(c, width, branch_3x3=[(384, 3, 2, 0)], branch_double_3x3=[(64, 1), (96, 3), (96, 3, 2, 0)])
-    return join(c, parts | {"branch_pool": nn.MaxPool2d(3, 2)})
-
-
-def grid_17(c: int, width: float, average: Average, inner: int) -> tuple[nn.Module, int]:
+def grid_17(inner: int) -> Module:
     """Fig. 6 with n = 7: each 7x7 factorised into a row and a column."""
-    parts = branches(
-        c,
-        width,
-        branch_1x1=[(192, 1)],
-        branch_7x7=[(inner, 1), (inner, ROW), (192, COLUMN)],
-        branch_double_7x7=[(inner, 1), (inner, COLUMN), (inner, ROW), (inner, COLUMN), (192, ROW)],
+    return Module(
+        {
+            "branch_1x1": [(192, 1)],
+            "branch_7x7": [(inner, 1), (inner, ROW), (192, COLUMN)],
+            "branch_double_7x7": [(inner, 1), (inner, COLUMN), (inner, ROW), (inner, COLUMN), (192, ROW)],
+        },
+        projection=192,
     )
-    return join(c, parts | {"branch_pool": pooled(c, 192, width, average)})
 
 
-def reduce_17(c: int, width: float, average: Average) -> tuple[nn.Module, int]:
-    """Fig. 10 again, 17 -> 8."""
-    parts = branches(c, width, branch_3x3=[(192, 1), (320, 3, 2, 0)], branch_7x7_3x3=[(192, 1), (192, ROW), (192, COLUMN), (192, 3, 2, 0)])
-    return join(c, parts | {"branch_pool": nn.MaxPool2d(3, 2)})
+# Fig. 7: the filter banks expanded, to spread the representation
+GRID_8 = Module(
+    {"branch_1x1": [(320, 1)], "branch_3x3": [(384, 1), (384, BOTH)], "branch_double_3x3": [(448, 1), (384, 3), (384, BOTH)]},
+    projection=192,
+)
+# Fig. 10: the grid is halved by convolutions and pooling side by side
+REDUCE_35 = Module({"branch_3x3": [(384, 3, 2, 0)], "branch_double_3x3": [(64, 1), (96, 3), (96, 3, 2, 0)]})
+REDUCE_17 = Module(
+    {"branch_3x3": [(192, 1), (320, 3, 2, 0)], "branch_7x7_3x3": [(192, 1), (192, ROW), (192, COLUMN), (192, 3, 2, 0)]}
+)  # fmt: skip
 
+Rows = list[tuple[str, Step | Module | None]]
+"""The table: a convolution, a module, or None for 3x3 max pooling at stride 2"""
 
-def grid_8(c: int, width: float, average: Average) -> tuple[nn.Module, int]:
-    """Fig. 7: the filter banks expanded, to spread the representation."""
-
-    def expanded(*steps: Step) -> nn.Module:
-        trunk = branches(c, width, trunk=list(steps))["trunk"]
-        assert isinstance(trunk, nn.Sequential)
-        inner = scaled(384, width)
-        split = Concat(branches(inner, width, branch_1x3=[(384, (1, 3))], branch_3x1=[(384, (3, 1))]))
-        return nn.Sequential(*trunk, split)
-
-    parts = branches(c, width, branch_1x1=[(320, 1)])
-    parts |= {"branch_3x3": expanded((384, 1)), "branch_double_3x3": expanded((448, 1), (384, 3))}
-    return join(c, parts | {"branch_pool": pooled(c, 192, width, average)})
-
-
-# The stem's convolutions, as (name, step), and poolings; then the modules
-STEM: list[tuple[str, Step | None]] = [
+STEM: Rows = [
     ("Conv2d_1a_3x3", (32, 3, 2, 0)),
     ("Conv2d_2a_3x3", (32, 3, 1, 0)),
     ("Conv2d_2b_3x3", (64, 3)),
     ("MaxPool_3a_3x3", None),
 ]
-V3: list[tuple[str, Step | Build | None]] = [
+V3: Rows = [
     ("Conv2d_3b_1x1", (80, 1)),
     ("Conv2d_4a_3x3", (192, 3, 1, 0)),
     ("MaxPool_5a_3x3", None),
-    ("Mixed_5b", partial(grid_35, pool=32)),
-    ("Mixed_5c", partial(grid_35, pool=64)),
-    ("Mixed_5d", partial(grid_35, pool=64)),
-    ("Mixed_6a", reduce_35),
-    ("Mixed_6b", partial(grid_17, inner=128)),
-    ("Mixed_6c", partial(grid_17, inner=160)),
-    ("Mixed_6d", partial(grid_17, inner=160)),
-    ("Mixed_6e", partial(grid_17, inner=192)),
-    ("Mixed_7a", reduce_17),
-    ("Mixed_7b", grid_8),
-    ("Mixed_7c", grid_8),
+    ("Mixed_5b", grid_35(projection=32)),
+    ("Mixed_5c", grid_35(projection=64)),
+    ("Mixed_5d", grid_35(projection=64)),
+    ("Mixed_6a", REDUCE_35),
+    ("Mixed_6b", grid_17(inner=128)),
+    ("Mixed_6c", grid_17(inner=160)),
+    ("Mixed_6d", grid_17(inner=160)),
+    ("Mixed_6e", grid_17(inner=192)),
+    ("Mixed_7a", REDUCE_17),
+    ("Mixed_7b", GRID_8),
+    ("Mixed_7c", GRID_8),
 ]
 # Table 1 after the first pooling
-V2: list[tuple[str, Step | Build | None]] = [
+V2: Rows = [
     ("Conv2d_3b_3x3", (80, 3, 1, 0)),
     ("Conv2d_4a_3x3", (192, 3, 2, 0)),
     ("Conv2d_5a_3x3", (288, 3)),
-    ("Mixed_5b", partial(grid_35, pool=64)),
-    ("Mixed_5c", partial(grid_35, pool=64)),
-    ("Mixed_5d", partial(grid_35, pool=64)),
-    ("Mixed_6a", reduce_35),
-    ("Mixed_6b", partial(grid_17, inner=128)),
-    ("Mixed_6c", partial(grid_17, inner=160)),
-    ("Mixed_6d", partial(grid_17, inner=160)),
-    ("Mixed_6e", partial(grid_17, inner=160)),
-    ("Mixed_6f", partial(grid_17, inner=192)),
-    ("Mixed_7a", reduce_17),
-    ("Mixed_7b", grid_8),
-    ("Mixed_7c", grid_8),
+    ("Mixed_5b", grid_35(projection=64)),
+    ("Mixed_5c", grid_35(projection=64)),
+    ("Mixed_5d", grid_35(projection=64)),
+    ("Mixed_6a", REDUCE_35),
+    ("Mixed_6b", grid_17(inner=128)),
+    ("Mixed_6c", grid_17(inner=160)),
+    ("Mixed_6d", grid_17(inner=160)),
+    ("Mixed_6e", grid_17(inner=160)),
+    ("Mixed_6f", grid_17(inner=192)),
+    ("Mixed_7a", REDUCE_17),
+    ("Mixed_7b", GRID_8),
+    ("Mixed_7c", GRID_8),
 ]
 FIELDS = {299: "first stride 2, then max pooling", 151: "first stride 1, then max pooling", 79: "first stride 1, no pooling"}  # Table 2
+
+
+conv: Conv = partial(conv_norm_relu, eps=1e-3)
+
+
+def inception(c: int, width: float, average: Average, row: Module) -> tuple[nn.Module, int]:
+    """The module and the channels that it gives."""
+    built = {name: branch(c, width, steps) for name, steps in row.branches.items()}
+    if row.projection is None:
+        built["branch_pool"] = nn.MaxPool2d(3, 2), c
+    else:
+        projection = scaled(row.projection, width)
+        built["branch_pool"] = nn.Sequential(average(), conv(c, projection, 1)), projection
+    return Concat({name: module for name, (module, _) in built.items()}), sum(channels for _, channels in built.values())
+
+
+def branch(c: int, width: float, steps: list[Any]) -> tuple[nn.Module, int]:
+    layers: list[nn.Module] = []
+    for channels, kernel, *shape in steps:
+        c_out = scaled(channels, width)
+        if kernel == BOTH:
+            layers.append(Concat({"branch_1x3": conv(c, c_out, (1, 3)), "branch_3x1": conv(c, c_out, (3, 1))}))
+            c = 2 * c_out
+        else:
+            layers.append(conv(c, c_out, kernel, *shape))
+            c = c_out
+    return nn.Sequential(*layers), c
 
 
 class Inception(Network):
@@ -159,7 +157,7 @@ class Inception(Network):
 
     def __init__(
         self,
-        rows: list[tuple[str, Step | Build | None]],
+        rows: Rows,
         average: Average,
         num_classes: int = 1000,
         in_chans: int = 3,
@@ -178,7 +176,7 @@ class Inception(Network):
         if stem == "7x7" and field != 299:
             raise UsageError("stem 7x7 goes with field 299: Table 2 has the other fields for 3x3 alone")
         super().__init__(in_chans, smallest={299: 75, 151: 39, 79: 21}[field], layer="Mixed_7a")
-        first: list[tuple[str, Step | Build | None]] = [*STEM]
+        first = [*STEM]
         if stem == "7x7":
             first[:3] = [("Conv2d_1a_7x7", (64, 7, 2, 0))]
         if field != 299:
@@ -189,8 +187,8 @@ class Inception(Network):
         for name, row in first + rows:
             if row is None:
                 self.add_module(name, nn.MaxPool2d(3, 2))
-            elif callable(row):
-                module, c = row(c, width, average)
+            elif isinstance(row, Module):
+                module, c = inception(c, width, average, row)
                 self.add_module(name, module)
             else:
                 self.add_module(name, conv(c, c := scaled(row[0], width), *row[1:]))
