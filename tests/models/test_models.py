@@ -11,13 +11,22 @@ from torch import nn
 from convatlas import analysis, models
 from convatlas.errors import UsageError
 from convatlas.models import Network
+from convatlas.runtime.compilation import can_compile
 
-NAMES = [name for name in models.list_models() if name not in HUGE]
-EDITIONS = [(name, edition) for name in NAMES for edition in models.editions(name)]
-FAST = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in NAMES]
+NAMES = models.list_models()
 DENSE = [name for name in NAMES if models.find(name).task != "classification"]  # these learn an image by heart in test_dense.py
 FAMILIES = ["lenet5", "alexnet", "zfnet", "vgg16_bn", "googlenet", "bn_inception", "inception_v3", "resnet18", "resnetv2_50", "se_resnet50"]
 FAMILIES += ["mobilenet_v1", "xception", "shufflenet_v1", "shufflenet_v2", "fcn8s", "unet"]
+
+
+def quick(names: list[str], slow: tuple[str, ...] = HUGE) -> list[Any]:
+    """The slow ones show what their shallower siblings show too: `make test-all` runs them."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
+
+
+def with_editions(slow: tuple[str, ...] = HUGE) -> list[Any]:
+    pairs = [(name, edition) for name in NAMES for edition in models.editions(name)]
+    return [pytest.param(*pair, marks=pytest.mark.slow) if pair[0] in slow else pair for pair in pairs]
 
 
 def on_meta(name: str, **arguments: Any) -> Network:
@@ -68,7 +77,14 @@ def test_every_name_of_the_lineage_is_here() -> None:
     assert sorted(models.list_models()) == sorted(family + number for family, members in numbers.items() for number in members)
 
 
-@pytest.mark.parametrize(("name", "edition"), EDITIONS)
+@pytest.mark.parametrize(("name", "edition"), with_editions(slow=()))
+def test_the_arguments_of_every_network_are_there_in_every_edition(name: str, edition: str) -> None:
+    arguments = models.describe(name, edition).arguments
+    assert list(arguments)[:5] == ["num_classes", "in_chans", "width", "image_size", "dropout"]
+    assert (arguments["width"], arguments["image_size"]) == (1.0, None)
+
+
+@pytest.mark.parametrize(("name", "edition"), with_editions())
 @pytest.mark.parametrize("arguments", [{}, {"num_classes": 7, "in_chans": 2}], ids=["as printed", "7 classes, 2 channels"])
 def test_every_parameter_receives_a_finite_gradient(name: str, edition: str, arguments: dict[str, Any]) -> None:
     model, images = small(name, edition=edition, **arguments)
@@ -81,7 +97,7 @@ def test_every_parameter_receives_a_finite_gradient(name: str, edition: str, arg
     assert not without
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(NAMES))
 def test_logits_are_what_comes_in_train_and_in_eval_mode(name: str) -> None:
     model, images = small(name)
     trained, evaluated = model.train()(images), model.eval()(images)
@@ -90,7 +106,7 @@ def test_logits_are_what_comes_in_train_and_in_eval_mode(name: str) -> None:
     assert torch.equal(evaluated, model.training_outputs(images)["logits"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(NAMES))
 def test_a_seed_gives_one_initialisation_and_weights_round_trip(name: str) -> None:
     def make(seed: int) -> Network:
         torch.manual_seed(seed)
@@ -141,7 +157,7 @@ def test_auxiliary_heads_give_named_outputs_at_any_size_and_can_be_left_out(name
     assert torch.equal(without.eval()(images), model.eval()(images))
 
 
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", quick(NAMES, HUGE + DEEP))
 def test_it_exports_with_a_free_batch(name: str) -> None:
     model, images = small(name)
     exported = torch.export.export(model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)).module()
@@ -159,6 +175,8 @@ def test_it_compiles(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler warns of torch's own parts
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_inductor_gives_the_same_outputs(name: str) -> None:
     model, images = small(name)
@@ -172,10 +190,10 @@ def test_the_inductor_gives_the_same_outputs(name: str) -> None:
 
 # At a quarter of the width Gaussians of 0.01 let no signal through, and the deep ones of Glorot's too little for a quick test
 FAINT = ("alexnet", "zfnet", "zfnet512", "vgg16_1x1", "vgg16", "vgg19")
-HARD = ("plain56_cifar", "plain110_cifar")  # that these are hard to train is what their paper shows
+HARD = ("plain56_cifar", "plain110_cifar", *HUGE)  # that these are hard to train is what their papers show
 
 
-@pytest.mark.parametrize("name", [name for name in FAST if name not in HARD and name not in DENSE])
+@pytest.mark.parametrize("name", quick([name for name in NAMES if name not in HARD and name not in DENSE], HUGE + DEEP))
 def test_it_learns_eight_images_by_heart(name: str) -> None:
     torch.manual_seed(0)
     model, images = small(name, num_classes=4, dropout=0.0)
@@ -198,7 +216,7 @@ def test_it_learns_eight_images_by_heart(name: str) -> None:
     pytest.fail(f"loss is still {loss:.3f}")
 
 
-@pytest.mark.parametrize(("name", "edition"), EDITIONS)
+@pytest.mark.parametrize(("name", "edition"), with_editions())
 def test_an_image_too_small_is_refused_by_the_smallest_size_and_the_layer_that_needs_it(name: str, edition: str) -> None:
     model = on_meta(name, edition=edition)
     if model.size is not None:
