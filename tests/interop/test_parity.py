@@ -51,6 +51,8 @@ TWINS: list[tuple[str, dict[str, Any], Make, str, int]] = [
     ("bn_inception", {"edition": "pytorchcv"}, pytorchcv("bninception"), "pytorchcv", 224),
     *((f"se_resnet{n}", {"edition": "timm"}, timm(f"legacy_seresnet{n}"), "timm", 75) for n in (50, 101, 152)),
     ("senet154", {"edition": "timm"}, timm("legacy_senet154"), "timm", 64),
+    ("se_resnet50", {}, pytorchcv("seresnet50"), "pytorchcv", 197),
+    ("mobilenet_v1", {}, pytorchcv("mobilenet_w1"), "pytorchcv", 197),
     ("mobilenet_v1", {"edition": "timm"}, timm("mobilenetv1_100"), "timm", 65),
     ("xception", {"edition": "timm"}, timm("legacy_xception"), "timm", 75),
     *(

@@ -12,6 +12,7 @@ def _unit(match: re.Match[str]) -> str:
 
 
 def resnet(key: str, model: nn.Module) -> str:
+    key = key.replace(".function.se.fc", ".se.conv")
     stem = "features.init_block." if _for_cifar(model) else "features.init_block.conv."
     key = re.sub(r"^conv1\.", stem, key)
     key = re.sub(r"^conv([2-5])_x\.(\d+)\.", _unit, key)
@@ -55,6 +56,15 @@ _STAGES = {1: ["3a", "3b"], 2: ["3c", "4a", "4b", "4c", "4d"], 3: ["4e", "5a", "
 _BRANCHES = {"1x1": 1, "3x3": 2, "double_3x3": 3, "pool": 4}
 
 
+def mobilenet_v1(key: str, model: nn.Module) -> str:
+    key = re.sub(r"^conv1\.", "features.init_block.", key)
+    key = re.sub(r"^block(\d+)\.(depth|point)wise\.", lambda m: f"features.{_MOBILENET[int(m[1]) - 1]}.{m[2][0]}w_conv.", key)
+    return re.sub(r"^fc\.", "output.", key).replace(".norm.", ".bn.")
+
+
+_MOBILENET = [f"stage{stage}.unit{unit}" for stage, units in enumerate((1, 2, 2, 6, 2), start=1) for unit in range(1, units + 1)]
+
+
 def shufflenet_v1(key: str, model: nn.Module) -> str:
     key = re.sub(r"^conv1\.(conv|norm)\.", lambda m: f"features.init_block.{'conv' if m[1] == 'conv' else 'bn'}.", key)
     key = re.sub(r"^stage(\d)\.(\d+)\.", lambda m: f"features.stage{int(m[1]) - 1}.unit{int(m[2]) + 1}.", key)
@@ -71,6 +81,8 @@ TWINS = {
     # likewise `preresnet50` goes with stride_in="1x1", `preresnet50b` and the bottlenecks for CIFAR with "3x3"
     **{f"resnetv2_{n}": Twin(resnet_v2, ("paper",)) for n in (50, 101, 152, 200)},
     **{f"resnetv2_{n}_cifar": Twin(resnet_v2, ("paper",), CIFAR, size=32, shorter=32) for n in (110, 164, 1001)},
+    **{f"se_resnet{n}": Twin(resnet, ("paper",)) for n in (50, 101, 152)},
+    "mobilenet_v1": Twin(mobilenet_v1, ("paper",)),
     "bn_inception": Twin(bn_inception, ("pytorchcv",)),
     "shufflenet_v1": Twin(shufflenet_v1, ("pytorchcv",)),
 }
