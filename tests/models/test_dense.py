@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from convatlas import analysis
 from convatlas.errors import UsageError
+from convatlas.layers.initialisation import glorot
 from convatlas.layers.upsampling import BilinearUpsampling, bilinear_kernel, crop
 from convatlas.models import alexnet, googlenet, vgg
 from convatlas.models.fcn import FCN, TABLE_2, initialise_from
@@ -172,7 +173,7 @@ def test_crops_lay_every_score_upon_the_middle_of_what_it_sees(backbone: str, wi
 def classifier(name: str) -> Network:
     torch.manual_seed(1)
     if name == "vgg16":
-        return vgg.VGG("D", vgg.glorot, False, False, num_classes=3, width=0.125).eval()
+        return vgg.VGG("D", glorot, False, False, num_classes=3, width=0.125).eval()
     if name == "alexnet":
         return alexnet.AlexNet(alexnet.PAPER, num_classes=3, width=0.125).eval()
     return googlenet.GoogLeNet(googlenet.Parts(), num_classes=3, width=0.125).eval()
@@ -232,10 +233,10 @@ def test_learned_skips_are_copied_into_the_finer_net() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (lambda: vgg.VGG("D", vgg.glorot, False, False, width=0.1), "conv1_1.weight has shape"),
-        (lambda: vgg.VGG("D", vgg.glorot, False, False, width=0.05, image_size=256), "fc6.weight has shape"),
-        (lambda: vgg.VGG("D", vgg.glorot, True, False, width=0.05), r"norm1_1.weight of VGG has no counterpart"),
-        (lambda: vgg.VGG("B", vgg.glorot, False, False, width=0.05), "conv3_3.weight of the FCN has no counterpart"),
+        (lambda: vgg.VGG("D", glorot, False, False, width=0.1), "conv1_1.weight has shape"),
+        (lambda: vgg.VGG("D", glorot, False, False, width=0.05, image_size=256), "fc6.weight has shape"),
+        (lambda: vgg.VGG("D", glorot, True, False, width=0.05), r"norm1_1.weight of VGG has no counterpart"),
+        (lambda: vgg.VGG("B", glorot, False, False, width=0.05), "conv3_3.weight of the FCN has no counterpart"),
         (lambda: fcn16s(width=0.05), "upscore2.weight of FCN has no counterpart"),
         (lambda: fcn32s(width=0.05, num_classes=4), "score_fr.weight has shape"),
     ],

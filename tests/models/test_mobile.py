@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from convatlas import analysis
 from convatlas.errors import UsageError
+from convatlas.layers.initialisation import he
 from convatlas.layers.shuffle import ChannelShuffle
 from convatlas.layers.squeeze_excite import SqueezeExcite
 from convatlas.models import mobilenet, shufflenet, shufflenet_v2, xception
 from convatlas.models.mobilenet import MobileNet
 from convatlas.models.network import Entry, Network
-from convatlas.models.resnet import he
 from convatlas.models.shufflenet import ShuffleNet
 from convatlas.models.shufflenet_v2 import ShuffleNetV2, Split
 from convatlas.models.xception import Xception

@@ -21,6 +21,7 @@ from functools import partial
 from torch import nn
 
 from convatlas.layers.head import fully_connected
+from convatlas.layers.initialisation import gaussian
 from convatlas.layers.local_response import LocalResponseNorm
 from convatlas.models.network import Entry, Network, Size, grid, pair, scaled, too_small
 
@@ -77,7 +78,7 @@ class AlexNet(Network):
         c = convolutions(self, rows, in_chans, width)
         for name, layer in fully_connected(c * height * width_, scaled(4096, width), num_classes, dropout).items():
             self.add_module(name, layer)
-        self.apply(initialise)
+        self.apply(gaussian(0.01))  # sec. 5; biases 1 in layers 2, 4, 5, 6 and 7, else 0
         for name in ("conv2", "conv4", "conv5", "fc6", "fc7"):
             nn.init.ones_(self.get_parameter(f"{name}.bias"))
 
@@ -117,13 +118,6 @@ def convolutions(network: Network, rows: dict[str, Row], in_chans: int, width: f
             network.add_module(f"{name}{number}", layer)
         c = c_out
     return c
-
-
-def initialise(module: nn.Module) -> None:
-    """Sec. 5: zero-mean Gaussians of standard deviation 0.01, biases 0 (the network sets those of layers 2, 4, 5, 6 and 7 to 1)."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.normal_(module.weight, std=0.01)
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
 ENTRIES = [

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import Concat, Conv, chain, conv_norm_relu
+from convatlas.layers.initialisation import glorot
 from convatlas.models.network import Entry, Network, Size, grid, scaled
 
 
@@ -118,7 +119,7 @@ class BNInception(Network):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(c, num_classes)
-        self.apply(glorot_with_norm)
+        self.apply(glorot)
 
 
 class BNInceptionPytorchcv(BNInception):
@@ -149,13 +150,6 @@ class BNInceptionPytorchcv(BNInception):
                     "edition pytorchcv of bn_inception takes sides whose grid halves evenly at 3c and 4e, such as multiples of 32, "
                     f"not {side}: resize the images, or build edition='paper'"
                 )
-
-
-def glorot_with_norm(layer: nn.Module) -> None:
-    if isinstance(layer, nn.Conv2d | nn.Linear):
-        nn.init.xavier_uniform_(layer.weight)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
 
 
 ENTRIES = [

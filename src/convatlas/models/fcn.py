@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from convatlas.errors import UsageError, unknown
 from convatlas.layers.conv import conv_relu
+from convatlas.layers.initialisation import glorot
 from convatlas.layers.upsampling import BilinearUpsampling, crop
 from convatlas.models import alexnet, googlenet, vgg
 from convatlas.models.network import Entry, Network, Size, scaled
@@ -156,7 +157,7 @@ class FCN(Network):
             self.add_module(skip.name, BilinearUpsampling(num_classes, kernel=4, stride=2))
             self.add_module(f"score_{skip.pool}", nn.Conv2d(scaled(skip.channels, width), num_classes, 1))
         self.add_module(self.last.name, BilinearUpsampling(num_classes, self.last.kernel, self.last.stride))
-        self.apply(vgg.glorot)
+        self.apply(glorot)
         for name, layer in self.named_children():
             if name.startswith("score_"):
                 layer.apply(zero)

@@ -27,6 +27,7 @@ from torch import nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import Concat, Conv, Kernel, conv_norm_relu, conv_relu
+from convatlas.layers.initialisation import truncated
 from convatlas.layers.pooling import PoolToGrid
 from convatlas.models.network import Entry, Network, Size, scaled
 
@@ -199,7 +200,7 @@ class Inception(Network):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.logits = nn.Linear(c, num_classes)
-        self.apply(truncated_normal)
+        self.apply(truncated(0.1))
         if aux:  # as released
             for path, std in (("aux.conv2.conv.weight", 0.01), ("aux.logits.weight", 0.001)):
                 nn.init.trunc_normal_(self.get_parameter(path), std=std, a=-2 * std, b=2 * std)
@@ -214,14 +215,6 @@ def auxiliary(c: int, width: float, num_classes: int, conv: Conv) -> nn.Sequenti
     layers.add_module("flatten", nn.Flatten())
     layers.add_module("logits", nn.Linear(c768, num_classes))
     return layers
-
-
-def truncated_normal(module: nn.Module) -> None:
-    """As released: standard deviation 0.1, cut at two standard deviations; biases zero."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.1, a=-0.2, b=0.2)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 _IGNORING_PADDING = partial(nn.AvgPool2d, 3, 1, 1, count_include_pad=False)

@@ -26,6 +26,7 @@ from functools import partial
 from torch import nn
 
 from convatlas.layers.conv import conv_norm
+from convatlas.layers.initialisation import truncated
 from convatlas.models.network import Entry, Network, Size, scaled
 
 
@@ -71,14 +72,6 @@ def standard(c_in: int, c_out: int, stride: int, activation: Activation = nn.ReL
     return nn.Sequential(OrderedDict(conv=conv_norm(c_in, c_out, 3, stride), relu=activation(inplace=True)))
 
 
-def truncated(module: nn.Module) -> None:
-    """Gaussians of standard deviation 0.09, redrawn beyond two of them; biases zero. tensorflow/models, slim, mobilenet_v1.py."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.09, a=-0.18, b=0.18)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 def timms(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
@@ -89,6 +82,9 @@ def timms(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+AS_RELEASED = truncated(0.09)  # tensorflow/models, slim, mobilenet_v1.py
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a network is made of; `excite` is for squeeze and excitation, on a block's output: (channels) -> module."""
@@ -97,7 +93,7 @@ class Parts:
     block: Block = separable
     activation: Activation = nn.ReLU
     excite: Callable[[int], nn.Module] | None = None
-    initialise: Callable[[nn.Module], None] = truncated
+    initialise: Callable[[nn.Module], None] = AS_RELEASED
 
 
 CONV = Parts(block=standard)  # Table 4

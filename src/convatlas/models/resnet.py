@@ -18,6 +18,7 @@ from torch import nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import conv_norm
+from convatlas.layers.initialisation import he, he_over_fan_out
 from convatlas.layers.residual import SHORTCUTS, Residual, Shortcut
 from convatlas.models.network import Entry, Network, Size, scaled
 
@@ -134,25 +135,12 @@ class ResNet(Network):
         self.apply(initialise)
 
 
-def he(module: nn.Module) -> None:
-    """He et al. 2015, arXiv:1502.01852, eq. 10: zero-mean Gaussian of standard deviation sqrt(2 / fan-in), biases zero."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def torchvisions(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
 def _imagenet(layers: int, headline: str) -> Entry:
     row = TABLE_1[layers]
     theirs = replace(row, block=partial(bottleneck, stride_in_3x3=True)) if row.block is bottleneck else row
     return Entry(
         name=f"resnet{layers}",
-        builds={"paper": partial(ResNet, row, he), "torchvision": partial(ResNet, theirs, torchvisions)},
+        builds={"paper": partial(ResNet, row, he), "torchvision": partial(ResNet, theirs, he_over_fan_out)},
         paper=_TITLE,
         year=2015,
         source="arXiv:1512.03385, Table 1",

@@ -20,14 +20,13 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convatlas.errors import UsageError, unknown
 from convatlas.layers.conv import conv_norm
+from convatlas.layers.initialisation import he
 from convatlas.layers.residual import PaddedIdentity
 from convatlas.models.network import Entry, Network, Size, scaled
-from convatlas.models.resnet import he
 
 
 class Sum(nn.Module):
@@ -76,19 +75,12 @@ class Unit(nn.Module):
         return y
 
 
-class ReLU(nn.Module):
-    """Not in place: its input is also what the shortcut carries on."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x)
-
-
 def nothing(c: int) -> nn.Module:
     return nn.Identity()
 
 
 def relu(c: int) -> nn.Module:
-    return ReLU()
+    return nn.ReLU()  # not in place: its input is also what the shortcut carries on
 
 
 def norm_relu(c: int) -> nn.Module:

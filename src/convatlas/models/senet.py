@@ -20,11 +20,12 @@ from functools import partial
 from torch import nn
 
 from convatlas.layers.conv import conv_norm, conv_norm_relu
+from convatlas.layers.initialisation import he
 from convatlas.layers.residual import projection, where_shapes_differ
 from convatlas.layers.squeeze_excite import SqueezeExcite
 from convatlas.models import bn_inception, mobilenet, resnet, shufflenet
 from convatlas.models.network import Entry, Network, Size, scaled
-from convatlas.models.resnet import TABLE_1, Block, Row, he
+from convatlas.models.resnet import TABLE_1, Block, Row
 
 
 def excited(block: Block, expansion: int, reduction: int, bias: bool, c_in: int, width: int, stride: int) -> nn.Sequential:

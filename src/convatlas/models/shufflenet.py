@@ -29,10 +29,10 @@ from torch import nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import Concat, conv_norm, conv_norm_relu
+from convatlas.layers.initialisation import he
 from convatlas.layers.residual import Residual
 from convatlas.layers.shuffle import ChannelShuffle
 from convatlas.models.network import Entry, Network, Size, scaled
-from convatlas.models.resnet import he
 
 # Table 1: output channels of Stage2, Stage3 and Stage4 for g groups; and units of each
 TABLE_1 = {

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.layers.conv import Concat, conv_norm, conv_norm_relu
+from convatlas.layers.initialisation import he
 from convatlas.layers.shuffle import ChannelShuffle
 from convatlas.models.network import Entry, Network, Size, scaled
-from convatlas.models.resnet import he
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from torch import nn
 
 from convatlas.layers.conv import padding
 from convatlas.layers.head import fully_connected
+from convatlas.layers.initialisation import gaussian, glorot
 from convatlas.layers.local_response import LocalResponseNorm
 from convatlas.models.network import Entry, Network, Size, pair, scaled, too_small
 
@@ -39,6 +40,8 @@ TABLE_1: dict[str, list[list[Any]]] = {
     "D": [[c3_64] * 2, [c3_128] * 2, [c3_256] * 3, [c3_512] * 3, [c3_512] * 3],
     "E": [[c3_64] * 2, [c3_128] * 2, [c3_256] * 4, [c3_512] * 4, [c3_512] * 4],
 }
+
+VARIANCE = 0.01  # sec. 3.1
 
 
 class VGG(Network):
@@ -85,20 +88,6 @@ class VGG(Network):
         self.apply(initialise)
 
 
-def gaussian(module: nn.Module) -> None:
-    """Sec. 3.1: zero-mean Gaussians of variance 0.01, biases zero."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.normal_(module.weight, std=0.01**0.5)
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-
-
-def glorot(module: nn.Module) -> None:
-    """Glorot and Bengio 2010, uniform; biases zero."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-
-
 def torchvisions(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -121,14 +110,14 @@ def initialise_from(deeper: VGG, net_a: VGG) -> None:
             if mine.shape != theirs.shape:
                 raise ValueError(f"{parameter} has shape {tuple(theirs.shape)} in net A but {tuple(mine.shape)} in the deeper net")
             pairs.append((mine, theirs))
-    deeper.apply(gaussian)
+    deeper.apply(gaussian(VARIANCE**0.5))
     with torch.no_grad():
         for mine, theirs in pairs:
             mine.copy_(theirs)
 
 
 def _entry(name: str, column: str, headline: str, batch_norm: bool = False, editions: bool = True) -> Entry:
-    first = gaussian if column.startswith("A") and not batch_norm else glorot
+    first = gaussian(VARIANCE**0.5) if column.startswith("A") and not batch_norm else glorot
     builds = {"paper": partial(VGG, column, first, batch_norm, False)}
     if editions:
         builds["torchvision"] = partial(VGG, column, torchvisions, batch_norm, True)

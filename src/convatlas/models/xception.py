@@ -21,7 +21,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from convatlas.layers.conv import conv_norm, conv_norm_relu
-from convatlas.models.bn_inception import glorot_with_norm
+from convatlas.layers.initialisation import glorot, he_over_fan_out
 from convatlas.models.network import Entry, Network, Size, scaled
 
 
@@ -113,18 +113,13 @@ class XceptionTimm(Xception):
     """images (n, in_chans, h, w), at least 7x7 -> logits (n, num_classes)."""
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, width: float = 1.0, image_size: Size = None, dropout: float = 0.0):
-        super().__init__(timms, num_classes, in_chans, width, image_size, dropout)
-
-
-def timms(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        super().__init__(he_over_fan_out, num_classes, in_chans, width, image_size, dropout)
 
 
 ENTRIES = [
     Entry(
         name="xception",
-        builds={"paper": partial(Xception, glorot_with_norm), "timm": XceptionTimm},
+        builds={"paper": partial(Xception, glorot), "timm": XceptionTimm},
         paper="Xception: Deep Learning with Depthwise Separable Convolutions",
         year=2016,
         source="arXiv:1610.02357, Fig. 5",

@@ -16,8 +16,8 @@ from functools import partial
 from torch import nn
 
 from convatlas.layers.head import fully_connected
+from convatlas.layers.initialisation import gaussian
 from convatlas.layers.local_response import LocalResponseNorm
-from convatlas.models.alexnet import initialise
 from convatlas.models.network import Entry, Network, Size, grid, pair, scaled, too_small
 
 
@@ -75,7 +75,7 @@ class ZFNet(Network):
             c = c_out
         for name, layer in fully_connected(c * height * width_, scaled(4096, width), num_classes, dropout).items():
             self.add_module(name, layer)
-        self.apply(initialise)
+        self.apply(gaussian(0.01))
 
 
 def _entry(name: str, rows: dict[str, Row], source: str, headline: str) -> Entry:
