@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import DEEP, HUGE, shake, small
+from networks import DEEP, HUGE, settle, shake, small
 from torch import nn
 
 from convatlas import analysis, models
@@ -160,14 +160,15 @@ def test_auxiliary_heads_give_named_outputs_at_any_size_and_can_be_left_out(name
 @pytest.mark.parametrize("name", quick(NAMES, HUGE + DEEP))
 def test_it_exports_with_a_free_batch(name: str) -> None:
     model, images = small(name)
-    exported = torch.export.export(model.eval(), (images,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)).module()
+    settle(model, images)
+    exported = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)).module()
     torch.testing.assert_close(exported(images[:2]), model(images[:2]))
 
 
 @pytest.mark.parametrize("name", [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
 def test_it_compiles(name: str) -> None:
     model, images = small(name)
-    model.eval()
+    settle(model, images)
     with torch.inference_mode():
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
         torch.testing.assert_close(compiled(images), model(images), rtol=1e-4, atol=1e-4)
