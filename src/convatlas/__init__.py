@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from convatlas.analysis import analyze as analyze
     from convatlas.classifier import Classifier as Classifier
     from convatlas.classifier import load as load
     from convatlas.evaluation import evaluate as evaluate
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Names are looked up on first use: `convatlas --help` must not wait for torch to be imported.
 _ROOMS = {
+    "analyze": "analysis",
     "Classifier": "classifier",
     "load": "classifier",
     "evaluate": "evaluation",

@@ -74,7 +74,8 @@ def test_cropping_takes_the_centre_or_what_lies_from_an_offset_on() -> None:
 )
 def test_parameters_and_multiply_adds_are_those_of_the_facts(name: str, input: tuple[int, int, int], params: int, macs: int) -> None:
     with torch.device("meta"):
-        assert analysis.cost(DENSE[name](), input) == (params, macs)
+        report = analysis.analyze(DENSE[name](), input)
+    assert (report.params, report.macs) == (params, macs)
 
 
 @pytest.mark.parametrize(("backbone", "convolutions", "millions"), [("alexnet", 8, "57M"), ("vgg16", 16, "134M"), ("googlenet", 58, "6M")])

@@ -27,7 +27,8 @@ def on_meta(make: Callable[[], Network]) -> Network:
 
 
 def cost(make: Callable[[], Network], size: int = 224) -> tuple[int, int]:
-    return analysis.cost(on_meta(make), (3, size, size))
+    report = analysis.analyze(on_meta(make), (3, size, size))
+    return report.params, report.macs
 
 
 def outputs(network: Network, size: int) -> dict[str, tuple[int, ...]]:
@@ -104,7 +105,7 @@ def test_the_networks_that_mobilenet_is_compared_with_cost_what_tables_4_and_5_p
 
 def block_macs(build: Callable[[int, int, int], nn.Module], m: int, n: int, side: int) -> int:
     with torch.device("meta"):
-        return analysis.cost(build(m, n, 1), (m, side, side)).macs
+        return analysis.analyze(build(m, n, 1), (m, side, side)).macs
 
 
 @pytest.mark.parametrize(("m", "n", "side"), [(32, 64, 112), (512, 512, 14), (16, 32, 1), (7, 5, 3)])
@@ -132,7 +133,7 @@ def test_one_layer_shrinks_as_table_3_prints(
 ) -> None:
     with torch.device("meta"):
         layer = block(channels, channels, 1)
-    macs = analysis.cost(layer, (channels, side, side)).macs / 1e6
+    macs = analysis.analyze(layer, (channels, side, side)).macs / 1e6
     weights = sum(p.numel() for p in layer.parameters() if p.dim() == 4) / 1e6
     assert (f"{macs:.{1 if macs < 100 else 0}f}", f"{weights:.2f}") == printed
 
@@ -210,7 +211,7 @@ def test_the_stages_of_shufflenet_have_the_shapes_of_table_1(groups: int, editio
 def test_the_convolutions_of_shufflenet_take_the_complexity_of_table_1(groups: int, millions: int) -> None:
     network = on_meta(partial(ShuffleNet, shufflenet.Parts(), groups=groups))
     assert isinstance(network.fc, nn.Linear)
-    assert round((analysis.cost(network, (3, 224, 224)).macs - network.fc.weight.numel()) / 1e6) == millions
+    assert round((analysis.analyze(network, (3, 224, 224)).macs - network.fc.weight.numel()) / 1e6) == millions
 
 
 def test_only_where_conv1_is_scaled_does_shufflenet_cost_what_is_printed_except_at_one_and_a_half() -> None:

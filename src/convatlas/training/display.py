@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from convatlas.analysis import Report
 from convatlas.errors import printable
 from convatlas.training.folder import RunFolder
 from convatlas.training.run import Run
@@ -133,9 +134,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def banner(
-    run: Run, environment: dict[str, Any], device: str, cost: tuple[int, int], data_notes: tuple[str, ...], folder: str
-) -> dict[str, str]:
+def banner(run: Run, environment: dict[str, Any], device: str, cost: Report, data_notes: tuple[str, ...], folder: str) -> dict[str, str]:
     """What a run is, in the lines that stand above it."""
     content, network = run.content, run.model
     shape = "x".join(map(str, (content.preprocessing.channels, *content.preprocessing.size)))
@@ -149,7 +148,7 @@ def banner(
         "convatlas": f"{environment['convatlas']}, torch {environment['torch']}, {device}"
         + (", compiled" if environment["compile"] else ""),
         "data": f"{run.data.name}: {counts} images {source}{fitted}; {len(content.classes)} classes",
-        "network": f"{network.name}, edition {network.edition}: {cost[0]:,} parameters, {cost[1]:,} multiply-adds an image",
+        "network": f"{network.name}, edition {network.edition}: {cost.params:,} parameters, {cost.macs:,} multiply-adds an image",
         "recipe": f"{run.recipe.name} ({run.recipe.source}): batch {run.recipe.batch}, {length}",
         "run": f"{run.id[:8]}, seed {run.seed}",
         "folder": folder,

@@ -50,7 +50,7 @@ def train(
     run, dataset = run.complete(pick_device(device))
     path = Path(out) if out else default_folder(run)
     with torch.device("meta"):
-        cost = analysis.cost(models.build(run.model), (dataset.channels, *run.content.preprocessing.size))
+        cost = analysis.analyze(models.build(run.model), (dataset.channels, *run.content.preprocessing.size))
     runtime = Runtime(
         pick_device(device), "fp32" if run.precision == "auto" else run.precision, _decide_to_compile(run, device, path, cost.macs)
     )

@@ -1,0 +1,306 @@
+"""The reading of one trace: a row for every layer, totals, and the same by block and by stage."""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from convatlas.analysis.field import Extent
+from convatlas.analysis.principles import Finding, principles
+from convatlas.analysis.trace import CONVOLUTIONS, Call, Trace, trace
+from convatlas.errors import UserError, unknown
+from convatlas.storage.records import Record
+
+CONVENTION = (
+    "One image. Multiply-adds (macs) are those of convolutions, transposed convolutions, linear layers and matrix products; "
+    "FLOPs are twice as many; biases, normalisation, activations, pooling and additions count as none. "
+    "Receptive field and stride are in input pixels, height x width, the map taken to go on beyond its border. "
+    "MB are 10^6 bytes."
+)
+
+
+class Row(Record, frozen=True):
+    """A layer, or several together. What it costs itself: the rows of a table add up to its total."""
+
+    path: str
+    op: str  # the module's class; of functional calls inside a larger module, the operators
+    output_shape: list[int]  # of the first output
+    params: int  # shared ones stand where they are first used
+    macs: int
+    flops: int
+    receptive_field: list[int]  # sizes [h, w]; empty where nothing is left of the image, null for what sees no pixel
+    start: list[int]  # first pixel that the first unit sees; negative in the padding
+    stride: list[float]
+    whole: bool  # a gate or a normalisation lets each unit see the whole image
+    activation_bytes: int
+    read_bytes: int
+    written_bytes: int
+    intensity: float  # FLOPs a byte moved
+    calls: int  # how often the module ran
+    layers: int = 1  # how many layers stand in this row
+
+    @property
+    def bytes(self) -> int:
+        return self.read_bytes + self.written_bytes
+
+
+class Part(NamedTuple):
+    """A module with those in it, in the order in which they ran."""
+
+    row: Row
+    parts: "tuple[Part, ...]"
+
+
+class Report:
+    """What one forward showed. Made by `analyze`."""
+
+    def __init__(self, found: Trace, model: str = "", edition: str | None = None):
+        self.trace = found
+        self.model, self.edition = model or found.name, edition
+        self.input = found.input[0] if len(found.input) == 1 else found.input
+        self.params, self.trainable, self.buffers = found.params, found.trainable, found.buffers
+        self.rows = [_row(call) for call in found.calls if call.leaf or call.operations]
+        self.macs = sum(row.macs for row in self.rows)
+        self.flops = 2 * self.macs
+        self.conv_macs = sum(o.macs for call in found.calls for o in call.operations if o.name in CONVOLUTIONS)
+        self.activation_bytes = found.input_bytes + sum(row.activation_bytes for row in self.rows)
+        self.inference_bytes, self.inference_peak_at = found.peak, found.peak_at
+        self.read_bytes = sum(row.read_bytes for row in self.rows)
+        self.written_bytes = sum(row.written_bytes for row in self.rows)
+        self.notes = _notes(found)
+        self._calls = {call.path: call for call in found.calls}
+
+    @cached_property
+    def kept_bytes(self) -> dict[str, int] | None:
+        """Bytes that autograd keeps for the backward pass, by module; None where the module does not run in training mode."""
+        return self.trace.kept()
+
+    @property
+    def training_bytes(self) -> int | None:
+        """Bytes of activations that autograd keeps of one forward in training mode."""
+        return None if self.kept_bytes is None else sum(self.kept_bytes.values())
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs for each byte that the operators read and write, one image."""
+        return self.flops / max(self.read_bytes + self.written_bytes, 1)
+
+    @property
+    def size_bytes(self) -> dict[str, int]:
+        """The weights and buffers, by precision."""
+        return {name: (self.params + self.buffers) * size for name, size in (("fp32", 4), ("bf16", 2), ("int8", 1))}
+
+    @cached_property
+    def principles(self) -> list[Finding]:
+        return principles(self.trace, self.stages)
+
+    def receptive_field(self, path: str = "") -> tuple[Extent, ...]:
+        """(start, size, stride) along each axis of the image, of the output of the module at `path`; "" is the whole network's.
+
+        Raises UsageError for a path that did not run, UserError for an output that sees no pixel.
+        """
+        call = self._calls.get(path)
+        if call is None:
+            raise unknown(f"layer of {self.model}", path, [p for p in self._calls if p])
+        if not call.sight:
+            raise UserError(f"{path or self.model} gives nothing that comes from the image: no receptive field")
+        return tuple(axis.field.extent for axis in call.sight)
+
+    def module(self, path: str) -> Row:
+        """A module with all that is in it."""
+        if path not in self._calls:
+            raise unknown(f"layer of {self.model}", path, [p for p in self._calls if p])
+        return self._gathered(path, [row for row in self.rows if _within(row.path, path)])
+
+    def at_depth(self, depth: int | None) -> list[Row]:
+        """The rows with all that lies deeper than `depth` names put together; None: every layer by itself."""
+        if depth is None:
+            return self.rows
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault(".".join(row.path.split(".")[:depth]), []).append(row)
+        return [self._gathered(path, inside) for path, inside in groups.items()]
+
+    @cached_property
+    def tree(self) -> "Part":
+        """The network as its modules hold each other."""
+        return self._part("", self.rows)
+
+    def _part(self, path: str, rows: Sequence[Row]) -> "Part":
+        groups: dict[str, list[Row]] = {}
+        depth = path.count(".") + 2 if path else 1
+        for row in rows:
+            if row.path != path:
+                groups.setdefault(".".join(row.path.split(".")[:depth]), []).append(row)
+        own = [Part(row, ()) for row in rows if row.path == path and groups]  # what a module does beside its parts
+        parts = [self._part(name, inside) for name, inside in groups.items()]
+        return Part(self._gathered(path, rows), (*parts, *own))
+
+    def _gathered(self, path: str, inside: Sequence[Row]) -> Row:
+        if len(inside) == 1 and inside[0].path == path:
+            return inside[0]
+        if path in self._calls:
+            return _together(self._calls[path], inside)
+        last = self._calls[inside[-1].path]  # a list of modules has no forward of its own
+        return _together(Call(path, "ModuleList", 0, False, outputs=last.outputs, sight=last.sight), inside)
+
+    @property
+    def stages(self) -> list[Row]:
+        """The parts that the network's own forward names; where that is a single one, the parts of it."""
+        depth, rows = 1, self.at_depth(1)
+        while sum(row.layers > 1 for row in rows) == 1 and len(rows) <= 2 and depth < 5:
+            depth += 1
+            rows = self.at_depth(depth)
+        return rows
+
+    def document(self, depth: int | None = None) -> dict[str, Any]:
+        """The JSON document of `convatlas show`."""
+        return {
+            "model": self.model,
+            "edition": self.edition,
+            "input": list(self.input[1:]) if self.input and isinstance(self.input[0], int) else [list(s) for s in self.trace.input],
+            "params": self.params,
+            "trainable_params": self.trainable,
+            "macs": self.macs,
+            "conv_macs": self.conv_macs,
+            "flops": self.flops,
+            "activation_bytes": self.activation_bytes,
+            "inference_bytes": self.inference_bytes,
+            "training_bytes": self.training_bytes,
+            "read_bytes": self.read_bytes,
+            "written_bytes": self.written_bytes,
+            "intensity": round(self.intensity, 3),
+            "size_bytes": self.size_bytes,
+            "convention": CONVENTION,
+            "notes": self.notes,
+            "principles": self.principles,
+            "rows": self.at_depth(depth),
+        }
+
+    def to_json(self, depth: int | None = None) -> str:
+        import msgspec
+
+        return msgspec.json.encode(self.document(depth)).decode()
+
+    def to_markdown(self, depth: int | None = None) -> str:
+        from convatlas.analysis.tables import markdown
+
+        return markdown(self, depth)
+
+    def to_html(self) -> str:
+        """One page that needs nothing beside it."""
+        from convatlas.analysis.page import html
+
+        return html(self)
+
+
+def analyze(model: nn.Module, input: Any, axes: int | None = None, device: str = "meta") -> Report:
+    """Shapes, cost, memory and receptive field of any module, from one forward without data: the caller's module is left as it was.
+
+    `input`: (channels, height, width) of one image; or example inputs of any structure: a tensor, a tuple of the forward's arguments, a
+    dictionary of them by name. The first tensor is the image, (batch, channels, height, width), or fewer or more `axes`.
+    `device="cpu"` computes with copies of the real weights, which a module needs whose course depends on values.
+    Raises UsageError for an input that the module cannot take, naming the layer; UserError for a module that meta tensors cannot run.
+    """
+    with torch.random.fork_rng(devices=[]):  # a forward in training mode may draw
+        return Report(trace(model, input, axes, device))
+
+
+def _row(call: Call) -> Row:
+    own = [o for o in call.operations if o.name not in _SILENT]
+    kind = call.kind if call.leaf else " + ".join(dict.fromkeys(o.name.strip("_") for o in own)) or call.kind
+    shape = call.outputs[0] if call.outputs else ()
+    read, written = sum(o.read for o in call.operations), sum(o.written for o in call.operations)
+    macs = sum(o.macs for o in call.operations)
+    return Row(
+        path=call.path,
+        op=kind,
+        output_shape=list(shape),
+        params=call.params,
+        macs=macs,
+        flops=2 * macs,
+        **_seen(call),
+        activation_bytes=sum(o.activation for o in call.operations),
+        read_bytes=read,
+        written_bytes=written,
+        intensity=round(2 * macs / max(read + written, 1), 3),
+        calls=call.times,
+    )
+
+
+# Operators that only name the same elements anew, left out of a row's description
+_SILENT = {"view", "_unsafe_view", "t", "detach", "alias", "empty", "expand", "unsqueeze", "squeeze", "lift_fresh"}
+
+
+def _together(call: Call, inside: Sequence[Row]) -> Row:
+    def total(name: str) -> int:
+        return sum(getattr(row, name) for row in inside)
+
+    return Row(
+        path=call.path,
+        op=call.kind,
+        output_shape=list(call.outputs[0]) if call.outputs else [],
+        params=total("params"),
+        macs=total("macs"),
+        flops=total("flops"),
+        **_seen(call),
+        activation_bytes=total("activation_bytes"),
+        read_bytes=total("read_bytes"),
+        written_bytes=total("written_bytes"),
+        intensity=round(total("flops") / max(total("read_bytes") + total("written_bytes"), 1), 3),
+        calls=max(call.times, 1),
+        layers=sum(row.layers for row in inside),
+    )
+
+
+def _seen(call: Call) -> dict[str, Any]:
+    extents = [axis.field.extent for axis in call.sight or ()]
+    return {
+        "receptive_field": [e.size for e in extents],
+        "start": [e.start for e in extents],
+        "stride": [e.stride for e in extents],
+        "whole": any(axis.field.still for axis in call.sight or ()),
+    }
+
+
+def _within(path: str, parent: str) -> bool:
+    return not parent or path == parent or path.startswith(parent + ".")
+
+
+def _notes(found: Trace) -> list[str]:
+    """What a reader of the totals must know."""
+    notes = []
+    strangers: dict[str, list[str]] = {}
+    for call in found.calls:
+        for operation in call.operations:
+            if not operation.understood:
+                strangers.setdefault(operation.name, []).append(call.path or found.name)
+    for name, paths in strangers.items():
+        where = ", ".join(dict.fromkeys(paths[:3])) + (", ..." if len(set(paths)) > 3 else "")
+        notes.append(f"not understood: {name} ({len(paths)} x, in {where}): no multiply-adds counted, taken to see all that goes into it")
+    if found.idle:
+        tops: dict[str, int] = {}
+        for path, params in found.idle:
+            top = path.split(".")[0]
+            tops[top] = tops.get(top, 0) + params
+        notes += [f"not run in evaluation: {path} ({params:,} parameters, counted in the total)" for path, params in tops.items()]
+    return notes
+
+
+def human(count: float, unit: str = "") -> str:
+    """1.82 G: three digits and a power of a thousand."""
+    if not count:
+        return "-"
+    power = min(int(math.log10(abs(count)) // 3), 4) if abs(count) >= 1 else 0
+    value = count / 1000**power
+    digits = 0 if power == 0 and float(count).is_integer() else max(0, 2 - int(math.log10(abs(value)) if abs(value) >= 1 else 0))
+    return f"{value:.{digits}f} {('', 'k', 'M', 'G', 'T')[power]}{unit}".rstrip()
+
+
+def sides(values: Iterable[float]) -> str:
+    """483x483 as 483: height x width where they differ."""
+    shown = [f"{v:g}" for v in values]
+    return "" if not shown else shown[0] if len(set(shown)) == 1 else "x".join(shown)
