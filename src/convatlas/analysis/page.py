@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, Template
 
+from convatlas.analysis.compare import compare
 from convatlas.analysis.report import CONVENTION, Part, Row
 from convatlas.analysis.tables import HEADS, cells, title, totals
 
@@ -30,15 +31,17 @@ def html(*reports: "Report") -> str:
     networks = [
         {
             "title": title(report),
-            "branches": branches(report),
+            "branches": (stages := branches(report)),
+            "scale": 100 / max([1.0, *(share for branch in stages for share in (branch.macs, branch.params))]),
             "totals": totals(report),
             "notes": report.notes,
             "principles": report.principles,
         }
         for report in reports
     ]
-    names = " and ".join(report.model for report in reports)
-    return _template().render(names=names, networks=networks, columns=HEADS, convention=CONVENTION)
+    names = " against ".join(report.model for report in reports)
+    tables = compare(*reports) if len(reports) == 2 else []
+    return _template().render(names=names, networks=networks, tables=tables, columns=HEADS, convention=CONVENTION)
 
 
 @cache

@@ -66,7 +66,7 @@ def balance(steps: Steps) -> Finding:
     macs = sum(layer.macs for layer in layers)
     if not macs:
         return Finding("width against depth", "no convolutions", [])
-    depth = max(layer.depth for layer in layers)
+    depth = max(operation.depth for _, operation in steps)
     width = sum(layer.macs * layer.kernel.channels_out for layer in layers if layer.kernel) / macs
     reading = (
         f"{depth} convolutions and linear layers on the longest path, {width:,.0f} channels wide: {width / depth:.2f} channels to a layer"

@@ -14,6 +14,7 @@ from convatlas.analysis.trace import CONVOLUTIONS, Call, Trace, trace
 from convatlas.errors import UserError, unknown
 from convatlas.storage.records import Record
 
+DEEPEST = 1000  # names deep: every layer by itself
 CONVENTION = (
     "One image. Multiply-adds (macs) are those of convolutions, transposed convolutions, linear layers and matrix products; "
     "FLOPs are twice as many; biases, normalisation, activations, pooling and additions count as none. "
@@ -89,6 +90,17 @@ class Report:
         return self.flops / max(self.read_bytes + self.written_bytes, 1)
 
     @property
+    def depth(self) -> int:
+        """Convolutions and linear layers on the longest path."""
+        return max((o.depth for call in self.trace.calls for o in call.operations), default=0)
+
+    @property
+    def field(self) -> int:
+        """Side of the largest receptive field of a map: what is left of the image after pooling it whole is not counted."""
+        maps = (row for row in self.rows if len(row.output_shape) > 2 and min(row.output_shape[2:]) > 1 and not row.whole)
+        return max((max(row.receptive_field, default=0) for row in maps), default=0)
+
+    @property
     def size_bytes(self) -> dict[str, int]:
         """The weights and buffers, by precision."""
         return {name: (self.params + self.buffers) * size for name, size in (("fp32", 4), ("bf16", 2), ("int8", 1))}
@@ -108,6 +120,14 @@ class Report:
         if not call.sight:
             raise UserError(f"{path or self.model} gives nothing that comes from the image: no receptive field")
         return tuple(axis.field.extent for axis in call.sight)
+
+    def pixels(self, path: str, unit: Sequence[int]) -> tuple[tuple[int, int] | None, ...]:
+        """First and last pixel that one unit of a module's output sees, along each axis; outside the image in the padding.
+
+        Raises as `receptive_field` does.
+        """
+        self.receptive_field(path)
+        return tuple(axis.field.at(place) for axis, place in zip(self._calls[path].sight or (), unit, strict=True))
 
     def module(self, path: str) -> Row:
         """A module with all that is in it."""
@@ -170,6 +190,7 @@ class Report:
             "activation_bytes": self.activation_bytes,
             "inference_bytes": self.inference_bytes,
             "training_bytes": self.training_bytes,
+            "depth": self.depth,
             "read_bytes": self.read_bytes,
             "written_bytes": self.written_bytes,
             "intensity": round(self.intensity, 3),
@@ -188,7 +209,7 @@ class Report:
     def to_markdown(self, depth: int | None = None) -> str:
         from convatlas.analysis.tables import markdown
 
-        return markdown(self, depth)
+        return markdown([self], DEEPEST if depth is None else depth)
 
     def to_html(self) -> str:
         """One page that needs nothing beside it."""
@@ -205,8 +226,10 @@ def analyze(model: nn.Module, input: Any, axes: int | None = None, device: str =
     `device="cpu"` computes with copies of the real weights, which a module needs whose course depends on values.
     Raises UsageError for an input that the module cannot take, naming the layer; UserError for a module that meta tensors cannot run.
     """
-    with torch.random.fork_rng(devices=[]):  # a forward in training mode may draw
-        return Report(trace(model, input, axes, device))
+    architecture = getattr(model, "architecture", None)  # a network of the atlas knows its name
+    with torch.random.fork_rng(devices=[]):  # a forward on the CPU may draw
+        found = trace(model, input, axes, device)
+    return Report(found, getattr(architecture, "name", ""), getattr(architecture, "edition", None))
 
 
 def _row(call: Call) -> Row:

@@ -60,8 +60,24 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[s
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def markdown(report: "Report", depth: int | None = None) -> str:
-    parts = [f"# {title(report)}", grid(HEADS, [cells(row) for row in report.at_depth(depth)])]
+def rows(report: "Report", depth: int | None) -> list[Row]:
+    """As deep as asked; by stage where nothing is asked."""
+    return report.stages if depth is None else report.at_depth(depth)
+
+
+def markdown(reports: "Sequence[Report]", depth: int | None = None) -> str:
+    """One network, or two with what sets them apart before."""
+    text = ""
+    if len(reports) == 2:
+        from convatlas.analysis.compare import compare
+
+        tables = [grid(table.columns, table.rows, table.text) for table in compare(*reports)]
+        text = f"# {' against '.join(report.model for report in reports)}\n\n" + "\n".join(tables) + "\n"
+    return text + "\n".join(_markdown(report, rows(report, depth)) for report in reports)
+
+
+def _markdown(report: "Report", chosen: Sequence[Row]) -> str:
+    parts = [f"# {title(report)}", grid(HEADS, [cells(row) for row in chosen])]
     parts.append("\n".join(f"- {name}: {text}" for name, text in totals(report)) + f"\n\n{CONVENTION}")
     if report.notes:
         parts.append("\n".join(f"- {note}" for note in report.notes))

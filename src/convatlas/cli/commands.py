@@ -45,6 +45,89 @@ class Models:
 
 
 @dataclass
+class Show:
+    """Read a network: shapes, cost, memory, receptive field and design principles, by stage; nothing is computed or allocated."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL", help="A network's name.")]
+    edition: Annotated[str, arg(help="The paper's network, or a named edition.")] = "paper"
+    input: Annotated[str, arg(metavar="CxHxW", help="Channels, height and width of one image; default the paper's.")] = ""
+    depth: Annotated[int | None, arg(metavar="N", help="Names deep: 1 for its parts, 9 for every layer; default by stage.")] = None
+    against: Annotated[str, arg(metavar="MODEL", help="A second network beside it, or NAME:EDITION.")] = ""
+    json: Json = False
+    markdown: Annotated[bool, arg(help="Print the tables as markdown.")] = False
+    html: Annotated[Path | None, arg(metavar="FILE", help="Write one page that unfolds, and works offline.")] = None
+    png: Annotated[Path | None, arg(metavar="FILE", help="Draw cost and receptive field along depth; takes some seconds.")] = None
+
+    def __call__(self) -> None:
+        given = [name for name in ("json", "markdown", "html", "png") if getattr(self, name)]
+        if len(given) > 1:
+            raise UsageError(f"--{given[0]} and --{given[1]} exclude each other: choose one")
+        if self.depth is not None and self.depth < 1:
+            raise UsageError(f"--depth should be 1 or more, not {self.depth}")
+        reports, models = zip(*self._networks(), strict=True)
+        if self.png:
+            from convatlas.analysis import pictures
+
+            print("convatlas: drawing, with a few passes forward and backward", file=sys.stderr)
+            fields = [pictures.effective_fields(model, report) for model, report in zip(models, reports, strict=True)]
+            _write(self.png, pictures.png(reports, fields))
+        elif self.html:
+            from convatlas.analysis.page import html
+
+            _write(self.html, html(*reports).encode())
+        elif self.json:
+            document = reports[0].document(self.depth)
+            _print_json(document | {"against": reports[1].document(self.depth)} if self.against else document)
+        elif self.markdown:
+            from convatlas.analysis.tables import markdown
+
+            print(markdown(reports, self.depth), end="")
+        else:
+            self._print(reports)
+
+    def _networks(self) -> list[tuple[Any, Any]]:
+        import torch
+
+        from convatlas import analysis, models
+
+        shape = _shape(self.input) if self.input else None
+        found = []
+        for name, edition in [(self.model, self.edition), *([self.against.partition(":")[::2]] if self.against else [])]:
+            entry = models.find(name, edition or "paper")
+            channels, height, width = shape or entry.input
+            arguments: dict[str, Any] = {"in_chans": channels, "image_size": (height, width)} if shape else {}
+            with torch.device("cpu" if self.png else "meta"):  # a gradient needs weights
+                model = models.create_model(name, edition or "paper", **arguments)
+            found.append((analysis.analyze(model, (channels, height, width)), model))
+        return found
+
+    def _print(self, reports: Any) -> None:
+        from convatlas.analysis import tables
+        from convatlas.analysis.compare import compare
+        from convatlas.analysis.report import CONVENTION
+
+        for table in compare(*reports) if self.against else ():
+            _table(table.columns, table.rows, right=tuple(c for c in table.columns if c not in table.text))
+            print()
+        for report in reports:
+            print(tables.title(report))
+            rows = tables.rows(report, self.depth)
+            _table(tables.HEADS, [tables.cells(row) for row in rows], right=tuple(h for h in tables.HEADS if h not in tables.TEXT))
+            print()
+            for name, text in tables.totals(report):
+                _paragraph(f"{name:<14}{text}", 14)
+            for note in report.notes:
+                _paragraph(f"{'note':<14}{note}", 14)
+            print("\ndesign principles (arXiv:1512.00567, sec. 2), measured; flags are advice")
+            for finding in report.principles:
+                _paragraph(f"  {finding.principle}: {finding.reading}", 4)
+                for flag in finding.flags:
+                    _paragraph(f"    flag: {flag}", 10)
+            print()
+        _paragraph(CONVENTION, 0)
+
+
+@dataclass
 class Train:
     """Train a network on a data set by a recipe, evaluate it on the test split once, save and report."""
 
@@ -267,7 +350,15 @@ class Bench:
         )
 
 
-COMMANDS: dict[str, Any] = {"models": Models, "train": Train, "eval": Eval, "predict": Predict, "import": Import, "bench": Bench}
+COMMANDS: dict[str, Any] = {
+    "models": Models,
+    "show": Show,
+    "train": Train,
+    "eval": Eval,
+    "predict": Predict,
+    "import": Import,
+    "bench": Bench,
+}
 
 
 def _display(quiet_stdout: bool) -> Any:
@@ -280,6 +371,28 @@ def _positive(option: str, value: float) -> float:
     if not value > 0:
         raise UsageError(f"{option} should be greater than 0, not {value}")
     return value
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    """CxHxW."""
+    sides = text.lower().split("x")
+    if len(sides) != 3 or not all(side.isascii() and side.isdigit() and 0 < int(side) < 1 << 16 for side in sides):
+        raise UsageError(f"--input is {text!r}: expected channels, height and width, as 3x224x224")
+    channels, height, width = map(int, sides)
+    return channels, height, width
+
+
+def _write(file: Path, data: bytes) -> None:
+    from convatlas.storage.disk import replace
+
+    replace(file, data)
+    print(f"wrote {printable(file)}")
+
+
+def _paragraph(text: str, indent: int) -> None:
+    import textwrap
+
+    print(textwrap.fill(text, 120, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False))
 
 
 def _print_json(document: Any) -> None:
