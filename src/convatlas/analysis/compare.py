@@ -38,7 +38,7 @@ def totals(a: "Report", b: "Report") -> Table:
         one, other = getattr(a, attribute), getattr(b, attribute)
         ratio = f"{other / one:.2f}" if one and other is not None else "-"
         rows.append((name, _number(one), _number(other), ratio))
-    first, second = _heads(a, b)
+    first, second = heads(a, b)
     return Table(("", first, second, "ratio"), ("",), rows)
 
 
@@ -49,7 +49,7 @@ def by_stride(a: "Report", b: "Report") -> Table:
     for stride in sorted(halves[0].keys() | halves[1].keys()):
         label = f"stride {stride:g}" if stride < NO_MAP else "no map"
         rows.append((label, *(cell for half, report in zip(halves, (a, b), strict=True) for cell in _half(half.get(stride, []), report))))
-    columns = [column for name in _heads(a, b) for column in (f"{name}: map", "layers", "parameters", "macs", "share")]
+    columns = [column for name in heads(a, b) for column in (f"{name}: map", "layers", "parameters", "macs", "share")]
     return Table(("", *columns), ("",), rows)
 
 
@@ -74,7 +74,7 @@ def _half(rows: list[Row], report: "Report") -> tuple[str, ...]:
     return (sides(largest) or "-", str(len(rows)), human(sum(row.params for row in rows)), human(macs), share)
 
 
-def _heads(a: "Report", b: "Report") -> tuple[str, str]:
+def heads(a: "Report", b: "Report") -> tuple[str, str]:
     if a.model != b.model:
         return a.model, b.model
     if a.edition != b.edition:

@@ -60,9 +60,10 @@ def adaptive(units: int, out: int) -> Taps:
 
 
 @lru_cache
-def nearest(scale: Fraction) -> Taps:
-    """`scale` input units to one of the output."""
-    return Taps(tuple(range(math.floor(i * scale), math.floor(i * scale) + 1) for i in range(scale.denominator)), scale.numerator)
+def nearest(scale: Fraction, centred: bool = False) -> Taps:
+    """`scale` input units to one of the output, whose left edge is looked up, or its centre."""
+    places = [math.floor((i + Fraction(1, 2) * centred) * scale) for i in range(scale.denominator)]
+    return Taps(tuple(range(place, place + 1) for place in places), scale.numerator)
 
 
 @lru_cache

@@ -144,7 +144,7 @@ def upsampling(call: Call) -> Sight | None:
     for i, o, scale in zip(call.source.shape[2:], call.result.shape[2:], scales, strict=True):
         step = Fraction(1 / scale).limit_denominator(4096) if scale else Fraction(i, o)
         if "nearest" in name:
-            taps.append(interpolated(step, 0, 0) if "exact" in name else nearest(step))
+            taps.append(nearest(step, centred="exact" in name))
         else:
             if corners:
                 step = Fraction(i - 1, o - 1) if o > 1 else Fraction(0)

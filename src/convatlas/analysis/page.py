@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, Template
 
-from convatlas.analysis.compare import compare
+from convatlas.analysis.compare import compare, heads
 from convatlas.analysis.report import CONVENTION, Part, Row
 from convatlas.analysis.tables import HEADS, cells, title, totals
 
@@ -39,7 +39,7 @@ def html(*reports: "Report") -> str:
         }
         for report in reports
     ]
-    names = " against ".join(report.model for report in reports)
+    names = " against ".join(heads(*reports) if len(reports) == 2 else [report.model for report in reports])
     tables = compare(*reports) if len(reports) == 2 else []
     return _template().render(names=names, networks=networks, tables=tables, columns=HEADS, convention=CONVENTION)
 

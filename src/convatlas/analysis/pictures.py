@@ -44,11 +44,11 @@ def png(reports: Sequence["Report"], fields: Sequence[Fields]) -> bytes:
         cost.set_xlim(0.4, max(len(_layers(report)) for report in reports) + 0.6)
         cost.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axis in (cost, field):
-            axis.legend(frameon=False, fontsize=8)
+            axis.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
         for part, (report, maps) in zip(parts[1:], rows, strict=True):
             part.suptitle(
-                f"{report.model}: what the unit in the middle sees. Bright: how strongly each pixel moves it (gradient, random weights and "
-                "images); square: what it could see",
+                f"{report.model}: what the unit in the middle sees. Bright: the root of how strongly each pixel moves it (gradient, random "
+                "weights and images); square: what it could see",
                 fontsize=8.5,
             )
             for axis, (path, strength) in zip(part.subplots(1, SHOWN, squeeze=False)[0], maps.items(), strict=False):

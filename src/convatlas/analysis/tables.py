@@ -69,10 +69,10 @@ def markdown(reports: "Sequence[Report]", depth: int | None = None) -> str:
     """One network, or two with what sets them apart before."""
     text = ""
     if len(reports) == 2:
-        from convatlas.analysis.compare import compare
+        from convatlas.analysis.compare import compare, heads
 
         tables = [grid(table.columns, table.rows, table.text) for table in compare(*reports)]
-        text = f"# {' against '.join(report.model for report in reports)}\n\n" + "\n".join(tables) + "\n"
+        text = f"# {' against '.join(heads(*reports))}\n\n" + "\n".join(tables) + "\n"
     return text + "\n".join(_markdown(report, rows(report, depth)) for report in reports)
 
 
