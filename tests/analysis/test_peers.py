@@ -32,21 +32,21 @@ NETWORKS = {
 
 
 def network(library: str, name: str) -> nn.Module:
-    with torch.device("meta"):
+    with torch.device("cpu" if "regnet_" in name else "meta"):  # torchvision's RegNet computes its widths with tensors
         if library == "timm":
             model: nn.Module = peer("timm").create_model(name)
         elif library == "pytorchcv":
             peer("pytorchcv")
             model = importlib.import_module("pytorchcv.model_provider").get_model(name)
         else:
-            arguments = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+            arguments: dict[str, bool | None] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
             arguments |= {"weights_backbone": None} if library.endswith("segmentation") else {}
             model = peer("torchvision").models.get_model(name, weights=None, **arguments)
-    return model.eval()
+    return model.eval().to("meta")
 
 
 def side(name: str) -> int:
-    return next((n for word, n in (("inception_v3", 299), ("inception_v4", 299), ("xception", 299), ("pnasnet", 331)) if word in name), 224)
+    return next((n for word, n in (("inception_v", 299), ("xception", 299), ("polynet", 331), ("pnasnet", 331)) if word in name), 224)
 
 
 @pytest.mark.parametrize(("library", "name"), [(library, name) for library, names in NETWORKS.items() for name in names])

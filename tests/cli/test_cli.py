@@ -11,7 +11,9 @@ from convatlas import __version__
 from convatlas.cli.main import main
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["eval", "--help"], ["predict", "--help"], ["bench", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["eval", "--help"], ["predict", "--help"], ["bench", "--help"], ["show", "--help"]]
+)
 def test_help_does_not_wait_for_torch(words: list[str]) -> None:
     program = (
         f"import sys; from convatlas.cli.main import main\ntry: main({words})\nfinally: print('torch' in sys.modules, file=sys.stderr)"

@@ -185,6 +185,12 @@ def view(call: Call) -> Sight | None:
     return call.seen and sights.viewed(call.seen, call.source.shape, call.result.shape)
 
 
+def as_strided(call: Call) -> Sight | None:
+    """With the same shape it changes the strides of sides of one alone, as adaptive pooling does to keep channels last."""
+    same_places = call.get("storage_offset", 0) == 0 and list(call["size"]) == list(call.source.shape)
+    return call.seen if same_places else everything(call)
+
+
 def permute(call: Call) -> Sight | None:
     n = call.source.dim()
     order = [d % n for d in call["dims"]]
@@ -368,6 +374,7 @@ RULES: dict[str, Rule] = {
         (pixel_shuffle, "pixel_shuffle"),
         (pixel_unshuffle, "pixel_unshuffle"),
         (view, "view _unsafe_view reshape _reshape_alias"),
+        (as_strided, "as_strided"),
         (permute, "permute"),
         (transpose, "t transpose"),
         (unsqueeze, "unsqueeze"),
@@ -375,7 +382,7 @@ RULES: dict[str, Rule] = {
         (expand, "expand"),
         (slicing, "slice"),
         (select, "select"),
-        (splitting, "split split_with_sizes"),
+        (splitting, "split split_with_sizes unsafe_split unsafe_split_with_sizes"),
         (unbind, "unbind"),
         (concatenation, "cat"),
         (stack, "stack"),

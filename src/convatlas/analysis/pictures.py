@@ -69,6 +69,7 @@ def effective_fields(model: nn.Module, report: "Report", draws: int = 4) -> Fiel
     if len(report.trace.input) != 1 or len(shape) != 4:
         return {}
     maps = [row for row in report.stages if row.path and len(row.output_shape) == 4 and min(row.output_shape[2:]) > 1]
+    maps = list({tuple(row.receptive_field): row for row in reversed(maps)}.values())[::-1]  # the first that sees so far
     maps = [row for row in maps if row.receptive_field and min(row.receptive_field) > min(shape[2:]) / VISIBLE] or maps
     chosen = [maps[round(i * (len(maps) - 1) / (SHOWN - 1))] for i in range(SHOWN)] if len(maps) > SHOWN else maps
     draws = max(1, min(draws, int(DEAR / max(report.macs, 1))))

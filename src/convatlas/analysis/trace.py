@@ -278,7 +278,7 @@ class Storages:
 
 
 class Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Batch norm of meta tensors in evaluation mode: its result is like its input, which torch derives in Python, in half of a trace's time."""
+    """Batch norm of meta tensors in evaluation mode: a result like its input, which torch derives in Python, in half of a trace's time."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
