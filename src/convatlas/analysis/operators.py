@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from functools import lru_cache
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import flop_registry
 
 from convatlas.analysis import sight as sights
 from convatlas.analysis.field import Taps, adaptive, interpolated, nearest, repeated, transposed, window
@@ -21,8 +22,8 @@ class Call:
     """An operator with its arguments by name, and what it gave."""
 
     def __init__(self, operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any, see: See):
-        self.operator, self.out, self.see = operator, out, see
-        self.given = dict(zip(_names(operator), args, strict=False)) | dict(kwargs)
+        self.kind, self.out, self.see = kind_of(operator), out, see
+        self.given = dict(zip(self.kind.arguments, args, strict=False)) | dict(kwargs)
 
     def __getitem__(self, name: str) -> Any:
         return self.given[name]
@@ -48,8 +49,11 @@ class Call:
     def tensors(self) -> list[Tensor]:
         found = []
         for value in self.given.values():
-            found += [v for v in value if isinstance(v, Tensor)] if isinstance(value, list | tuple) else [value]
-        return [value for value in found if isinstance(value, Tensor)]
+            if isinstance(value, Tensor):
+                found.append(value)
+            elif type(value) in (list, tuple):
+                found += [inner for inner in value if isinstance(inner, Tensor)]
+        return found
 
     def dims(self, name: str = "dim") -> set[int]:
         """Dimensions given by a number, several, or none for all."""
@@ -58,12 +62,28 @@ class Call:
         return {d % n for d in ([given] if isinstance(given, int) else given)} if n else set()
 
 
-@lru_cache
-def _names(operator: Any) -> tuple[str, ...]:
-    return tuple(argument.name for argument in operator._schema.arguments)
-
-
 Rule = Callable[[Call], Sight | list[Sight] | None]
+
+
+class Kind(NamedTuple):
+    """What is known of an operator before it is called."""
+
+    name: str
+    arguments: tuple[str, ...]
+    mutable: bool
+    flops: Callable[..., int] | None  # torch's formula; of one that multiplies nothing there is none
+    rule: Rule | None
+
+
+@cache
+def kind_of(operator: Any) -> Kind:
+    schema = operator._schema
+    name = schema.name.removeprefix("aten::")
+    rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
+    if rule is None:
+        rule = elementwise if torch.Tag.pointwise in operator.tags else reduction if torch.Tag.reduction in operator.tags else None
+    flops = flop_registry.get(operator.overloadpacket)
+    return Kind(name, tuple(argument.name for argument in schema.arguments), schema.is_mutable, flops, rule)
 
 
 def sight_of(call: Call) -> tuple[Sight | list[Sight] | None, bool]:
@@ -71,13 +91,8 @@ def sight_of(call: Call) -> tuple[Sight | list[Sight] | None, bool]:
 
     Of one that is not, every unit is taken to see all that any of its inputs sees.
     """
-    name = call.operator._schema.name.removeprefix("aten::")
-    rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
-    if rule is None:
-        tags = call.operator.tags
-        rule = elementwise if torch.Tag.pointwise in tags else reduction if torch.Tag.reduction in tags else None
-    if rule is not None:
-        return rule(call), True
+    if call.kind.rule is not None:
+        return call.kind.rule(call), True
     return everything(call), not any(call.see(t) for t in call.tensors())
 
 
@@ -125,7 +140,7 @@ def convolution(call: Call) -> Sight | None:
 
 def pooling(call: Call) -> Sight | None:
     given = call["kernel_size"]
-    n = int(call.operator._schema.name.split("pool")[1][0])  # max_pool2d_with_indices
+    n = int(call.kind.name.split("pool")[1][0])  # max_pool2d_with_indices
     kernel = _sides(given, n)
     sides = (_sides(call.get(name, default), n) for name, default in (("stride", kernel), ("padding", 0), ("dilation", 1)))
     return _windowed(call, [window(k, s, p, d) for k, s, p, d in zip(kernel, *sides, strict=True)])
@@ -137,7 +152,7 @@ def adaptive_pooling(call: Call) -> Sight | None:
 
 
 def upsampling(call: Call) -> Sight | None:
-    name = call.operator._schema.name
+    name = call.kind.name
     n = call.source.dim() - 2
     scales = [call.get(key, None) for key in (("scales_d", "scales_h", "scales_w")[-n:] if n > 1 else ("scales",))]
     corners, taps = bool(call.get("align_corners", False)), []

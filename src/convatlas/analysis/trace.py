@@ -4,9 +4,8 @@ Nothing is computed and no weight is allocated: the module is copied with its te
 operator noted on its way. So whatever a module does in its forward is seen, and the caller's module is left as it was.
 """
 
-import copy
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,15 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from convatlas.analysis import operators
 from convatlas.analysis import sight as sights
 from convatlas.analysis.sight import Sight
+from convatlas.analysis.twin import on_device, uncollected
 from convatlas.errors import UsageError, UserError, printable
 
 Shape = tuple[int, ...]
@@ -89,6 +86,7 @@ class Trace:
     kept: Callable[[], dict[str, int] | None]  # a forward in training mode: what `kept_for_backward` finds
 
 
+@uncollected()
 def trace(module: nn.Module, example: Any, axes: int | None = None, device: str = "meta") -> Trace:
     """Run `module` once, in evaluation mode, on the meta device, and note what happens.
 
@@ -100,51 +98,28 @@ def trace(module: nn.Module, example: Any, axes: int | None = None, device: str 
     name = type(module).__name__
     twin = on_device(module, device).eval()
     args, kwargs = inputs(twin, example, device)
-    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    tensors = _tensors((args, kwargs))
     modules = Modules(twin)
-    watch = Watch(twin, modules)
+    watch = Watch(modules)
     for number, tensor in enumerate(tensors):
         n = max(tensor.dim() - 2, 0) if axes is None else axes
         watch.begin(tensor, sights.image(tensor.shape, n) if number == 0 else None)
-    with modules.followed(watch.seen.get), torch.no_grad(), torch.device(device), Shapes(), watch:
+    with modules.followed(watch.tensors.sight), torch.no_grad(), torch.device(device), watch:
         run(twin, args, kwargs, name, tensors, modules)
     watch.note_cuts()
-    ran = {call.path for call in modules.calls}
-    idle = [(path, n) for path, m in twin.named_modules() if path not in ran and (n := sum(p.numel() for p in m.parameters(recurse=False)))]
     return Trace(
         name,
         tuple(tuple(t.shape) for t in tensors),
         sum(t.numel() * t.element_size() for t in tensors),
         modules.calls,
-        sum(p.numel() for p in twin.parameters()),
-        sum(p.numel() for p in twin.parameters() if p.requires_grad),
-        sum(b.numel() for b in twin.buffers()),
-        idle,
+        sum(p.numel() for p in modules.parameters),
+        sum(p.numel() for p in modules.parameters if p.requires_grad),
+        sum(b.numel() for b in modules.buffers),
+        modules.idle,
         watch.peak,
         watch.peak_at,
         partial(kept_for_backward, twin, args, kwargs, device),
     )
-
-
-def on_device(module: nn.Module, device: str) -> Any:
-    """A copy of the module whose tensors are on `device`; on meta they take no memory."""
-    memo: dict[int, Any] = {}
-
-    def place(tensor: Tensor) -> Tensor:
-        if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
-            raise UserError(f"{type(module).__name__} has parameters without a shape yet: run it once, then analyse it")
-        there = torch.empty_like(tensor, device=device) if device == "meta" else tensor.detach().clone().to(device)
-        return nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
-
-    for part in module.modules():
-        for value in (*part._parameters.values(), *part._buffers.values(), *vars(part).values()):
-            if isinstance(value, Tensor) and id(value) not in memo:
-                memo[id(value)] = place(value)
-    try:
-        return copy.deepcopy(module, memo)
-    except Exception as error:
-        name = type(module).__name__
-        raise UserError(f"{name} cannot be copied ({printable(error)}): the analysis works on a copy of the module") from None
 
 
 def inputs(module: nn.Module, example: Any, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -198,157 +173,193 @@ class Modules:
     """Which module is at work, and what went in and out of each."""
 
     def __init__(self, module: nn.Module):
-        self.module = module
+        self.parts = dict(module.named_modules())
+        self.parameters = list({id(p): p for part in self.parts.values() for p in part._parameters.values() if p is not None}.values())
+        self.buffers = [b for part in self.parts.values() for b in part._buffers.values() if b is not None]
         self.open: list[Call] = []
         self.calls: list[Call] = []  # of the modules that ran
-        self._by_path: dict[str, Call] = {}
-        counted: set[int] = set()
-        for path, part in module.named_modules():
-            own = [p for p in part._parameters.values() if p is not None and id(p) not in counted]
-            counted |= {id(p) for p in own}
-            self._by_path[path] = Call(path, type(part).__name__, sum(p.numel() for p in own), not part._modules)
 
     @contextmanager
     def followed(self, sight: Callable[[Tensor], Sight | None] = lambda _: None) -> Iterator[None]:
-        handles = []
-        for path, part in self.module.named_modules():
-            call = self._by_path[path]
-
-            def enter(_: nn.Module, args: Any, kwargs: Any, call: Call = call) -> None:
-                if not call.times:
-                    self.calls.append(call)
-                call.times += 1
-                call.inputs = _shapes((args, kwargs))
-                self.open.append(call)
-
-            def leave(_: nn.Module, args: Any, out: Any, call: Call = call) -> None:
-                self.open.pop()
-                call.outputs = _shapes(out)
-                first = next((t for t in tree_leaves(out) if isinstance(t, Tensor)), None)
-                call.sight = None if first is None else sight(first)
-
-            handles.append(part.register_forward_pre_hook(enter, with_kwargs=True, prepend=True))
-            handles.append(part.register_forward_hook(leave))
+        """Notes every call of a module while open. Each forward is wrapped, which costs a call half of what hooks would."""
+        counted: set[int] = set()
+        before = {path: part.__dict__.get("forward") for path, part in self.parts.items()}  # a few modules have one of their own
+        for path, part in self.parts.items():
+            own = [p for p in part._parameters.values() if p is not None and id(p) not in counted]
+            counted |= {id(p) for p in own}
+            call = Call(path, type(part).__name__, sum(p.numel() for p in own), not part._modules)
+            part.__dict__["forward"] = self._followed(part.forward, call, sight)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            for path, part in self.parts.items():
+                del part.__dict__["forward"]
+                if before[path] is not None:
+                    part.__dict__["forward"] = before[path]
+
+    def _followed(self, forward: Callable[..., Any], call: Call, sight: Callable[[Tensor], Sight | None]) -> Callable[..., Any]:
+        def followed(*args: Any, **kwargs: Any) -> Any:
+            if not call.times:
+                self.calls.append(call)
+            call.times += 1
+            call.inputs = _shapes((args, kwargs) if kwargs else args)
+            self.open.append(call)
+            out = forward(*args, **kwargs)
+            self.open.pop()
+            found = _tensors(out)
+            call.outputs = [tuple(tensor.shape) for tensor in found]
+            call.sight = sight(found[0]) if found else None
+            return out
+
+        return followed
+
+    @property
+    def idle(self) -> list[tuple[str, int]]:
+        """Modules with parameters that did not run, with those."""
+        ran = {call.path for call in self.calls}
+        counts = {
+            path: sum(p.numel() for p in m._parameters.values() if p is not None) for path, m in self.parts.items() if path not in ran
+        }
+        return [(path, count) for path, count in counts.items() if count]
 
 
-class Storages:
-    """The activations' memory: what is alive, and between which operations each is still needed."""
+@dataclass(slots=True)
+class Noted:
+    """What is known of a tensor as long as it lives."""
+
+    life: weakref.ref[Tensor]
+    sight: Sight | None = None
+    depth: int = 0  # convolutions and linear layers on the longest path to it
+    reduced: int | None = None  # channels before the 1x1 convolution that made it, where that reduced them
+
+
+class Tensors:
+    """The activations: what is known of each, how much memory is alive, and between which operations each memory is needed."""
 
     def __init__(self, owned: Iterable[Tensor]):
         self._owned = {t.untyped_storage()._cdata for t in owned}  # the module's own tensors are no activations
-        self._holders: dict[int, int] = {}  # by address: how many tensors hold it
+        self._noted: dict[int, Noted] = {}  # by id
+        self._holders: dict[int, int] = {}  # by a storage's address: how many tensors hold it
         self._number: dict[int, int] = {}  # by address, which is used again after a release: a number that is not
         self.size: list[int] = []
         self.born: list[int] = []
         self.last_read: list[int] = []
         self.live = 0
 
-    def hold(self, tensor: Tensor, now: int) -> bool:
-        """Count the tensor's memory as alive while any tensor holds it; whether it is new."""
+    def __getitem__(self, tensor: Tensor) -> Noted | None:
+        return self._noted.get(id(tensor))
+
+    def sight(self, tensor: Tensor) -> Sight | None:
+        noted = self._noted.get(id(tensor))
+        return None if noted is None else noted.sight
+
+    def hold(self, tensor: Tensor, now: int) -> tuple[Noted, bool]:
+        """Note the tensor, and count its memory as alive while any tensor holds it; whether that memory is new."""
+        key = id(tensor)
+        noted = self._noted.get(key)
+        if noted is not None:
+            return noted, False
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._owned:
-            return False
-        fresh = key not in self._number
+        address, size = storage._cdata, storage.nbytes()
+        fresh = address not in self._number and address not in self._owned
         if fresh:
-            self._number[key], self._holders[key] = len(self.size), 0
+            self._number[address], self._holders[address] = len(self.size), 0
             self.size.append(size)
             self.born.append(now)
             self.last_read.append(now)
             self.live += size
-        self._holders[key] += 1
-        weakref.finalize(tensor, self._release, key, size).atexit = False
-        return fresh
+        if address not in self._owned:
+            self._holders[address] += 1
+
+        def release(_: object) -> None:
+            del self._noted[key]
+            if address not in self._owned:
+                self._holders[address] -= 1
+                if not self._holders[address]:
+                    del self._holders[address], self._number[address]
+                    self.live -= size
+
+        noted = self._noted[key] = Noted(weakref.ref(tensor, release))
+        return noted, fresh
 
     def read(self, tensor: Tensor, now: int) -> None:
         number = self._number.get(tensor.untyped_storage()._cdata)
         if number is not None:
             self.last_read[number] = now
 
-    def _release(self, key: int, size: int) -> None:
-        self._holders[key] -= 1
-        if not self._holders[key]:
-            del self._holders[key], self._number[key]
-            self.live -= size
+
+def computed(func: Any, args: Any, kwargs: Any) -> Any:
+    """An operator's result. Batch norm of meta tensors in evaluation mode, whose result is like its input, torch would derive in Python,
+    in half of a trace's time."""
+    if func is torch.ops.aten.native_batch_norm.default and args[0].is_meta and not args[5]:
+        return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+    return func(*args, **kwargs)
 
 
 class Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Batch norm of meta tensors in evaluation mode: a result like its input, which torch derives in Python, in half of a trace's time."""
-
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten.native_batch_norm.default and args[0].is_meta and not args[5]:
-            return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
-        return func(*args, **(kwargs or {}))
+        return computed(func, args, kwargs or {})
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every ATen operator with the module that called it, and follows what each tensor's units see."""
 
-    def __init__(self, module: nn.Module, modules: Modules):
+    def __init__(self, modules: Modules):
         super().__init__()  # type: ignore[no-untyped-call]
         self.modules = modules
-        self.seen: MutableMapping[Tensor, Sight] = WeakTensorKeyDictionary()
-        self.depth: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
-        # results of 1x1 convolutions, and what keeps their channels: channels before
-        self.reduced: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
-        self.storages = Storages((*module.parameters(), *module.buffers()))
+        self.tensors = Tensors((*modules.parameters, *modules.buffers))
         self.operations: list[Operation] = []
         self.inputs = 0
         self.peak = 0
         self.peak_at = ""
 
     def begin(self, tensor: Tensor, sight: Sight | None) -> None:
-        self.storages.hold(tensor, -1)
-        self.inputs = len(self.storages.size)
-        if sight is not None:
-            self.seen[tensor] = sight
+        noted, _ = self.tensors.hold(tensor, -1)
+        noted.sight = sight
+        self.inputs = len(self.tensors.size)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out = computed(func, args, kwargs)
         if not self.modules.open:
             return out
-        now, mutable = len(self.operations), func._schema.is_mutable
-        call = operators.Call(func, args, kwargs, out, self.seen.get)
-        given = call.tensors()
-        results = [out] if isinstance(out, Tensor) else [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        now, tensors = len(self.operations), self.tensors
+        call = operators.Call(func, args, kwargs, out, tensors.sight)
+        kind, given, results = call.kind, call.tensors(), _tensors(out)
         sight, understood = operators.sight_of(call)
         each = sight if isinstance(sight, list) else [sight] * len(results)
-        for tensor, what in zip(results, each, strict=False):
-            if what is not None:
-                self.seen[tensor] = what
-                if mutable:
-                    self._also_the_whole(tensor, what)
-        for tensor in given:
-            self.storages.read(tensor, now)
-        fresh = [tensor for tensor in results if self.storages.hold(tensor, now)]
-        if self.storages.live > self.peak:
-            self.peak, self.peak_at = self.storages.live, self.modules.open[-1].path
 
-        formula = flop_registry.get(func.overloadpacket)
-        depth = max((self.depth.get(t, 0) for t in given), default=0) + bool(formula)
-        for tensor in results:
-            self.depth[tensor] = max(depth, self.depth.get(tensor, 0))
-        moves = bool(fresh) or mutable
+        depth = max([noted.depth for t in given if (noted := tensors[t])], default=0) + (kind.flops is not None)
+        fresh = []
+        for tensor, what in zip(results, each, strict=False):
+            noted, new = tensors.hold(tensor, now)
+            noted.depth = max(depth, noted.depth)
+            if what is not None:
+                noted.sight = what
+                if kind.mutable:
+                    self._also_the_whole(tensor, what)
+            if new:
+                fresh.append(tensor)
+        for tensor in given:
+            tensors.read(tensor, now)
+        if tensors.live > self.peak:
+            self.peak, self.peak_at = tensors.live, self.modules.open[-1].path
+
+        moves = bool(fresh) or kind.mutable
         operation = Operation(
             order=now,
-            name=func._schema.name.removeprefix("aten::"),
-            macs=formula(*args, **kwargs, out_val=out) // 2 if formula else 0,
+            name=kind.name,
+            macs=kind.flops(*args, **kwargs, out_val=out) // 2 if kind.flops else 0,
             read=sum(map(_bytes, given)) if moves else 0,
             written=sum(map(_bytes, results)) if moves else 0,
             activation=_bytes(results[0]) if fresh and fresh[0] is results[0] else 0,
             depth=depth,
             grid=bool(each and each[0]) and all(axis.dim is not None and axis.units > 1 for axis in each[0] or ()),
             understood=understood,
-            kernel=self._kernel(call, results) if results else None,
+            kernel=self._kernel(call, given, results) if results else None,
         )
         self.operations.append(operation)
         self.modules.open[-1].operations.append(operation)
@@ -357,31 +368,33 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def note_cuts(self) -> None:
         """After each operation, the bytes that some later one reads: what information can pass through there."""
         change = [0] * (len(self.operations) + 1)
-        storages = self.storages
-        for number in range(self.inputs, len(storages.size)):
-            change[storages.born[number]] += storages.size[number]
-            change[storages.last_read[number]] -= storages.size[number]
+        tensors = self.tensors
+        for number in range(self.inputs, len(tensors.size)):
+            change[tensors.born[number]] += tensors.size[number]
+            change[tensors.last_read[number]] -= tensors.size[number]
         total = 0
         for operation, by in zip(self.operations, change, strict=False):
             total += by
             operation.cut = total
 
-    def _kernel(self, call: operators.Call, results: list[Tensor]) -> Kernel | None:
+    def _kernel(self, call: operators.Call, given: list[Tensor], results: list[Tensor]) -> Kernel | None:
         """A convolution's kernel; and remember 1x1 convolutions that reduce, up to the next one."""
-        source = next(iter(call.tensors()), None)
-        if source is None:
+        result = self.tensors[results[0]]
+        if not given or result is None:
             return None
-        before = self.reduced.get(source)
-        if not call.operator._schema.name.endswith("::convolution"):
+        source = given[0]
+        noted = self.tensors[source]
+        before = None if noted is None else noted.reduced
+        if call.kind.name not in CONVOLUTIONS:
             if before is not None and results[0].dim() == source.dim() and results[0].shape[1:2] == source.shape[1:2]:
-                self.reduced[results[0]] = before
+                result.reduced = before
             return None
         sides = tuple(call["weight"].shape[2:])
         kernel = Kernel(sides, source.shape[1], results[0].shape[1], call["groups"], before)
         if max(sides) == 1 and kernel.channels_in > kernel.channels_out:
-            self.reduced[results[0]] = kernel.channels_in
+            result.reduced = kernel.channels_in
         elif before is not None and (max(sides) > 1 or kernel.channels_in == kernel.channels_out):
-            self.reduced[results[0]] = before  # a second convolution on the same embedding
+            result.reduced = before  # a second convolution on the same embedding
         return kernel
 
     def _also_the_whole(self, part: Tensor, sight: Sight) -> None:
@@ -398,10 +411,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         else:
             spread = sights.gathered(sight, range(part.dim()))
-        before = self.seen.get(whole)
-        self.seen[whole] = spread if before is None else sights.joined([(before, whole.shape), (spread, whole.shape)], whole.shape)
+        noted, _ = self.tensors.hold(whole, len(self.operations))
+        before = noted.sight
+        noted.sight = spread if before is None else sights.joined([(before, whole.shape), (spread, whole.shape)], whole.shape)
 
 
+@uncollected()
 def kept_for_backward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], device: str) -> dict[str, int] | None:
     """Bytes that autograd keeps of one forward in training mode, the module's own tensors left out; by the module that made it keep them.
 
@@ -434,8 +449,17 @@ def kept_for_backward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[st
     return kept
 
 
+def _tensors(value: Any) -> list[Tensor]:
+    """Those in any structure, the plain ones without torch's slower walk."""
+    if isinstance(value, Tensor):
+        return [value]
+    if type(value) is tuple and all(isinstance(inner, Tensor) for inner in value):
+        return list(value)
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
 def _shapes(value: Any) -> list[Shape]:
-    return [tuple(t.shape) for t in tree_leaves(value) if isinstance(t, Tensor)]
+    return [tuple(tensor.shape) for tensor in _tensors(value)]
 
 
 def _bytes(tensor: Tensor) -> int:
