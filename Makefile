@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup peers test test-all results docs lint clean
+.PHONY: help demo setup peers test test-all results docs bench-analysis lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,14 @@ results: setup ## the long measurements, written under docs/generated (resumable
 docs: setup ## the documentation's tables and pictures, from stored results
 	$(BIN)/python docs/results.py --render
 	$(BIN)/python docs/networks.py
+	$(BIN)/python docs/notes.py
+
+.peers/counters: constraints.txt
+	@$(PIP) --no-deps --upgrade --target .peers torchinfo fvcore iopath yacs termcolor tabulate portalocker tqdm pyyaml
+	@touch $@
+
+bench-analysis: setup .peers/counters ## how fast a network is read, beside torchinfo and fvcore
+	$(BIN)/python docs/analysis_speed.py
 
 lint: setup ## formatter check, linter, type checker
 	$(BIN)/ruff format --check .

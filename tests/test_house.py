@@ -100,6 +100,11 @@ def test_the_networks_page_is_as_make_docs_makes_it() -> None:
     assert networks["PAGE"].read_text() == networks["page"](), "run make docs"
 
 
+def test_the_notes_page_is_as_make_docs_makes_it() -> None:
+    notes = runpy.run_path(str(ROOT / "docs" / "notes.py"))
+    assert notes["PAGE"].read_text() == notes["page"](), "run make docs"
+
+
 def test_the_readmes_commands_exist() -> None:
     from convatlas.cli.commands import COMMANDS
 
