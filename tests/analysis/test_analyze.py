@@ -102,7 +102,7 @@ def test_an_operator_that_is_not_understood_is_named_and_taken_to_see_everything
 def test_parts_that_do_not_run_are_named() -> None:
     with torch.device("meta"):
         report = analyze(models.create_model("inception_v3"), (3, 299, 299))
-    assert report.notes == ["not run in evaluation: aux (3,326,696 parameters, counted in the total)"]
+    assert report.notes == ["not called in evaluation: aux (3,326,696 parameters, counted in the total)"]
 
 
 class Values(nn.Module):
@@ -130,6 +130,7 @@ def two_convolutions() -> nn.Module:
         (nn.ReLU(), "3x8x8", UsageError, "cannot make an input of '3x8x8': expected"),
         (nn.ReLU(), (3, 0, 8), UsageError, r"the input \(3, 0, 8\) has an empty side"),
         (nn.ReLU(), None, UsageError, "cannot make an input of None"),
+        (F.relu, (3, 8, 8), UsageError, "cannot analyse a function: expected an nn.Module"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence_that_names_the_layer(
@@ -142,6 +143,30 @@ def test_what_cannot_be_read_is_one_sentence_that_names_the_layer(
 
 def test_a_module_that_depends_on_values_is_read_with_real_ones() -> None:
     assert analyze(Values(), torch.ones(1, 3, 4, 4), device="cpu").receptive_field("") == ((0, 1, 1), (0, 1, 1))
+
+
+def test_a_device_that_is_not_there_is_said() -> None:
+    with pytest.raises(UsageError, match="cannot analyse on abacus .*: expected meta, cpu or a device of this machine"):
+        analyze(nn.ReLU(), (3, 8, 8), device="abacus")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "wrap", [torch.jit.script, torch.compile, nn.DataParallel, lambda net: torch.jit.trace(net, torch.empty(1, 3, 32, 32))]
+)
+def test_wrapped_and_scripted_modules_are_read_too(wrap: Any) -> None:
+    plain = two_convolutions()
+    wrapped = analyze(wrap(two_convolutions()), (3, 32, 32))
+    report = analyze(plain, (3, 32, 32))
+    assert (wrapped.params, wrapped.macs) == (report.params, report.macs)
+    assert wrapped.receptive_field("") == report.receptive_field("")
+
+
+def test_recurrent_and_attentive_modules_are_read_too() -> None:
+    lstm = analyze(nn.LSTM(8, 16, batch_first=True), torch.empty(1, 5, 8))
+    assert lstm.macs == 5 * 4 * 16 * (8 + 16)
+    attention = analyze(nn.MultiheadAttention(8, 2, batch_first=True), (torch.empty(1, 5, 8),) * 3)
+    assert attention.macs == 4 * 5 * 8 * 8 + 2 * 5 * 5 * 8
 
 
 def test_a_layer_that_does_not_exist_is_said_with_the_nearest() -> None:

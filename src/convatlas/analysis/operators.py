@@ -377,7 +377,7 @@ def copy(call: Call) -> Sight | None:
 RULES: dict[str, Rule] = {
     name: rule
     for rule, names in (
-        (convolution, "convolution"),
+        (convolution, "convolution _convolution cudnn_convolution"),
         (pooling, "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d"),
         (adaptive_pooling, "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_max_pool2d adaptive_max_pool3d"),
         (upsampling, "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d"),

@@ -303,13 +303,13 @@ def _notes(found: Trace) -> list[str]:
                 strangers.setdefault(operation.name, []).append(call.path or found.name)
     for name, paths in strangers.items():
         where = ", ".join(dict.fromkeys(paths[:3])) + (", ..." if len(set(paths)) > 3 else "")
-        notes.append(f"not understood: {name} ({len(paths)} x, in {where}): no multiply-adds counted, taken to see all that goes into it")
+        notes.append(f"not understood: {name} ({len(paths)} x, in {where}): taken to multiply nothing and to see all that goes into it")
     if found.idle:
         tops: dict[str, int] = {}
         for path, params in found.idle:
             top = path.split(".")[0]
             tops[top] = tops.get(top, 0) + params
-        notes += [f"not run in evaluation: {path} ({params:,} parameters, counted in the total)" for path, params in tops.items()]
+        notes += [f"not called in evaluation: {path} ({params:,} parameters, counted in the total)" for path, params in tops.items()]
     return notes
 
 

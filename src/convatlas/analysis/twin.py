@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from convatlas.errors import UserError, printable
+from convatlas.errors import UsageError, UserError, printable
 
 
 @contextmanager
@@ -27,7 +28,19 @@ def uncollected() -> Iterator[None]:
 
 
 def on_device(module: nn.Module, device: str) -> Any:
-    """A copy of the module whose tensors are on `device`; on meta they take no memory."""
+    """A copy of the module whose tensors are on `device`; on meta they take no memory.
+
+    Raises UsageError for what is no module or a device that is not there, UserError for a module that cannot be copied.
+    """
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"cannot analyse a {type(module).__name__}: expected an nn.Module; wrap the function in one")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"cannot analyse on {printable(device)} ({printable(reason)}): expected meta, cpu or a device of this machine"
+        ) from None
     memo: dict[int, Any] = {}
 
     def place(tensor: Tensor) -> Tensor:
@@ -61,7 +74,7 @@ def _copy_plain(parts: Sequence[nn.Module], memo: dict[int, Any]) -> None:
 
 def _copies_plainly(kind: Any) -> bool:
     usual = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__ and kind.__new__ is object.__new__
-    torchs = all(getattr(kind, way).__module__.startswith("torch.nn.modules.") for way in ("__getstate__", "__setstate__"))
+    torchs = kind.__getstate__ is nn.Module.__getstate__ and kind.__setstate__ in (nn.Module.__setstate__, _ConvNd.__setstate__)
     return usual and torchs and not hasattr(kind, "__deepcopy__")
 
 
@@ -74,7 +87,9 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
             memo[id(value)] = made = {}
             made.update({key: _copied(inner, memo) for key, inner in value.items()})
         return memo[id(value)]
-    return OrderedDict() if kind is OrderedDict and not value else copy.deepcopy(value, memo)
+    if kind is OrderedDict and not value:  # hooks: a module has eight places for them
+        return OrderedDict()
+    return copy.deepcopy(value, memo)
 
 
 _ATOMS = frozenset({bool, int, float, str, type(None)})
