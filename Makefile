@@ -52,6 +52,7 @@ docs: setup ## the documentation's tables and pictures, from stored results
 	$(BIN)/python docs/results.py --render
 	$(BIN)/python docs/networks.py
 	$(BIN)/python docs/notes.py
+	$(BIN)/convatlas show inception_v3 --png docs/generated/inception_v3.png
 
 .peers/counters: constraints.txt
 	@$(PIP) --no-deps --upgrade --target .peers torchinfo fvcore iopath yacs termcolor tabulate portalocker tqdm pyyaml
