@@ -23,8 +23,10 @@ import convatlas as ca
 from convatlas import models, recipes
 from convatlas.analysis import formulas
 
+
 def read(name, **arguments):
     return ca.analyze(ca.create_model(name, **arguments), models.find(name).input)
+
 
 def outputs(name, *paths):
     return ["x".join(map(str, read(name).module(path).output_shape[1:])) for path in paths]

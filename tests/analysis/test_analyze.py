@@ -171,6 +171,24 @@ def test_recurrent_and_attentive_modules_are_read_too() -> None:
     assert attention.macs == 4 * 5 * 8 * 8 + 2 * 5 * 5 * 8
 
 
+def test_an_error_that_the_forward_catches_is_none() -> None:
+    class Careful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.narrow, self.wide = nn.Conv2d(1, 4, 3), nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                out: Tensor = self.narrow(x)
+            except RuntimeError:
+                out = self.wide(x)
+            return out.view(-1, 4, 36)
+
+    assert analyze(Careful(), (3, 8, 8)).macs == 4 * 27 * 36
+    with pytest.raises(UsageError, match="Careful itself got"):
+        analyze(Careful(), (3, 9, 9))
+
+
 def test_a_layer_that_does_not_exist_is_said_with_the_nearest() -> None:
     report = analyze(two_convolutions(), (3, 64, 64))
     with pytest.raises(UsageError, match="'secnd': the nearest is 'second'"):

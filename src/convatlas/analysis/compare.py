@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from convatlas.analysis.report import Row, human, sides
+from convatlas.analysis.rows import Row, human, sides
 
 if TYPE_CHECKING:
     from convatlas.analysis.report import Report

@@ -102,7 +102,7 @@ class Field:
     def at(self, unit: int) -> tuple[int, int] | None:
         """First and last pixel; None where a unit sees none."""
         turns, phase = divmod(unit, len(self.low))
-        moved = 0 if self.still else math.floor(self.stride * len(self.low) * turns)
+        moved = 0 if self.still else int(self.stride * len(self.low)) * turns  # whole pixels, as every period is chosen
         low, high = self.low[phase], self.high[phase]
         return (low + moved, high + moved) if low <= high else None
 
@@ -151,13 +151,14 @@ def _joined(one: Field, other: Field, units: int) -> Field:
         a, b = one.held(units), other.held(units)
         moving = other if one.still else one
         return Field((min(a.low[0], b.low[0]),), (max(a.high[0], b.high[0]),), moving.stride, still=True)
-    # maps of different strides agree on nothing that repeats: each unit is held by itself
-    period = math.lcm(len(one.low), len(other.low)) if one.stride == other.stride else units
+    stride, period = max(one.stride, other.stride), math.lcm(len(one.low), len(other.low))
+    if one.stride != other.stride:  # nothing repeats: each unit is held by itself, and some more, so that all move by whole pixels
+        period = -(-units // stride.denominator) * stride.denominator
     seen = []
     for unit in range(period):
         first, second = one.at(unit) or _NOTHING, other.at(unit) or _NOTHING
         seen.append((min(first[0], second[0]), max(first[1], second[1])))
-    return _shortest(seen, max(one.stride, other.stride))
+    return _shortest(seen, stride)
 
 
 def _shortest(seen: list[tuple[int, int]], stride: Fraction) -> Field:

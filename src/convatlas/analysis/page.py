@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, Template
 
 from convatlas.analysis.compare import compare, heads
-from convatlas.analysis.report import CONVENTION, Part, Row
+from convatlas.analysis.rows import CONVENTION, Part, Row
 from convatlas.analysis.tables import HEADS, cells, title, totals
 
 if TYPE_CHECKING:

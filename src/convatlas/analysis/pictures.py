@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from convatlas.analysis.effective import effective_field
-from convatlas.analysis.report import sides
+from convatlas.analysis.rows import sides
 from convatlas.analysis.tables import title
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def effective_fields(model: nn.Module, report: "Report", draws: int = 4) -> Fiel
 
     Fewer draws where a forward is dear, so that it takes seconds.
     """
-    shape = report.trace.input[0]
-    if len(report.trace.input) != 1 or len(shape) != 4:
+    shape = report.inputs[0]
+    if len(report.inputs) != 1 or len(shape) != 4:
         return {}
     maps = [row for row in report.stages if row.path and len(row.output_shape) == 4 and min(row.output_shape[2:]) > 1]
     maps = list({tuple(row.receptive_field): row for row in reversed(maps)}.values())[::-1]  # the first that sees so far
@@ -91,7 +91,7 @@ def _theoretical(axis: Axes, report: "Report", colour: str) -> None:
     places = [i for i, row in enumerate(rows, 1) if row.receptive_field]
     sizes = [max(rows[i - 1].receptive_field) for i in places]
     axis.step(places, sizes, where="mid", color=colour, lw=1.5, label=f"{report.model}, at most {max(sizes, default=0):,}")
-    side = max(report.trace.input[0][2:], default=0)
+    side = max(report.inputs[0][2:], default=0)
     axis.axhline(side, color=colour, lw=0.8, ls=":", label=f"the image of {report.model}, {side}")
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter("{x:g}")

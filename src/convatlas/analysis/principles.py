@@ -10,7 +10,7 @@ from convatlas.analysis.trace import Call, Operation, Trace
 from convatlas.storage.records import Record
 
 if TYPE_CHECKING:
-    from convatlas.analysis.report import Row
+    from convatlas.analysis.rows import Row
 
 DROP = 3.0  # a cut that carries less than a third of what every cut before it carried is a bottleneck
 DEEP, WIDE = 4.0, 64.0  # layers to a channel, channels to a layer
@@ -49,14 +49,14 @@ def information(steps: Steps) -> Finding:
             least = first = operation.cut
         if operation.cut * DROP < least:
             flags.append(
-                f"{call.path or call.kind}: {operation.name} leaves {operation.cut / 4:,.0f} of at least {least / 4:,.0f} elements "
+                f"{call.path or call.kind}: {operation.name} leaves {operation.cut:,} of at least {least:,} elements "
                 f"before it, {least / operation.cut:.1f} times fewer: widen before reducing, or reduce side by side (sec. 5)"
             )
         least = min(least, operation.cut)
         sizes.append(operation.cut)
     if not sizes or least is None:
         return Finding("information through each cut", "no map to cut", [])
-    reading = f"{first / 4:,.0f} elements after the first layer, {sizes[-1] / 4:,.0f} in the last map, at most {max(sizes) / 4:,.0f}"
+    reading = f"{first:,} elements after the first layer, {sizes[-1]:,} in the last map, at most {max(sizes):,}"
     return Finding("information through each cut", f"{reading}; flagged beyond a drop of {DROP:g}", flags)
 
 

@@ -1,58 +1,19 @@
 """The reading of one trace: a row for every layer, totals, and the same by block and by stage."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from convatlas.analysis.field import Extent
 from convatlas.analysis.principles import Finding, principles
+from convatlas.analysis.rows import CONVENTION, Part, Row, row_of, together
 from convatlas.analysis.trace import CONVOLUTIONS, Call, Trace, trace
 from convatlas.errors import UserError, unknown
-from convatlas.storage.records import Record
 
 DEEPEST = 1000  # names deep: every layer by itself
-CONVENTION = (
-    "One image. Multiply-adds (macs) are those of convolutions, transposed convolutions, linear layers and matrix products; "
-    "FLOPs are twice as many; biases, normalisation, activations, pooling and additions count as none. "
-    "Receptive field and stride are in input pixels, height x width, the map taken to go on beyond its border. "
-    "MB are 10^6 bytes."
-)
-
-
-class Row(Record, frozen=True):
-    """A layer, or several together. What it costs itself: the rows of a table add up to its total."""
-
-    path: str
-    op: str  # the module's class; of functional calls inside a larger module, the operators
-    output_shape: list[int]  # of the first output
-    params: int  # shared ones stand where they are first used
-    macs: int
-    flops: int
-    receptive_field: list[int]  # sizes [h, w]; empty where nothing is left of the image, null for what sees no pixel
-    start: list[int]  # first pixel that the first unit sees; negative in the padding
-    stride: list[float]
-    whole: bool  # a gate or a normalisation lets each unit see the whole image
-    activation_bytes: int
-    read_bytes: int
-    written_bytes: int
-    intensity: float  # FLOPs a byte moved
-    calls: int  # how often the module ran
-    layers: int = 1  # how many layers stand in this row
-
-    @property
-    def bytes(self) -> int:
-        return self.read_bytes + self.written_bytes
-
-
-class Part(NamedTuple):
-    """A module with those in it, in the order in which they ran."""
-
-    row: Row
-    parts: "tuple[Part, ...]"
 
 
 class Report:
@@ -61,9 +22,9 @@ class Report:
     def __init__(self, found: Trace, model: str = "", edition: str | None = None):
         self.trace = found
         self.model, self.edition = model or found.name, edition
-        self.input = found.input[0] if len(found.input) == 1 else found.input
+        self.inputs = found.inputs  # the shape of each tensor given
         self.params, self.trainable, self.buffers = found.params, found.trainable, found.buffers
-        self.rows = [_row(call) for call in found.calls if call.leaf or call.operations]
+        self.rows = [row_of(call) for call in found.calls if call.leaf or call.operations]
         self.macs = sum(row.macs for row in self.rows)
         self.flops = 2 * self.macs
         self.conv_macs = sum(o.macs for call in found.calls for o in call.operations if o.name in CONVOLUTIONS)
@@ -124,10 +85,12 @@ class Report:
     def pixels(self, path: str, unit: Sequence[int]) -> tuple[tuple[int, int] | None, ...]:
         """First and last pixel that one unit of a module's output sees, along each axis; outside the image in the padding.
 
-        Raises as `receptive_field` does.
+        `unit`: its indices in the last dimensions of the output, (row, column) in a map. Raises as `receptive_field` does.
         """
         self.receptive_field(path)
-        return tuple(axis.field.at(place) for axis, place in zip(self._calls[path].sight or (), unit, strict=True))
+        call = self._calls[path]
+        before = len(call.outputs[0]) - len(unit)
+        return tuple(axis.pixels(0 if axis.dim is None or axis.dim < before else unit[axis.dim - before]) for axis in call.sight or ())
 
     def module(self, path: str) -> Row:
         """A module with all that is in it."""
@@ -145,11 +108,11 @@ class Report:
         return [self._gathered(path, inside) for path, inside in groups.items()]
 
     @cached_property
-    def tree(self) -> "Part":
+    def tree(self) -> Part:
         """The network as its modules hold each other."""
         return self._part("", self.rows)
 
-    def _part(self, path: str, rows: Sequence[Row]) -> "Part":
+    def _part(self, path: str, rows: Sequence[Row]) -> Part:
         groups: dict[str, list[Row]] = {}
         depth = path.count(".") + 2 if path else 1
         for row in rows:
@@ -163,9 +126,9 @@ class Report:
         if len(inside) == 1 and inside[0].path == path:
             return inside[0]
         if path in self._calls:
-            return _together(self._calls[path], inside)
+            return together(self._calls[path], inside)
         last = self._calls[inside[-1].path]  # a list of modules has no forward of its own
-        return _together(Call(path, "ModuleList", 0, False, outputs=last.outputs, sight=last.sight), inside)
+        return together(Call(path, "ModuleList", 0, False, outputs=last.outputs, sight=last.sight), inside)
 
     @property
     def stages(self) -> list[Row]:
@@ -181,7 +144,7 @@ class Report:
         return {
             "model": self.model,
             "edition": self.edition,
-            "input": list(self.input[1:]) if self.input and isinstance(self.input[0], int) else [list(s) for s in self.trace.input],
+            "input": list(self.inputs[0][1:]) if len(self.inputs) == 1 else [list(shape) for shape in self.inputs],
             "params": self.params,
             "trainable_params": self.trainable,
             "macs": self.macs,
@@ -232,63 +195,6 @@ def analyze(model: nn.Module, input: Any, axes: int | None = None, device: str =
     return Report(found, getattr(architecture, "name", ""), getattr(architecture, "edition", None))
 
 
-def _row(call: Call) -> Row:
-    own = [o for o in call.operations if o.name not in _SILENT]
-    kind = call.kind if call.leaf else " + ".join(dict.fromkeys(o.name.strip("_") for o in own)) or call.kind
-    shape = call.outputs[0] if call.outputs else ()
-    read, written = sum(o.read for o in call.operations), sum(o.written for o in call.operations)
-    macs = sum(o.macs for o in call.operations)
-    return Row(
-        path=call.path,
-        op=kind,
-        output_shape=list(shape),
-        params=call.params,
-        macs=macs,
-        flops=2 * macs,
-        **_seen(call),
-        activation_bytes=sum(o.activation for o in call.operations),
-        read_bytes=read,
-        written_bytes=written,
-        intensity=round(2 * macs / max(read + written, 1), 3),
-        calls=call.times,
-    )
-
-
-# Operators that only name the same elements anew, left out of a row's description
-_SILENT = {"view", "_unsafe_view", "t", "detach", "alias", "empty", "expand", "unsqueeze", "squeeze", "lift_fresh"}
-
-
-def _together(call: Call, inside: Sequence[Row]) -> Row:
-    def total(name: str) -> int:
-        return sum(getattr(row, name) for row in inside)
-
-    return Row(
-        path=call.path,
-        op=call.kind,
-        output_shape=list(call.outputs[0]) if call.outputs else [],
-        params=total("params"),
-        macs=total("macs"),
-        flops=total("flops"),
-        **_seen(call),
-        activation_bytes=total("activation_bytes"),
-        read_bytes=total("read_bytes"),
-        written_bytes=total("written_bytes"),
-        intensity=round(total("flops") / max(total("read_bytes") + total("written_bytes"), 1), 3),
-        calls=max(call.times, 1),
-        layers=sum(row.layers for row in inside),
-    )
-
-
-def _seen(call: Call) -> dict[str, Any]:
-    extents = [axis.field.extent for axis in call.sight or ()]
-    return {
-        "receptive_field": [e.size for e in extents],
-        "start": [e.start for e in extents],
-        "stride": [e.stride for e in extents],
-        "whole": any(axis.field.still for axis in call.sight or ()),
-    }
-
-
 def _within(path: str, parent: str) -> bool:
     return not parent or path == parent or path.startswith(parent + ".")
 
@@ -311,19 +217,3 @@ def _notes(found: Trace) -> list[str]:
             tops[top] = tops.get(top, 0) + params
         notes += [f"not called in evaluation: {path} ({params:,} parameters, counted in the total)" for path, params in tops.items()]
     return notes
-
-
-def human(count: float, unit: str = "") -> str:
-    """1.82 G: three digits and a power of a thousand."""
-    if not count:
-        return "-"
-    power = min(int(math.log10(abs(count)) // 3), 4) if abs(count) >= 1 else 0
-    value = count / 1000**power
-    digits = 0 if power == 0 and float(count).is_integer() else max(0, 2 - int(math.log10(abs(value)) if abs(value) >= 1 else 0))
-    return f"{value:.{digits}f} {('', 'k', 'M', 'G', 'T')[power]}{unit}".rstrip()
-
-
-def sides(values: Iterable[float]) -> str:
-    """483x483 as 483: height x width where they differ."""
-    shown = [f"{v:g}" for v in values]
-    return "" if not shown else shown[0] if len(set(shown)) == 1 else "x".join(shown)

@@ -18,6 +18,10 @@ class Axis:
     units: int
     block: int = 1
 
+    def pixels(self, index: int) -> tuple[int, int] | None:
+        """First and last pixel seen from this index of its dimension; None where it sees none."""
+        return self.field.at(0 if self.dim is None else index // self.block % self.units)
+
     def gathered(self) -> "Axis":
         """All its units into one."""
         if self.dim is None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convatlas.analysis.report import CONVENTION, Row, human, sides
+from convatlas.analysis.rows import CONVENTION, Row, human, sides
 
 if TYPE_CHECKING:
     from convatlas.analysis.report import Report
@@ -50,7 +50,7 @@ def totals(report: "Report") -> list[tuple[str, str]]:
 
 def title(report: "Report") -> str:
     edition = f", edition {report.edition}" if report.edition else ""
-    shapes = [shape[1:] if len(report.trace.input) == 1 else shape for shape in report.trace.input]
+    shapes = [shape[1:] if len(report.inputs) == 1 else shape for shape in report.inputs]
     return f"{report.model}{edition}, input {' and '.join('x'.join(map(str, shape)) for shape in shapes)}"
 
 

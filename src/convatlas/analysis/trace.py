@@ -52,7 +52,7 @@ class Operation:
     grid: bool  # its result is a map, with more than one place along every axis of the image
     understood: bool
     kernel: Kernel | None = None
-    cut: int = 0  # bytes of activations, the input left out, that are read after it
+    cut: int = 0  # elements of activations, the input left out, that are read after it
 
 
 @dataclass(slots=True)
@@ -68,13 +68,12 @@ class Call:
     inputs: list[Shape] = field(default_factory=list)
     outputs: list[Shape] = field(default_factory=list)
     sight: Sight | None = None
-    places: tuple[int | None, ...] = ()
 
 
 @dataclass(slots=True)
 class Trace:
     name: str
-    input: tuple[Shape, ...]  # of each tensor given
+    inputs: tuple[Shape, ...]  # of each tensor given
     input_bytes: int
     calls: list[Call]  # in the order in which they began
     params: int
@@ -105,7 +104,7 @@ def trace(module: nn.Module, example: Any, axes: int | None = None, device: str 
         n = max(tensor.dim() - 2, 0) if axes is None else axes
         watch.begin(tensor, sights.image(tensor.shape, n) if number == 0 else None)
     with modules.followed(watch.tensors.sight), torch.no_grad(), torch.device(device), watch:
-        run(twin, args, kwargs, name, tensors, modules)
+        run(twin, args, kwargs, modules, device)
     watch.note_cuts()
     return Trace(
         name,
@@ -145,28 +144,30 @@ def inputs(module: nn.Module, example: Any, device: str) -> tuple[tuple[Any, ...
     )
 
 
-def run(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], name: str, tensors: list[Tensor], modules: "Modules") -> None:
+def run(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], modules: "Modules", device: str) -> None:
     """Call the module; what it raises becomes one sentence that names the layer."""
     try:
         module(*args, **kwargs)
     except UserError:
         raise
     except Exception as error:
-        given = " and ".join(f"a tensor of {'x'.join(map(str, t.shape)) or 'one number'}" for t in tensors) or "no tensors"
-        place = modules.open[-1] if modules.open else None
+        name, place = type(module).__name__, modules.failed
+        shapes = _shapes((args, kwargs))
+        given = " and ".join(f"a tensor of {'x'.join(map(str, shape)) or 'one number'}" for shape in shapes) or "no tensors"
         at = f"{place.path} ({place.kind})" if place is not None and place.path else f"{name} itself"
-        shapes = ", ".join(map(str, place.inputs)) if place is not None else given
+        got = ", ".join(map(str, place.inputs)) if place is not None else given
         reason = printable(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)[:200]
         if (place is None or not place.path) and isinstance(error, TypeError) and "forward()" in str(error):
             raise UsageError(
                 f"{name} cannot be called with {given} alone ({reason}): give example inputs, a tuple of the forward's arguments or a "
                 "dictionary of them by name"
             ) from None
-        if "meta" in str(error).lower() or isinstance(error, NotImplementedError) or "data-dependent" in str(error):
+        words = str(error).lower()
+        if device == "meta" and ("meta" in words or "data-dependent" in words or isinstance(error, NotImplementedError)):
             raise UserError(
                 f"{at} needs the values of its tensors, which an analysis of shapes has not ({reason}): give real tensors and device='cpu'"
             ) from None
-        raise UsageError(f"{name} fails on {given}: {at} got {shapes} ({reason}); give it an input of another size") from None
+        raise UsageError(f"{name} fails on {given}: {at} got {got} ({reason}); give it an input of another size") from None
 
 
 class Modules:
@@ -178,6 +179,7 @@ class Modules:
         self.buffers = [b for part in self.parts.values() for b in part._buffers.values() if b is not None]
         self.open: list[Call] = []
         self.calls: list[Call] = []  # of the modules that ran
+        self.failed: Call | None = None  # the innermost that raised an error which nothing has caught
 
     @contextmanager
     def followed(self, sight: Callable[[Tensor], Sight | None] = lambda _: None) -> Iterator[None]:
@@ -204,8 +206,14 @@ class Modules:
             call.times += 1
             call.inputs = _shapes((args, kwargs) if kwargs else args)
             self.open.append(call)
-            out = forward(*args, **kwargs)
-            self.open.pop()
+            try:
+                out = forward(*args, **kwargs)
+            except Exception:
+                self.failed = self.failed or call
+                raise
+            finally:
+                self.open.pop()
+            self.failed = None
             found = _tensors(out)
             call.outputs = [tuple(tensor.shape) for tensor in found]
             call.sight = sight(found[0]) if found else None
@@ -241,7 +249,7 @@ class Tensors:
         self._noted: dict[int, Noted] = {}  # by id
         self._holders: dict[int, int] = {}  # by a storage's address: how many tensors hold it
         self._number: dict[int, int] = {}  # by address, which is used again after a release: a number that is not
-        self.size: list[int] = []
+        self.elements: list[int] = []
         self.born: list[int] = []
         self.last_read: list[int] = []
         self.live = 0
@@ -263,8 +271,8 @@ class Tensors:
         address, size = storage._cdata, storage.nbytes()
         fresh = address not in self._number and address not in self._owned
         if fresh:
-            self._number[address], self._holders[address] = len(self.size), 0
-            self.size.append(size)
+            self._number[address], self._holders[address] = len(self.elements), 0
+            self.elements.append(size // tensor.element_size())
             self.born.append(now)
             self.last_read.append(now)
             self.live += size
@@ -319,7 +327,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def begin(self, tensor: Tensor, sight: Sight | None) -> None:
         noted, _ = self.tensors.hold(tensor, -1)
         noted.sight = sight
-        self.inputs = len(self.tensors.size)
+        self.inputs = len(self.tensors.elements)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -366,12 +374,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def note_cuts(self) -> None:
-        """After each operation, the bytes that some later one reads: what information can pass through there."""
+        """After each operation, the elements that some later one reads: what information can pass through there."""
         change = [0] * (len(self.operations) + 1)
         tensors = self.tensors
-        for number in range(self.inputs, len(tensors.size)):
-            change[tensors.born[number]] += tensors.size[number]
-            change[tensors.last_read[number]] -= tensors.size[number]
+        for number in range(self.inputs, len(tensors.elements)):
+            change[tensors.born[number]] += tensors.elements[number]
+            change[tensors.last_read[number]] -= tensors.elements[number]
         total = 0
         for operation, by in zip(self.operations, change, strict=False):
             total += by

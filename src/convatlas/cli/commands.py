@@ -105,7 +105,7 @@ class Show:
     def _print(self, reports: Any) -> None:
         from convatlas.analysis import tables
         from convatlas.analysis.compare import compare
-        from convatlas.analysis.report import CONVENTION
+        from convatlas.analysis.rows import CONVENTION
 
         for table in compare(*reports) if self.against else ():
             _table(table.columns, table.rows, right=tuple(c for c in table.columns if c not in table.text))
