@@ -61,7 +61,8 @@ def adaptive(units: int, out: int) -> Taps:
 
 @lru_cache
 def nearest(scale: Fraction, centred: bool = False) -> Taps:
-    """`scale` input units to one of the output, whose left edge is looked up, or its centre."""
+    """`scale` input units to one of the output, whose left edge is looked up, or its centre. In whole fractions: where torch's single
+    precision falls to the other side of a tie, it reads the next unit."""
     places = [math.floor((i + Fraction(1, 2) * centred) * scale) for i in range(scale.denominator)]
     return Taps(tuple(range(place, place + 1) for place in places), scale.numerator)
 
