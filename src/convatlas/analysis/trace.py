@@ -65,7 +65,7 @@ class Call:
     leaf: bool
     times: int = 0
     operations: list[Operation] = field(default_factory=list)
-    inputs: list[Shape] = field(default_factory=list)
+    inputs: list[Shape] = field(default_factory=list)  # where it failed
     outputs: list[Shape] = field(default_factory=list)
     sight: Sight | None = None
 
@@ -204,12 +204,12 @@ class Modules:
             if not call.times:
                 self.calls.append(call)
             call.times += 1
-            call.inputs = _shapes((args, kwargs) if kwargs else args)
             self.open.append(call)
             try:
                 out = forward(*args, **kwargs)
             except Exception:
-                self.failed = self.failed or call
+                if self.failed is None:
+                    self.failed, call.inputs = call, _shapes((args, kwargs))
                 raise
             finally:
                 self.open.pop()
@@ -236,6 +236,7 @@ class Noted:
     """What is known of a tensor as long as it lives."""
 
     life: weakref.ref[Tensor]
+    memory: int | None  # its storage's number; none where that is the module's own
     sight: Sight | None = None
     depth: int = 0  # convolutions and linear layers on the longest path to it
     reduced: int | None = None  # channels before the 1x1 convolution that made it, where that reduced them
@@ -287,13 +288,13 @@ class Tensors:
                     del self._holders[address], self._number[address]
                     self.live -= size
 
-        noted = self._noted[key] = Noted(weakref.ref(tensor, release))
+        noted = self._noted[key] = Noted(weakref.ref(tensor, release), self._number.get(address))
         return noted, fresh
 
     def read(self, tensor: Tensor, now: int) -> None:
-        number = self._number.get(tensor.untyped_storage()._cdata)
-        if number is not None:
-            self.last_read[number] = now
+        noted = self._noted.get(id(tensor))
+        if noted is not None and noted.memory is not None:
+            self.last_read[noted.memory] = now
 
 
 def computed(func: Any, args: Any, kwargs: Any) -> Any:

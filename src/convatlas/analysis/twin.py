@@ -69,7 +69,7 @@ def _copy_plain(parts: Sequence[nn.Module], memo: dict[int, Any]) -> None:
         memo[id(part)] = object.__new__(type(part))
     for part in plain:
         state = part.__getstate__()  # type: ignore[no-untyped-call]
-        vars(memo[id(part)]).update({name: _copied(value, memo) for name, value in state.items()})
+        vars(memo[id(part)]).update({name: value if type(value) in _ATOMS else _copied(value, memo) for name, value in state.items()})
 
 
 def _copies_plainly(kind: Any) -> bool:
