@@ -151,17 +151,24 @@ def test_functional_and_in_place_operators_are_seen() -> None:
     assert report.rows[0].op == "Net"
 
 
-def test_fifty_million_parameters_and_a_thousand_layers_take_little_memory() -> None:
+def test_a_thousand_layers_and_fifty_million_parameters_take_little_memory() -> None:
+    """Above `import torch`; 74 MB of it is what torch itself imports at the first operator on meta tensors, 17 MB the thousand layers."""
     program = """
-import resource, torch
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import torch
+def peak():  # of this process alone; what getrusage says begins with its parent's
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
+before = peak()
 from convatlas import analyze, create_model, models
-for name in ("resnet1202_cifar", "vgg19"):
+reports = []
+for name in ("vgg19", "resnet1202_cifar"):
     with torch.device("meta"):
         model = create_model(name)
-    report = analyze(model, models.find(name).input)
-    assert report.training_bytes and report.to_json()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    reports.append(analyze(model, models.find(name).input))
+print(peak() - before)
+assert all(report.training_bytes and report.to_json() for report in reports)
+print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 120
+    analysed, everything = map(float, done.stdout.split())
+    assert 20 < analysed < 120
+    assert everything < 140

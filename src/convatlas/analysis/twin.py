@@ -46,6 +46,8 @@ def on_device(module: nn.Module, device: str) -> Any:
     def place(tensor: Tensor) -> Tensor:
         if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
             raise UserError(f"{type(module).__name__} has parameters without a shape yet: run it once, then analyse it")
+        if device == "meta" and tensor.is_meta:
+            return tensor  # there is nothing in it to change
         there = torch.empty_like(tensor, device=device) if device == "meta" else tensor.detach().clone().to(device)
         return nn.Parameter(there, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else there
 
@@ -87,9 +89,9 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
             memo[id(value)] = made = {}
             made.update({key: _copied(inner, memo) for key, inner in value.items()})
         return memo[id(value)]
-    if kind is OrderedDict and not value:  # hooks: a module has eight places for them
-        return OrderedDict()
-    return copy.deepcopy(value, memo)
+    if kind is OrderedDict and not value:  # hooks, for which a module has a dozen places: a third of a twin, were they copied
+        return value
+    return set() if kind is set and not value else copy.deepcopy(value, memo)
 
 
 _ATOMS = frozenset({bool, int, float, str, type(None)})
