@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from convatlas.analysis import operators
 from convatlas.analysis import sight as sights
+from convatlas.analysis.shapes import Shapes, computed
 from convatlas.analysis.sight import Sight
 from convatlas.analysis.twin import on_device, uncollected
 from convatlas.errors import UsageError, UserError, printable
@@ -295,22 +296,6 @@ class Tensors:
         noted = self._noted.get(id(tensor))
         if noted is not None and noted.memory is not None:
             self.last_read[noted.memory] = now
-
-
-def computed(func: Any, args: Any, kwargs: Any) -> Any:
-    """An operator's result. Batch norm of meta tensors in evaluation mode, whose result is like its input, torch would derive in Python,
-    in half of a trace's time."""
-    if func is torch.ops.aten.native_batch_norm.default and args[0].is_meta and not args[5]:
-        return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
-    return func(*args, **kwargs)
-
-
-class Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return computed(func, args, kwargs or {})
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
