@@ -241,7 +241,7 @@ def footprint(net: nn.Module, out: Tensor, images: Tensor, unit: Sequence[int]) 
     return found
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(max_examples=150, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
 @given(net=networks, places=st.tuples(st.floats(0.3, 0.7), st.floats(0.3, 0.7)), seed=st.integers(0, 1000))
 def test_a_units_field_is_the_pixels_that_move_it(net: nn.Module, places: tuple[float, float], seed: int) -> None:
     """Exactly, where the field lies inside the image and no border is near; and nothing outside it anywhere."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from convatlas.data.augment import Augmentation, Draw, Flip, PadCrop
@@ -28,7 +28,6 @@ def test_half_of_the_images_are_mirrored() -> None:
 
 
 @pytest.mark.parametrize("augmentation", [PadCrop(3), Flip()])
-@settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(0, 99), st.lists(st.integers(0, 63), min_size=1, max_size=8))
 def test_what_happens_to_a_sample_hangs_on_seed_epoch_and_index_alone(
     augmentation: Augmentation, seed: int, epoch: int, picked: list[int]

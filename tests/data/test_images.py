@@ -112,7 +112,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         decode(tmp_path, 3, (32, 32))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2000), st.binary(min_size=1, max_size=20))
 def test_damaged_bytes_give_pixels_or_a_named_error_and_nothing_else(tmp_path: Path, at: int, junk: bytes) -> None:
     data = _jpeg()

@@ -60,7 +60,7 @@ def test_a_plain_safetensors_file_is_not_taken_for_ours(tmp_path: Path) -> None:
         sealed.read(tmp_path / "plain.safetensors")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(hnp.arrays("float32", hnp.array_shapes(max_dims=3, max_side=4)), st.integers(0, 10**6))
 def test_fingerprints_differ_exactly_when_a_bit_does(array: object, where: int) -> None:
     tensor = torch.from_numpy(array)
