@@ -67,6 +67,18 @@ def test_a_worker_that_dies_is_replaced_and_its_batch_is_the_same(tmp_path: Path
     assert torch.equal(torch.stack(found), torch.stack(alone))
 
 
+def test_workers_that_cannot_be_started_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, refused = torch.utils.data.DataLoader.__iter__, iter([EOFError("unexpected EOF"), ConnectionResetError(), None])
+
+    def at_the_third_time(loader: torch.utils.data.DataLoader[object]) -> object:  # a signal has ended the server that forks them
+        if error := next(refused):
+            raise error
+        return start(loader)
+
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", at_the_third_time)
+    assert [step for step, _ in batches(training(), 0, 4, workers=1)] == [0, 1, 2, 3]
+
+
 def test_the_third_death_on_the_same_batch_ends_the_job(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="died at step"):
         list(batches(training(Split(Killing(tmp_path, 99), SPLIT.labels)), 0, 12, workers=1))

@@ -91,19 +91,17 @@ def batches(source: Training | Fixed, start: int, end: int, workers: int = 0, pi
         return
     step, deaths = start, 0
     while step < end:
-        with _crew(source, range(step, end), workers, pin) as stream:
-            try:
+        try:
+            with _crew(source, range(step, end), workers, pin) as stream:
                 for batch in stream:
                     yield step, _usable(batch)
                     step, deaths = step + 1, 0
-            except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it died while it handed a batch over
-                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                    raise
-                deaths += 1
-                if deaths == 3:
-                    raise UserError(
-                        f"loader workers died at step {step} three times: free some memory or use --workers 0 ({error})"
-                    ) from None
+        except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it, or what starts it, died during a message
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                raise
+            deaths += 1
+            if deaths == 3:
+                raise UserError(f"loader workers died at step {step} three times: free some memory or use --workers 0 ({error})") from None
 
 
 @contextmanager
