@@ -14,12 +14,12 @@ from convatlas.data import open_dataset
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = open_dataset("fashion-mnist", (28, 28))
+    dataset = open_dataset("fashion-mnist")
     test = dataset.splits["test"]
     for label, name in enumerate(dataset.classes):
-        first = np.flatnonzero(test.labels == label)[:1]
+        pixels = test.images.picture(int(np.flatnonzero(test.labels == label)[0])).pixels(1, (0, 0))
         file = folder / f"{name.lower().replace('/', '-').replace(' ', '-')}.png"
-        Image.fromarray(test.images[first][0, 0]).resize((224, 224), Image.Resampling.BICUBIC).save(file)
+        Image.fromarray(pixels[:, :, 0]).resize((224, 224), Image.Resampling.BICUBIC).save(file)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convatlas import models
-from convatlas.data.images import decode
+from convatlas.data import images as image_files
 from convatlas.data.preprocessing import Preprocessing, Standardiser
 from convatlas.errors import UserError, printable, unknown
 from convatlas.models import Architecture
@@ -100,9 +100,8 @@ class Classifier:
         yield from self._classify(waiting, top)
 
     def _read(self, file: Path) -> Tensor | UserError:
-        geometry = self.card.preprocessing
         try:
-            return geometry(torch.from_numpy(decode(file, geometry.channels, geometry.source)[None]))[0]
+            return self.card.preprocessing.see(image_files.read(file))
         except UserError as error:
             return error
 

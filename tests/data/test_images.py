@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
-from convatlas.data.images import UnreadableImage, decode, is_grey
+from convatlas.data import images
+from convatlas.data.cutting import cover
+from convatlas.data.images import UnreadableImage, is_grey
+
+
+def decode(path: Path, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(channels, *size), as evaluation sees it."""
+    return np.asarray(cover(images.read(path), size, channels))
+
 
 GRADIENT = np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)
 COLOUR = Image.fromarray(np.stack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]], axis=2))
@@ -69,7 +78,7 @@ def test_the_centre_is_kept_when_the_shape_differs(tmp_path: Path) -> None:
 def test_grey_is_told_from_colour_by_the_header(tmp_path: Path) -> None:
     COLOUR.save(tmp_path / "c.jpg")
     COLOUR.convert("L").save(tmp_path / "g.jpg")
-    assert (is_grey(tmp_path / "c.jpg"), is_grey(tmp_path / "g.jpg")) == (False, True)
+    assert (is_grey(images.read(tmp_path / "c.jpg")), is_grey(images.read(tmp_path / "g.jpg"))) == (False, True)
 
 
 def _png(width: int, height: int) -> bytes:

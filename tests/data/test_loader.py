@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from convatlas.data.augment import Flip, PadCrop
-from convatlas.data.dataset import Split
-from convatlas.data.loader import Fixed, Training, batches
+from convatlas.data.dataset import Split, Stack
+from convatlas.data.images import Encoded, Plain
+from convatlas.data.loader import Batch, Fixed, Training, batches
 from convatlas.data.preprocessing import fit
 from convatlas.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(50, 1, 8, 8), dtype=np.uint8)
-SPLIT = Split(IMAGES, np.arange(50))
+SPLIT = Split(Stack(IMAGES), np.arange(50))
 GEOMETRY = fit(1, (8, 8), (8, 8))
 
 
@@ -41,6 +41,7 @@ def test_evaluation_sees_every_sample_once_in_order_in_batches_of_one_shape() ->
     found = [batch for _, batch in batches(Fixed(SPLIT, GEOMETRY, 16), 0, 4)]
     assert {batch.images.shape for batch in found} == {(16, 1, 8, 8)}
     assert torch.cat([batch.targets for batch in found])[:50].tolist() == list(range(50))
+    assert torch.cat([batch.indices for batch in found]).tolist() == list(range(50))
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,14 @@ class Killing:
     def __len__(self) -> int:
         return 50
 
-    def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        if 20 in indices and len(list(self.marks.iterdir())) < self.deaths:
+    def name(self, index: int) -> str:
+        return f"#{index}"
+
+    def picture(self, index: int) -> Plain:
+        if index == 20 and len(list(self.marks.iterdir())) < self.deaths:
             (self.marks / str(os.getpid())).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return IMAGES[indices]
+        return Plain(IMAGES[index].transpose(1, 2, 0))
 
 
 def test_a_worker_that_dies_is_replaced_and_its_batch_is_the_same(tmp_path: Path) -> None:
@@ -84,15 +88,53 @@ def test_the_third_death_on_the_same_batch_ends_the_job(tmp_path: Path) -> None:
         list(batches(training(Split(Killing(tmp_path, 99), SPLIT.labels)), 0, 12, workers=1))
 
 
-class Broken:
+@dataclass(frozen=True)
+class Damaged:
+    """Images of which some cannot be read."""
+
+    broken: tuple[int, ...]
+
     def __len__(self) -> int:
         return 50
 
-    def __getitem__(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        raise UserError("photo.jpg: not a readable image")
+    def name(self, index: int) -> str:
+        return f"{index}.jpg"
+
+    def picture(self, index: int) -> Plain | Encoded:
+        return Encoded(b"no image", self.name(index)) if index in self.broken else Plain(IMAGES[index].transpose(1, 2, 0))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_file_that_cannot_be_read_is_one_sentence_from_a_worker_too(workers: int) -> None:
-    with pytest.raises(UserError, match=r"^photo.jpg: not a readable image$"):
-        list(batches(training(Split(Broken(), SPLIT.labels)), 0, 2, workers))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_next_sample_of_the_epochs_order_takes_the_place_of_one_that_cannot_be_read(workers: int) -> None:
+    order = np.concatenate([batch.indices for _, batch in batches(training(), 0, 6)]).tolist()
+    broken = tuple(order[i] for i in (3, 4, 20))
+    expected = order[:3] + [order[5]] * 2 + order[5:20] + [order[21]] + order[21:]
+    found = [batch for _, batch in batches(training(Split(Damaged(broken), SPLIT.labels)), 0, 6, workers)]
+    assert torch.cat([batch.indices for batch in found]).tolist() == expected
+    assert torch.cat([batch.targets for batch in found]).tolist() == SPLIT.labels[expected].tolist()
+    assert torch.equal(torch.cat([batch.images for batch in found]), torch.from_numpy(IMAGES[expected]))
+    assert sorted({(u.index, u.file) for batch in found for u in batch.unread}) == sorted((i, f"{i}.jpg") for i in broken)
+
+
+def test_when_nothing_can_be_read_it_ends_in_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"^more than 50 of 50 images cannot be read, \d+.jpg first \(not a readable .*data check"):
+        list(batches(training(Split(Damaged(tuple(range(50))), SPLIT.labels)), 0, 1))
+
+
+def test_evaluation_marks_what_it_cannot_read_and_keeps_its_shape() -> None:
+    source = Fixed(Split(Damaged((2, 49)), SPLIT.labels), GEOMETRY, 16)
+    found = [batch for _, batch in batches(source, 0, 4)]
+    assert {batch.images.shape for batch in found} == {(16, 1, 8, 8)}
+    assert [u.index for batch in found for u in batch.unread] == [2, 49]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_the_ranks_share_every_batch_and_every_sample(ranks: int) -> None:
+    parts = [Training(SPLIT, GEOMETRY, (), 8, 0, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for step in (0, 7):
+        whole = training()[step]
+        assert isinstance(whole, Batch)
+        assert torch.equal(torch.cat([part[step].indices for part in parts]), whole.indices)  # type: ignore[union-attr]
+    fixed = [Fixed(SPLIT, GEOMETRY, 16, rank, ranks) for rank in range(ranks)]
+    seen = [batch.indices for part in fixed for _, batch in batches(part, 0, part.steps)]
+    assert sorted(torch.cat(seen).tolist()) == list(range(50))

@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from convatlas.data.dataset import Stack
 from convatlas.data.preprocessing import ChannelStatistics, PixelMean, PixelRange, fit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(50, 2, 28, 28), dtype=np.uint8)
@@ -41,19 +42,21 @@ def test_resizing_is_antialiased_as_pillow_does_it() -> None:
 def test_channel_statistics_make_mean_zero_and_deviation_one() -> None:
     geometry = fit(2, (28, 28), (32, 32))
     images = geometry(torch.from_numpy(IMAGES))
-    standard = ChannelStatistics().measure(IMAGES, geometry)(images).double()
+    standard = ChannelStatistics().measure(Stack(IMAGES), geometry)(images).double()
     np.testing.assert_allclose(standard.mean((0, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(standard.std((0, 2, 3), correction=0), 1, atol=1e-5)
 
 
 def test_pixel_mean_makes_every_pixels_mean_zero() -> None:
     geometry = fit(2, (28, 28), (28, 28))
-    standardiser = PixelMean().measure(IMAGES, geometry)
+    standardiser = PixelMean().measure(Stack(IMAGES), geometry)
     np.testing.assert_allclose(standardiser.mean, IMAGES.mean(axis=0) / 255, rtol=1e-5)
     np.testing.assert_allclose(standardiser(torch.from_numpy(IMAGES)).mean(0), 0, atol=1e-6)
 
 
 def test_pixel_range_is_lenets() -> None:
     geometry = fit(1, (28, 28), (28, 28))
-    ends = PixelRange(low=-0.1, high=1.175).measure(IMAGES[:, :1], geometry)(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1))
+    ends = PixelRange(low=-0.1, high=1.175).measure(Stack(IMAGES[:, :1]), geometry)(
+        torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1)
+    )
     np.testing.assert_allclose(ends.flatten(), [-0.1, 1.175], rtol=1e-6)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convatlas.data import idx, open_dataset
-from convatlas.data.dataset import content_keys, hold_out
+from convatlas.data.splitting import content_keys, hold_out
 from convatlas.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -37,25 +37,25 @@ def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_validation_is_held_out_of_the_training_images(fashion: Path) -> None:
-    dataset = open_dataset("fashion-mnist", (32, 32))
+    dataset = open_dataset("fashion-mnist")
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 1000, "val": 5000, "test": 100}
     assert (np.bincount(dataset.splits["val"].labels) == 500).all()
     assert (dataset.channels, dataset.size, len(dataset.classes)) == (1, (28, 28), 10)
 
 
 def test_reading_twice_gives_the_same_digest_and_other_bytes_another(fashion: Path) -> None:
-    first = open_dataset("fashion-mnist", (32, 32)).digest
-    assert open_dataset("fashion-mnist", (32, 32)).digest == first
-    write_idx(fashion / "t10k-labels-idx1-ubyte.gz", np.zeros(100, np.uint8))
-    assert open_dataset("fashion-mnist", (32, 32)).digest != first
+    first = open_dataset("fashion-mnist").digest
+    assert open_dataset("fashion-mnist").digest == first
+    write_idx(fashion / "t10k-labels-idx1-ubyte.gz", (np.arange(100) % 10)[::-1].astype(np.uint8))
+    assert open_dataset("fashion-mnist").digest != first
 
 
 def test_unzipped_files_do_as_well(fashion: Path) -> None:
     zipped = fashion / "train-images-idx3-ubyte.gz"
-    before = open_dataset("fashion-mnist", (32, 32)).digest
+    before = open_dataset("fashion-mnist").digest
     (fashion / "train-images-idx3-ubyte").write_bytes(gzip.decompress(zipped.read_bytes()))
     zipped.unlink()
-    assert open_dataset("fashion-mnist", (32, 32)).digest == before
+    assert open_dataset("fashion-mnist").digest == before
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
@@ -76,22 +76,22 @@ def test_a_damaged_file_is_named_with_what_was_expected(fashion: Path, kind: str
     path = fashion / "train-images-idx3-ubyte.gz"
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(UserError, match=f"{path}.*{message}"):
-        open_dataset("fashion-mnist", (32, 32))
+        open_dataset("fashion-mnist")
 
 
 def test_a_missing_file_in_the_named_folder_is_said_and_nothing_else_is_taken(fashion: Path) -> None:
     (fashion / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(UserError, match=r"lacks t10k-labels-idx1-ubyte.gz.*CONVATLAS_DATA"):
-        open_dataset("fashion-mnist", (32, 32))
+        open_dataset("fashion-mnist")
 
 
 def test_labels_of_another_set_are_refused(fashion: Path) -> None:
     write_idx(fashion / "t10k-labels-idx1-ubyte.gz", np.full(100, 10, np.uint8))
     with pytest.raises(UserError, match="has a label 10: expected 0 to 9"):
-        open_dataset("fashion-mnist", (32, 32))
+        open_dataset("fashion-mnist")
     write_idx(fashion / "t10k-labels-idx1-ubyte.gz", np.zeros(99, np.uint8))
     with pytest.raises(UserError, match="100 images but 99 labels"):
-        open_dataset("fashion-mnist", (32, 32))
+        open_dataset("fashion-mnist")
 
 
 @pytest.mark.parametrize("unpacked", [False, True])
@@ -111,14 +111,15 @@ def test_cifar_is_read_from_its_binary_archive_or_folder(tmp_path: Path, monkeyp
         shutil.unpack_archive(tmp_path / "cifar-10-binary.tar.gz", tmp_path)
         (tmp_path / "cifar-10-binary.tar.gz").unlink()
     monkeypatch.setenv("CONVATLAS_DATA", str(tmp_path))
-    dataset = open_dataset("cifar10", (32, 32))
+    dataset = open_dataset("cifar10")
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 45_000, "val": 5_000, "test": 10_000}
-    np.testing.assert_array_equal(dataset.splits["test"].images[np.array([3])][0].ravel(), images[50_003])
+    pixels = dataset.splits["test"].images.picture(3).pixels(3, (0, 0))
+    np.testing.assert_array_equal(pixels.transpose(2, 0, 1).ravel(), images[50_003])
     assert dataset.splits["test"].labels[3] == 3
 
 
 def test_digits_are_split_by_class_and_never_mirrored() -> None:
-    dataset = open_dataset("digits", (32, 32))
+    dataset = open_dataset("digits")
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 1438, "val": 179, "test": 180}
     assert min(np.bincount(dataset.splits["val"].labels)) >= 17
     assert not dataset.mirrors

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
-from convatlas.data.dataset import Split
+from convatlas.data.dataset import Split, Stack
 from convatlas.data.loader import Fixed
 from convatlas.data.preprocessing import fit
 from convatlas.evaluation import metrics
-from convatlas.evaluation.protocol import document, logits_of, scores
+from convatlas.evaluation.protocol import answers, document, scores
 
 RNG = np.random.default_rng(0)
 LOGITS, LABELS = RNG.normal(size=(300, 10)).astype(np.float32), RNG.integers(0, 10, 300)
@@ -54,8 +54,8 @@ def test_logits_do_not_hang_on_order_or_padding(order: str) -> None:
     images = RNG.integers(0, 256, size=(50, 1, 8, 8), dtype=np.uint8)
 
     def run(chosen: np.ndarray) -> np.ndarray:
-        source = Fixed(Split(images[chosen], np.zeros(len(chosen), np.int64)), fit(1, (8, 8), (8, 8)), 16)
-        return logits_of(lambda x: model(x.float()), source, torch.device("cpu"))
+        source = Fixed(Split(Stack(images[chosen]), np.zeros(len(chosen), np.int64)), fit(1, (8, 8), (8, 8)), 16)
+        return answers(lambda x: model(x.float()), source, torch.device("cpu")).logits
 
     every = run(np.arange(50))
     some = np.arange(50)[::-1] if order == "reversed" else np.arange(37)

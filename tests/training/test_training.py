@@ -13,6 +13,7 @@ from small import small_run
 import convatlas as ca
 from convatlas import models
 from convatlas.data import open_dataset
+from convatlas.data.dataset import Stack
 from convatlas.errors import UserError
 from convatlas.optim.optimizers import SGD
 from convatlas.storage import sealed
@@ -55,10 +56,10 @@ def test_evaluating_again_gives_the_very_digits_of_the_training(trained: ca.Resu
 
 
 def test_a_classifier_predicts_from_files_of_any_size(trained: ca.Result, tmp_path: Path) -> None:
-    test = open_dataset("digits", (32, 32)).splits["test"]
+    test = open_dataset("digits").splits["test"]
     files = []
     for i in range(20):
-        image = Image.fromarray(test.images[np.array([i])][0, 0])
+        image = Image.fromarray(test.images.picture(i).pixels(1, (0, 0))[:, :, 0])
         files.append(tmp_path / f"{i}.png")
         (image if i % 2 else image.convert("RGB")).save(files[-1])
     classifier = ca.load(trained.out / "model.safetensors")
@@ -104,12 +105,12 @@ def test_weights_that_are_not_finite_or_of_another_network_are_refused(trained: 
 
 
 def test_classes_are_matched_by_name(trained: ca.Result, tmp_path: Path) -> None:
-    test = open_dataset("digits", (32, 32)).splits["test"]
+    test = open_dataset("digits").splits["test"]
     for label in (9, 3, 5):  # three of the ten, so that folder order and label differ
         for part in ("train", "val", "test"):
             (tmp_path / part / str(label)).mkdir(parents=True)
-            for i in np.flatnonzero(test.labels == label):
-                Image.fromarray(test.images[np.array([i])][0, 0]).save(tmp_path / part / str(label) / f"{i}.png")
+            for i in np.flatnonzero(test.labels == label).tolist():
+                Image.fromarray(test.images.picture(i).pixels(1, (0, 0))[:, :, 0]).save(tmp_path / part / str(label) / f"{i}.png")
     found = ca.evaluate(ca.load(trained.out), f"folder:{tmp_path}")
     assert found["top1"] > 85
     (tmp_path / "test" / "3").rename(tmp_path / "test" / "three")
@@ -139,7 +140,7 @@ def test_after_a_crash_at_any_point_of_saving_a_whole_checkpoint_is_found_and_th
 
     disk, run = RecordingDisk(), small_run().complete(torch.device("cpu"))[0]
     model = models.create_model("lenet5", width=0.25)
-    standardiser = PixelRange(low=0, high=1).measure(np.zeros((1, 1, 8, 8), np.uint8), fit(1, (8, 8), (32, 32)))
+    standardiser = PixelRange(low=0, high=1).measure(Stack(np.zeros((1, 1, 8, 8), np.uint8)), fit(1, (8, 8), (32, 32)))
     optimizer = SGD(lr=0.1).build(Objective(model, standardiser, run.recipe.loss))
     with open_folder(tmp_path / "run", run, {"threads": 1}, disk=disk) as folder:
         saved_when = [(len(disk.log), 0)]

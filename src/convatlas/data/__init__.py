@@ -1,24 +1,34 @@
 """Real images: where they are, how they are read, what is drawn at random, how they become batches."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
-from convatlas.errors import unknown
+from convatlas.data.found import Found, dataset
+from convatlas.errors import UsageError, unknown
 
 
-def open_dataset(name: str, size: tuple[int, int], channels: int | None = None) -> Dataset:
-    """A data set by the name that users type: `fashion-mnist`, `mnist`, `cifar10`, `cifar100`, `digits` or `folder:PATH`.
+def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset:
+    """A data set by the name that users type: `fashion-mnist`, `mnist`, `cifar10`, `cifar100`, `digits`, or a source: `folder:PATH`.
 
-    `size` is the (height, width) to which the images of a folder are brought, `channels` what they are converted to (None: 1 where all
-    are grey, else 3); the published sets have their own.
-    Raises UsageError for an unknown name, UserError for files that are missing or damaged.
+    `quarantined` are the hashes of broken samples to leave out; None takes those on the data set's own list.
+    Raises UsageError for an unknown name, UserError for files that are missing or damaged, or cannot be trained on.
     """
+    return dataset(find(name), quarantined)
+
+
+def find(name: str) -> Found:
+    """What a data set's source holds, before it is split. Raises as `open_dataset`."""
     from convatlas.data import folder
     from convatlas.data.published import PUBLISHED
 
-    if name.startswith("folder:"):
-        return folder.read(Path(name.removeprefix("folder:")).expanduser(), size, channels)
+    sources: dict[str, Callable[[Path], Found]] = {"folder": folder.find}
+    kind, colon, where = name.partition(":")
+    if colon and kind in sources:
+        if not where:
+            raise UsageError(f"--data {kind}: lacks its path: expected {kind}:PATH")
+        return sources[kind](Path(where).expanduser())
     if name not in PUBLISHED:
-        raise unknown("data set", name, [*PUBLISHED, "folder:PATH"])
+        raise unknown("data set", name, [*PUBLISHED, *(f"{source}:PATH" for source in sources)])
     return PUBLISHED[name]()

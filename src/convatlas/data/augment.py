@@ -21,8 +21,16 @@ class Draw:
     indices: NDArray[np.int64]
     stream: int
 
+    def uniform(self, which: int = 0) -> NDArray[np.float64]:
+        """(n,), in [0, 1)."""
+        return randomness.uniform(self.seed, self.epoch, self.indices, 64 * self.stream + which)
+
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        """(n, count), in [0, 1)."""
+        return randomness.uniform(self.seed, self.epoch, self.indices[:, None], 64 * self.stream + np.arange(count))
+
     def integers(self, below: int, which: int = 0) -> Tensor:
-        return torch.from_numpy(randomness.integers(below, self.seed, self.epoch, self.indices, 16 * self.stream + which))
+        return torch.from_numpy(randomness.integers(below, self.seed, self.epoch, self.indices, 64 * self.stream + which))
 
 
 class PadCrop(Record, frozen=True, tag=True):

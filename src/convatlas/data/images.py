@@ -1,9 +1,18 @@
-"""Image files. Named formats only, one frame, a pixel cap, and one error whatever a decoder raises."""
+"""Image files. Named formats only, one frame, a pixel cap, and one error whatever a decoder raises.
 
+A picture's size is known from its header; its pixels are decoded when asked for, JPEGs by libjpeg-turbo and at reduced scale where
+the size that is wanted could not show more. All other formats, and the JPEGs that it does not read, go through Pillow.
+"""
+
+import io
+import re
 import warnings
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -13,56 +22,141 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MOST_PIXELS = 100_000_000
 _GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B")
+_ORIENTATION = 0x0112  # EXIF's tag
+# libjpeg's words for entropy-coded data that is lacking or wrong, where a lenient decoder would show grey or noise
+_DAMAGED = re.compile(r"premature end|bad Huffman|bad arithmetic|invalid (progressive|scan)|corrupt JPEG data: found marker", re.IGNORECASE)
+
+Pixels = NDArray[np.uint8]  # (height, width, channels)
 
 
 class UnreadableImage(UserError):
     """A file that is not a readable image: its name and the reason."""
 
-
-def decode(path: Path, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image file as (channels, height, width), uint8. Turned as its EXIF says; transparency is laid on white; 16 bits become 8.
-
-    Brought to `size` by resizing with antialiasing until it covers it, then cropping the centre; an image of that size is untouched.
-    Raises UnreadableImage.
-    """
-    image = _open(path)
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, np.float64)
-        image = Image.fromarray((values / (257 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != size[::-1]:
-        image = ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
-    pixels = np.array(image, np.uint8)
-    if channels == 1:
-        return pixels[None]
-    if channels == 3:
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    raise UserError(f"image files have 1 or 3 channels, not the {channels} that this network was built for")
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{printable(name)}: {printable(reason)}")
+        self.name, self.reason = name, printable(reason)
 
 
-def is_grey(path: Path) -> bool:
-    """Whether the file's header says that it holds one channel. Raises UnreadableImage."""
-    with _Guard(path), Image.open(path, formats=FORMATS) as image:
-        return image.mode in _GREY
+class Picture(Protocol):
+    """An image of which the header has been read. `height` and `width` are those that one sees, turned as EXIF says."""
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    def pixels(self, channels: int, least: tuple[int, int]) -> Pixels:
+        """The whole image, uint8, smaller than it is where that still leaves `least` (height, width). Raises UnreadableImage."""
 
 
-def _open(path: Path) -> Image.Image:
-    with _Guard(path), Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > MOST_PIXELS:
-            raise UnreadableImage(f"{printable(path)}: {width}x{height} pixels, more than the {MOST_PIXELS:,} that are read")
+class Plain:
+    """An image whose pixels are at hand: (height, width, channels)."""
+
+    def __init__(self, array: Pixels):
+        self.array = array
+        self.height, self.width = array.shape[:2]
+
+    def pixels(self, channels: int, least: tuple[int, int] = (0, 0)) -> Pixels:
+        have = self.array.shape[2]
+        if channels == have:
+            return self.array
+        if (have, channels) == (1, 3):
+            return np.repeat(self.array, 3, axis=2)
+        if (have, channels) == (3, 1):
+            return np.asarray(Image.fromarray(self.array).convert("L"))[:, :, None]
+        raise UserError(f"images have {have} channels, not the {channels} that this network was built for")
+
+
+class Encoded:
+    """An image file's bytes. Turned as its EXIF says; transparency is laid on white; 16 bits become 8. Raises UnreadableImage."""
+
+    def __init__(self, data: bytes, name: str):
+        self.data, self.name = data, name
+        with _Guard(name):
+            if not data:
+                raise UnreadableImage(name, "the file is empty")
+            self.jpeg = data[:3] == b"\xff\xd8\xff" and self._libjpeg_reads_it()
+            if self.jpeg:
+                height, width = simplejpeg.decode_jpeg_header(data)[:2]
+                # most JPEGs have no EXIF, and looking for it costs as much as the header
+                self.orientation = self.opened.getexif().get(_ORIENTATION, 1) if b"Exif\0" in data[: 1 << 16] else 1
+            else:
+                width, height = self.opened.size
+                self.orientation = self.opened.getexif().get(_ORIENTATION, 1)
+            if width * height > MOST_PIXELS:
+                raise UnreadableImage(name, f"{width}x{height} pixels, more than the {MOST_PIXELS:,} that are read")
+            self.sideways = self.orientation in (5, 6, 7, 8)
+            self.height, self.width = (width, height) if self.sideways else (height, width)
+
+    def _libjpeg_reads_it(self) -> bool:
+        try:
+            return simplejpeg.decode_jpeg_header(self.data)[2] in ("YCbCr", "Gray", "RGB")  # CMYK is left to Pillow
+        except ValueError:
+            return False
+
+    @cached_property
+    def opened(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.data), formats=FORMATS)
+
+    def pixels(self, channels: int, least: tuple[int, int]) -> Pixels:
+        if channels not in (1, 3):
+            raise UserError(f"image files have 1 or 3 channels, not the {channels} that this network was built for")
+        with _Guard(self.name):
+            decoded = self._fast(channels, least[::-1] if self.sideways else least) if self.jpeg else None
+            return self._any(channels) if decoded is None else _turned(decoded, self.orientation)
+
+    def _fast(self, channels: int, least: tuple[int, int]) -> Pixels | None:
+        """By libjpeg-turbo; None for what only Pillow may judge."""
+        try:
+            found: Pixels = simplejpeg.decode_jpeg(self.data, "RGB" if channels == 3 else "GRAY", min_height=least[0], min_width=least[1])
+            return found
+        except ValueError as error:
+            if _DAMAGED.search(str(error)):
+                raise
+            return None  # stray bytes between segments, or a sampling that it does not know
+
+    def _any(self, channels: int) -> Pixels:
+        image = self.opened
         image.load()
-        return ImageOps.exif_transpose(image)
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):
+            values = np.asarray(image, np.float64)
+            image = Image.fromarray((values / (257 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
+        elif image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        pixels = np.array(image.convert("L" if channels == 1 else "RGB"), np.uint8)
+        return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def read(path: Path) -> Encoded:
+    """An image file. Raises UnreadableImage, also for what is no file."""
+    with _Guard(str(path)):
+        if path.is_dir() or (path.exists() and not path.is_file()):
+            raise UnreadableImage(str(path), "not a file")
+        return Encoded(path.read_bytes(), str(path))
+
+
+def is_grey(picture: Encoded) -> bool:
+    """Whether the header says that it holds one channel."""
+    return picture.opened.mode in _GREY
+
+
+def _turned(pixels: Pixels, orientation: int) -> Pixels:
+    """EXIF 2.3, tag Orientation: where the stored image's top row and left column are in the scene."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
 
 
 class _Guard:
     """Decoders raise whatever they like on hostile bytes: any exception becomes one sentence with the file's name."""
 
-    def __init__(self, path: Path):
-        self.path, self.quiet = path, warnings.catch_warnings()
+    def __init__(self, name: str):
+        self.name, self.quiet = name, warnings.catch_warnings()
 
     def __enter__(self) -> None:
         self.quiet.__enter__()
@@ -70,9 +164,9 @@ class _Guard:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.quiet.__exit__(None, None, None)
-        if isinstance(error, UnreadableImage) or not isinstance(error, Exception):
+        if isinstance(error, UserError) or not isinstance(error, Exception):
             return
-        if isinstance(error, FileNotFoundError | IsADirectoryError | PermissionError):
-            raise UnreadableImage(f"{printable(self.path)}: {error.strerror}") from None
-        reason = printable(error).replace(str(self.path), "it")
-        raise UnreadableImage(f"{printable(self.path)}: not a readable {'/'.join(FORMATS)} image ({reason})") from None
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            raise UnreadableImage(self.name, error.strerror) from None
+        reason = re.sub(r"<_io\.\w+ object at \w+>", "it", printable(error).replace(self.name, "it"))
+        raise UnreadableImage(self.name, f"not a readable {'/'.join(FORMATS)} image ({reason})") from None

@@ -12,13 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from convatlas.data import randomness
 from convatlas.data.augment import Augmentation, Draw
-from convatlas.data.dataset import Files, Split
-from convatlas.data.preprocessing import Preprocessing
-from convatlas.errors import UserError
+from convatlas.data.crops import Crop
+from convatlas.data.cutting import cut
+from convatlas.data.dataset import Split, Stack
+from convatlas.data.images import Picture
+from convatlas.data.preprocessing import Preprocessing, Unread, read
+from convatlas.errors import UserError, printable
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.stopping import ignore_stop_signals
 
@@ -26,17 +30,27 @@ from convatlas.runtime.stopping import ignore_stop_signals
 class Batch(NamedTuple):
     images: Tensor  # (n, c, h, w), uint8
     targets: Tensor  # (n,), int64
+    indices: Tensor  # (n,), int64: which samples these are
+    unread: list[Unread]  # samples that belong here but cannot be read
 
 
 @dataclass(frozen=True)
 class Training(torch.utils.data.Dataset[Batch | UserError]):
-    """The training batches of a run. An epoch is len(split) // batch steps; the samples left over differ from epoch to epoch."""
+    """The training batches of a run. An epoch is len(split) // batch steps; the samples left over differ from epoch to epoch.
+
+    `crop` draws the part of each picture that is seen (None: what evaluation sees); `augment` follows, on whole batches, wherever the
+    step runs. A sample that cannot be read is replaced by the next one in the epoch's order. Of `ranks` processes each gets an equal
+    share of every batch.
+    """
 
     split: Split
     preprocessing: Preprocessing
     augment: Sequence[Augmentation]
     batch: int
     seed: int
+    crop: Crop | None = None
+    rank: int = 0
+    ranks: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -44,40 +58,92 @@ class Training(torch.utils.data.Dataset[Batch | UserError]):
 
     def __getitem__(self, step: int) -> Batch | UserError:
         epoch, place = divmod(step, self.steps_per_epoch)
-        indices = _order(self.seed, epoch, len(self.split))[place * self.batch : (place + 1) * self.batch]
+        share = self.batch // self.ranks
+        places = place * self.batch + self.rank * share + np.arange(share)
+        order = _order(self.seed, epoch, len(self.split))
         try:
-            images = self.preprocessing(torch.from_numpy(self.split.images[indices]))
+            return self._batch(order, epoch, places)
         except UserError as error:  # an exception would leave a worker process as a traceback
             return error
+
+    def _batch(self, order: NDArray[np.int64], epoch: int, places: NDArray[np.int64]) -> Batch:
+        indices = order[places]
+        images, unread = self._read(epoch, indices)
+        lacking, broken, ahead = unread, unread, 0
+        while lacking:
+            ahead += 1
+            if ahead > most_unread(len(order)):
+                raise UserError(too_many(len(order), broken[0]))
+            again = np.isin(indices, [u.index for u in lacking])
+            indices = np.where(again, order[(places + ahead) % len(order)], indices)
+            images[torch.from_numpy(again)], lacking = self._read(epoch, indices[again])
+            broken = broken + lacking
+        targets = torch.from_numpy(self.split.labels[indices])
+        return Batch(images, targets, torch.from_numpy(indices), sorted(set(broken)))
+
+    def _read(self, epoch: int, indices: NDArray[np.int64]) -> tuple[Tensor, list[Unread]]:
+        if self.crop is None:
+            return self.preprocessing.read(self.split.images, indices)
+        crop = self.crop
+        u = Draw(self.seed, epoch, indices, len(self.augment)).uniforms(crop.uniforms)
+
+        def see(picture: Picture, place: int) -> Tensor:
+            box = crop.box(picture, self.preprocessing.size, u[place])
+            return cut(picture, box, self.preprocessing.size, self.preprocessing.channels)
+
+        return read(self.split.images, indices, see, self.preprocessing.shape)
+
+    def augmented(self, images: Tensor, indices: Tensor, step: int) -> Tensor:
+        """The images of a batch, on any device, as the network is to see them in this step."""
         for stream, augmentation in enumerate(self.augment):
-            images = augmentation(images, Draw(self.seed, epoch, indices, stream))
-        return Batch(images, torch.from_numpy(self.split.labels[indices]))
+            images = augmentation(images, Draw(self.seed, step // self.steps_per_epoch, indices.cpu().numpy(), stream))
+        return images
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return randomness.order(seed, epoch, count)
+
+
+def most_unread(samples: int) -> int:
+    """So many broken samples, that were on no quarantine list, a run puts up with."""
+    return max(samples // 100, 50)
+
+
+def too_many(samples: int, first: Unread) -> str:
+    return (
+        f"more than {most_unread(samples):,} of {samples:,} images cannot be read, {printable(first.file)} first ({first.reason}): "
+        f"look at them with convatlas data check, which puts them on the quarantine list, and train again"
+    )
 
 
 @dataclass(frozen=True)
 class Fixed(torch.utils.data.Dataset[Batch | UserError]):
-    """A split in its own order, every batch of one shape: the last is filled up with its first sample, to be dropped again."""
+    """A split in its own order, every batch of one shape: the last is filled up with its first sample, to be dropped again.
+
+    Of `ranks` processes each gets every `ranks`th batch, so that every sample is seen once by one of them.
+    """
 
     split: Split
     preprocessing: Preprocessing
     batch: int
+    rank: int = 0
+    ranks: int = 1
 
     @property
     def steps(self) -> int:
-        return -(-len(self.split) // self.batch)
+        """Of this rank."""
+        return len(range(self.rank, -(-len(self.split) // self.batch), self.ranks))
 
     def __getitem__(self, step: int) -> Batch | UserError:
-        indices = np.arange(step * self.batch, min((step + 1) * self.batch, len(self.split)))
-        indices = np.concatenate([indices, np.full(self.batch - len(indices), indices[0])])
+        start = (self.rank + step * self.ranks) * self.batch
+        inside = np.arange(start, min(start + self.batch, len(self.split)))
+        indices = np.concatenate([inside, np.full(self.batch - len(inside), inside[0])])
         try:
-            return Batch(self.preprocessing(torch.from_numpy(self.split.images[indices])), torch.from_numpy(self.split.labels[indices]))
+            images, unread = self.preprocessing.read(self.split.images, indices)
         except UserError as error:
             return error
+        return Batch(images, torch.from_numpy(self.split.labels[indices]), torch.from_numpy(inside), sorted(set(unread)))
 
 
 def batches(source: Training | Fixed, start: int, end: int, workers: int = 0, pin: bool = False) -> Generator[tuple[int, Batch]]:
@@ -111,7 +177,13 @@ def _crew(source: Training | Fixed, steps: range, workers: int, pin: bool) -> It
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises against more workers than cores: the user has asked for them
         loader = torch.utils.data.DataLoader(
-            source, batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin, worker_init_fn=ignore_stop_signals
+            source,
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            pin_memory=pin,
+            worker_init_fn=ignore_stop_signals,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # there is one batch, not a list of samples
         )
         stream = iter(loader)
     if threading.current_thread() is threading.main_thread():
@@ -127,11 +199,15 @@ def _crew(source: Training | Fixed, steps: range, workers: int, pin: bool) -> It
 
 
 def workers_for(split: Split) -> int:
-    """How many processes it takes: none for a set in memory, one a core for files."""
-    return usable_cores() if isinstance(split.images, Files) else 0
+    """How many processes it takes: none for a set in memory, one a core for what must be decoded."""
+    return 0 if isinstance(split.images, Stack) else usable_cores()
+
+
+def _as_it_is(batch: Batch | UserError) -> Batch | UserError:
+    return batch
 
 
 def _usable(batch: Batch | UserError) -> Batch:
     if isinstance(batch, UserError):
         raise batch
-    return Batch(*batch)
+    return batch

@@ -1,7 +1,8 @@
 """From an image of any size to what the network sees: fit to a size, then standardise. Training, evaluation and prediction share it."""
 
-from collections.abc import Iterator
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,10 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convatlas.data import randomness
+from convatlas.data.cutting import cover
+from convatlas.data.dataset import Images, Stack
+from convatlas.data.images import Picture, UnreadableImage
 from convatlas.storage.records import Record
 
 MOST_PADDING = 4  # pixels a side; a set whose images lack more is enlarged instead
-SAMPLE = 10_000  # images of a training split that its statistics are taken from, where it has more
+SAMPLE, SAMPLE_FILES = 10_000, 2_000  # images of a training split that its statistics are taken from, where it has more
+
+
+@dataclass(frozen=True, order=True)
+class Unread:
+    """A sample that cannot be read: its place in the split, its file, what is wrong with it."""
+
+    index: int
+    file: str
+    reason: str
 
 
 class Preprocessing(Record, frozen=True, kw_only=True):
@@ -39,14 +52,49 @@ class Preprocessing(Record, frozen=True, kw_only=True):
             return F.interpolate(images, self.size, mode="bilinear", antialias=True)
         return images
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image as the network sees it: (channels, height, width)."""
+        return self.channels, *self.size
+
+    def see(self, picture: Picture, place: int = 0) -> Tensor:
+        """A picture of any size -> (channels, *size), uint8. Raises UnreadableImage."""
+        return self(cover(picture, self.source, self.channels)[None])[0]
+
+    def read(self, images: Images, indices: NDArray[np.int64]) -> tuple[Tensor, list[Unread]]:
+        """(n, channels, *size), uint8, and which of them are zeros because they cannot be read."""
+        if isinstance(images, Stack):
+            return self(torch.from_numpy(images.array[indices])), []
+        return read(images, indices, self.see, self.shape)
+
+
+def read(
+    images: Images, indices: NDArray[np.int64], see: Callable[[Picture, int], Tensor], shape: tuple[int, int, int]
+) -> tuple[Tensor, list[Unread]]:
+    """Images one by one, each by `see(picture, place)` -> `shape`: (n, *shape), uint8, channels-last; zeros for what is unreadable."""
+    batch = torch.zeros(len(indices), *shape, dtype=torch.uint8).to(memory_format=torch.channels_last)
+    unread = []
+    for place, index in enumerate(indices.tolist()):
+        try:
+            batch[place] = see(images.picture(index), place)
+        except UnreadableImage as error:
+            unread.append(Unread(index, error.name, error.reason))
+    return batch, unread
+
 
 def fit(channels: int, source: tuple[int, int], size: tuple[int, int]) -> Preprocessing:
-    """The preprocessing that brings a data set's images to a network's size."""
+    """The preprocessing that brings a data set's images, of one size, to a network's size."""
     missing = [b - a for a, b in zip(source, size, strict=True)]
     way: Literal["none", "pad", "resize"] = "resize"
     if all(0 <= m <= 2 * MOST_PADDING for m in missing):
         way = "pad" if any(missing) else "none"
     return Preprocessing(channels=channels, source=source, size=size, fit=way)
+
+
+def centre(channels: int, size: tuple[int, int], margin: float = 1.0) -> Preprocessing:
+    """The preprocessing of photographs of any size: resized to `margin` times a network's size, the centre taken."""
+    source = round(size[0] * margin), round(size[1] * margin)
+    return Preprocessing(channels=channels, source=source, size=size, fit="crop" if source != size else "none")
 
 
 class Standardiser(torch.nn.Module):
@@ -69,15 +117,10 @@ class Standardiser(torch.nn.Module):
         return torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)
 
 
-class _Images(Protocol):
-    def __len__(self) -> int: ...
-    def __getitem__(self, indices: NDArray[np.int64], /) -> NDArray[np.uint8]: ...
-
-
 class ChannelStatistics(Record, frozen=True, tag=True):
     """Mean 0 and standard deviation 1 of every channel over the training images."""
 
-    def measure(self, images: _Images, preprocessing: Preprocessing) -> Standardiser:
+    def measure(self, images: Images, preprocessing: Preprocessing) -> Standardiser:
         total = torch.zeros(2, preprocessing.channels, dtype=torch.int64)  # integers: exact, whatever the order
         count = 0
         for batch in _chunks(images, preprocessing):
@@ -92,7 +135,7 @@ class ChannelStatistics(Record, frozen=True, tag=True):
 class PixelMean(Record, frozen=True, tag=True):
     """The mean image of the training set subtracted (He 2015, sec. 4.2; Krizhevsky 2012, sec. 2); pixels run from 0 to 1."""
 
-    def measure(self, images: _Images, preprocessing: Preprocessing) -> Standardiser:
+    def measure(self, images: Images, preprocessing: Preprocessing) -> Standardiser:
         total = torch.zeros(preprocessing.channels, *preprocessing.size, dtype=torch.int64)
         count = 0
         for batch in _chunks(images, preprocessing):
@@ -108,7 +151,7 @@ class PixelRange(Record, frozen=True, tag=True, kw_only=True):
     low: float
     high: float
 
-    def measure(self, images: _Images, preprocessing: Preprocessing) -> Standardiser:
+    def measure(self, images: Images, preprocessing: Preprocessing) -> Standardiser:
         one = torch.ones(preprocessing.channels, 1, 1)
         return Standardiser(-self.low / (self.high - self.low) * one, one / (self.high - self.low))
 
@@ -116,7 +159,9 @@ class PixelRange(Record, frozen=True, tag=True, kw_only=True):
 Standardisation = ChannelStatistics | PixelMean | PixelRange
 
 
-def _chunks(images: _Images, preprocessing: Preprocessing, size: int = 500) -> Iterator[Tensor]:
-    indices = np.sort(randomness.order(0, 0, len(images))[:SAMPLE])
+def _chunks(images: Images, preprocessing: Preprocessing, size: int = 100) -> Iterator[Tensor]:
+    most = SAMPLE if isinstance(images, Stack) else SAMPLE_FILES
+    indices = np.sort(randomness.order(0, 0, len(images))[:most])
     for start in range(0, len(indices), size):
-        yield preprocessing(torch.from_numpy(images[indices[start : start + size]]))
+        batch, unread = preprocessing.read(images, chosen := indices[start : start + size])
+        yield batch[~np.isin(chosen, [u.index for u in unread])] if unread else batch

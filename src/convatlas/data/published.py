@@ -1,6 +1,5 @@
 """The published sets: MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100, and scikit-learn's digits."""
 
-import hashlib
 from collections.abc import Callable
 from importlib.resources import files
 
@@ -8,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data import cifar, idx
-from convatlas.data.dataset import Dataset, Split, content_keys, hold_out
+from convatlas.data.dataset import Stack
+from convatlas.data.found import Found
 from convatlas.data.locate import Published
+from convatlas.data.splitting import content_keys
 from convatlas.errors import UserError
 
 VALIDATION = 5_000  # held out of the published training images
@@ -49,7 +50,7 @@ def _fine() -> tuple[str, ...]:
     return tuple(files(__package__).joinpath("cifar100_classes.txt").read_text().split())
 
 
-def _idx(published: Published, classes: tuple[str, ...]) -> Dataset:
+def _idx(published: Published, classes: tuple[str, ...]) -> Found:
     def read(part: str) -> Arrays:
         images = idx.read(published.path(f"{part}-images-idx3-ubyte.gz"), 3)
         return images[:, None], idx.read(published.path(f"{part}-labels-idx1-ubyte.gz"), 1).astype(np.int64)
@@ -57,34 +58,29 @@ def _idx(published: Published, classes: tuple[str, ...]) -> Dataset:
     return _with_validation(published.name, classes, read("train"), read("t10k"))
 
 
-def _cifar(published: Published, classes: tuple[str, ...], train: tuple[str, ...], test: str, label_bytes: int) -> Dataset:
+def _cifar(published: Published, classes: tuple[str, ...], train: tuple[str, ...], test: str, label_bytes: int) -> Found:
     path = published.path(next(iter(published.files)))
     images, labels = cifar.read(path, (*train, test), label_bytes)
     return _with_validation(published.name, classes, (images[:-10_000], labels[:-10_000]), (images[-10_000:], labels[-10_000:]))
 
 
-def _digits() -> Dataset:
+def _digits() -> Found:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise UserError("digits comes with scikit-learn, which is not installed: pip install 'convatlas[sets]'") from None
     values, labels = load_digits(return_X_y=True)
     images = np.round(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return _without_splits("digits", DIGITS, images, labels.astype(np.int64))
+    _check("digits", DIGITS, images, labels)
+    return _in_memory("digits", DIGITS, images, labels.astype(np.int64))
 
 
-def _with_validation(name: str, classes: tuple[str, ...], train: Arrays, test: Arrays) -> Dataset:
+def _with_validation(name: str, classes: tuple[str, ...], train: Arrays, test: Arrays) -> Found:
     for images, labels in (train, test):
         _check(name, classes, images, labels)
-    held, rest = hold_out(train[1], content_keys(train[0]), [VALIDATION / len(train[1])])
-    parts = {"train": (train[0][rest], train[1][rest]), "val": (train[0][held], train[1][held]), "test": test}
-    return _in_memory(name, classes, parts)
-
-
-def _without_splits(name: str, classes: tuple[str, ...], images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Dataset:
-    _check(name, classes, images, labels)
-    val, test, train = hold_out(labels, content_keys(images), [0.1, 0.1])
-    return _in_memory(name, classes, {part: (images[i], labels[i]) for part, i in (("train", train), ("val", val), ("test", test))})
+    parts = {"train": np.arange(len(train[1])), "test": np.arange(len(test[1])) + len(train[1])}
+    images, labels = np.concatenate([train[0], test[0]]), np.concatenate([train[1], test[1]])
+    return _in_memory(name, classes, images, labels, parts, VALIDATION / len(train[1]))
 
 
 def _check(name: str, classes: tuple[str, ...], images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
@@ -94,20 +90,29 @@ def _check(name: str, classes: tuple[str, ...], images: NDArray[np.uint8], label
         raise UserError(f"{name} has a label {labels.max()}: expected 0 to {len(classes) - 1}; the file of labels is not this set's")
 
 
-def _in_memory(name: str, classes: tuple[str, ...], parts: dict[str, Arrays]) -> Dataset:
-    digest = hashlib.sha256(repr(classes).encode())
-    for part, (images, labels) in parts.items():
-        digest.update(f"{part} {images.shape}".encode())
-        digest.update(np.ascontiguousarray(images).data)
-        digest.update(labels.data)
-    images = parts["train"][0]
-    splits = {part: Split(images, labels) for part, (images, labels) in parts.items()}
-    return Dataset(
-        name, classes, images.shape[1], (images.shape[2], images.shape[3]), splits, digest.hexdigest(), mirrors=classes != DIGITS
+def _in_memory(
+    name: str,
+    classes: tuple[str, ...],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    parts: dict[str, NDArray[np.int64]] | None = None,
+    validation: float = 0.1,
+) -> Found:
+    return Found(
+        name=name,
+        classes=classes,
+        channels=images.shape[1],
+        size=(images.shape[2], images.shape[3]),
+        images=Stack(images),
+        labels=labels,
+        keys=content_keys(images),
+        parts=parts or {},
+        validation=validation,
+        mirrors=classes != DIGITS,
     )
 
 
-PUBLISHED: dict[str, Callable[[], Dataset]] = {
+PUBLISHED: dict[str, Callable[[], Found]] = {
     "fashion-mnist": lambda: _idx(FASHION_MNIST, GARMENTS),
     "mnist": lambda: _idx(MNIST, DIGITS),
     "cifar10": lambda: _cifar(CIFAR10, OBJECTS, tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", 1),

@@ -1,7 +1,7 @@
 """Evaluate a classifier on a split: one fixed batch shape, every sample once, classes matched by name."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,16 +10,34 @@ from torch import Tensor
 from convatlas.classifier import Classifier
 from convatlas.data import Dataset, Split, open_dataset
 from convatlas.data.loader import Fixed, batches, workers_for
-from convatlas.data.preprocessing import Preprocessing, fit
-from convatlas.errors import UsageError, unknown
+from convatlas.data.preprocessing import Preprocessing, Unread, fit
+from convatlas.errors import UsageError, UserError, unknown
 from convatlas.evaluation import metrics
 
 
-def logits_of(model: Callable[[Tensor], Tensor], source: Fixed, device: torch.device, workers: int = 0) -> metrics.Logits:
-    """`model` takes uint8 images of one fixed batch shape. Returns (n, classes), float32, in the split's order."""
+class Answers(NamedTuple):
+    """What a network says of a split, in the split's order, without the samples that cannot be read."""
+
+    logits: metrics.Logits  # (n, classes), float32
+    labels: metrics.Labels  # (n,)
+    indices: metrics.Labels  # (n,): places in the split
+    unread: list[Unread]
+
+
+def answers(model: Callable[[Tensor], Tensor], source: Fixed, device: torch.device, workers: int = 0) -> Answers:
+    """`model` takes uint8 images of one fixed batch shape. Raises UserError when nothing of the split can be read."""
+    logits, indices, unread = [], [], []
     with torch.inference_mode():
-        found = [model(batch.images.to(device)).float().cpu() for _, batch in batches(source, 0, source.steps, workers)]
-    return torch.cat(found).numpy()[: len(source.split)]
+        for _, batch in batches(source, 0, source.steps, workers):
+            inside = batch.indices.numpy()
+            usable = ~np.isin(inside, [u.index for u in batch.unread])
+            logits.append(model(batch.images.to(device)).float().cpu().numpy()[: len(inside)][usable])
+            indices.append(inside[usable])
+            unread += batch.unread
+    found = np.concatenate(indices)
+    if not len(found):
+        raise UserError(f"none of the {len(source.split):,} images can be read, {unread[0].file} first: {unread[0].reason}")
+    return Answers(np.concatenate(logits), source.split.labels[found], found, unread)
 
 
 def scores(logits: metrics.Logits, labels: metrics.Labels) -> dict[str, float | int | None]:
@@ -51,7 +69,7 @@ def document(logits: metrics.Logits, labels: metrics.Labels, classes: tuple[str,
 
 def evaluate(classifier: Classifier, data: str | None = None, split: str = "test", crops: str = "center") -> dict[str, Any]:
     """The document of `eval` (accuracies in percent): top1, top5 (None below five classes), loss, n, crops, models, top1_interval
-    (95 %), per_class, confusion. `data` defaults to what the classifier was trained on.
+    (95 %), per_class, confusion, unread (files that could not be read, not counted). `data` defaults to what the classifier was trained on.
 
     Raises UsageError for a split or protocol that does not exist, or when the data has classes that the classifier lacks.
     """
@@ -60,12 +78,13 @@ def evaluate(classifier: Classifier, data: str | None = None, split: str = "test
     name = data or classifier.card.provenance.get("data")
     if not name:
         raise UsageError("this classifier does not say what it was trained on: name the data with --data")
-    dataset = open_dataset(str(name), classifier.card.preprocessing.source, classifier.card.preprocessing.channels)
+    dataset = open_dataset(str(name))
     chosen = _split(dataset, split)
-    labels = _by_name(dataset, classifier)[chosen.labels]
     source = Fixed(chosen, _preprocessing(dataset, classifier), classifier.card.batch)
-    logits = logits_of(classifier.logits, source, classifier.runtime.device, workers_for(chosen))
-    return document(logits, labels, classifier.card.classes, crops)
+    found = answers(classifier.logits, source, classifier.runtime.device, workers_for(chosen))
+    labels = _by_name(dataset, classifier)[found.labels]
+    unread = [{"file": u.file, "reason": u.reason} for u in found.unread]
+    return document(found.logits, labels, classifier.card.classes, crops) | {"unread": unread}
 
 
 def _split(dataset: Dataset, name: str) -> Split:
@@ -87,6 +106,8 @@ def _by_name(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
 
 def _preprocessing(dataset: Dataset, classifier: Classifier) -> Preprocessing:
     wanted = classifier.card.preprocessing
+    if dataset.size is None:
+        return wanted
     if dataset.channels != wanted.channels:
         raise UsageError(f"{dataset.name} has {dataset.channels} channels, the classifier takes {wanted.channels}")
     return wanted if dataset.size == wanted.source else fit(wanted.channels, dataset.size, wanted.size)

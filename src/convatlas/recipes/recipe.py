@@ -3,6 +3,7 @@
 import math
 
 from convatlas.data.augment import Augmentation
+from convatlas.data.crops import Crop
 from convatlas.data.preprocessing import Standardisation
 from convatlas.optim.losses import Loss
 from convatlas.optim.optimizers import Optimizer
@@ -29,7 +30,11 @@ class Iterations(Record, frozen=True, tag=True):
 
 
 class Recipe(Record, frozen=True, kw_only=True):
-    """How a network is trained. `batch` is global. The schedule's factor times the optimiser's rate is the learning rate."""
+    """How a network is trained. `batch` is global. The schedule's factor times the optimiser's rate is the learning rate.
+
+    `crop` draws what is seen of a photograph in training (None: what is seen in evaluation), `augment` what is done to it then.
+    In evaluation a photograph's shorter side is brought to `margin` times the network's input, and the centre is taken.
+    """
 
     name: str
     source: str
@@ -39,7 +44,9 @@ class Recipe(Record, frozen=True, kw_only=True):
     schedule: Schedule
     loss: Loss
     standardise: Standardisation
+    crop: Crop | None = None
     augment: tuple[Augmentation, ...] = ()
+    margin: float = 1.0
     clip_norm: float | None = None
     unstated: tuple[str, ...] = ()  # what the source leaves out; the value is ours
     substituted: dict[str, str] = {}  # what we replace, and why

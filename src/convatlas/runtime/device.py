@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +71,26 @@ class Runtime:
         """The module on the device, its images' layout channels-last."""
         placed: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return placed
+
+    def ahead(self, stream: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """Numbered batches (named tuples with `images` and `targets`) on the device; on CUDA the next one travels during a step."""
+        if self.device.type != "cuda":
+            yield from stream
+            return
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        before: tuple[int, Any] | None = None
+        for step, batch in stream:
+            with torch.cuda.stream(side):
+                images, targets = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.targets))
+            if before is not None:
+                yield before
+            here = torch.cuda.current_stream(self.device)
+            here.wait_stream(side)
+            for tensor in (images, targets):
+                tensor.record_stream(here)  # its memory may not serve the next copy before this step has read it
+            before = step, batch._replace(images=images, targets=targets)
+        if before is not None:
+            yield before
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.compile(function) if self.compile else function

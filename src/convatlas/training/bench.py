@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import models, recipes
-from convatlas.data.dataset import Split
+from convatlas.data.dataset import Split, Stack
 from convatlas.data.loader import Training, batches
 from convatlas.data.preprocessing import fit
 from convatlas.errors import UserError, unknown
@@ -108,7 +108,7 @@ def _ours(model: models.Network, images: Tensor, labels: Tensor, recipe: recipes
     device = pick_device()
     precision: Precision = "fp32" if row == "fp32" else best_precision(device)
     runtime = Runtime(device, precision, compile=row == "compiled")
-    split = Split(images.numpy(), labels.numpy())
+    split = Split(Stack(images.numpy()), labels.numpy())
     geometry = fit(images.shape[1], (images.shape[2], images.shape[3]), (images.shape[2], images.shape[3]))
     objective = Objective(model, recipe.standardise.measure(split.images, geometry), recipe.loss)
     runtime.place(objective)
@@ -120,7 +120,7 @@ def _ours(model: models.Network, images: Tensor, labels: Tensor, recipe: recipes
         runtime.seed(step)
         set_lr(optimizer, recipe.optimizer.lr)
         with runtime.autocast():
-            loss, _ = function(batch.images.to(device), batch.targets.to(device))
+            loss, _ = function(source.augmented(batch.images.to(device), batch.indices, step), batch.targets.to(device))
         runtime.update(loss, optimizer, recipe.clip_norm)
         loss.item()
         yield

@@ -11,7 +11,7 @@ from convatlas import classifier as classifiers
 from convatlas.data import Dataset
 from convatlas.data.loader import Fixed, Training, workers_for
 from convatlas.errors import printable
-from convatlas.evaluation.protocol import document, logits_of
+from convatlas.evaluation.protocol import answers, document
 from convatlas.runtime.compilation import worth_compiling
 from convatlas.runtime.device import Runtime, pick_device
 from convatlas.runtime.stopping import stop_on_signals
@@ -21,6 +21,7 @@ from convatlas.training.display import Display, banner
 from convatlas.training.folder import RunFolder, open_folder
 from convatlas.training.objective import Objective
 from convatlas.training.run import Run
+from convatlas.training.unread import UnreadImages
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,13 @@ def train(
         torch.manual_seed(run.seed)
         objective = Objective(models.build(run.model), standardiser, run.recipe.loss)
         runtime.place(objective)
-        data = Training(dataset.splits["train"], run.content.preprocessing, run.recipe.augment, run.recipe.batch, run.seed)
+        recipe = run.recipe
+        data = Training(dataset.splits["train"], run.content.preprocessing, recipe.augment, recipe.batch, run.seed, recipe.crop)
         validation = Fixed(dataset.splits["val"], run.content.preprocessing, run.evaluation_batch)
         workers = workers_for(dataset.splits["train"]) if workers is None else workers
-        loop.fit(run, objective, data, validation, runtime, folder, display, stop, workers)
-        return _finish(run, dataset, objective, data, runtime, folder, display, workers)
+        unread = UnreadImages(dataset, folder, display)
+        loop.fit(run, objective, data, validation, runtime, folder, unread, display, stop, workers)
+        return _finish(run, dataset, objective, data, runtime, folder, unread, display, workers)
 
 
 def default_folder(run: Run) -> Path:
@@ -92,14 +95,16 @@ def _finish(
     data: Training,
     runtime: Runtime,
     folder: RunFolder,
+    unread: UnreadImages,
     display: Display,
     workers: int,
 ) -> Result:
     test = Fixed(dataset.splits["test"], run.content.preprocessing, run.evaluation_batch)
     objective.eval()
     with runtime.autocast():
-        logits = logits_of(objective.logits, test, runtime.device, workers)
-    result = document(logits, test.split.labels, dataset.classes)
+        found = answers(objective.logits, test, runtime.device, workers)
+    unread.note(run.steps, "test", found.unread)
+    result = document(found.logits, found.labels, dataset.classes)
     lines = [line for line in folder.lines() if line["split"] != "test"]
     scores = {key: result[key] for key in ("top1", "top5", "loss", "n")}
     folder.log(step=run.steps, epoch=run.steps / run.steps_per_epoch, split="test", **scores)
@@ -118,7 +123,8 @@ def _finish(
     classifiers.save(folder.path / "model.safetensors", card, objective.model, objective.standardiser)
     first = data[0]
     assert not isinstance(first, Exception)
-    page = report.write(folder.path, run, lines, first, test.split, logits, result)
+    batch = data.augmented(first.images, first.indices, 0), first.targets
+    page = report.write(folder.path, run, lines, batch, test, found, result)
     low, high = result["top1_interval"]
     display.say(f"test top-1 {result['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images); report {page}")
     return Result(folder.path, run.id, metrics, page)

@@ -7,7 +7,7 @@ import torch
 from convatlas.data import randomness
 from convatlas.data.loader import Fixed, Training, batches
 from convatlas.errors import UserError
-from convatlas.evaluation.protocol import logits_of, scores
+from convatlas.evaluation.protocol import Answers, answers, scores
 from convatlas.optim.optimizers import set_lr
 from convatlas.runtime.device import Runtime
 from convatlas.runtime.stopping import Stopped, StopRequest
@@ -16,6 +16,7 @@ from convatlas.training.display import Display
 from convatlas.training.folder import RunFolder, State
 from convatlas.training.objective import Objective
 from convatlas.training.run import Run
+from convatlas.training.unread import UnreadImages
 
 
 def fit(
@@ -25,6 +26,7 @@ def fit(
     validation: Fixed,
     runtime: Runtime,
     folder: RunFolder,
+    unread: UnreadImages,
     display: Display,
     stop: StopRequest,
     workers: int = 0,
@@ -40,18 +42,18 @@ def fit(
     state.tally = state.tally.to(runtime.device)
     stream = batches(data, state.step, run.steps, workers, pin=runtime.device.type == "cuda")
     with closing(stream), display.clock() as clock:
-        for step, batch in clock.waiting(stream):
+        for step, batch in clock.waiting(runtime.ahead(stream)):
             objective.train()
             objective.remember()
             runtime.seed(randomness.step_seed(run.seed, step))
             set_lr(optimizer, lr := recipe.optimizer.lr * recipe.schedule(step / run.steps))
-            images, targets = (t.to(runtime.device, non_blocking=True) for t in batch)
             with runtime.autocast():
-                loss, logits = step_function(images, targets)
+                loss, logits = step_function(data.augmented(batch.images, batch.indices, step), batch.targets)
             if runtime.device.type == "cpu" and not loss.isfinite():
                 _give_up(state, objective, optimizer, folder)
             runtime.update(loss, optimizer, recipe.clip_norm)
-            state.count(loss, logits, targets)
+            state.count(loss, logits, batch.targets)
+            unread.note(state.step, "train", batch.unread)
             here = {"step": state.step, "epoch": state.step / run.steps_per_epoch}
             validating, saving = due(state.step, run.steps_per_epoch, run.steps), due(state.step, run.save_every, run.steps)
             stopping = bool(stop)  # read once: a signal may come at any moment
@@ -60,7 +62,9 @@ def fit(
                 folder.log(**here, split="train", **line)
                 folder.log_timing(step=state.step, **display.progress(state.step, line, clock))
             if validating:
-                folder.log(**here, split="val", **validate(objective, validation, runtime, workers))
+                found = ask(objective, validation, runtime, workers)
+                unread.note(state.step, "val", found.unread)
+                folder.log(**here, split="val", **scores(found.logits, found.labels))
                 display.epoch(folder)
             if saving:
                 folder.log(**here, split="save", weights=fingerprint(objective.model.state_dict()))
@@ -74,11 +78,11 @@ def due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
 
 
-def validate(objective: Objective, split: Fixed, runtime: Runtime, workers: int) -> dict[str, float | int | None]:
-    """top1, top5, loss and n of a split, at the run's fixed batch shape."""
+def ask(objective: Objective, split: Fixed, runtime: Runtime, workers: int) -> Answers:
+    """What the network says of a split, at the run's fixed batch shape."""
     objective.eval()
     with runtime.autocast():
-        return scores(logits_of(objective.logits, split, runtime.device, workers), split.split.labels)
+        return answers(objective.logits, split, runtime.device, workers)
 
 
 def _give_up(state: State, objective: Objective, optimizer: torch.optim.Optimizer, folder: RunFolder) -> None:

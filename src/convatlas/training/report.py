@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convatlas.data import Split
-from convatlas.data.preprocessing import Preprocessing
+from convatlas.data.loader import Fixed
 from convatlas.errors import printable
 from convatlas.evaluation.metrics import log_probabilities
+from convatlas.evaluation.protocol import Answers
 from convatlas.storage.disk import replace
 from convatlas.training.run import Run
 
@@ -28,8 +28,8 @@ def write(
     run: Run,
     lines: list[dict[str, Any]],
     batch: tuple[Tensor, Tensor],
-    test: Split,
-    logits: NDArray[np.float32],
+    test: Fixed,
+    found: Answers,
     result: dict[str, Any],
 ) -> Path:
     """Draw the pictures into `folder` and write report.md; returns its path. `result` is the document of `eval` on the test split."""
@@ -38,9 +38,9 @@ def write(
         _save(folder / "batch.png", _grid(batch[0][:BATCH].numpy(), [classes[t] for t in batch[1][:BATCH]]))
         _save(folder / "curves.png", _curves(lines))
         _save(folder / "confusion.png", _confusion(np.array(result["confusion"]), classes))
-        wrong = _mistakes(logits, test.labels)
+        wrong = _mistakes(found.logits, found.labels)
         if len(wrong):
-            _save(folder / "mistakes.png", _mistake_grid(wrong, logits, test, run.content.preprocessing, classes))
+            _save(folder / "mistakes.png", _mistake_grid(wrong, found, test, classes))
     path = folder / "report.md"
     replace(path, _markdown(run, lines, result, classes, bool(len(wrong))).encode())
     return path
@@ -130,15 +130,11 @@ def _mistakes(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray
     return wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
 
 
-def _mistake_grid(
-    wrong: NDArray[np.int64], logits: NDArray[np.float32], test: Split, preprocessing: Preprocessing, classes: Sequence[str]
-) -> Figure:
-    import torch
-
-    images = preprocessing(torch.from_numpy(test.images[wrong])).numpy()
-    probabilities = np.exp(log_probabilities(logits[wrong]))
-    titles = [f"{classes[p.argmax()]} {p.max():.2f}\nis {classes[test.labels[i]]}" for i, p in zip(wrong, probabilities, strict=True)]
-    return _grid(images, titles)
+def _mistake_grid(wrong: NDArray[np.int64], found: Answers, test: Fixed, classes: Sequence[str]) -> Figure:
+    images, _ = test.preprocessing.read(test.split.images, found.indices[wrong])
+    probabilities = np.exp(log_probabilities(found.logits[wrong]))
+    titles = [f"{classes[p.argmax()]} {p.max():.2f}\nis {classes[found.labels[i]]}" for i, p in zip(wrong, probabilities, strict=True)]
+    return _grid(images.numpy(), titles)
 
 
 def _grid(images: NDArray[np.uint8], titles: Sequence[str], columns: int = 8) -> Figure:

@@ -9,7 +9,7 @@ from msgspec.structs import force_setattr
 from convatlas import models, recipes
 from convatlas.data import Dataset, open_dataset
 from convatlas.data.augment import Flip
-from convatlas.data.preprocessing import Preprocessing, fit
+from convatlas.data.preprocessing import Preprocessing, centre, fit
 from convatlas.errors import UsageError, UserError
 from convatlas.models import Architecture
 from convatlas.recipes import Recipe
@@ -26,6 +26,7 @@ class Content(Record, frozen=True, kw_only=True):
     counts: dict[str, int]  # images by split
     preprocessing: Preprocessing
     digest: str
+    quarantined: tuple[str, ...] = ()  # content hashes of the broken samples that were known, and left out, when the run was started
 
 
 class Data(Record, frozen=True):
@@ -48,6 +49,7 @@ class Run(Record, frozen=True, kw_only=True):
     seed: int = 0
     precision: Literal["auto"] | Precision = "auto"
     compile: Literal["auto"] | bool = "auto"
+    broken: Literal["skip", "fail"] = "skip"  # what a training image that cannot be read does: gives way to the next, or ends the run
     evaluation_batch: int = 250
     log_every: int = 50
     save_every: int = 0
@@ -101,7 +103,7 @@ class Run(Record, frozen=True, kw_only=True):
         arguments = dict(self.model.arguments)
         asked = arguments.get("image_size")
         size = asked if isinstance(asked, tuple) else (int(asked), int(asked)) if asked else entry.input[1:]
-        dataset = open_dataset(self.data.name, size)
+        dataset = open_dataset(self.data.name, None if self.data.content is None else self.data.content.quarantined)
         for argument, found, what in (("num_classes", len(dataset.classes), "classes"), ("in_chans", dataset.channels, "channels")):
             agreed = (found,) if self.data.content is not None else (found, entry.arguments(self.model.edition)[argument])
             if arguments[argument] not in agreed:
@@ -114,8 +116,9 @@ class Run(Record, frozen=True, kw_only=True):
         content = Content(
             classes=dataset.classes,
             counts=counts,
-            preprocessing=fit(dataset.channels, dataset.size, size),
+            preprocessing=fit(dataset.channels, dataset.size, size) if dataset.size else centre(dataset.channels, size, self.recipe.margin),
             digest=dataset.digest,
+            quarantined=dataset.quarantined,
         )
         if self.data.content is not None and self.data.content != content:
             raise UserError(f"{dataset.name} is not the data that this run was made for: its content has changed")

@@ -1,0 +1,51 @@
+"""A part of a picture at a size: decoded, cut and resized in one go, on uint8, with antialiasing."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from convatlas.data.images import Picture, Pixels
+
+
+class Box(NamedTuple):
+    """A part of a picture, in its pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def cut(picture: Picture, box: Box, size: tuple[int, int], channels: int) -> Tensor:
+    """The box of a picture brought to `size`, (channels, *size), uint8, channels-last.
+
+    A JPEG is decoded at a scale at which the box still has `size` pixels; the box is then the nearest whole one at that scale.
+    """
+    least = [math.ceil(whole * wanted / part) for whole, wanted, part in zip((picture.height, picture.width), size, box[2:], strict=True)]
+    pixels = picture.pixels(channels, (min(least[0], picture.height), min(least[1], picture.width)))
+    down, across = pixels.shape[0] / picture.height, pixels.shape[1] / picture.width
+    top, bottom = round(box.top * down), round((box.top + box.height) * down)
+    left, right = round(box.left * across), round((box.left + box.width) * across)
+    return resize(pixels[top : max(bottom, top + 1), left : max(right, left + 1)], size)
+
+
+def cover(picture: Picture, size: tuple[int, int], channels: int) -> Tensor:
+    """The whole picture brought to the size at which it just covers `size`, then the centre cut out of it: (channels, *size), uint8."""
+    scale = max(size[0] / picture.height, size[1] / picture.width)
+    whole = max(size[0], int(picture.height * scale)), max(size[1], int(picture.width * scale))
+    pixels = picture.pixels(channels, (min(whole[0], picture.height), min(whole[1], picture.width)))
+    top, left = (round((a - b) / 2) for a, b in zip(whole, size, strict=True))
+    return resize(pixels, whole)[:, top : top + size[0], left : left + size[1]]
+
+
+def resize(pixels: Pixels, size: tuple[int, int]) -> Tensor:
+    """(h, w, c) -> (c, *size), uint8, channels-last."""
+    # for this layout alone torch has vectorised code; the batch axis must come first for torch to see the layout
+    image = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
+    if image.shape[2:] != size:
+        image = F.interpolate(image, size, mode="bilinear", antialias=True)
+    return image[0]

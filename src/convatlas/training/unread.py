@@ -1,0 +1,48 @@
+"""What a run does about images that it cannot read: log them, put them on the quarantine list, and give up when they are too many."""
+
+from collections.abc import Iterable
+from functools import cached_property
+
+from convatlas.data import Dataset
+from convatlas.data.loader import most_unread, too_many
+from convatlas.data.preprocessing import Unread
+from convatlas.data.quarantine import Entry, Quarantine
+from convatlas.errors import UserError, printable
+from convatlas.training.display import Display
+from convatlas.training.folder import RunFolder
+
+
+class UnreadImages:
+    def __init__(self, dataset: Dataset, folder: RunFolder, display: Display):
+        self.dataset, self.folder, self.display = dataset, folder, display
+        self.run = folder.stored.run
+
+    @cached_property
+    def met(self) -> set[tuple[str, int]]:
+        """Read when the first one turns up, thus after the log was cut back to where a resumed run continues."""
+        return {(line["part"], line["index"]) for line in self.folder.lines() if line["split"] == "unread"}
+
+    def note(self, step: int, part: str, unread: Iterable[Unread]) -> None:
+        """Raises UserError by the run's policy, or when there are more than a data set that was looked at should have."""
+        for one in sorted(set(unread)):
+            if self.run.broken == "fail":
+                raise UserError(f"{printable(one.file)}: {one.reason}; leave such images out with --set broken=skip")
+            if (part, one.index) in self.met:
+                continue
+            self.met.add((part, one.index))
+            epoch = step / self.run.steps_per_epoch
+            self.folder.log(step=step, epoch=epoch, split="unread", part=part, index=one.index, file=one.file, reason=one.reason)
+            self.display.say(f"  cannot read {one.file} ({one.reason}): {'another takes its place' if part == 'train' else 'not counted'}")
+            self._quarantine(part, one)
+            samples = sum(self.run.content.counts.values())
+            if len(self.met) > most_unread(samples):
+                raise UserError(too_many(samples, one))
+
+    def _quarantine(self, part: str, one: Unread) -> None:
+        if self.dataset.home is None:
+            return
+        content = bytes(self.dataset.splits[part].keys[one.index]).hex()
+        try:
+            Quarantine(self.dataset.home).add([Entry(file=one.file, reason=one.reason, content=content)])
+        except OSError as error:
+            self.folder.warnings.append(f"the quarantine list could not be written: {error.strerror}")
