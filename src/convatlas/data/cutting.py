@@ -10,6 +10,8 @@ from torch import Tensor
 
 from convatlas.data.images import Picture, Pixels
 
+SPARE = 2  # a JPEG is decoded at reduced scale only where that leaves twice the pixels a side: antialiasing then sees what it should
+
 
 class Box(NamedTuple):
     """A part of a picture, in its pixels."""
@@ -23,10 +25,9 @@ class Box(NamedTuple):
 def cut(picture: Picture, box: Box, size: tuple[int, int], channels: int) -> Tensor:
     """The box of a picture brought to `size`, (channels, *size), uint8, channels-last.
 
-    A JPEG is decoded at a scale at which the box still has `size` pixels; the box is then the nearest whole one at that scale.
+    Of a JPEG decoded at reduced scale it is the nearest box of whole pixels.
     """
-    least = [math.ceil(whole * wanted / part) for whole, wanted, part in zip((picture.height, picture.width), size, box[2:], strict=True)]
-    pixels = picture.pixels(channels, (min(least[0], picture.height), min(least[1], picture.width)))
+    pixels = _decoded(picture, (picture.height * size[0] / box.height, picture.width * size[1] / box.width), channels)
     down, across = pixels.shape[0] / picture.height, pixels.shape[1] / picture.width
     top, bottom = round(box.top * down), round((box.top + box.height) * down)
     left, right = round(box.left * across), round((box.left + box.width) * across)
@@ -37,15 +38,21 @@ def cover(picture: Picture, size: tuple[int, int], channels: int) -> Tensor:
     """The whole picture brought to the size at which it just covers `size`, then the centre cut out of it: (channels, *size), uint8."""
     scale = max(size[0] / picture.height, size[1] / picture.width)
     whole = max(size[0], int(picture.height * scale)), max(size[1], int(picture.width * scale))
-    pixels = picture.pixels(channels, (min(whole[0], picture.height), min(whole[1], picture.width)))
+    pixels = _decoded(picture, whole, channels)
     top, left = (round((a - b) / 2) for a, b in zip(whole, size, strict=True))
     return resize(pixels, whole)[:, top : top + size[0], left : left + size[1]]
+
+
+def _decoded(picture: Picture, wanted: tuple[float, float], channels: int) -> Pixels:
+    """The pixels of a picture that is to be brought to about the size `wanted`."""
+    least = min(picture.height, math.ceil(SPARE * wanted[0])), min(picture.width, math.ceil(SPARE * wanted[1]))
+    return picture.pixels(channels, least)
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Tensor:
     """(h, w, c) -> (c, *size), uint8, channels-last."""
     # for this layout alone torch has vectorised code; the batch axis must come first for torch to see the layout
-    image = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
+    image = torch.from_numpy(np.require(pixels, requirements="CW"))[None].permute(0, 3, 1, 2)
     if image.shape[2:] != size:
         image = F.interpolate(image, size, mode="bilinear", antialias=True)
     return image[0]

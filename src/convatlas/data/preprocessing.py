@@ -117,6 +117,16 @@ class Standardiser(torch.nn.Module):
         return torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)
 
 
+def covariance(images: Images, preprocessing: Preprocessing) -> Tensor:
+    """(channels, channels), float64: of the colours of a training split's pixels, from 0 to 1."""
+    channels, count = preprocessing.channels, 0
+    total, square = torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, channels, dtype=torch.float64)
+    for batch in _chunks(images, preprocessing):
+        pixels = batch.permute(0, 2, 3, 1).reshape(-1, channels).double() / 255
+        total, square, count = total + pixels.sum(0), square + pixels.T @ pixels, count + len(pixels)
+    return square / count - torch.outer(total, total) / count**2
+
+
 class ChannelStatistics(Record, frozen=True, tag=True):
     """Mean 0 and standard deviation 1 of every channel over the training images."""
 

@@ -8,8 +8,8 @@ from msgspec.structs import force_setattr
 
 from convatlas import models, recipes
 from convatlas.data import Dataset, open_dataset
-from convatlas.data.augment import Flip
-from convatlas.data.preprocessing import Preprocessing, centre, fit
+from convatlas.data.augment import Flip, Lighting
+from convatlas.data.preprocessing import Preprocessing, centre, covariance, fit
 from convatlas.errors import UsageError, UserError
 from convatlas.models import Architecture
 from convatlas.recipes import Recipe
@@ -126,6 +126,9 @@ class Run(Record, frozen=True, kw_only=True):
         if not dataset.mirrors and any(isinstance(a, Flip) for a in recipe.augment):
             recipe = recipe.but(augment=tuple(a for a in recipe.augment if not isinstance(a, Flip)))
             notes.append(f"no mirrored images: a mirrored image of {dataset.name} can be of another class, or of none")
+        if dataset.channels == 3 and any(isinstance(a, Lighting) and not a.components for a in recipe.augment):
+            colours = covariance(dataset.splits["train"].images, content.preprocessing)
+            recipe = recipe.but(augment=tuple(a.measured(colours) if isinstance(a, Lighting) else a for a in recipe.augment))
         if recipe.batch > counts["train"]:
             recipe = recipe.but(batch=counts["train"])
             notes.append(f"batch {self.recipe.batch} became {counts['train']}, all training images")
