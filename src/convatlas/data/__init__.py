@@ -20,10 +20,10 @@ def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset
 
 def find(name: str) -> Found:
     """What a data set's source holds, before it is split. Raises as `open_dataset`."""
-    from convatlas.data import folder
+    from convatlas.data import folder, packed
     from convatlas.data.published import PUBLISHED
 
-    sources: dict[str, Callable[[Path], Found]] = {"folder": folder.find}
+    sources: dict[str, Callable[[Path], Found]] = {"folder": folder.find, "packed": packed.find}
     kind, colon, where = name.partition(":")
     if colon and kind in sources:
         if not where:

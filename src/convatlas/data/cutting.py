@@ -52,7 +52,7 @@ def _decoded(picture: Picture, wanted: tuple[float, float], channels: int) -> Pi
 def resize(pixels: Pixels, size: tuple[int, int]) -> Tensor:
     """(h, w, c) -> (c, *size), uint8, channels-last."""
     # for this layout alone torch has vectorised code; the batch axis must come first for torch to see the layout
-    image = torch.from_numpy(np.require(pixels, requirements="CW"))[None].permute(0, 3, 1, 2)
+    image = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     if image.shape[2:] != size:
         image = F.interpolate(image, size, mode="bilinear", antialias=True)
     return image[0]
