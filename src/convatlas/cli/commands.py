@@ -322,33 +322,40 @@ class Import:
 class Bench:
     """Measure speed beside what a user would run otherwise, each row in a process of its own."""
 
-    kind: Annotated[Positional[Literal["train"]], arg(help="What to measure.")]
+    kind: Annotated[Positional[Literal["train", "data"]], arg(help="A training step, or loading photographs.")]
     model: Annotated[Positional[str], arg(metavar="MODEL", help="The network.")] = "resnet20_cifar"
     rounds: Annotated[int, arg(help="Each row is measured this often; the median counts.")] = 5
     compile: Annotated[bool, arg(help="Also measure compiled; compiling takes about a minute a round.")] = False
     row: Annotated[str | None, arg(metavar="NAME", help="Measure this one row in this process.")] = field(default=None)
+    photos: Annotated[Path | None, arg(metavar="FOLDER", help="For --row of data: what bench data has made.")] = None
     json: Json = False
 
     def __call__(self) -> None:
-        import convatlas.training.bench as bench
+        say = _display(True).say
+        if self.kind == "data":
+            from convatlas.data import bench as loading
 
-        if self.row is not None:
-            _print_json(bench.measure(self.model, self.row))
-            return
-        document = bench.training(self.model, self.rounds, self.compile, _display(True).say)
+            if self.row is not None:
+                _print_json(loading.measure(self.row, self.photos or Path()))
+                return
+            document = loading.loading(self.rounds, say)
+            what = f"{document['images']} JPEGs of {document['bytes_per_image'] / 1e3:,.0f} kB; baseline is {document['baseline']}"
+        else:
+            from convatlas.training import bench as training
+
+            if self.row is not None:
+                _print_json(training.measure(self.model, self.row))
+                return
+            document = training.training(self.model, self.rounds, self.compile, say)
+            what = f"{document['model']}, a training step of {document['batch']} images {document['input']}"
         if self.json:
             _print_json(document)
             return
-        print(f"{document['model']}, a training step of {document['batch']} images {document['input']}; {document['machine']}")
-        cells = [
-            (r["name"], f"{r['images_per_second']:,.0f}", f"{r['ratio']:.2f}", f"{r['ratio_tuned']:.2f}", f"{r['memory_bytes'] / 1e6:,.0f}")
-            for r in document["rows"]
-        ]
-        _table(
-            ("row", "images/s", "to baseline", "to baseline-tuned", "peak MB"),
-            cells,
-            right=("images/s", "to baseline", "to baseline-tuned", "peak MB"),
-        )
+        from convatlas.runtime.rounds import columns
+
+        print(f"{what}; {document['machine']}")
+        figures = ("images/s", "to baseline", "to baseline-tuned", "peak MB")
+        _table(("row", *figures), columns(document["rows"]), right=figures)
 
 
 COMMANDS: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Where a training image is cut from its photograph: records that draw a box of the picture, which is then brought to the network's size.
 
-A crop at a random place of a resized photograph is a box of the photograph itself, so that cutting and resizing are one step.
+A crop at a random place of a resized photograph is a box of the photograph itself, so that cutting and resizing are one step. With
+`mirror` half of them are exchanged left and right, as all these papers do.
 """
 
 import math
@@ -22,6 +23,7 @@ class RandomResizedCrop(Record, frozen=True, tag=True, kw_only=True):
 
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    mirror: bool = True
     tries: ClassVar[int] = 10
     uniforms: ClassVar[int] = 4 * tries
 
@@ -45,6 +47,7 @@ class ScaleJitter(Record, frozen=True, tag=True, kw_only=True):
 
     shorter: tuple[int, int] = (256, 480)
     crop: int = 224
+    mirror: bool = True
     uniforms: ClassVar[int] = 3
 
     def box(self, picture: Picture, size: tuple[int, int], u: Uniforms) -> Box:
@@ -59,6 +62,7 @@ class CentralPatch(Record, frozen=True, tag=True, kw_only=True):
 
     side: int = 256
     crop: int = 224
+    mirror: bool = True
     uniforms: ClassVar[int] = 2
 
     def box(self, picture: Picture, size: tuple[int, int], u: Uniforms) -> Box:

@@ -5,8 +5,12 @@ the size that is wanted could not show more. All other formats, and the JPEGs th
 """
 
 import io
+import os
 import re
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -74,28 +78,29 @@ class Encoded:
         with _Guard(name):
             if not data:
                 raise UnreadableImage(name, "the file is empty")
-            self.jpeg = data[:3] == b"\xff\xd8\xff" and self._libjpeg_reads_it()
-            if self.jpeg:
-                height, width = simplejpeg.decode_jpeg_header(data)[:2]
-                # most JPEGs have no EXIF, and looking for it costs as much as the header
-                self.orientation = self.opened.getexif().get(_ORIENTATION, 1) if b"Exif\0" in data[: 1 << 16] else 1
+            header = _header(data)
+            self.jpeg = header is not None
+            if header is not None:
+                height, width = header
+                # the segment of EXIF comes before the tables of quantisation, and most JPEGs have none
+                self.orientation = self._orientation() if data.find(b"Exif\0", 0, data.find(b"\xff\xdb")) >= 0 else 1
             else:
                 width, height = self.opened.size
-                self.orientation = self.opened.getexif().get(_ORIENTATION, 1)
+                self.orientation = self._orientation()
             if width * height > MOST_PIXELS:
                 raise UnreadableImage(name, f"{width}x{height} pixels, more than the {MOST_PIXELS:,} that are read")
             self.sideways = self.orientation in (5, 6, 7, 8)
             self.height, self.width = (width, height) if self.sideways else (height, width)
 
-    def _libjpeg_reads_it(self) -> bool:
-        try:
-            return simplejpeg.decode_jpeg_header(self.data)[2] in ("YCbCr", "Gray", "RGB")  # CMYK is left to Pillow
-        except ValueError:
-            return False
+    def _orientation(self) -> int:
+        with _quiet():
+            found = self.opened.getexif().get(_ORIENTATION, 1)
+        return found if found in range(1, 9) else 1
 
     @cached_property
     def opened(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.data), formats=FORMATS)
+        with _quiet():
+            return Image.open(io.BytesIO(self.data), formats=FORMATS)
 
     def pixels(self, channels: int, least: tuple[int, int]) -> Pixels:
         if channels not in (1, 3):
@@ -115,9 +120,8 @@ class Encoded:
             return None  # stray bytes between segments, or a sampling that it does not know
 
     def _any(self, channels: int) -> Pixels:
-        image = self.opened
-        image.load()
-        image = ImageOps.exif_transpose(image)
+        with _quiet():
+            image = ImageOps.exif_transpose(self.opened)
         if image.mode.startswith(("I", "F")):
             values = np.asarray(image, np.float64)
             image = Image.fromarray((values / (257 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
@@ -128,12 +132,24 @@ class Encoded:
         return pixels.reshape(*pixels.shape[:2], channels)
 
 
+def _header(data: bytes) -> tuple[int, int] | None:
+    """The (height, width) of a JPEG that libjpeg-turbo is to decode; None for all others, and for CMYK, which is left to Pillow."""
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    return (height, width) if space in ("YCbCr", "Gray", "RGB") else None
+
+
 def read(path: Path) -> Encoded:
     """An image file. Raises UnreadableImage, also for what is no file."""
     with _Guard(str(path)):
-        if path.is_dir() or (path.exists() and not path.is_file()):
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading from a pipe would wait for ever
             raise UnreadableImage(str(path), "not a file")
-        return Encoded(path.read_bytes(), str(path))
+        with open(path, "rb") as file:
+            return Encoded(file.read(), str(path))
 
 
 def is_grey(picture: Encoded) -> bool:
@@ -152,18 +168,24 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings: what they would say is an error here, or no matter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 class _Guard:
     """Decoders raise whatever they like on hostile bytes: any exception becomes one sentence with the file's name."""
 
     def __init__(self, name: str):
-        self.name, self.quiet = name, warnings.catch_warnings()
+        self.name = name
 
     def __enter__(self) -> None:
-        self.quiet.__enter__()
-        warnings.simplefilter("ignore")
+        pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self.quiet.__exit__(None, None, None)
         if isinstance(error, UserError) or not isinstance(error, Exception):
             return
         if isinstance(error, OSError) and error.strerror and error.filename:

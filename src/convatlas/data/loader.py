@@ -1,5 +1,6 @@
 """Batches as a function of the step: what a batch holds hangs on (seed, step) alone, never on workers or on what ran before."""
 
+import atexit
 import multiprocessing
 import signal
 import threading
@@ -85,11 +86,12 @@ class Training(torch.utils.data.Dataset[Batch | UserError]):
         if self.crop is None:
             return self.preprocessing.read(self.split.images, indices)
         crop = self.crop
-        u = Draw(self.seed, epoch, indices, len(self.augment)).uniforms(crop.uniforms)
+        u = Draw(self.seed, epoch, indices, len(self.augment)).uniforms(crop.uniforms + 1)
 
         def see(picture: Picture, place: int) -> Tensor:
-            box = crop.box(picture, self.preprocessing.size, u[place])
-            return cut(picture, box, self.preprocessing.size, self.preprocessing.channels)
+            box = crop.box(picture, self.preprocessing.size, u[place, :-1])
+            view = cut(picture, box, self.preprocessing.size, self.preprocessing.channels)
+            return view[None].flip(3)[0] if crop.mirror and u[place, -1] < 0.5 else view
 
         return read(self.split.images, indices, see, self.preprocessing.shape)
 
@@ -189,13 +191,19 @@ def _crew(source: Training | Fixed, steps: range, workers: int, pin: bool) -> It
     if threading.current_thread() is threading.main_thread():
         # torch raises from a handler when a worker dies, wherever the training then is; the next request for a batch notices it too
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield stream
-    finally:
+
+    def end() -> None:
         for worker in multiprocessing.active_children():
             if worker not in before:
                 worker.kill()
                 worker.join()
+
+    atexit.register(end)  # where nobody leaves, the interpreter would wait for workers that ignore its signal
+    try:
+        yield stream
+    finally:
+        end()
+        atexit.unregister(end)
 
 
 def workers_for(split: Split) -> int:

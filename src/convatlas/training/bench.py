@@ -4,9 +4,7 @@
 tensors, cross-entropy, torch's SGD. `baseline-tuned` is the same loop with our allocator settings.
 """
 
-import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +17,12 @@ from convatlas import models, recipes
 from convatlas.data.dataset import Split, Stack
 from convatlas.data.loader import Training, batches
 from convatlas.data.preprocessing import fit
-from convatlas.errors import UserError, unknown
+from convatlas.errors import unknown
 from convatlas.optim.optimizers import set_lr
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import Precision, Runtime, best_precision, pick_device
 from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
+from convatlas.runtime.rounds import in_a_process, side_by_side
 from convatlas.training.objective import Objective
 
 WARM_UP, SECONDS, MOST_STEPS = 5, 6.0, 60
@@ -39,25 +38,7 @@ def training(model: str, rounds: int, compile: bool, say: Callable[[str], None])
         left_out.append("bf16")
         say("bf16 is left out: this device does not multiply it in hardware")
     names = [name for name in ROWS if name not in left_out]
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for turn in range(rounds):
-        for name in names:
-            measured[name].append(_in_a_process(model, name))
-            say(f"round {turn + 1} of {rounds}, {name}: {measured[name][-1]['images_per_second']:,.0f} images/s")
-
-    def ratio(name: str, to: str) -> float:  # round by round: the machine's speed drifts
-        return statistics.median(a["images_per_second"] / b["images_per_second"] for a, b in zip(measured[name], measured[to], strict=True))
-
-    rows = [
-        {
-            "name": name,
-            "images_per_second": statistics.median(m["images_per_second"] for m in measured[name]),
-            "ratio": ratio(name, "baseline"),
-            "ratio_tuned": ratio(name, "baseline-tuned"),
-            "memory_bytes": int(statistics.median(m["memory_bytes"] for m in measured[name])),
-        }
-        for name in names
-    ]
+    rows = side_by_side(names, rounds, lambda row: in_a_process(f"{model}, {row}", "bench", "train", model, "--row", row), say)
     shape, batch = "x".join(map(str, entry.input)), recipes.find("quick", entry).batch
     machine = Runtime(device, best_precision(device)).describe()
     return {"kind": "train", "model": model, "input": shape, "batch": batch, "rounds": rounds, "machine": machine, "rows": rows}
@@ -124,13 +105,3 @@ def _ours(model: models.Network, images: Tensor, labels: Tensor, recipe: recipes
         runtime.update(loss, optimizer, recipe.clip_norm)
         loss.item()
         yield
-
-
-def _in_a_process(model: str, row: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "convatlas", "bench", "train", model, "--row", row]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise UserError(f"the row {row} of {model} failed: {last[0]}")
-    found: dict[str, float] = json.loads(done.stdout)
-    return found

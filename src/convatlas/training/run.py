@@ -123,8 +123,10 @@ class Run(Record, frozen=True, kw_only=True):
         if self.data.content is not None and self.data.content != content:
             raise UserError(f"{dataset.name} is not the data that this run was made for: its content has changed")
         recipe, notes = self.recipe, list(dataset.notes)
-        if not dataset.mirrors and any(isinstance(a, Flip) for a in recipe.augment):
-            recipe = recipe.but(augment=tuple(a for a in recipe.augment if not isinstance(a, Flip)))
+        if not dataset.mirrors and (any(isinstance(a, Flip) for a in recipe.augment) or (recipe.crop and recipe.crop.mirror)):
+            recipe = recipe.but(
+                augment=tuple(a for a in recipe.augment if not isinstance(a, Flip)), crop=recipe.crop and recipe.crop.but(mirror=False)
+            )
             notes.append(f"no mirrored images: a mirrored image of {dataset.name} can be of another class, or of none")
         if dataset.channels == 3 and any(isinstance(a, Lighting) and not a.components for a in recipe.augment):
             colours = covariance(dataset.splits["train"].images, content.preprocessing)
