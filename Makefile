@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup peers test test-all results docs bench-analysis lint clean
+.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ docs: setup ## the documentation's tables and pictures, from stored results
 
 bench-analysis: setup .peers/counters ## how fast a network is read, beside torchinfo and fvcore
 	$(BIN)/python docs/analysis_speed.py
+
+bench-data: setup peers ## how fast photographs are loaded, beside torchvision and timm
+	$(BIN)/python docs/data_speed.py
 
 lint: setup ## formatter check, linter, type checker
 	$(BIN)/ruff format --check .

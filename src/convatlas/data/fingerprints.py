@@ -13,6 +13,7 @@ from convatlas.runtime.progress import progress
 from convatlas.storage.disk import replace
 
 LENGTH = 16  # bytes of a SHA-256
+PIECE = 500  # files that are waited for at a time
 
 
 def fingerprint(data: bytes) -> bytes:
@@ -28,11 +29,14 @@ def of_files(root: Path, names: Sequence[str]) -> list[bytes]:
     missing = [i for i, digest in enumerate(found) if not digest]
     if missing:
         with ThreadPoolExecutor(usable_cores()) as pool:  # hashing and reading leave the interpreter to others
-            digests = pool.map(lambda i: _digest(root, names[i]), missing)
-            for i, digest in progress(zip(missing, digests, strict=True), len(missing), "reading files once"):
+            pieces = (missing[start : start + PIECE] for start in range(0, len(missing), PIECE))
+            digests = (item for piece in pieces for item in zip(piece, pool.map(lambda i: _digest(root, names[i]), piece), strict=True))
+            for i, digest in progress(digests, len(missing), "reading files once"):
                 found[i] = digest
-        table = {name: (*stat, digest) for name, stat, digest in zip(names, stats, found, strict=True) if stat != (0, 0)}
-        _save(cache, known | table)
+        for name, stat, digest in zip(names, stats, found, strict=True):
+            if stat != (0, 0):
+                known[name] = *stat, digest
+        _save(cache, known)
     return found
 
 

@@ -5,11 +5,11 @@ import multiprocessing
 import signal
 import threading
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -192,8 +192,8 @@ def _crew(source: Training | Fixed, steps: range, workers: int, pin: bool) -> It
         # torch raises from a handler when a worker dies, wherever the training then is; the next request for a batch notices it too
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
-    def end() -> None:
-        for worker in multiprocessing.active_children():
+    def end(children: Callable[[], list[Any]] = multiprocessing.active_children) -> None:  # bound now: at exit modules go first
+        for worker in children():
             if worker not in before:
                 worker.kill()
                 worker.join()

@@ -134,7 +134,8 @@ class Standardiser(torch.nn.Module):
         # a whole row of factors: over the three alone of a pixel a CPU's vectors would run nearly empty
         rows = (t.expand(1, -1, -1, images.shape[3]) for t in (self.scale, self.shift))
         scale, shift = (t.contiguous(memory_format=torch.channels_last) for t in rows)
-        return torch.addcmul(shift, images.to(self.scale.dtype), scale)
+        values = images.to(self.scale.dtype, copy=True)
+        return torch.addcmul(shift, values, scale, out=values)
 
 
 def covariance(images: Images, preprocessing: Preprocessing) -> Tensor:

@@ -3,12 +3,13 @@
 from convatlas.errors import UsageError, unknown
 from convatlas.models import Entry
 from convatlas.recipes.lenet5 import LENET5
-from convatlas.recipes.quick import QUICK, QUICK_LENET5
+from convatlas.recipes.quick import QUICK, QUICK_LENET5, QUICK_PHOTOS
 from convatlas.recipes.recipe import Epochs as Epochs
 from convatlas.recipes.recipe import Iterations as Iterations
 from convatlas.recipes.recipe import Recipe as Recipe
 from convatlas.recipes.resnet import RESNET110_CIFAR, RESNET_CIFAR
 
+LARGE = 96  # pixels a side, from which on a network is one for photographs
 # A recipe's name, and the networks for which it is another record under the same name
 _RECIPES = {"lenet5": LENET5, "resnet_cifar": RESNET_CIFAR, "quick": QUICK}
 _FOR_NETWORK = {
@@ -24,4 +25,6 @@ def find(name: str, network: Entry) -> Recipe:
     chosen = str(network.recipe) if name == "paper" else name
     if chosen not in _RECIPES:
         raise unknown("recipe", name, ["paper", *_RECIPES])
+    if chosen == "quick" and min(network.input[1:]) >= LARGE:
+        return QUICK_PHOTOS
     return _FOR_NETWORK.get((chosen, network.name), _RECIPES[chosen])

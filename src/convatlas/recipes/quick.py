@@ -4,6 +4,7 @@ Measured on Fashion-MNIST over three seeds: docs/generated/results.md.
 """
 
 from convatlas.data.augment import Flip, PadCrop
+from convatlas.data.crops import RandomResizedCrop
 from convatlas.data.preprocessing import ChannelStatistics
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
@@ -22,6 +23,9 @@ QUICK = Recipe(
     standardise=ChannelStatistics(),
     augment=(PadCrop(2), Flip()),
 )
+
+# For networks of large images, which are photographs: a part of each, as wide a part as a short training can use
+QUICK_PHOTOS = QUICK.but(batch=64, crop=RandomResizedCrop(area=(0.25, 1.0)), augment=(), margin=8 / 7)
 
 QUICK_LENET5 = QUICK.but(
     budget=Epochs(20),

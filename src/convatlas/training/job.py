@@ -104,6 +104,7 @@ def _finish(
     with runtime.autocast():
         found = answers(objective.logits, test, runtime.device, workers)
     unread.note(run.steps, "test", found.unread)
+    unread.quarantine()
     result = document(found.logits, found.labels, dataset.classes)
     lines = [line for line in folder.lines() if line["split"] != "test"]
     scores = {key: result[key] for key in ("top1", "top5", "loss", "n")}

@@ -33,16 +33,21 @@ class UnreadImages:
             epoch = step / self.run.steps_per_epoch
             self.folder.log(step=step, epoch=epoch, split="unread", part=part, index=one.index, file=one.file, reason=one.reason)
             self.display.say(f"  cannot read {one.file} ({one.reason}): {'another takes its place' if part == 'train' else 'not counted'}")
-            self._quarantine(part, one)
             samples = sum(self.run.content.counts.values())
             if len(self.met) > most_unread(samples):
                 raise UserError(too_many(samples, one))
 
-    def _quarantine(self, part: str, one: Unread) -> None:
-        if self.dataset.home is None:
+    def quarantine(self) -> None:
+        """Put all that the run has met on the list, for later runs. Only at its end: a run that is started again must be the same run."""
+        lines = [line for line in self.folder.lines() if line["split"] == "unread"]
+        if self.dataset.home is None or not lines:
             return
-        content = bytes(self.dataset.splits[part].keys[one.index]).hex()
+        keys = {part: split.keys for part, split in self.dataset.splits.items()}
+        found = [Entry(file=n["file"], reason=n["reason"], content=bytes(keys[n["part"]][n["index"]]).hex()) for n in lines]
+        quarantine = Quarantine(self.dataset.home)
         try:
-            Quarantine(self.dataset.home).add([Entry(file=one.file, reason=one.reason, content=content)])
+            quarantine.add(found)
         except OSError as error:
-            self.folder.warnings.append(f"the quarantine list could not be written: {error.strerror}")
+            self.display.say(f"  the {len(found)} broken images could not be put on {quarantine.file}: {error.strerror}")
+            return
+        self.display.say(f"  {len(found)} broken images are on {quarantine.file}: runs that are started from now on leave them out")
