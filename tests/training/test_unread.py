@@ -65,6 +65,9 @@ def test_a_training_goes_on_names_each_broken_file_once_and_only_those_and_later
     listed = [json.loads(line)["file"] for line in (photos / NAME).read_text().splitlines()]
     assert sorted(listed) == sorted(broken)
 
+    document = ca.evaluate(ca.load(tmp_path / "0"), f"folder:{photos}")
+    assert (document["n"], document["unread"]) == (19, [])  # what is on the list is left out here too
+
     later = ca.train(run(photos, seed=1), out=tmp_path / "later")
     assert unread(tmp_path / "later") == []
     stored = json.loads((tmp_path / "later" / "run.json").read_text())["run"]

@@ -134,7 +134,7 @@ class Train:
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help="A network's name, or a run.json to start anew.")] = ""
     edition: Annotated[str, arg(help="The paper's network, or a named edition.")] = "paper"
-    data: Annotated[str, arg(help="fashion-mnist, mnist, cifar10, cifar100, digits or folder:PATH.")] = ""
+    data: Annotated[str, arg(help="A published set, or folder:, manifest:, imagenet:, packed:, tar:, hf: and where (docs/data.md).")] = ""
     recipe: Annotated[str, arg(help="paper (the network's own), quick, or a recipe's name.")] = "quick"
     out: Annotated[Path | None, arg(metavar="FOLDER", help="The run's folder; default runs/MODEL-DATA-ID8.")] = None
     seed: Annotated[int, arg(help="All that is random follows from it.")] = 0
@@ -210,14 +210,16 @@ class Eval:
     crops: Annotated[str, arg(help="The protocol: center.")] = "center"
     json: Json = False
 
-    def __call__(self) -> None:
+    def __call__(self) -> int:
         from convatlas.classifier import load
         from convatlas.evaluation import evaluate
 
         result = evaluate(load(self.weights), self.data, self.split, self.crops)
+        for one in result["unread"]:
+            print(f"convatlas: not counted: {printable(one['file'])}: {one['reason']}", file=sys.stderr)
         if self.json:
             _print_json(result)
-            return
+            return 1 if result["unread"] else 0
         low, high = result["top1_interval"]
         print(f"top-1 {result['top1']:.2f} %, 95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images, centre crop")
         if result["top5"] is not None:
@@ -232,6 +234,7 @@ class Eval:
                 (printable(row["name"]), f"{row['n']:,}", "-" if row["top1"] is None else f"{row['top1']:.2f}", printable(mistake))
             )
         _table(("class", "images", "top-1 %", "most often taken for"), cells, right=("images", "top-1 %"))
+        return 1 if result["unread"] else 0
 
 
 @dataclass

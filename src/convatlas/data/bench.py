@@ -82,7 +82,8 @@ def measure(row: str, scratch: Path) -> dict[str, float]:
     kind, _, last = row.rpartition("-")
     workers = int(last) if last.isdigit() else 0
     kind = (kind if last.isdigit() else row).removesuffix("-tuned")
-    torch.set_num_threads(1 if not workers else usable_cores())
+    if workers:
+        torch.set_num_threads(1)  # what is left to do here must not take the cores from them
     steps = _ROWS[kind](scratch, workers)
     began, seen = time.perf_counter(), 0
     while seen < IMAGES or time.perf_counter() - began < 1:  # every image once: caches are warm, processes started

@@ -185,7 +185,7 @@ def _crew(source: Training | Fixed, steps: range, workers: int, pin: bool) -> It
             num_workers=workers,
             pin_memory=pin,
             worker_init_fn=ignore_stop_signals,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]  # there is one batch, not a list of samples
+            collate_fn=_packed,  # type: ignore[arg-type]  # there is one batch, not a list of samples
         )
         stream = iter(loader)
     if threading.current_thread() is threading.main_thread():
@@ -211,11 +211,14 @@ def workers_for(split: Split) -> int:
     return 0 if isinstance(split.images, Stack) else usable_cores()
 
 
-def _as_it_is(batch: Batch | UserError) -> Batch | UserError:
-    return batch
+def _packed(batch: Batch | UserError) -> Batch | UserError:
+    """As a worker hands it over: each tensor would be a shared file of its own, which costs more than the numbers in it."""
+    if isinstance(batch, UserError):
+        return batch
+    return batch._replace(targets=batch.targets.numpy(), indices=batch.indices.numpy())  # type: ignore[arg-type]
 
 
 def _usable(batch: Batch | UserError) -> Batch:
     if isinstance(batch, UserError):
         raise batch
-    return batch
+    return batch._replace(targets=torch.as_tensor(batch.targets), indices=torch.as_tensor(batch.indices))
