@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from convatlas.cli.data import Data
+from convatlas.cli.output import Json, paragraph, print_json, print_table, write
 from convatlas.errors import UsageError, UserError, printable
-
-Json = Annotated[bool, arg(help="Print one JSON document on stdout, and nothing else there.")]
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Models:
             facts |= {"params": line["params"], "macs": line["macs"], "headline": entry.headline, "task": entry.task}
             rows.append(facts | {"editions": list(entry.editions)})
         if self.json:
-            _print_json(rows)
+            print_json(rows)
         elif not rows:
             raise UserError(f"no network matches {self.pattern!r}: convatlas models lists them all")
         else:
@@ -38,7 +38,7 @@ class Models:
             for r in rows:
                 shape, others = "x".join(map(str, r["input"])), ", ".join(r["editions"][1:]) or "-"
                 cells.append((r["name"], r["year"], shape, f"{r['params']:,}", f"{r['macs']:,}", others, r["headline"]))
-            _table(columns, cells, right=("parameters", "multiply-adds"))
+            print_table(columns, cells, right=("parameters", "multiply-adds"))
             print(
                 f"{len(rows)} networks as printed; multiply-adds of one image, 1000 classes or the data set's own. Editions besides paper."
             )
@@ -70,14 +70,14 @@ class Show:
 
             print("convatlas: drawing, with a few passes forward and backward", file=sys.stderr)
             fields = [pictures.effective_fields(model, report) for model, report in zip(models, reports, strict=True)]
-            _write(self.png, pictures.png(reports, fields))
+            write(self.png, pictures.png(reports, fields))
         elif self.html:
             from convatlas.analysis.page import html
 
-            _write(self.html, html(*reports).encode())
+            write(self.html, html(*reports).encode())
         elif self.json:
             document = reports[0].document(self.depth)
-            _print_json(document | {"against": reports[1].document(self.depth)} if self.against else document)
+            print_json(document | {"against": reports[1].document(self.depth)} if self.against else document)
         elif self.markdown:
             from convatlas.analysis.tables import markdown
 
@@ -108,24 +108,24 @@ class Show:
         from convatlas.analysis.rows import CONVENTION
 
         for table in compare(*reports) if self.against else ():
-            _table(table.columns, table.rows, right=tuple(c for c in table.columns if c not in table.text))
+            print_table(table.columns, table.rows, right=tuple(c for c in table.columns if c not in table.text))
             print()
         for report in reports:
             print(tables.title(report))
             rows = tables.rows(report, self.depth)
-            _table(tables.HEADS, [tables.cells(row) for row in rows], right=tuple(h for h in tables.HEADS if h not in tables.TEXT))
+            print_table(tables.HEADS, [tables.cells(row) for row in rows], right=tuple(h for h in tables.HEADS if h not in tables.TEXT))
             print()
             for name, text in tables.totals(report):
-                _paragraph(f"{name:<14}{text}", 14)
+                paragraph(f"{name:<14}{text}", 14)
             for note in report.notes:
-                _paragraph(f"{'note':<14}{note}", 14)
+                paragraph(f"{'note':<14}{note}", 14)
             print("\ndesign principles (arXiv:1512.00567, sec. 2), measured; flags are advice")
             for finding in report.principles:
-                _paragraph(f"  {finding.principle}: {finding.reading}", 4)
+                paragraph(f"  {finding.principle}: {finding.reading}", 4)
                 for flag in finding.flags:
-                    _paragraph(f"    flag: {flag}", 10)
+                    paragraph(f"    flag: {flag}", 10)
             print()
-        _paragraph(CONVENTION, 0)
+        paragraph(CONVENTION, 0)
 
 
 @dataclass
@@ -157,7 +157,7 @@ class Train:
         out = self.resume or self.out
         result = train(self._run(), out, self.device, self.workers, self.force, display)
         if self.json:
-            _print_json({"out": str(result.out), "run_id": result.run_id, "metrics": result.metrics})
+            print_json({"out": str(result.out), "run_id": result.run_id, "metrics": result.metrics})
             return
         display.say("next:")
         display.say(f"  convatlas eval {result.out}")
@@ -218,7 +218,7 @@ class Eval:
         for one in result["unread"]:
             print(f"convatlas: not counted: {printable(one['file'])}: {one['reason']}", file=sys.stderr)
         if self.json:
-            _print_json(result)
+            print_json(result)
             return 1 if result["unread"] else 0
         low, high = result["top1_interval"]
         print(f"top-1 {result['top1']:.2f} %, 95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images, centre crop")
@@ -233,7 +233,7 @@ class Eval:
             cells.append(
                 (printable(row["name"]), f"{row['n']:,}", "-" if row["top1"] is None else f"{row['top1']:.2f}", printable(mistake))
             )
-        _table(("class", "images", "top-1 %", "most often taken for"), cells, right=("images", "top-1 %"))
+        print_table(("class", "images", "top-1 %", "most often taken for"), cells, right=("images", "top-1 %"))
         return 1 if result["unread"] else 0
 
 
@@ -266,7 +266,7 @@ class Predict:
             else:
                 document = {"file": file, "classes": [{"name": name, "probability": p} for name, p in answer]}
             if self.jsonl:
-                _print_json(document)
+                print_json(document)
             elif self.json:
                 documents.append(document)
             elif isinstance(answer, UserError):
@@ -274,7 +274,7 @@ class Predict:
             else:
                 print(f"{printable(file)}: " + ", ".join(f"{printable(name)} {100 * p:.1f} %" for name, p in answer))
         if self.json and not self.jsonl:
-            _print_json(documents)
+            print_json(documents)
         elif not self.jsonl:
             rate = len(self.images) / (time.perf_counter() - began)
             print(f"{len(self.images) - failed} of {len(self.images)} images, {rate:,.0f} a second")
@@ -308,7 +308,7 @@ class Import:
         except OSError as error:
             raise UserError(f"cannot write {printable(file)}: {error.strerror}") from None
         if self.json:
-            _print_json({"out": str(out), "network": card.network, "source": card.provenance["source"], "classes": len(card.classes)})
+            print_json({"out": str(out), "network": card.network, "source": card.provenance["source"], "classes": len(card.classes)})
             return
         size, shorter = card.preprocessing.size[0], card.preprocessing.source[0]
         print(f"{card.provenance['source']}'s weights fit {self.model}, edition {card.network.edition}: {len(card.classes):,} classes")
@@ -339,7 +339,7 @@ class Bench:
             from convatlas.data import bench as loading
 
             if self.row is not None:
-                _print_json(loading.measure(self.row, self.photos or Path()))
+                print_json(loading.measure(self.row, self.photos or Path()))
                 return
             document = loading.loading(self.rounds, say)
             what = f"{document['images']} JPEGs of {document['bytes_per_image'] / 1e3:,.0f} kB; baseline is {document['baseline']}"
@@ -347,18 +347,18 @@ class Bench:
             from convatlas.training import bench as training
 
             if self.row is not None:
-                _print_json(training.measure(self.model, self.row))
+                print_json(training.measure(self.model, self.row))
                 return
             document = training.training(self.model, self.rounds, self.compile, say)
             what = f"{document['model']}, a training step of {document['batch']} images {document['input']}"
         if self.json:
-            _print_json(document)
+            print_json(document)
             return
         from convatlas.runtime.rounds import columns
 
         print(f"{what}; {document['machine']}")
         figures = ("images/s", "to baseline", "to baseline-tuned", "peak MB")
-        _table(("row", *figures), columns(document["rows"]), right=figures)
+        print_table(("row", *figures), columns(document["rows"]), right=figures)
 
 
 COMMANDS: dict[str, Any] = {
@@ -369,6 +369,7 @@ COMMANDS: dict[str, Any] = {
     "predict": Predict,
     "import": Import,
     "bench": Bench,
+    "data": Data,
 }
 
 
@@ -391,37 +392,3 @@ def _shape(text: str) -> tuple[int, int, int]:
         raise UsageError(f"--input is {text!r}: expected channels, height and width, as 3x224x224")
     channels, height, width = map(int, sides)
     return channels, height, width
-
-
-def _write(file: Path, data: bytes) -> None:
-    from convatlas.storage.disk import replace
-
-    replace(file, data)
-    print(f"wrote {printable(file)}")
-
-
-def _paragraph(text: str, indent: int) -> None:
-    import textwrap
-
-    print(textwrap.fill(text, 120, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False))
-
-
-def _print_json(document: Any) -> None:
-    import msgspec
-
-    print(msgspec.json.encode(document).decode(), flush=True)
-
-
-def _table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], right: tuple[str, ...] = ()) -> None:
-    from rich.console import Console
-    from rich.measure import Measurement
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(str, row))
-    console = Console(markup=False, highlight=False)
-    console.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum  # names are never cut
-    console.print(table)

@@ -3,29 +3,38 @@
 import dataclasses
 import re
 from collections.abc import Callable
+from typing import Any
 
 from convatlas.errors import UsageError, unknown
 
 
 def parse(words: list[str]) -> Callable[[], int | None]:
     """The command that the words ask for, ready to be called. Raises UsageError; `--help` prints and exits."""
+    from convatlas.cli.commands import COMMANDS
+
+    about = "The landmark convolutional networks, each exactly as its paper prints it: train, evaluate, use."
+    return _parse(words, COMMANDS, "convatlas", about)
+
+
+def _parse(words: list[str], commands: dict[str, Any], said: str, about: str) -> Callable[[], int | None]:
+    """`said` are the words before these, which have chosen `commands`; one that has commands of its own is asked for them."""
     import tyro
     from tyro import _errors  # private, so tyro is pinned exactly
 
-    from convatlas.cli.commands import COMMANDS
-
-    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
-        raise unknown("command", words[0], COMMANDS)
-    command = COMMANDS[words[0]] if words and words[0] in COMMANDS else None
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        raise unknown(f"{said} command".removeprefix("convatlas "), words[0], commands)
+    command = commands[words[0]] if words and words[0] in commands else None
+    if command is not None and hasattr(command, "commands"):
+        return _parse(words[1:], command.commands, f"{said} {words[0]}", str(command.__doc__))
 
     def refuse(event: _errors.ParseErrorEvent) -> None:
-        raise UsageError(f"{_sentence(event, command)}; see convatlas {words[0] if command else ''} --help".replace("  ", " "))
+        raise UsageError(f"{_sentence(event, command)}; see {said} {words[0] if command else ''} --help".replace("  ", " "))
 
     with _errors.on_parse_error(refuse):
         command_given: Callable[[], int | None] = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="convatlas",
-            description="The landmark convolutional networks, each exactly as its paper prints it: train, evaluate, use.",
+            commands,
+            prog=said,
+            description=about,
             args=_join_repeated(words),
             config=(tyro.conf.FlagCreatePairsOff,),
         )

@@ -1,5 +1,6 @@
 """Real images: where they are, how they are read, what is drawn at random, how they become batches."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,15 +21,21 @@ def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset
 
 def find(name: str) -> Found:
     """What a data set's source holds, before it is split. Raises as `open_dataset`."""
-    from convatlas.data import folder, packed
+    from convatlas.data import folder, imagenet, manifest, packed, tar
     from convatlas.data.published import PUBLISHED
 
-    sources: dict[str, Callable[[Path], Found]] = {"folder": folder.find, "packed": packed.find}
+    sources: dict[str, Callable[[str], Found]] = {
+        "folder": lambda where: folder.find(Path(where).expanduser()),
+        "manifest": lambda where: manifest.find(Path(where).expanduser()),
+        "imagenet": lambda where: imagenet.find(Path(where).expanduser()),
+        "packed": lambda where: packed.find(Path(where).expanduser()),
+        "tar": lambda where: tar.find(os.path.expanduser(where)),
+    }
     kind, colon, where = name.partition(":")
     if colon and kind in sources:
         if not where:
             raise UsageError(f"--data {kind}: lacks its path: expected {kind}:PATH")
-        return sources[kind](Path(where).expanduser())
+        return sources[kind](where)
     if name not in PUBLISHED:
         raise unknown("data set", name, [*PUBLISHED, *(f"{source}:PATH" for source in sources)])
     return PUBLISHED[name]()

@@ -8,11 +8,14 @@ import sys
 import tarfile
 import tempfile
 import urllib.error
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from convatlas.errors import UserError
 from convatlas.storage.disk import replace
+
+MOST_FILES, MOST_BYTES = 20_000, 1 << 30  # that a package may bring
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ class Published:
             if all(_find(folder, file) for file in self.files):
                 return folder
         cached.mkdir(parents=True, exist_ok=True)
-        if not (self.package and _unpack_debian(self.package, tuple(self.files), cached)):
+        if not (
+            self.package and _unpack_debian(self.package, self._wanted, cached) and all((cached / file).exists() for file in self.files)
+        ):
             self._download(cached)
         return cached
 
@@ -49,6 +54,10 @@ class Published:
         """A file of the set, in the form in which it is there."""
         folder = self.locate()
         return _find(folder, file) or folder / file
+
+    def _wanted(self, member: str) -> str | None:
+        name = PurePosixPath(member).name
+        return name if name in self.files else None
 
     def _download(self, folder: Path) -> None:
         import torch
@@ -73,6 +82,50 @@ class Published:
             part.rename(folder / file)
 
 
+@dataclass(frozen=True)
+class Tree:
+    """A folder of files that a Debian package installs, with the folders in it; of its files those with these endings."""
+
+    name: str
+    package: str
+    installed: str  # where the package puts the folder
+    endings: tuple[str, ...]
+
+    def locate(self) -> Path:
+        """The folder: under CONVATLAS_DATA, installed, in the cache, or brought there whole. Raises UserError."""
+        named = os.environ.get("CONVATLAS_DATA")
+        cached = cache_folder() / "data" / self.name
+        for folder in (*([Path(named) / self.name] if named else []), Path(self.installed), cached):
+            if folder.is_dir():
+                return folder
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent, prefix=f".{self.name}.") as scratch:
+            whole = Path(scratch, self.name)
+            if not (_unpack_debian(self.package, self._wanted, whole) and whole.is_dir()):
+                raise UserError(
+                    f"{self.name} is not on this machine and could not be fetched: install Debian's package {self.package}, or put "
+                    f"what it installs in {self.installed} into the folder {cached}"
+                )
+            try:
+                whole.rename(cached)
+            except OSError:
+                if not cached.is_dir():  # else another process was first
+                    raise
+        return cached
+
+    def _wanted(self, member: str) -> str | None:
+        below = inside(member, self.installed)
+        return below if below and below.endswith(self.endings) else None
+
+
+def inside(member: str, root: str) -> str | None:
+    """Where an archive's member is below `root`; None for what is elsewhere, or would lead out of it."""
+    parts, start = PurePosixPath(member).parts, PurePosixPath(root.lstrip("/")).parts
+    if "\0" in member or ".." in parts or parts[: len(start)] != start or len(parts) == len(start):
+        return None
+    return str(PurePosixPath(*parts[len(start) :]))
+
+
 def cache_folder() -> Path:
     """The user's cache: CONVATLAS_CACHE, or `convatlas` in XDG_CACHE_HOME, or in ~/.cache."""
     own = os.environ.get("CONVATLAS_CACHE")
@@ -85,11 +138,12 @@ def _find(folder: Path, file: str) -> Path | None:
     return next((folder / form for form in forms if (folder / form).exists()), None)
 
 
-def _unpack_debian(package: str, wanted: tuple[str, ...], folder: Path) -> bool:
-    """Fetch a package with apt and stream the wanted files out of it; nothing is installed, and apt's own state is left alone."""
+def _unpack_debian(package: str, wanted: Callable[[str], str | None], folder: Path) -> bool:
+    """Fetch a package with apt and stream files out of it: those that `wanted` gives a place below `folder`. Nothing is installed, and
+    apt's own state is left alone. Whether the package was read to its end."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return False
-    print(f"fetching Debian's package {package} into {folder}", file=sys.stderr)
+    print(f"fetching Debian's package {package} into {cache_folder()}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
         state = [f"-oDir::State={scratch}/state", f"-oDir::Cache={scratch}/cache", "-oDir::State::status=/var/lib/dpkg/status"]
         state += ["-oAPT::Sandbox::User=", "-oAcquire::Languages=none"]
@@ -108,10 +162,25 @@ def _unpack_debian(package: str, wanted: tuple[str, ...], folder: Path) -> bool:
             archive = next(Path(scratch).glob("*.deb"))
             opened = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE)
             with opened as process, tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                for member in tar:
-                    name = Path(member.name).name
-                    if member.isfile() and name in wanted and member.size < 1 << 30:
-                        replace(folder / name, tar.extractfile(member).read())  # type: ignore[union-attr]
+                whole = _stream(tar, wanted, folder)
+                if whole and process.stdout:
+                    process.stdout.read()  # what follows the last member, for its writer to end well
+            return whole and process.returncode == 0
         except (subprocess.SubprocessError, OSError, StopIteration, tarfile.TarError):
             return False
-    return all((folder / file).exists() for file in wanted)
+
+
+def _stream(tar: tarfile.TarFile, wanted: Callable[[str], str | None], folder: Path) -> bool:
+    """Plain files alone, links and devices never; False for an archive that would bring too many, or too much."""
+    files, size = 0, 0
+    for member in tar:
+        name = wanted(member.name) if member.isreg() else None
+        if name is None:
+            continue
+        files, size = files + 1, size + member.size
+        if files > MOST_FILES or size > MOST_BYTES:
+            return False
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, tar.extractfile(member).read())  # type: ignore[union-attr]
+    return True

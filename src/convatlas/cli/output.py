@@ -1,0 +1,44 @@
+"""What commands share in saying things: tables, paragraphs, JSON, files written."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from convatlas.errors import printable
+
+Json = Annotated[bool, arg(help="Print one JSON document on stdout, and nothing else there.")]
+
+
+def write(file: Path, data: bytes) -> None:
+    from convatlas.storage.disk import replace
+
+    replace(file, data)
+    print(f"wrote {printable(file)}")
+
+
+def paragraph(text: str, indent: int) -> None:
+    import textwrap
+
+    print(textwrap.fill(text, 120, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False))
+
+
+def print_json(document: Any) -> None:
+    import msgspec
+
+    print(msgspec.json.encode(document).decode(), flush=True)
+
+
+def print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], right: tuple[str, ...] = ()) -> None:
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(str, row))
+    console = Console(markup=False, highlight=False)
+    console.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum  # names are never cut
+    console.print(table)
