@@ -144,6 +144,13 @@ def test_it_opens_as_a_folder_with_every_class_in_every_split(built: Path) -> No
     assert counts["train"] > 3 * max(counts["val"], counts["test"])
 
 
+def test_its_manifest_lists_the_same_pictures(built: Path) -> None:
+    listed, found = open_dataset(f"manifest:{built}/classes/manifest.csv"), open_dataset(f"folder:{built}/classes")
+    assert listed.classes == found.classes
+    for split in photos.SPLITS:
+        assert sorted(listed.splits[split].keys) == sorted(found.splits[split].keys)
+
+
 def test_the_same_command_gives_the_same_bytes_and_another_seed_others_in_the_same_splits(stamps: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 3), ("two", 3), ("other", 4)):
         photos.build(tmp_path / name, stamps, KINDS, 1, SIZE, seed)
