@@ -14,6 +14,7 @@ from convatlas.data.preprocessing import Preprocessing, Standardiser
 from convatlas.errors import UserError, printable, unknown
 from convatlas.models import Architecture
 from convatlas.runtime.device import Precision, Runtime, best_precision, pick_device
+from convatlas.runtime.memory import keep_freed_memory
 from convatlas.storage import sealed
 from convatlas.storage.records import Record, from_json
 
@@ -126,6 +127,7 @@ def save(path: Path, card: Card, model: torch.nn.Module, standardiser: Standardi
 
 def load(path: str | Path) -> Classifier:
     """A run folder or a `model.safetensors` file. Raises UserError when it is missing, damaged, or does not fit the network."""
+    keep_freed_memory()
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if path.is_dir() and not file.exists():

@@ -21,7 +21,7 @@ def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset
 
 def find(name: str) -> Found:
     """What a data set's source holds, before it is split. Raises as `open_dataset`."""
-    from convatlas.data import folder, imagenet, manifest, packed, tar
+    from convatlas.data import folder, hub, imagenet, manifest, packed, tar
     from convatlas.data.published import PUBLISHED
 
     sources: dict[str, Callable[[str], Found]] = {
@@ -30,6 +30,7 @@ def find(name: str) -> Found:
         "imagenet": lambda where: imagenet.find(Path(where).expanduser()),
         "packed": lambda where: packed.find(Path(where).expanduser()),
         "tar": lambda where: tar.find(os.path.expanduser(where)),
+        "hf": hub.find,
     }
     kind, colon, where = name.partition(":")
     if colon and kind in sources:

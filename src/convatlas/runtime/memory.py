@@ -2,6 +2,7 @@
 when it is freed, and each new tensor is then faulted in again, page by page."""
 
 import ctypes
+import os
 import resource
 import sys
 
@@ -9,9 +10,15 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc's malloc keep freed blocks for the next tensor. True where that took effect (Linux with glibc)."""
+    """Let glibc's malloc keep freed blocks for the next tensor. True where that took effect (Linux with glibc).
+
+    Large tensors are to lie on huge pages, which torch asks the environment for when it makes its first tensor: call this before. Aligned
+    to less, what malloc cuts off a block's ends is so small that it is given to others at once, and the block, freed, is a few bytes
+    short of the next tensor of its size: a process that keeps its memory then grows to gigabytes.
+    """
     if not sys.platform.startswith("linux"):
         return False
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt") or not hasattr(libc, "gnu_get_libc_version"):
         return False

@@ -48,14 +48,14 @@ def measure(model: str, row: str) -> dict[str, float]:
     """Images a second and peak memory of one row, in this process."""
     if row not in ROWS:
         raise unknown("row", row, ROWS)
+    if row != "baseline":
+        keep_freed_memory()
     entry = models.find(model)
     recipe = recipes.find("quick", entry)
     channels, height, width = entry.input
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (recipe.batch * 20, channels, height, width), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (len(images),), generator=generator)
-    if row == "baseline-tuned":
-        keep_freed_memory()
     make = _baseline if row.startswith("baseline") else _ours
     steps = make(models.create_model(model, num_classes=10), images, labels, recipe, row)
     for _ in range(WARM_UP):

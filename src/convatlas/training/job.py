@@ -14,6 +14,7 @@ from convatlas.errors import printable
 from convatlas.evaluation.protocol import answers, document
 from convatlas.runtime.compilation import worth_compiling
 from convatlas.runtime.device import Runtime, pick_device
+from convatlas.runtime.memory import keep_freed_memory
 from convatlas.runtime.stopping import stop_on_signals
 from convatlas.training import loop, report
 from convatlas.training import run as runs
@@ -47,6 +48,7 @@ def train(
     Raises UsageError for what does not fit together, before anything is written; UserError for a job that fails; Stopped when a
     signal asked it to stop (saved).
     """
+    keep_freed_memory()
     display = display or Display()
     run, dataset = run.complete(pick_device(device))
     path = Path(out) if out else default_folder(run)
