@@ -19,7 +19,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/all: $(VENV)/core
-	@$(PIP) --editable '.[sets,dev]'
+	@$(PIP) --editable '.[sets,hf,dev]'
 	@touch $@
 
 # The networks that ours are held against: their wheels bring no operators for a CPU build of torch, so nothing else may see them
