@@ -7,12 +7,13 @@ import convatlas as ca
 from convatlas import recipes
 from convatlas.errors import UsageError, UserError
 from convatlas.training import run as runs
+from convatlas.training.complete import complete
 
 CPU = torch.device("cpu")
 
 
 def test_names_become_records_at_once_and_the_record_is_complete_once_data_is_seen() -> None:
-    run, dataset = ca.Run(model="resnet20_cifar", data="digits", recipe="resnet_cifar").complete(CPU)
+    run, dataset = complete(ca.Run(model="resnet20_cifar", data="digits", recipe="resnet_cifar"), CPU)
     assert run.model.arguments == {
         "num_classes": 10, "in_chans": 1, "width": 1.0, "image_size": (32, 32), "dropout": 0.0, "shortcut": "A",
     }  # fmt: skip
@@ -24,8 +25,8 @@ def test_names_become_records_at_once_and_the_record_is_complete_once_data_is_se
 
 
 def test_completion_is_idempotent_and_survives_the_file() -> None:
-    run, _ = ca.Run(model="lenet5", data="digits").complete(CPU)
-    again, _ = run.complete(CPU)
+    run, _ = complete(ca.Run(model="lenet5", data="digits"), CPU)
+    again, _ = complete(run, CPU)
     assert again == run
     stored = runs.read(runs.write(runs.Stored(run=run, environment={"threads": 2})), "run.json")
     assert stored.run == run
@@ -44,7 +45,7 @@ def test_the_id_follows_every_field() -> None:
 
 
 def test_digits_are_not_mirrored_and_that_is_said() -> None:
-    run, _ = ca.Run(model="resnet20_cifar", data="digits").complete(CPU)
+    run, _ = complete(ca.Run(model="resnet20_cifar", data="digits"), CPU)
     assert [type(a).__name__ for a in run.recipe.augment] == ["PadCrop"]
     assert any("mirrored" in note for note in run.notes)
 
@@ -54,15 +55,15 @@ def test_a_count_that_disagrees_with_the_data_is_refused(argument: str) -> None:
     from convatlas import models
 
     with pytest.raises(UsageError, match=rf"{argument} is 7 but digits has"):
-        ca.Run(model=models.describe("lenet5", **{argument: 7}), data="digits").complete(CPU)  # type: ignore[arg-type]
+        complete(ca.Run(model=models.describe("lenet5", **{argument: 7}), data="digits"), CPU)  # type: ignore[arg-type]
 
 
 def test_data_that_has_changed_is_not_trained_on() -> None:
-    run, _ = ca.Run(model="lenet5", data="digits").complete(CPU)
+    run, _ = complete(ca.Run(model="lenet5", data="digits"), CPU)
     assert run.data.content is not None
     other = run.but(data=run.data.but(content=run.data.content.but(digest="0" * 64)))
     with pytest.raises(UserError, match="content has changed"):
-        other.complete(CPU)
+        complete(other, CPU)
 
 
 @pytest.mark.parametrize(

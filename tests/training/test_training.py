@@ -17,6 +17,7 @@ from convatlas.data.dataset import Stack
 from convatlas.errors import UserError
 from convatlas.optim.optimizers import SGD
 from convatlas.storage import sealed
+from convatlas.training.complete import complete
 from convatlas.training.folder import State, open_folder
 from convatlas.training.objective import Objective
 
@@ -138,16 +139,17 @@ def test_a_folder_of_photographs_is_trained_on_with_workers(tmp_path: Path) -> N
 def test_after_a_crash_at_any_point_of_saving_a_whole_checkpoint_is_found_and_the_log_agrees(tmp_path: Path) -> None:
     from convatlas.data.preprocessing import PixelRange, fit
 
-    disk, run = RecordingDisk(), small_run().complete(torch.device("cpu"))[0]
+    disk, run = RecordingDisk(), complete(small_run(), torch.device("cpu"))[0]
     model = models.create_model("lenet5", width=0.25)
     standardiser = PixelRange(low=0, high=1).measure(Stack(np.zeros((1, 1, 8, 8), np.uint8)), fit(1, (8, 8), (32, 32)))
-    optimizer = SGD(lr=0.1).build(Objective(model, standardiser, run.recipe.loss))
+    objective = Objective(model, standardiser, run.recipe.loss)
+    optimizer = SGD(lr=0.1).build(model)
     with open_folder(tmp_path / "run", run, {"threads": 1}, disk=disk) as folder:
         saved_when = [(len(disk.log), 0)]
         for step in range(1, 7):
             folder.log(step=step, split="train", loss=1.0)
             if step % 2 == 0:
-                folder.save(State(step), model, optimizer)
+                folder.save(State(step), objective, optimizer)
                 saved_when.append((len(disk.log), step))
     states = 0
     for number, state in enumerate(disk.crash_states()):
@@ -161,7 +163,7 @@ def test_after_a_crash_at_any_point_of_saving_a_whole_checkpoint_is_found_and_th
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
         with open_folder(place, run, {"threads": 1}) as folder:
-            found = folder.restore(model, optimizer).step
+            found = folder.restore(objective, optimizer).step
             assert found >= at_least
             assert [line["step"] for line in folder.lines()] == list(range(1, found + 1))
             assert not list(place.rglob("*.tmp"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damage import kinds, odd
 from PIL import Image
 from small import weights
 
@@ -32,7 +33,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def damage(photos: Path) -> set[str]:
+def cut_short(photos: Path) -> set[str]:
     names = ("train/dark/3", "train/dark/4", "train/light/17", "val/light/5", "test/dark/0")
     for name in names:
         file = photos / f"{name}.jpg"
@@ -50,7 +51,7 @@ def unread(out: Path) -> list[dict[str, Any]]:
 
 
 def test_a_training_goes_on_names_each_broken_file_once_and_only_those_and_later_runs_leave_them_out(photos: Path, tmp_path: Path) -> None:
-    broken = damage(photos)
+    broken = cut_short(photos)
     results = []
     for workers in (0, 3):
         (photos / NAME).unlink(missing_ok=True)
@@ -76,11 +77,26 @@ def test_a_training_goes_on_names_each_broken_file_once_and_only_those_and_later
     assert later.metrics["test_n"] == 19
 
 
+def test_thirty_kinds_of_damage_are_named_and_the_odd_but_sound_are_trained_on(photos: Path, tmp_path: Path) -> None:
+    for folder, files in (("dark", kinds()), ("light", odd())):
+        for name, content in files.items():
+            (photos / "train" / folder / name).write_bytes(content)
+    results = []
+    for workers in (0, 3):
+        (photos / NAME).unlink(missing_ok=True)
+        results.append(ca.train(run(photos), out=tmp_path / f"{workers}", workers=workers))
+    assert len(kinds()) >= 15
+    assert sorted(Path(line["file"]).name for line in unread(tmp_path / "0")) == sorted(kinds())
+    listed = [json.loads(line)["file"] for line in (photos / NAME).read_text().splitlines()]
+    assert sorted(Path(file).name for file in listed) == sorted(kinds())
+    assert weights(tmp_path / "0") == weights(tmp_path / "3")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resumed_run_meets_the_broken_files_as_the_run_that_was_never_stopped(
     photos: Path, tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    damage(photos)
+    cut_short(photos)
     ca.train(run(photos), out=tmp_path / "whole")
     (photos / NAME).unlink()
     real, sent = loop.due, list[int]()
@@ -101,7 +117,7 @@ def test_a_resumed_run_meets_the_broken_files_as_the_run_that_was_never_stopped(
 
 
 def test_by_the_policy_fail_the_first_broken_file_ends_the_run(photos: Path, tmp_path: Path) -> None:
-    damage(photos)
+    cut_short(photos)
     with pytest.raises(UserError, match=r"(dark|light)/\d+\.jpg: .*Premature end.*--set broken=skip"):
         ca.train(run(photos, broken="fail"), out=tmp_path / "run")
 

@@ -135,16 +135,17 @@ class Train:
     model: Annotated[Positional[str], arg(metavar="MODEL", help="A network's name, or a run.json to start anew.")] = ""
     edition: Annotated[str, arg(help="The paper's network, or a named edition.")] = "paper"
     data: Annotated[str, arg(help="A published set, or folder:, manifest:, imagenet:, packed:, tar:, hf: and where (docs/data.md).")] = ""
-    recipe: Annotated[str, arg(help="paper (the network's own), quick, or a recipe's name.")] = "quick"
+    recipe: Annotated[str, arg(help="paper (the network's own), small, quick, finetune, or a recipe's name.")] = "quick"
     out: Annotated[Path | None, arg(metavar="FOLDER", help="The run's folder; default runs/MODEL-DATA-ID8.")] = None
     seed: Annotated[int, arg(help="All that is random follows from it.")] = 0
     epochs: Annotated[float | None, arg(metavar="N", help="Passes over the training images, instead of the recipe's.")] = None
     batch: Annotated[int | None, arg(metavar="N", help="Images a step, instead of the recipe's.")] = None
     device: Annotated[str, arg(help="auto, cpu, cuda or cuda:N.")] = "auto"
     workers: Annotated[int | None, arg(metavar="N", help="Processes that load data; any number gives the same run.")] = None
+    weights: Annotated[str, arg(metavar="FILE", help="Begin from these: a run, a model.safetensors, another library's file.")] = ""
     set: Annotated[tuple[str, ...], arg(metavar="KEY.PATH=VALUE ...", help="Fields of the run, as in its run.json.")] = ()
     resume: Annotated[Path | None, arg(metavar="FOLDER", help="Continue the run in this folder, bit for bit.")] = None
-    force: Annotated[bool, arg(help="Continue although the environment differs.")] = False
+    force: Annotated[bool, arg(help="Continue although environment or data differ.")] = False
     json: Json = False
 
     def __call__(self) -> None:
@@ -169,12 +170,15 @@ class Train:
         from convatlas.recipes import Epochs
         from convatlas.storage.records import set_path
         from convatlas.training import Run
+        from convatlas.training.initial import Initial, architecture_of
         from convatlas.training.run import read
 
         file = self.resume / "run.json" if self.resume else Path(self.model) if self.model.endswith(".json") else None
         if file is not None:
             changes = [
-                n for n in ("data", "epochs", "batch", "set", "seed") if getattr(self, n) != type(self).__dataclass_fields__[n].default
+                n
+                for n in ("data", "epochs", "batch", "set", "seed", "weights")
+                if getattr(self, n) != type(self).__dataclass_fields__[n].default
             ]
             if changes:
                 raise UsageError(f"--{changes[0]} cannot change the run of {printable(file)}: start a new one by the network's name")
@@ -188,12 +192,15 @@ class Train:
         model = models.describe(self.model, self.edition)  # a name that does not exist is said before anything else
         if not self.data:
             raise UsageError(f"train needs --data, for example: convatlas train {self.model} --data fashion-mnist")
-        run = Run(model=model, data=self.data, recipe=self.recipe, seed=self.seed)
+        if self.weights:
+            model = architecture_of(self.weights, self.model, self.edition)
+        initial = Initial(file=self.weights) if self.weights else None
+        run = Run(model=model, data=self.data, recipe=self.recipe, initial=initial, seed=self.seed)
         recipe = run.recipe
         if self.epochs is not None:
             recipe = recipe.but(budget=Epochs(_positive("--epochs", self.epochs)))
         if self.batch is not None:
-            recipe = recipe.but(batch=int(_positive("--batch", self.batch)))
+            recipe = recipe.at_batch(int(_positive("--batch", self.batch)))
         run = run.but(recipe=recipe)
         for assignment in self.set:
             run = set_path(run, assignment)
@@ -322,6 +329,30 @@ class Import:
 
 
 @dataclass
+class Compare:
+    """Compare runs: what differs between their records, their curves in one picture, who was right on the same test images."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN ...", help="Folders of two or more runs, finished or not.")]
+    png: Annotated[Path | None, arg(metavar="FILE", help="The curves; default compare-ID8-ID8.png beside the first run's folder.")] = None
+    json: Json = False
+
+    def __call__(self) -> None:
+        from convatlas.cli import compared
+        from convatlas.training import compare, overlay
+
+        pasts = compare.read_all(self.runs)
+        document = compare.document(pasts)
+        file = (self.png or compare.picture_path(pasts)) if any(past.lines for past in pasts) else None
+        picture = overlay.png(pasts, document["differences"]) if file else b""
+        if not self.json:
+            compared.show(document)
+        if file:
+            write(file, picture, quiet=self.json)
+        if self.json:
+            print_json(document | {"curves": None if file is None else str(file)})
+
+
+@dataclass
 class Bench:
     """Measure speed beside what a user would run otherwise, each row in a process of its own."""
 
@@ -368,6 +399,7 @@ COMMANDS: dict[str, Any] = {
     "eval": Eval,
     "predict": Predict,
     "import": Import,
+    "compare": Compare,
     "bench": Bench,
     "data": Data,
 }

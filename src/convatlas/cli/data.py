@@ -175,9 +175,10 @@ class Info:
 
         from convatlas.data.loader import Training
         from convatlas.training import Run
+        from convatlas.training.complete import complete
 
         wanted = Run(model=self.model, data=self.data, recipe=self.recipe or "quick", seed=self.seed)
-        run, dataset = wanted.complete(torch.device("cpu"))
+        run, dataset = complete(wanted, torch.device("cpu"))
         recipe, preprocessing = run.recipe, run.content.preprocessing
         training = Training(dataset.splits["train"], preprocessing, recipe.augment, recipe.batch, run.seed, recipe.crop)
         steps = [type(step).__name__ for step in (recipe.crop, *recipe.augment) if step is not None] or ["nothing is drawn"]

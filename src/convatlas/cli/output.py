@@ -10,11 +10,12 @@ from convatlas.errors import printable
 Json = Annotated[bool, arg(help="Print one JSON document on stdout, and nothing else there.")]
 
 
-def write(file: Path, data: bytes) -> None:
+def write(file: Path, data: bytes, quiet: bool = False) -> None:
     from convatlas.storage.disk import replace
 
     replace(file, data)
-    print(f"wrote {printable(file)}")
+    if not quiet:
+        print(f"wrote {printable(file)}")
 
 
 def paragraph(text: str, indent: int) -> None:

@@ -43,12 +43,18 @@ class RandomResizedCrop(Record, frozen=True, tag=True, kw_only=True):
 class ScaleJitter(Record, frozen=True, tag=True, kw_only=True):
     """The shorter side brought to a size drawn evenly from `shorter`, a crop at a random place (He 2015, sec. 3.4: 256 to 480;
     Simonyan & Zisserman 2014, sec. 3.1.1: 256 to 512, or one size). `shorter` is in pixels for a crop of `crop`, and in proportion
-    for networks of another size."""
+    for networks of another size. Raises ValueError for a crop that the smallest of these pictures does not hold."""
 
     shorter: tuple[int, int] = (256, 480)
     crop: int = 224
     mirror: bool = True
     uniforms: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= self.shorter[0] <= self.shorter[1]:
+            raise ValueError(
+                f"a crop of {self.crop} does not fit into pictures whose shorter side is {self.shorter[0]} to {self.shorter[1]}"
+            )
 
     def box(self, picture: Picture, size: tuple[int, int], u: Uniforms) -> Box:
         shorter = self.shorter[0] + int((self.shorter[1] - self.shorter[0] + 1) * u[0])
@@ -58,17 +64,27 @@ class ScaleJitter(Record, frozen=True, tag=True, kw_only=True):
 
 
 class CentralPatch(Record, frozen=True, tag=True, kw_only=True):
-    """The central square, brought to `side`, a crop of `crop` at a random place in it (Krizhevsky 2012, sec. 2 and 4.1: 224 of 256)."""
+    """The central square, brought to `side`, a crop of `crop` at a random place in it (Krizhevsky 2012, sec. 2 and 4.1: 224 of 256);
+    with `corners` at one of its four corners or its centre (Zeiler & Fergus 2013, sec. 3). Raises ValueError for a crop larger than
+    the square."""
 
     side: int = 256
     crop: int = 224
+    corners: bool = False
     mirror: bool = True
     uniforms: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= self.side:
+            raise ValueError(f"a crop of {self.crop} does not fit into a square of {self.side}")
 
     def box(self, picture: Picture, size: tuple[int, int], u: Uniforms) -> Box:
         square = min(picture.height, picture.width)
         height, width = (max(1, round(square * side / max(size) * self.crop / self.side)) for side in size)
         top, left = (picture.height - square) // 2, (picture.width - square) // 2
+        if self.corners:
+            down, across = ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1))[int(5 * u[0])]
+            return Box(top + (square - height) * down // 2, left + (square - width) * across // 2, height, width)
         return Box(top + int((square - height + 1) * u[0]), left + int((square - width + 1) * u[1]), height, width)
 
 

@@ -163,8 +163,20 @@ class ChannelStatistics(Record, frozen=True, tag=True):
         return Standardiser(mean.float()[:, None, None], std.float()[:, None, None])
 
 
-class PixelMean(Record, frozen=True, tag=True):
-    """The mean image of the training set subtracted (He 2015, sec. 4.2; Krizhevsky 2012, sec. 2); pixels run from 0 to 1."""
+class ChannelMean(Record, frozen=True, tag=True, kw_only=True):
+    """The mean colour of the training set subtracted (Simonyan & Zisserman 2014, sec. 2.1); pixels run from 0 to `scale`."""
+
+    scale: float = 255.0
+
+    def measure(self, images: Images, preprocessing: Preprocessing) -> Standardiser:
+        mean = PixelMean().measure(images, preprocessing).mean.double().mean((1, 2), keepdim=True).float()
+        return Standardiser(mean, torch.full((preprocessing.channels, 1, 1), 1 / self.scale))
+
+
+class PixelMean(Record, frozen=True, tag=True, kw_only=True):
+    """The mean image of the training set subtracted (He 2015, sec. 4.2; Krizhevsky 2012, sec. 2); pixels run from 0 to `scale`."""
+
+    scale: float = 1.0
 
     def measure(self, images: Images, preprocessing: Preprocessing) -> Standardiser:
         total = torch.zeros(preprocessing.channels, *preprocessing.size, dtype=torch.int64)
@@ -173,7 +185,7 @@ class PixelMean(Record, frozen=True, tag=True):
             total += batch.sum(0, dtype=torch.int64)
             count += len(batch)
         mean = (total.double() / count / 255).float()
-        return Standardiser(mean, torch.ones(preprocessing.channels, 1, 1))
+        return Standardiser(mean, torch.full((preprocessing.channels, 1, 1), 1 / self.scale))
 
 
 class PixelRange(Record, frozen=True, tag=True, kw_only=True):
@@ -187,7 +199,7 @@ class PixelRange(Record, frozen=True, tag=True, kw_only=True):
         return Standardiser(-self.low / (self.high - self.low) * one, one / (self.high - self.low))
 
 
-Standardisation = ChannelStatistics | PixelMean | PixelRange
+Standardisation = ChannelStatistics | ChannelMean | PixelMean | PixelRange
 
 
 def _chunks(images: Images, preprocessing: Preprocessing, size: int = 100) -> Iterator[Tensor]:

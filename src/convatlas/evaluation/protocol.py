@@ -40,7 +40,7 @@ def answers(model: Callable[[Tensor], Tensor], source: Fixed, device: torch.devi
     return Answers(np.concatenate(logits), source.split.labels[found], found, unread)
 
 
-def scores(logits: metrics.Logits, labels: metrics.Labels) -> dict[str, float | int | None]:
+def scores(logits: metrics.Logits, labels: metrics.Labels) -> dict[str, Any]:
     """The figures that every evaluation shows: percent, and the mean negative log-likelihood."""
     n = len(labels)
     return {

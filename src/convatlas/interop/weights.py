@@ -91,7 +91,7 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
         what, tensors, network = "the state dict", tensors_of(weights, "the state dict"), None
     else:
         what, (tensors, network) = printable(weights), read(Path(weights))
-    if network is not None and (other := _computes_otherwise(network, model.architecture)):
+    if network is not None and (other := computes_otherwise(network, model.architecture)):
         raise UserError(f"{what} holds {network.name} with {other}, which computes something else: build that")
     fits = [fit for one in (known if source == "auto" else (source,)) if (fit := compare(model, tensors, one)) is not None]
     if not fits:
@@ -126,7 +126,7 @@ def export_names(model: Network, target: str) -> dict[str, Tensor]:
 _FREE = ("num_classes", "in_chans", "image_size", "dropout", "aux")
 
 
-def _computes_otherwise(theirs: Architecture, ours: Architecture) -> str:
+def computes_otherwise(theirs: Architecture, ours: Architecture) -> str:
     """What the network of a classifier of our own has and this one has not, though the same tensors might fit."""
     if theirs.name != ours.name:
         return ""  # their shapes will tell

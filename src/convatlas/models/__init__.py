@@ -27,11 +27,12 @@ from convatlas.models import (
     zfnet,
 )
 from convatlas.models.features import PENULTIMATE, features
-from convatlas.models.network import Architecture, Entry, Network, pair
+from convatlas.models.network import Architecture, Argument, Entry, Network, pair
 
 __all__ = [
     "PENULTIMATE",
     "Architecture",
+    "Argument",
     "Entry",
     "Network",
     "build",

@@ -129,7 +129,6 @@ ENTRIES = [
         paper="Gradient-Based Learning Applied to Document Recognition",
         year=1998,
         source="Proc. IEEE 86(11), sec. II-B, Fig. 2",
-        recipe="lenet5",
         input=(1, 32, 32),
         headline="0.95 %, MNIST test (Fig. 9)",
     )

@@ -102,7 +102,6 @@ class Entry:
     input: tuple[int, int, int]  # channels, height, width
     headline: str  # the paper's own error, with its protocol
     defaults: Mapping[str, Argument] = field(default_factory=dict)  # where they are not those of what is built
-    recipe: str | None = None  # its paper's recipe
     task: str = "classification"  # or "segmentation"
 
     @property

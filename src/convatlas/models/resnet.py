@@ -159,7 +159,6 @@ def _plain(name: str, row: Row, source: str, headline: str) -> Entry:
         input=row.input,
         headline=headline,
         defaults={"num_classes": 10} if row.input[1] == 32 else {},
-        recipe="resnet_cifar" if row.input[1] == 32 else None,
     )
 
 
@@ -173,7 +172,6 @@ def _cifar(layers: int, headline: str) -> Entry:
         input=(3, 32, 32),
         headline=headline,
         defaults={"num_classes": 10, "shortcut": "A"},
-        recipe="resnet_cifar",
     )
 
 

@@ -1,4 +1,4 @@
-"""Losses as records: called with logits (n, classes) and targets (n,), they give the loss of each sample (n,), in float32."""
+"""Losses as records: called with logits (n, classes) and targets (n,), they give the loss of each sample (n,), in float32 or more."""
 
 import torch
 import torch.nn.functional as F
@@ -31,4 +31,18 @@ class CompetingClasses(Record, frozen=True, tag=True, kw_only=True):
         return torch.cat([logits, rubbish], dim=1).logsumexp(dim=1) - right
 
 
-Loss = CrossEntropy | CompetingClasses
+class PixelCrossEntropy(Record, frozen=True, tag=True, kw_only=True):
+    """For networks that label pixels: logits (n, classes, h, w), targets (n, at least h, at least w), of which the centre counts. An
+    image's loss is the mean over its pixels, those of class `ignore` left out (Long 2015, sec. 3.4; Ronneberger 2015, sec. 3)."""
+
+    ignore: int = 255
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        h, w = logits.shape[2:]
+        top, left = (targets.shape[1] - h) // 2, (targets.shape[2] - w) // 2
+        targets = targets[:, top : top + h, left : left + w]
+        losses = F.cross_entropy(logits.float(), targets.long(), reduction="none", ignore_index=self.ignore)
+        return losses.sum((1, 2)) / (targets != self.ignore).sum((1, 2)).clamp(min=1)
+
+
+Loss = CrossEntropy | PixelCrossEntropy | CompetingClasses

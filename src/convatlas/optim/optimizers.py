@@ -1,17 +1,20 @@
-"""Optimisers as records. `build` gives torch's, its learning rate set by the schedule before every step."""
+"""Optimisers as records. `build` gives torch's, or ours where torch computes something else; the schedule sets the rate at every step."""
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
+from convatlas.optim import updates
 from convatlas.storage.records import Record
 
 
 class SGD(Record, frozen=True, tag=True, kw_only=True):
     """Stochastic gradient descent. v <- momentum v + g + weight_decay w; w <- w - lr v (`nesterov`: w - lr (g + momentum v)).
 
-    `decay_all=False` leaves parameters with one dimension (biases, batch-norm scales and shifts) out of the decay.
+    With `lr_in_velocity` v <- momentum v - lr (g + weight_decay w); w <- w + v (Krizhevsky 2012, sec. 5), which is the same until the
+    rate changes. `decay_all=False` leaves parameters with one dimension (biases, batch-norm scales and shifts) out of the decay;
+    biases move at `bias_lr` times the rate. Raises ValueError for `nesterov` with the rate in the velocity.
     """
 
     lr: float
@@ -19,11 +22,44 @@ class SGD(Record, frozen=True, tag=True, kw_only=True):
     nesterov: bool = False
     weight_decay: float = 0.0
     decay_all: bool = True
+    lr_in_velocity: bool = False
+    bias_lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.nesterov and self.lr_in_velocity:
+            raise ValueError("nesterov has no form with the learning rate in the velocity: choose one of them")
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD(
-            _groups(module, self.weight_decay, self.decay_all), self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=True
-        )
+        groups = _groups(module, self.weight_decay, self.decay_all, bias_lr=self.bias_lr)
+        if self.lr_in_velocity:
+            return updates.VelocityMomentum(groups, {"lr": self.lr, "momentum": self.momentum})
+        return torch.optim.SGD(groups, self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=_fused(module))
+
+
+class RMSProp(Record, frozen=True, tag=True, kw_only=True):
+    """s <- alpha s + (1 - alpha) g^2; w <- w - lr g / (sqrt(s) + eps), momentum as SGD's (Tieleman & Hinton 2012, lecture 6.5).
+
+    `eps_inside`: sqrt(s + eps), as TensorFlow has it; so are `initial`=1, what s begins with, and `lr_in_velocity`. Decay is coupled:
+    g includes weight_decay w. `decay_depthwise=False` leaves the filters of depthwise convolutions out of it.
+    """
+
+    lr: float
+    alpha: float = 0.9
+    eps: float = 1e-8
+    eps_inside: bool = False
+    momentum: float = 0.0
+    initial: float = 0.0
+    lr_in_velocity: bool = False
+    weight_decay: float = 0.0
+    decay_all: bool = True
+    decay_depthwise: bool = True
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        groups = _groups(module, self.weight_decay, self.decay_all, self.decay_depthwise)
+        if self.eps_inside or self.initial or (self.lr_in_velocity and self.momentum):
+            names = ("lr", "alpha", "eps", "eps_inside", "momentum", "initial", "lr_in_velocity")
+            return updates.RMSProp(groups, {name: getattr(self, name) for name in names})
+        return torch.optim.RMSprop(groups, self.lr, alpha=self.alpha, eps=self.eps, momentum=self.momentum)
 
 
 class AdamW(Record, frozen=True, tag=True, kw_only=True):
@@ -36,23 +72,31 @@ class AdamW(Record, frozen=True, tag=True, kw_only=True):
     decay_all: bool = False
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(_groups(module, self.weight_decay, self.decay_all), self.lr, betas=self.betas, eps=self.eps, fused=True)
+        groups = _groups(module, self.weight_decay, self.decay_all)
+        return torch.optim.AdamW(groups, self.lr, betas=self.betas, eps=self.eps, fused=_fused(module))
 
 
-Optimizer = SGD | AdamW
+Optimizer = SGD | RMSProp | AdamW
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The rate for the next step; a group with a factor of its own gets that many times as much."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)
 
 
-def _groups(module: nn.Module, decay: float, decay_all: bool) -> list[dict[str, object]]:
-    parameters = [p for p in module.parameters() if p.requires_grad]
+def _fused(module: nn.Module) -> bool:
+    return not any(p.is_meta for p in module.parameters())
 
-    def group(chosen: Iterable[nn.Parameter], weight_decay: float) -> dict[str, object]:
-        return {"params": list(chosen), "weight_decay": weight_decay}
 
-    if decay_all or decay == 0:
-        return [group(parameters, decay)]
-    return [group((p for p in parameters if p.dim() > 1), decay), group((p for p in parameters if p.dim() <= 1), 0.0)]
+def _groups(module: nn.Module, decay: float, decay_all: bool, decay_depthwise: bool = True, bias_lr: float = 1.0) -> list[dict[str, Any]]:
+    """The parameters that learn, in groups of the same decay and rate, in their order."""
+    depthwise = {id(layer.weight) for layer in module.modules() if isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, p in module.named_parameters():
+        if p.requires_grad:
+            decays = (decay_all or p.dim() > 1) and (decay_depthwise or id(p) not in depthwise)
+            key = (decay if decays else 0.0, bias_lr if name.endswith("bias") else 1.0)
+            group = groups.setdefault(key, {"params": [], "weight_decay": key[0], "lr_factor": key[1]})
+            group["params"].append(p)
+    return list(groups.values())

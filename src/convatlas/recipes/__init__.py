@@ -1,30 +1,73 @@
-"""How each paper trains: one file a paper. `paper` is the network's own, `quick` a short modern schedule."""
+"""How each paper trains: one file a paper. `paper` is the network's own, `small` its companion for one machine, `quick` a short modern
+schedule, `finetune` a gentle one for weights that are there already."""
+
+from fnmatch import fnmatchcase
 
 from convatlas.errors import UsageError, unknown
 from convatlas.models import Entry
-from convatlas.recipes.lenet5 import LENET5
-from convatlas.recipes.quick import QUICK, QUICK_LENET5, QUICK_PHOTOS
+from convatlas.recipes.alexnet import ALEXNET, ALEXNET_SMALL
+from convatlas.recipes.dense import FCN, UNET
+from convatlas.recipes.googlenet import GOOGLENET, GOOGLENET_SMALL
+from convatlas.recipes.inception import BN_INCEPTION, BN_INCEPTION_SMALL, INCEPTION_SMALL, INCEPTION_V2, INCEPTION_V3
+from convatlas.recipes.lenet5 import LENET5, LENET5_SMALL
+from convatlas.recipes.mobilenet import MOBILENET, MOBILENET_SMALL
+from convatlas.recipes.quick import FINETUNE, FINETUNE_PHOTOS, QUICK, QUICK_LENET5, QUICK_PHOTOS
 from convatlas.recipes.recipe import Epochs as Epochs
 from convatlas.recipes.recipe import Iterations as Iterations
 from convatlas.recipes.recipe import Recipe as Recipe
-from convatlas.recipes.resnet import RESNET110_CIFAR, RESNET_CIFAR
+from convatlas.recipes.resnet import RESNET, RESNET110_CIFAR, RESNET_CIFAR, RESNET_CIFAR_SMALL, RESNET_SMALL
+from convatlas.recipes.resnet_v2 import RESNET_V2, RESNET_V2_CIFAR, RESNET_V2_CIFAR_SMALL, RESNET_V2_SMALL
+from convatlas.recipes.senet import SENET, SENET_MOBILE, SENET_MOBILE_SMALL, SENET_SMALL
+from convatlas.recipes.shufflenet import SHUFFLENET, SHUFFLENET_SMALL, SHUFFLENET_V2, SHUFFLENET_V2_SMALL
+from convatlas.recipes.vgg import VGG, VGG_SMALL
+from convatlas.recipes.xception import XCEPTION, XCEPTION_SMALL
+from convatlas.recipes.zfnet import ZFNET, ZFNET_SMALL
 
-LARGE = 96  # pixels a side, from which on a network is one for photographs
-# A recipe's name, and the networks for which it is another record under the same name
-_RECIPES = {"lenet5": LENET5, "resnet_cifar": RESNET_CIFAR, "quick": QUICK}
-_FOR_NETWORK = {
-    ("resnet_cifar", "resnet110_cifar"): RESNET110_CIFAR,
-    ("quick", "lenet5"): QUICK_LENET5,
+# Which networks a paper's recipe and its small companion are for: the first pattern that fits
+PAPERS: dict[str, tuple[Recipe, Recipe | None]] = {
+    "lenet5": (LENET5, LENET5_SMALL),
+    "alexnet": (ALEXNET, ALEXNET_SMALL),
+    "zfnet*": (ZFNET, ZFNET_SMALL),
+    "vgg*": (VGG, VGG_SMALL),
+    "googlenet*": (GOOGLENET, GOOGLENET_SMALL),
+    "bn_inception": (BN_INCEPTION, BN_INCEPTION_SMALL),
+    "inception_v2": (INCEPTION_V2, INCEPTION_SMALL),
+    "inception_v3": (INCEPTION_V3, INCEPTION_SMALL),
+    "resnetv2_*_cifar": (RESNET_V2_CIFAR, RESNET_V2_CIFAR_SMALL),
+    "resnetv2_*": (RESNET_V2, RESNET_V2_SMALL),
+    "resnet110_cifar": (RESNET110_CIFAR, RESNET_CIFAR_SMALL),
+    "*_cifar": (RESNET_CIFAR, RESNET_CIFAR_SMALL),
+    "resnet*": (RESNET, RESNET_SMALL),
+    "plain*": (RESNET, RESNET_SMALL),
+    "se_mobilenet_v1": (SENET_MOBILE, SENET_MOBILE_SMALL),
+    "se_shufflenet_v1": (SENET_MOBILE, SENET_MOBILE_SMALL),
+    "se*": (SENET, SENET_SMALL),
+    "mobilenet_v1": (MOBILENET, MOBILENET_SMALL),
+    "xception": (XCEPTION, XCEPTION_SMALL),
+    "shufflenet_v1": (SHUFFLENET, SHUFFLENET_SMALL),
+    "shufflenet_v2": (SHUFFLENET_V2, SHUFFLENET_V2_SMALL),
+    "fcn*": (FCN, None),
+    "unet": (UNET, None),
 }
+LARGE = 96  # pixels a side, from which on a network is one for photographs
+RECIPES = {recipe.name: recipe for pair in PAPERS.values() for recipe in pair if recipe} | {"resnet_cifar": RESNET_CIFAR}
+ANY = ("paper", "small", "quick", "finetune")
 
 
 def find(name: str, network: Entry) -> Recipe:
     """A recipe by name, as it is for this network. Raises UsageError for an unknown name, naming the nearest."""
-    if name == "paper" and network.recipe is None:
-        raise UsageError(f"the recipe of {network.name}'s paper is not here yet: take --recipe quick, or another by name")
-    chosen = str(network.recipe) if name == "paper" else name
-    if chosen not in _RECIPES:
-        raise unknown("recipe", name, ["paper", *_RECIPES])
-    if chosen == "quick" and min(network.input[1:]) >= LARGE:
-        return QUICK_PHOTOS
-    return _FOR_NETWORK.get((chosen, network.name), _RECIPES[chosen])
+    papers, small = next(pair for pattern, pair in PAPERS.items() if fnmatchcase(network.name, pattern))
+    if name == "paper" or name == papers.name:
+        return papers
+    if name == "small":
+        if small is None:
+            raise UsageError(f"{network.name} has no small recipe: its masks are not read yet")
+        return small
+    photos = min(network.input[1:]) >= LARGE
+    if name == "quick":
+        return QUICK_LENET5 if network.name == "lenet5" else QUICK_PHOTOS if photos else QUICK
+    if name == "finetune":
+        return FINETUNE_PHOTOS if photos else FINETUNE
+    if name not in RECIPES:
+        raise unknown("recipe", name, [*ANY, *RECIPES])
+    return RECIPES[name]

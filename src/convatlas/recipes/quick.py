@@ -35,3 +35,9 @@ QUICK_LENET5 = QUICK.but(
     augment=(),
     unstated=LENET5.unstated,
 )
+
+# For weights that are there already: a rate at which they are changed, not replaced
+FINETUNE = QUICK.but(
+    name="finetune", budget=Epochs(3), optimizer=SGD(lr=0.02, momentum=0.9, nesterov=True, weight_decay=1e-4, decay_all=False)
+)
+FINETUNE_PHOTOS = FINETUNE.but(batch=64, crop=QUICK_PHOTOS.crop, augment=(), margin=QUICK_PHOTOS.margin)

@@ -1,11 +1,35 @@
 """ResNet. He et al. 2015, arXiv:1512.03385. Run: convatlas train resnet20_cifar --data cifar10 --recipe paper."""
 
-from convatlas.data.augment import Flip, PadCrop
-from convatlas.data.preprocessing import PixelMean
+from convatlas.data.augment import Flip, Lighting, PadCrop
+from convatlas.data.crops import ScaleJitter
+from convatlas.data.preprocessing import ChannelStatistics, PixelMean
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
-from convatlas.optim.schedules import Steps
-from convatlas.recipes.recipe import Iterations, Recipe
+from convatlas.optim.plateau import Plateau
+from convatlas.optim.schedules import Constant, OneCycle, Steps
+from convatlas.recipes.recipe import Epochs, Iterations, Recipe
+
+RESNET = Recipe(
+    name="resnet",
+    source="arXiv:1512.03385, sec. 3.4",
+    batch=256,
+    budget=Iterations(600_000),  # "up to 60 x 10^4 iterations"
+    optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=1e-4),
+    schedule=Constant(),
+    plateau=Plateau(factor=0.1, patience=5),  # "divided by 10 when the error plateaus"
+    loss=CrossEntropy(),
+    standardise=PixelMean(),
+    crop=ScaleJitter(shorter=(256, 480), crop=224),
+    augment=(Lighting(std=0.1),),  # "the standard color augmentation in [21]"
+    margin=256 / 224,
+    micro_batch=32,
+    unstated=(
+        "plateau: how long the error may stand still (ours: 5 epochs)",
+        "how many devices share the batch (ours: 8, each with the statistics of its 32 images)",
+        "standardise: the scale of the pixels (ours: 0 to 1)",
+        "batch norm's momentum and epsilon (ours: torch's)",
+    ),
+)
 
 STEPS = 64_000
 
@@ -27,4 +51,38 @@ RESNET_CIFAR = Recipe(
 RESNET110_CIFAR = RESNET_CIFAR.but(
     schedule=Steps(at=(0, 400 / STEPS, 32_000 / STEPS, 48_000 / STEPS), factors=(0.1, 1, 0.1, 0.01)),
     substituted=RESNET_CIFAR.substituted | {"warm-up until the training error is below 80 %": "for the 400 iterations that this took"},
+)
+
+RESNET_CIFAR_SMALL = RESNET_CIFAR.but(
+    name="resnet_cifar_small",
+    budget=Epochs(2),
+    schedule=OneCycle(),
+    augment=(PadCrop(2), Flip()),
+    network={"width": 0.5},
+    reduced={
+        "width": "half of the channels",
+        "schedule": "2 epochs, one cycle, in place of 64,000 steps with two divisions of the rate",
+        "augment": "crops after 2 pixels of padding instead of 4",
+    },
+    substituted={},
+)
+
+RESNET_SMALL = RESNET.but(
+    name="resnet_small",
+    batch=128,
+    micro_batch=None,
+    budget=Epochs(2),
+    schedule=OneCycle(),
+    plateau=None,
+    standardise=ChannelStatistics(),
+    crop=None,
+    augment=(PadCrop(4), Flip()),
+    network={"width": 0.25, "image_size": 64},
+    reduced={
+        "width": "a quarter of the channels",
+        "image": "64x64; crops after padding, and flips, instead of scale jittering and altered colours",
+        "batch": "128 on one device in place of 256 on several",
+        "schedule": "2 epochs, one cycle, in place of up to 600,000 steps with divisions of the rate",
+    },
+    unstated=RESNET.unstated[3:],
 )

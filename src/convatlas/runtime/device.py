@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,13 +102,16 @@ class Runtime:
         """Everything random inside a step (dropout) follows from this."""
         torch.manual_seed(value)
 
-    def update(self, loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> None:
-        """Backward, clip, step."""
-        optimizer.zero_grad(set_to_none=True)
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients to the parameters'."""
         torch.autograd.backward(loss)
-        if clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), clip_norm)
+
+    def update(self, optimizer: torch.optim.Optimizer, clip: Callable[[Iterable[Tensor]], None] | None = None) -> None:
+        """Clip the gradients, step, forget them."""
+        if clip is not None:
+            clip(p for group in optimizer.param_groups for p in group["params"])
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     def describe(self) -> str:
         if self.device.type == "cuda":

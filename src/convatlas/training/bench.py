@@ -24,6 +24,7 @@ from convatlas.runtime.device import Precision, Runtime, best_precision, pick_de
 from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
 from convatlas.runtime.rounds import in_a_process, side_by_side
 from convatlas.training.objective import Objective
+from convatlas.training.step import gradients
 
 WARM_UP, SECONDS, MOST_STEPS = 5, 6.0, 60
 ROWS = ("baseline", "baseline-tuned", "fp32", "bf16", "compiled")
@@ -91,17 +92,17 @@ def _ours(model: models.Network, images: Tensor, labels: Tensor, recipe: recipes
     runtime = Runtime(device, precision, compile=row == "compiled")
     split = Split(Stack(images.numpy()), labels.numpy())
     geometry = fit(images.shape[1], (images.shape[2], images.shape[3]), (images.shape[2], images.shape[3]))
-    objective = Objective(model, recipe.standardise.measure(split.images, geometry), recipe.loss)
+    objective = Objective(model, recipe.standardise.measure(split.images, geometry), recipe.loss, recipe.auxiliary)
     runtime.place(objective)
-    optimizer, function = recipe.optimizer.build(objective), runtime.compiled(objective)
+    optimizer, function = recipe.optimizer.build(objective.model), runtime.compiled(objective)
     source = Training(split, geometry, recipe.augment, recipe.batch, seed=0)
     for step, batch in batches(source, 0, sys.maxsize):
         objective.train()
         objective.remember()
         runtime.seed(step)
         set_lr(optimizer, recipe.optimizer.lr)
-        with runtime.autocast():
-            loss, _ = function(source.augmented(batch.images.to(device), batch.indices, step), batch.targets.to(device))
-        runtime.update(loss, optimizer, recipe.clip_norm)
+        batch = batch._replace(images=batch.images.to(device), targets=batch.targets.to(device))
+        loss, _ = gradients(function, source, batch, step, recipe.micro_batch, runtime, lambda loss, through: None)
+        runtime.update(optimizer, recipe.clip)
         loss.item()
         yield

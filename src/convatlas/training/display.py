@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from torch import Tensor
 
 from convatlas.analysis import Report
 from convatlas.errors import printable
@@ -38,6 +39,10 @@ class Clock:
             self.steps += 1
             self.display.advance(self)
 
+    def passed(self, loss: Tensor, share: float) -> None:
+        """A part of the step's batch is through the network: its loss, and the share of the batch up to it."""
+        self.display.passed(loss, share, time.monotonic() - self.first)
+
     def read(self, batch: int) -> tuple[float, float, float]:
         """(images a second, share of the time spent waiting, seconds) since the last reading."""
         elapsed = max(time.monotonic() - self.began, 1e-9)
@@ -55,7 +60,7 @@ class Display:
         self.run: Run | None = None
         self.bar: Progress | None = None
         self.done = self.at_start = 0
-        self.text, self.last_plain, self.estimated = "", 0.0, False
+        self.text, self.last_plain, self.begun, self.estimated = "", 0.0, False, False
 
     def say(self, text: str = "", style: str | None = None) -> None:
         self.console.print("\n".join(printable(line) for line in text.split("\n")), style=style)
@@ -84,6 +89,13 @@ class Display:
             self.bar.add_task("", total=self._run.steps, completed=self.done, text="first steps")
             yield Clock(self)
         self.bar = None
+
+    def passed(self, loss: Tensor, share: float, seconds: float) -> None:
+        if not self.begun:
+            self.begun = True
+            self.say(f"  first loss {loss.item():.4f}, after {duration(seconds)}")
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=self.done + share)
 
     def advance(self, clock: Clock) -> None:
         self.done += 1

@@ -13,14 +13,16 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.optim.plateau import Watch
 from convatlas.storage import sealed
 from convatlas.storage.disk import DISK, Disk, Lines, replace
 from convatlas.storage.lock import sole_writer
 from convatlas.storage.records import Record, differences, from_json
 from convatlas.training import run as runs
+from convatlas.training.objective import Objective
 from convatlas.training.run import Run, Stored
 
 KEEP = 2  # checkpoints
@@ -28,15 +30,17 @@ KEEP = 2  # checkpoints
 
 @dataclass
 class State:
-    """Where a training is: what is not in the model or the optimiser. `tally` sums loss, right answers and images since the last log."""
+    """Where a training is: what is not in the model or the optimiser. `tally` sums loss, right answers and images since the last log;
+    `watch` is what a plateau has seen."""
 
     step: int = 0
+    watch: Watch = field(default_factory=Watch)
     tally: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
 
     def count(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
         """Note a step that was taken, without waiting for the device."""
         right = (logits.argmax(1) == targets).sum()
-        self.tally += torch.stack([loss.detach() * len(targets), right, right.new_full((), len(targets))])
+        self.tally += torch.stack([loss * len(targets), right, right.new_full((), len(targets))])
         self.step += 1
 
     def check(self) -> None:
@@ -56,6 +60,7 @@ class _Checkpoint(Record, frozen=True, kw_only=True):
     format: int
     run: str
     step: int
+    watch: Watch
     metrics_length: int
 
 
@@ -88,20 +93,22 @@ class RunFolder:
         """What metrics.jsonl holds now."""
         return [msgspec.json.decode(line) for line in (self.path / "metrics.jsonl").read_bytes().splitlines()]
 
-    def save(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
         """Write a checkpoint durably, then drop the oldest beyond two. Raises OSError when the disk refuses and UserError
         when a loss since the last log was not finite; the old ones remain."""
         state.check()  # good checkpoints must not give way to a bad one
         self.metrics.sync()  # the lines that the checkpoint counts on must be there before it is
-        tensors = {f"model.{name}": t for name, t in model.state_dict().items()} | {"tally": state.tally}
+        tensors = objective.weights() | {"tally": state.tally}
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
-        document = _Checkpoint(format=runs.FORMAT, run=self.stored.run.id, step=state.step, metrics_length=self.metrics.length)
+        document = _Checkpoint(
+            format=runs.FORMAT, run=self.stored.run.id, step=state.step, watch=state.watch, metrics_length=self.metrics.length
+        )
         sealed.write(self.checkpoints / f"{state.step:08d}.safetensors", tensors, document, self.disk)
         for old in self._newest_first()[KEEP:]:
             self.disk.remove(old)
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    def restore(self, objective: Objective, optimizer: torch.optim.Optimizer) -> State:
         """Load the newest checkpoint that is whole, and cut the log back to it; a fresh state where there is none.
 
         Raises UserError when there are checkpoints but none can be used.
@@ -116,9 +123,10 @@ class RunFolder:
             except UserError as error:
                 self.warnings.append(f"{error}; falling back to the checkpoint before")
                 continue
-            _load(tensors, model, optimizer)
+            objective.load_weights(tensors)
+            _load(tensors, optimizer)
             self.metrics.cut(checkpoint.metrics_length)
-            return State(checkpoint.step, tensors["tally"])
+            return State(checkpoint.step, checkpoint.watch, tensors["tally"])
         if found:
             raise UserError(f"none of the {len(found)} checkpoints in {self.checkpoints} can be used: to start anew, remove that folder")
         self.metrics.cut(0)
@@ -161,8 +169,7 @@ def open_folder(path: Path, run: Run, environment: Mapping[str, Any], force: boo
             folder.close()
 
 
-def _load(tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+def _load(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

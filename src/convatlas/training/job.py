@@ -11,15 +11,19 @@ from convatlas import classifier as classifiers
 from convatlas.data import Dataset
 from convatlas.data.loader import Fixed, Training, workers_for
 from convatlas.errors import printable
+from convatlas.evaluation import answered
 from convatlas.evaluation.protocol import answers, document
+from convatlas.layers.initialisation import glorot, he
 from convatlas.runtime.compilation import worth_compiling
 from convatlas.runtime.device import Runtime, pick_device
 from convatlas.runtime.memory import keep_freed_memory
 from convatlas.runtime.stopping import stop_on_signals
 from convatlas.training import loop, report
 from convatlas.training import run as runs
+from convatlas.training.complete import complete
 from convatlas.training.display import Display, banner
 from convatlas.training.folder import RunFolder, open_folder
+from convatlas.training.initial import begin
 from convatlas.training.objective import Objective
 from convatlas.training.run import Run
 from convatlas.training.unread import UnreadImages
@@ -50,7 +54,7 @@ def train(
     """
     keep_freed_memory()
     display = display or Display()
-    run, dataset = run.complete(pick_device(device))
+    run, dataset = complete(run, pick_device(device), force)
     path = Path(out) if out else default_folder(run)
     with torch.device("meta"):
         cost = analysis.analyze(models.build(run.model), (dataset.channels, *run.content.preprocessing.size))
@@ -60,19 +64,34 @@ def train(
     environment = dict(runtime.environment())
     with open_folder(path, run, environment, force) as folder, stop_on_signals() as stop:
         display.pairs(banner(run, environment, runtime.describe(), cost, run.notes, str(path)))
-        standardiser = run.recipe.standardise.measure(dataset.splits["train"].images, run.content.preprocessing)
         if runtime.compile:
             display.say("  compiling at the first step: about a minute")
-        torch.manual_seed(run.seed)
-        objective = Objective(models.build(run.model), standardiser, run.recipe.loss)
+        recipe, objective = run.recipe, _objective(run, dataset)
         runtime.place(objective)
-        recipe = run.recipe
         data = Training(dataset.splits["train"], run.content.preprocessing, recipe.augment, recipe.batch, run.seed, recipe.crop)
         validation = Fixed(dataset.splits["val"], run.content.preprocessing, run.evaluation_batch)
         workers = workers_for(dataset.splits["train"]) if workers is None else workers
         unread = UnreadImages(dataset, folder, display)
         loop.fit(run, objective, data, validation, runtime, folder, unread, display, stop, workers)
         return _finish(run, dataset, objective, data, runtime, folder, unread, display, workers)
+
+
+def _objective(run: Run, dataset: Dataset) -> Objective:
+    """The network with its first weights, and what is trained of it."""
+    recipe, geometry = run.recipe, run.content.preprocessing
+    torch.manual_seed(run.seed)
+    model = models.build(run.model)
+    if recipe.initialise != "network's":
+        model.apply({"glorot": glorot, "he": he}[recipe.initialise])
+    donor = begin(run.initial, model, run.content.classes) if run.initial else None
+    if donor is not None and donor.standardiser.mean.shape == (geometry.channels, 1, 1):
+        standardiser = donor.standardiser  # what the weights are used to
+    else:
+        standardiser = recipe.standardise.measure(dataset.splits["train"].images, geometry)
+    still = [model.get_submodule(path).requires_grad_(False) for path in run.frozen]
+    if run.frozen_statistics:
+        still += [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    return Objective(model, standardiser, recipe.loss, recipe.auxiliary, recipe.average, still)
 
 
 def default_folder(run: Run) -> Path:
@@ -107,6 +126,7 @@ def _finish(
         found = answers(objective.logits, test, runtime.device, workers)
     unread.note(run.steps, "test", found.unread)
     unread.quarantine()
+    answered.save(folder.path / answered.FILE, found, run.id, dataset)  # before the log says that the run has ended
     result = document(found.logits, found.labels, dataset.classes)
     lines = [line for line in folder.lines() if line["split"] != "test"]
     scores = {key: result[key] for key in ("top1", "top5", "loss", "n")}
@@ -123,7 +143,7 @@ def _finish(
         provenance={"run": run.id, "data": run.data.name, "recipe": run.recipe.name, "seed": run.seed} | dict(folder.stored.environment),
         metrics=metrics,
     )
-    classifiers.save(folder.path / "model.safetensors", card, objective.model, objective.standardiser)
+    classifiers.save(folder.path / "model.safetensors", card, objective.evaluated, objective.standardiser)
     first = data[0]
     assert not isinstance(first, Exception)
     batch = data.augmented(first.images, first.indices, 0), first.targets

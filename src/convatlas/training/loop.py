@@ -16,6 +16,7 @@ from convatlas.training.display import Display
 from convatlas.training.folder import RunFolder, State
 from convatlas.training.objective import Objective
 from convatlas.training.run import Run
+from convatlas.training.step import gradients
 from convatlas.training.unread import UnreadImages
 
 
@@ -35,8 +36,8 @@ def fit(
 
     Raises Stopped when a signal came (saved), UserError when the loss is not finite (saved, the step named).
     """
-    optimizer, recipe = run.recipe.optimizer.build(objective), run.recipe
-    state = folder.restore(objective.model, optimizer)
+    optimizer, recipe = run.recipe.optimizer.build(objective.model), run.recipe
+    state = folder.restore(objective, optimizer)
     display.start(state.step, folder)
     step_function = runtime.compiled(objective)
     state.tally = state.tally.to(runtime.device)
@@ -46,12 +47,14 @@ def fit(
             objective.train()
             objective.remember()
             runtime.seed(randomness.step_seed(run.seed, step))
-            set_lr(optimizer, lr := recipe.optimizer.lr * recipe.schedule(step / run.steps))
-            with runtime.autocast():
-                loss, logits = step_function(data.augmented(batch.images, batch.indices, step), batch.targets)
+            set_lr(optimizer, lr := recipe.rate(step / run.steps, state.watch))
+            loss, logits = gradients(step_function, data, batch, step, recipe.micro_batch, runtime, clock.passed)
             if runtime.device.type == "cpu" and not loss.isfinite():
                 _give_up(state, objective, optimizer, folder)
-            runtime.update(loss, optimizer, recipe.clip_norm)
+            runtime.update(optimizer, recipe.clip)
+            if recipe.constraint is not None:
+                recipe.constraint(objective.model)
+            objective.follow()
             state.count(loss, logits, batch.targets)
             unread.note(state.step, "train", batch.unread)
             here = {"step": state.step, "epoch": state.step / run.steps_per_epoch}
@@ -64,12 +67,15 @@ def fit(
             if validating:
                 found = ask(objective, validation, runtime, workers)
                 unread.note(state.step, "val", found.unread)
-                folder.log(**here, split="val", **scores(found.logits, found.labels))
+                score = scores(found.logits, found.labels)
+                folder.log(**here, split="val", **score)
+                if recipe.plateau is not None:
+                    state.watch = recipe.plateau.next(state.watch, 100 - score["top1"])
                 display.epoch(folder)
             if saving:
-                folder.log(**here, split="save", weights=fingerprint(objective.model.state_dict()))
+                folder.log(**here, split="save", weights=fingerprint(objective.weights()))
             if saving or stopping:
-                folder.save(state, objective.model, optimizer)
+                folder.save(state, objective, optimizer)
             if stopping:
                 raise Stopped(stop.number, f"stopped and saved at step {state.step} of {run.steps}")
 
@@ -87,7 +93,7 @@ def ask(objective: Objective, split: Fixed, runtime: Runtime, workers: int) -> A
 
 def _give_up(state: State, objective: Objective, optimizer: torch.optim.Optimizer, folder: RunFolder) -> None:
     objective.take_back()
-    folder.save(state, objective.model, optimizer)
+    folder.save(state, objective, optimizer)
     run = folder.stored.run
     raise UserError(
         f"the loss is not finite at step {state.step + 1} (epoch {state.step / run.steps_per_epoch:.2f}): the weights before it are saved "

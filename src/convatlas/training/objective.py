@@ -1,11 +1,14 @@
-"""What is trained: a model together with its standardisation and loss. This module owns the losses and is what gets parallelised."""
+"""What is trained: a model together with its standardisation and losses. This module owns the losses and is what gets parallelised."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Self
 
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from convatlas.data.preprocessing import Standardiser
 from convatlas.models import Network
+from convatlas.optim.averaging import Averaging
 from convatlas.optim.losses import Loss
 
 
@@ -15,16 +18,64 @@ class Outcome(NamedTuple):
 
 
 class Objective(nn.Module):
-    """uint8 images (n, c, h, w) and targets (n,) -> the loss to minimise and the logits."""
+    """uint8 images (n, c, h, w) and targets (n,) -> the loss to minimise and the logits.
 
-    def __init__(self, model: Network, standardiser: Standardiser, loss: Loss):
+    `auxiliary` weights the loss of each auxiliary head that is trained. What is evaluated is the average of the weights where there is
+    one. `frozen` modules neither learn nor drop anything nor change their statistics.
+    """
+
+    average: AveragedModel | None
+
+    def __init__(
+        self,
+        model: Network,
+        standardiser: Standardiser,
+        loss: Loss,
+        auxiliary: Mapping[str, float] | None = None,
+        average: Averaging | None = None,
+        frozen: Iterable[nn.Module] = (),
+    ):
         super().__init__()
-        self.model, self.standardiser, self.loss = model, standardiser, loss
+        self.model, self.standardiser, self.loss, self.auxiliary = model, standardiser, loss, dict(auxiliary or {})
+        self.average = average.build(model).requires_grad_(False) if average else None
+        self.frozen = tuple(frozen)  # a tuple, so that they are not registered twice
         self._before: list[Tensor] = []
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and saved."""
+        return self.average.module if self.average is not None else self.model
+
     def forward(self, images: Tensor, targets: Tensor) -> Outcome:
-        outputs = self.model.training_outputs(self.standardiser(images))
-        return Outcome(self.loss(outputs["logits"], targets).mean(), outputs["logits"])
+        images = self.standardiser(images)
+        outputs = self.model.training_outputs(images) if self.auxiliary else {"logits": self.model(images)}
+        total = self.loss(outputs["logits"], targets).mean()
+        for head, weight in self.auxiliary.items():
+            total = total + weight * self.loss(outputs[head], targets).mean()
+        return Outcome(total, outputs["logits"])
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+    def follow(self) -> None:
+        """Let the average take the weights after a step into account."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: the model's tensors under `model.`, the average's under `average.`."""
+        own = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        average = self.average.state_dict() if self.average is not None else {}
+        return own | {f"average.{name}": tensor for name, tensor in average.items()}
+
+    def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `weights` gave, out of a checkpoint's tensors."""
+        for prefix, module in (("model.", self.model), ("average.", self.average)):
+            if module is not None:
+                module.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
 
     def remember(self) -> None:
         """Keep batch norm's running statistics as they are, for `take_back`."""
@@ -41,5 +92,5 @@ class Objective(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """The main output alone, for evaluation."""
-        logits: Tensor = self.model(self.standardiser(images))
+        logits: Tensor = self.evaluated(self.standardiser(images))
         return logits

@@ -1,0 +1,34 @@
+"""Dividing the rate where the validation error stands still: what people did by hand, as a pure function of what has been seen."""
+
+from convatlas.storage.records import Record
+
+
+class Watch(Record, frozen=True, kw_only=True):
+    """What a plateau has seen: the best value, for how many values none was better, how often the rate was divided."""
+
+    best: float | None = None
+    waits: int = 0
+    drops: int = 0
+
+
+class Plateau(Record, frozen=True, kw_only=True):
+    """The rate times `factor` whenever more than `patience` values in a row were not better than the best by more than its `threshold`
+    part; at `most` so often (None: without end)."""
+
+    factor: float = 0.1
+    patience: int = 5
+    threshold: float = 0.0
+    most: int | None = None
+
+    def next(self, watch: Watch, value: float) -> Watch:
+        """After another value, of which less is better."""
+        if watch.best is None or value < watch.best * (1 - self.threshold):
+            return watch.but(best=value, waits=0)
+        if watch.waits < self.patience:
+            return watch.but(waits=watch.waits + 1)
+        drops = watch.drops + 1 if self.most is None else min(watch.drops + 1, self.most)
+        return watch.but(waits=0, drops=drops)
+
+    def rate(self, watch: Watch) -> float:
+        """The factor that the rate has now."""
+        return float(self.factor**watch.drops)

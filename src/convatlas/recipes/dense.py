@@ -1,0 +1,44 @@
+"""FCN. Long, Shelhamer, Darrell 2015, arXiv:1411.4038, sec. 4.3, and U-Net. Ronneberger, Fischer, Brox 2015, arXiv:1505.04597, sec. 3.
+
+They say how these networks are trained; reading masks, which it takes, is not here yet.
+"""
+
+from convatlas.data.augment import Elastic
+from convatlas.data.preprocessing import ChannelMean, PixelRange
+from convatlas.optim.losses import PixelCrossEntropy
+from convatlas.optim.optimizers import SGD
+from convatlas.optim.schedules import Constant
+from convatlas.recipes.recipe import Epochs, Iterations, Recipe
+
+# With VGG-16; with AlexNet 0.001, with GoogLeNet 5e-5
+FCN = Recipe(
+    name="fcn",
+    source="arXiv:1411.4038, sec. 4.3",
+    batch=20,
+    micro_batch=1,  # images differ in size
+    budget=Epochs(175),
+    optimizer=SGD(lr=1e-4, momentum=0.9, weight_decay=5e-4, bias_lr=2.0),  # "doubled learning rate for biases"
+    schedule=Constant(),  # "fixed learning rates"
+    loss=PixelCrossEntropy(ignore=255),
+    standardise=ChannelMean(scale=255),
+    unstated=(
+        "budget (ours: 175 epochs, the least that sec. 4.3 gives for fine-tuning)",
+        "whether the loss is summed over pixels or their mean (ours: the mean; with the sum such a rate diverges)",
+        "the scale of the pixels (ours: 0 to 255, as in Caffe)",
+    ),
+)
+
+UNET = Recipe(
+    name="unet",
+    source="arXiv:1505.04597, sec. 3 and 3.1",
+    batch=1,
+    batch_rule=None,
+    budget=Iterations(60_000),
+    optimizer=SGD(lr=1e-3, momentum=0.99),
+    schedule=Constant(),
+    loss=PixelCrossEntropy(ignore=255),
+    standardise=PixelRange(low=0.0, high=1.0),
+    augment=(Elastic(std=10.0, grid=3),),
+    unstated=("learning rate (ours: 1e-3)", "budget (ours: 60,000 steps, about the 10 hours of sec. 5)", "standardise (ours: 0 to 1)"),
+    substituted={"the weight map of eq. 2, large between touching cells": "every pixel weighs the same until masks are read"},
+)

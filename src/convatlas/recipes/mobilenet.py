@@ -1,0 +1,53 @@
+"""MobileNet. Howard et al. 2017, arXiv:1704.04861, sec. 3.2. Run: convatlas train mobilenet_v1 --data imagenet:PATH --recipe paper."""
+
+from convatlas.data.augment import Flip, PadCrop
+from convatlas.data.crops import RandomResizedCrop
+from convatlas.data.preprocessing import ChannelStatistics
+from convatlas.optim.losses import CrossEntropy
+from convatlas.optim.optimizers import SGD
+from convatlas.optim.schedules import OneCycle
+from convatlas.recipes.inception import INCEPTION_V3
+from convatlas.recipes.recipe import Epochs
+
+MOBILENET = INCEPTION_V3.but(
+    name="mobilenet_v1",
+    source="arXiv:1704.04861, sec. 3.2",
+    optimizer=INCEPTION_V3.optimizer.but(
+        decay_depthwise=False
+    ),  # "very little or no weight decay (l2 regularization) on the depthwise filters"
+    loss=CrossEntropy(),  # "we do not use side heads or label smoothing"
+    auxiliary={},
+    crop=RandomResizedCrop(area=(0.35, 1.0)),  # "reduce the amount image of distortions by limiting the size of small crops"
+    augment=(),
+    margin=256 / 224,
+    unstated=(
+        "all that 'RMSprop with asynchronous gradient descent similar to Inception V3' leaves to that paper (ours: its recipe)",
+        "the smallest crop (ours: 35 % of the area)",
+        "colours (ours: as they are)",
+    ),
+    substituted={"asynchronous gradient descent": "synchronous: which gradients are stale hangs on the cluster"},
+)
+
+MOBILENET_SMALL = MOBILENET.but(
+    name="mobilenet_small",
+    batch=128,
+    micro_batch=None,
+    budget=Epochs(2),
+    optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=4e-5),
+    schedule=OneCycle(),
+    clip=None,
+    average=None,
+    standardise=ChannelStatistics(),
+    crop=None,
+    augment=(PadCrop(4), Flip()),
+    network={"width": 0.5, "image_size": 64},
+    reduced={
+        "width": "half of the channels, one of the paper's own multipliers",
+        "image": "64x64; crops after padding, and flips",
+        "batch": "128 on one device in place of 50 replicas of 32",
+        "schedule": "2 epochs, one cycle, in place of 100 with a decay of 6 % every 2",
+        "optimizer": "momentum in place of RMSProp with epsilon 1, which is momentum but for a factor",
+    },
+    unstated=(),
+    substituted={},
+)

@@ -1,0 +1,50 @@
+"""ShuffleNet. Zhang et al. 2017, arXiv:1707.01083, sec. 4, and its second version. Ma et al. 2018, arXiv:1807.11164, sec. 4.
+
+Run: convatlas train shufflenet_v2 --data imagenet:PATH --recipe paper.
+"""
+
+from convatlas.data.crops import RandomResizedCrop
+from convatlas.data.preprocessing import ChannelStatistics
+from convatlas.optim.losses import CrossEntropy
+from convatlas.optim.optimizers import SGD
+from convatlas.optim.schedules import Polynomial
+from convatlas.recipes.mobilenet import MOBILENET_SMALL
+from convatlas.recipes.recipe import Iterations, Recipe
+
+SHUFFLENET = Recipe(
+    name="shufflenet",
+    source="arXiv:1707.01083, sec. 4",
+    batch=1024,
+    budget=Iterations(300_000),
+    optimizer=SGD(lr=0.5, momentum=0.9, weight_decay=4e-5),
+    schedule=Polynomial(power=1.0, end=0.0),  # "linear-decay learning rate policy (decreased from 0.5 to 0)"
+    loss=CrossEntropy(),
+    standardise=ChannelStatistics(),
+    crop=RandomResizedCrop(area=(0.25, 1.0)),  # "slightly less aggressive scale augmentation"
+    margin=256 / 224,
+    micro_batch=256,  # of each of the four GPUs
+    unstated=(
+        "what 'the training settings and hyper-parameters used in [ResNeXt]' are but the two exceptions (ours: momentum 0.9)",
+        "the smallest crop (ours: 25 % of the area)",
+        "colours (ours: as they are)",
+    ),
+)
+
+SHUFFLENET_V2 = SHUFFLENET.but(
+    name="shufflenet_v2",
+    source="arXiv:1807.11164, sec. 4",
+    unstated=("everything: 'our training protocol follows' that of arXiv:1707.01083 (ours: its recipe)", *SHUFFLENET.unstated[1:]),
+)
+
+SHUFFLENET_SMALL = MOBILENET_SMALL.but(
+    name="shufflenet_small",
+    source=SHUFFLENET.source,
+    optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=4e-5),
+    reduced={
+        "width": "half of the channels, one of the papers' own widths",
+        "image": "64x64; crops after padding, and flips",
+        "batch": "128 on one device in place of 1024 on four",
+        "schedule": "2 epochs, one cycle, in place of 300,000 steps of linear decay",
+    },
+)
+SHUFFLENET_V2_SMALL = SHUFFLENET_SMALL.but(name="shufflenet_v2_small", source=SHUFFLENET_V2.source)
