@@ -62,6 +62,113 @@ class RMSProp(Record, frozen=True, tag=True, kw_only=True):
         return torch.optim.RMSprop(groups, self.lr, alpha=self.alpha, eps=self.eps, momentum=self.momentum)
 
 
+class AdaGrad(Record, frozen=True, tag=True, kw_only=True):
+    """s <- s + g^2; w <- w - lr g / (sqrt(s) + eps) (Duchi, Hazan, Singer 2011, JMLR 12, Fig. 1, with diagonal matrices)."""
+
+    lr: float = 0.01
+    eps: float = 1e-10
+    weight_decay: float = 0.0
+    decay_all: bool = True
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adagrad(_groups(module, self.weight_decay, self.decay_all), self.lr, eps=self.eps)
+
+
+class AdaDelta(Record, frozen=True, tag=True, kw_only=True):
+    """s <- rho s + (1 - rho) g^2; d = sqrt(e + eps) / sqrt(s + eps) g; e <- rho e + (1 - rho) d^2; w <- w - lr d (arXiv:1212.5701,
+    Algorithm 1, which has no rate: 1)."""
+
+    lr: float = 1.0
+    rho: float = 0.95
+    eps: float = 1e-6
+    weight_decay: float = 0.0
+    decay_all: bool = True
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adadelta(_groups(module, self.weight_decay, self.decay_all), self.lr, rho=self.rho, eps=self.eps)
+
+
+class Adam(Record, frozen=True, tag=True, kw_only=True):
+    """m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; w <- w - lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) (arXiv:1412.6980,
+    Algorithm 1)."""
+
+    lr: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decay_all: bool = True
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        groups = _groups(module, self.weight_decay, self.decay_all)
+        return torch.optim.Adam(groups, self.lr, betas=self.betas, eps=self.eps, fused=_fused(module))
+
+
+class Adamax(Record, frozen=True, tag=True, kw_only=True):
+    """u <- max(b2 u, |g|); w <- w - lr m / (1 - b1^t) / u (arXiv:1412.6980, Algorithm 2). Ours: torch's adds an epsilon to |g|, which
+    the paper does not have."""
+
+    lr: float = 0.002
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    decay_all: bool = True
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        return updates.Adamax(_groups(module, self.weight_decay, self.decay_all), {"lr": self.lr, "betas": self.betas})
+
+
+class Nadam(Record, frozen=True, tag=True, kw_only=True):
+    """Adam with Nesterov's momentum: the mean looks a step ahead, with mu_t = b1 (1 - 0.96^(psi t) / 2), psi = `momentum_decay` (Dozat
+    2016, ICLR workshop, Algorithm 2 and its schedule)."""
+
+    lr: float = 0.002
+    betas: tuple[float, float] = (0.975, 0.999)
+    eps: float = 1e-8
+    momentum_decay: float = 0.004
+    weight_decay: float = 0.0
+    decay_all: bool = True
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        groups = _groups(module, self.weight_decay, self.decay_all)
+        names = ("lr", "betas", "eps", "momentum_decay")
+        return updates.Nadam(groups, {name: getattr(self, name) for name in names})
+
+
+class AMSGrad(Record, frozen=True, tag=True, kw_only=True):
+    """v^ <- max(v^, v); w <- w - lr m / (sqrt(v^) + eps) (arXiv:1904.09237, Algorithm 2, where eps is 0 and nothing is corrected for
+    its bias). With `corrected` both moments are, as torch has it and most who use it."""
+
+    lr: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    corrected: bool = False
+    weight_decay: float = 0.0
+    decay_all: bool = True
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        groups = _groups(module, self.weight_decay, self.decay_all)
+        if self.corrected:
+            return torch.optim.Adam(groups, self.lr, betas=self.betas, eps=self.eps, amsgrad=True, fused=_fused(module))
+        return updates.AMSGrad(groups, {"lr": self.lr, "betas": self.betas, "eps": self.eps})
+
+
+class AdaBound(Record, frozen=True, tag=True, kw_only=True):
+    """Adam whose rate for every weight is held between bounds that both approach `final_lr`, the faster the larger `gamma`
+    (arXiv:1902.09843, Algorithm 2; defaults of its code)."""
+
+    lr: float = 0.001
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    final_lr: float = 0.1
+    gamma: float = 1e-3
+    weight_decay: float = 0.0
+    decay_all: bool = True
+
+    def build(self, module: nn.Module) -> torch.optim.Optimizer:
+        names = ("lr", "betas", "eps", "final_lr", "gamma")
+        defaults = {name: getattr(self, name) for name in names} | {"base_lr": self.lr}
+        return updates.AdaBound(_groups(module, self.weight_decay, self.decay_all), defaults)
+
+
 class AdamW(Record, frozen=True, tag=True, kw_only=True):
     """Adam with decoupled weight decay (arXiv:1711.05101); with weight_decay=0 it is Adam (arXiv:1412.6980, Algorithm 1)."""
 
@@ -76,7 +183,7 @@ class AdamW(Record, frozen=True, tag=True, kw_only=True):
         return torch.optim.AdamW(groups, self.lr, betas=self.betas, eps=self.eps, fused=_fused(module))
 
 
-Optimizer = SGD | RMSProp | AdamW
+Optimizer = SGD | AdaGrad | AdaDelta | RMSProp | Adam | Adamax | Nadam | AMSGrad | AdamW | AdaBound
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

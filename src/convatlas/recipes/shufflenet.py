@@ -42,7 +42,7 @@ SHUFFLENET_SMALL = MOBILENET_SMALL.but(
     optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=4e-5),
     reduced={
         "width": "half of the channels, one of the papers' own widths",
-        "image": "64x64; crops after padding, and flips",
+        "image": "32x32; crops after padding, and flips",
         "batch": "128 on one device in place of 1024 on four",
         "schedule": "2 epochs, one cycle, in place of 300,000 steps of linear decay",
     },
