@@ -12,7 +12,16 @@ from convatlas.cli.main import main
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["train", "--help"], ["eval", "--help"], ["predict", "--help"], ["bench", "--help"], ["show", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["predict", "--help"],
+        ["bench", "--help"],
+        ["show", "--help"],
+        ["compare", "--help"],
+    ],
 )
 def test_help_does_not_wait_for_torch(words: list[str]) -> None:
     program = (
@@ -53,6 +62,8 @@ def test_importing_the_package_does_not_import_torch() -> None:
         (["train", "--resume", "nowhere", "--epochs", "3"], "--epochs cannot change the run of nowhere"),
         (["predict"], "missing WEIGHTS"),
         (["predict", "x", "y", "--engine", "onx"], "unknown engine 'onx'"),
+        (["compare"], "compare takes 2 to 26 runs' folders, not 0"),
+        (["compare", "one", "./one"], "one is named twice"),
         (["bench", "inferense"], "unknown kind 'inferense'"),
     ],
 )
@@ -67,7 +78,7 @@ def test_a_mistake_of_use_is_one_line_on_stderr_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [["eval", "nowhere"], ["predict", "nowhere", "x.png"], ["models", "xyz*"]])
+@pytest.mark.parametrize("words", [["eval", "nowhere"], ["predict", "nowhere", "x.png"], ["models", "xyz*"], ["compare", "one", "two"]])
 def test_a_job_that_fails_is_one_line_and_exit_code_1(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,8 +1,8 @@
 """`compare` in words: a table of the runs, a table of what differs, a sentence a pair."""
 
 import math
-import os
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -60,10 +60,10 @@ def _pairs(document: dict[str, Any]) -> None:
     for one in told:
         paragraph(_sentence(one), 2)
     if told:
-        remarks = ["The interval is for other test images, not for other seeds."]
+        remarks = ["The intervals tell of other test images, not of other seeds."]
         if len(paired) > 1:
             threshold = f"{0.05 / len(paired):.2g}"
-            remarks.append(f"Of {len(paired)} pairs, count a p below {threshold} (0.05 / {len(paired)}).")
+            remarks.append(f"Of {len(paired)} pairs, only a p below {threshold} (0.05 / {len(paired)}) counts.")
         if len(told) < len(paired):
             remarks.append(f"The other {len(paired) - len(told)} pairs: --json.")
         paragraph(" ".join(remarks), 0)
@@ -112,6 +112,7 @@ def _short(values: list[str], width: int) -> list[str]:
     """At most `width` characters of each, from shortly before the first place where they differ."""
     if max(map(len, values)) <= width:
         return values
-    start = max(0, len(os.path.commonprefix([value for value in values if value != "-"])) - 3)
+    characters = zip(*(value for value in values if value != "-"), strict=False)
+    start = max(0, sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, characters)) - 3)
     cut = [value if value == "-" or not start else "…" + value[start:] for value in values]
     return [value if len(value) <= width else value[: width - 1] + "…" for value in cut]

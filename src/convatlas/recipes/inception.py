@@ -72,7 +72,7 @@ INCEPTION_SMALL = INCEPTION_V3.but(
     name="inception_small",
     batch=128,
     micro_batch=None,
-    budget=Epochs(2),
+    budget=Epochs(1),
     optimizer=INCEPTION_V3.optimizer.but(lr=0.1),
     schedule=OneCycle(),
     average=ExponentialAverage(decay=0.98),
@@ -84,7 +84,7 @@ INCEPTION_SMALL = INCEPTION_V3.but(
         "width": "a quarter of the channels",
         "image": "32x32, with the stem of Table 2 for small fields; crops after padding, and flips, instead of distorted crops",
         "batch": "128 on one device in place of 50 replicas of 32",
-        "schedule": "2 epochs, one cycle, in place of 100 with a decay of 6 % every 2; the average reaches back 50 steps, not 10,000",
+        "schedule": "1 epoch, one cycle, in place of 100 with a decay of 6 % every 2; the average reaches back 50 steps, not 10,000",
     },
 )
 
