@@ -112,7 +112,8 @@ def _short(values: list[str], width: int) -> list[str]:
     """At most `width` characters of each, from shortly before the first place where they differ."""
     if max(map(len, values)) <= width:
         return values
-    characters = zip(*(value for value in values if value != "-"), strict=False)
+    there = [value for value in values if value != "-"]
+    characters = zip(*there, strict=False) if len(there) > 1 else ()
     start = max(0, sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, characters)) - 3)
     cut = [value if value == "-" or not start else "…" + value[start:] for value in values]
     return [value if len(value) <= width else value[: width - 1] + "…" for value in cut]

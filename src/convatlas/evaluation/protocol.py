@@ -25,7 +25,8 @@ class Answers(NamedTuple):
 
 
 def answers(model: Callable[[Tensor], Tensor], source: Fixed, device: torch.device, workers: int = 0) -> Answers:
-    """`model` takes uint8 images of one fixed batch shape. Raises UserError when nothing of the split can be read."""
+    """`model` takes uint8 images of one fixed batch shape. Raises UserError when nothing of the split can be
+    read, or an answer is not finite."""
     logits, indices, unread = [], [], []
     with torch.inference_mode():
         for _, batch in batches(source, 0, source.steps, workers):
@@ -37,7 +38,16 @@ def answers(model: Callable[[Tensor], Tensor], source: Fixed, device: torch.devi
     found = np.concatenate(indices)
     if not len(found):
         raise UserError(f"none of the {len(source.split):,} images can be read, {unread[0].file} first: {unread[0].reason}")
-    return Answers(np.concatenate(logits), source.split.labels[found], found, unread)
+    answered = np.concatenate(logits)
+    if not np.isfinite(answered).all():
+        raise UserError(
+            f"the network answers with values that are not finite, first for {source.split.images.name(_first_odd(answered, found))}"
+        )
+    return Answers(answered, source.split.labels[found], found, unread)
+
+
+def _first_odd(logits: metrics.Logits, indices: metrics.Labels) -> int:
+    return int(indices[~np.isfinite(logits).all(axis=1)][0])
 
 
 def scores(logits: metrics.Logits, labels: metrics.Labels) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from convatlas.storage.records import Record
 
 
 class ClipNorm(Record, frozen=True, tag=True, kw_only=True):
-    """All gradients together scaled down to a Euclidean norm of at most `norm` (arXiv:1211.5063, Algorithm 1)."""
+    """All gradients together scaled down to a Euclidean norm of at most `norm` (arXiv:1211.5063, Algorithm 1;
+    torch divides by 1e-6 more than the norm)."""
 
     norm: float
 

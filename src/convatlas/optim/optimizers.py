@@ -117,8 +117,9 @@ class Adamax(Record, frozen=True, tag=True, kw_only=True):
 
 
 class Nadam(Record, frozen=True, tag=True, kw_only=True):
-    """Adam with Nesterov's momentum: the mean looks a step ahead, with mu_t = b1 (1 - 0.96^(psi t) / 2), psi = `momentum_decay` (Dozat
-    2016, ICLR workshop, Algorithm 2 and its schedule)."""
+    """Adam with Nesterov's momentum: the mean looks a step ahead, and decays with mu_t = b1 (1 - 0.96^(psi t) / 2), psi =
+    `momentum_decay` (Dozat 2016, ICLR workshop, Algorithm 2 and its schedule). Ours: torch's mean decays with b1 throughout, and is
+    corrected for its bias as if it decayed with mu_t."""
 
     lr: float = 0.002
     betas: tuple[float, float] = (0.975, 0.999)
@@ -153,7 +154,8 @@ class AMSGrad(Record, frozen=True, tag=True, kw_only=True):
 
 class AdaBound(Record, frozen=True, tag=True, kw_only=True):
     """Adam whose rate for every weight is held between bounds that both approach `final_lr`, the faster the larger `gamma`
-    (arXiv:1902.09843, Algorithm 2; defaults of its code)."""
+    (arXiv:1902.09843, Algorithm 2, as its authors' code has it; the paper's bounds have gamma = 1 - b2). As the rate changes, so
+    does `final_lr`, in proportion."""
 
     lr: float = 0.001
     betas: tuple[float, float] = (0.9, 0.999)

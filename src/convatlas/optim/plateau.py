@@ -1,5 +1,7 @@
 """Dividing the rate where the validation error stands still: what people did by hand, as a pure function of what has been seen."""
 
+import math
+
 from convatlas.storage.records import Record
 
 
@@ -22,7 +24,8 @@ class Plateau(Record, frozen=True, kw_only=True):
 
     def next(self, watch: Watch, value: float) -> Watch:
         """After another value, of which less is better."""
-        if watch.best is None or value < watch.best * (1 - self.threshold):
+        best = math.inf if watch.best is None else watch.best
+        if value < best * (1 - self.threshold):  # which NaN is not, even at first
             return watch.but(best=value, waits=0)
         if watch.waits < self.patience:
             return watch.but(waits=watch.waits + 1)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -64,16 +64,20 @@ class RMSProp(Update):
 class _Moments(Update):
     """What Adam's kin share: m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2, and the number of the step."""
 
+    def decay(self, t: float, group: dict[str, Any]) -> float:
+        """The mean's decay at a step: b1."""
+        return float(group["betas"][0])
+
     def moments(self, p: Tensor, g: Tensor, state: State, group: dict[str, Any]) -> tuple[Tensor, Tensor, float]:
         if not state:
             state |= {"step": torch.zeros(()), "mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
-        first, second = group["betas"]
         state["step"] += 1
-        return state["mean"].lerp_(g, 1 - first), state["square"].mul_(second).addcmul_(g, g, value=1 - second), state["step"].item()
+        t, second = state["step"].item(), group["betas"][1]
+        return state["mean"].lerp_(g, 1 - self.decay(t, group)), state["square"].mul_(second).addcmul_(g, g, value=1 - second), t
 
 
 class Adamax(Update):
-    """u <- max(b2 u, |g|); w <- w - lr / (1 - b1^t) m / u, and where u is 0 nothing moves (arXiv:1412.6980, Algorithm 2)."""
+    """u <- max(b2 u, |g|); w <- w - lr / (1 - b1^t) m / u (arXiv:1412.6980, Algorithm 2). Where u is 0, so is m, and nothing moves."""
 
     def move(self, p: Tensor, g: Tensor, state: State, group: dict[str, Any]) -> None:
         if not state:
@@ -82,52 +86,61 @@ class Adamax(Update):
         state["step"] += 1
         mean = state["mean"].lerp_(g, 1 - first)
         largest = torch.maximum(state["largest"].mul_(second), g.abs(), out=state["largest"])
-        p.sub_(torch.where(largest > 0, mean / largest, 0), alpha=group["lr"] / (1 - first ** state["step"].item()))
+        size = largest.clamp_min(torch.finfo(p.dtype).tiny)
+        p.addcdiv_(mean, size, value=-group["lr"] / (1 - first ** state["step"].item()))
 
 
 class Nadam(_Moments):
-    """mu_t = b1 (1 - 0.96^(psi t) / 2); w <- w - lr (mu_{t+1} m / (1 - mu_1 ... mu_{t+1}) + (1 - mu_t) g / (1 - mu_1 ... mu_t)) /
-    (sqrt(v / (1 - b2^t)) + eps) (Dozat 2016, Algorithm 2). torch keeps the products in float32."""
+    """mu_t = b1 (1 - 0.96^(psi t) / 2); m <- mu_t m + (1 - mu_t) g; w <- w - lr (mu_{t+1} m / (1 - mu_1 ... mu_{t+1}) +
+    (1 - mu_t) g / (1 - mu_1 ... mu_t)) / (sqrt(v / (1 - b2^t)) + eps) (Dozat 2016, Algorithm 2).
+
+    A slip resolved: the algorithm prints b2 v / (1 - b2^t); the author's code and his report of 2015 do not have that b2.
+    """
+
+    def decay(self, t: float, group: dict[str, Any]) -> float:
+        return _mu(group["betas"][0], group["momentum_decay"], t)
 
     def move(self, p: Tensor, g: Tensor, state: State, group: dict[str, Any]) -> None:
         mean, square, t = self.moments(p, g, state, group)
-        first, second = group["betas"]
-        now, after = _mu(first, group["momentum_decay"], int(t)), _mu(first, group["momentum_decay"], int(t) + 1)
-        product = _product(first, group["momentum_decay"], int(t))
-        size = square.div(1 - second**t).sqrt_().add_(group["eps"])
+        now, after = self.decay(t, group), self.decay(t + 1, group)
+        product = _product(group["betas"][0], group["momentum_decay"], t)
+        size = square.div(1 - group["betas"][1] ** t).sqrt_().add_(group["eps"])
         p.addcdiv_(mean, size, value=-group["lr"] * after / (1 - product * after))
         p.addcdiv_(g, size, value=-group["lr"] * (1 - now) / (1 - product))
 
 
-def _mu(first: float, decay: float, t: int) -> float:
+def _mu(first: float, decay: float, t: float) -> float:
     return float(first * (1 - 0.5 * 0.96 ** (decay * t)))
 
 
-@cache
-def _products(first: float, decay: float) -> list[float]:
-    return [1.0]
-
-
-def _product(first: float, decay: float, t: int) -> float:
-    """mu_1 ... mu_t, each computed once."""
-    known = _products(first, decay)
-    while len(known) <= t:
-        known.append(known[-1] * _mu(first, decay, len(known)))
-    return known[t]
+@lru_cache(maxsize=8)  # all parameters ask for it at every step
+def _product(first: float, decay: float, t: float) -> float:
+    """mu_1 ... mu_t, or what is nothing beside 1."""
+    product, i = 1.0, 0
+    while i < t and product > 1e-20:
+        i += 1
+        product *= _mu(first, decay, i)
+    return product
 
 
 class AMSGrad(_Moments):
-    """v^ <- max(v^, v); w <- w - lr m / sqrt(v^), without correction of the bias (arXiv:1904.09237, Algorithm 2)."""
+    """v^ <- max(v^, v); w <- w - lr m / (sqrt(v^) + eps), without correction of the bias (arXiv:1904.09237, Algorithm 2: eps is 0)."""
 
     def move(self, p: Tensor, g: Tensor, state: State, group: dict[str, Any]) -> None:
         mean, square, _ = self.moments(p, g, state, group)
-        largest = torch.maximum(state.setdefault("largest", torch.zeros_like(p)), square, out=state["largest"])
+        if "largest" not in state:
+            state["largest"] = torch.zeros_like(p)
+        largest = torch.maximum(state["largest"], square, out=state["largest"])
         p.addcdiv_(mean, largest.sqrt().add_(group["eps"]), value=-group["lr"])
 
 
 class AdaBound(_Moments):
     """w <- w - clip(lr sqrt(1 - b2^t) / (1 - b1^t) / (sqrt(v) + eps), low, high) m, where low = f (1 - 1 / (gamma t + 1)) and high =
-    f (1 + 1 / (gamma t)); f is `final_lr`, in proportion to the rate as it changes (arXiv:1902.09843, Algorithm 2, and its code)."""
+    f (1 + 1 / (gamma t)) (arXiv:1902.09843, Algorithm 2).
+
+    Where its authors' code differs we follow the code: both moments are corrected for their bias, the clipped rate is not divided
+    by sqrt(t), and f, which is `final_lr` at the rate `base_lr`, stays in proportion to the rate as it changes.
+    """
 
     def move(self, p: Tensor, g: Tensor, state: State, group: dict[str, Any]) -> None:
         mean, square, t = self.moments(p, g, state, group)

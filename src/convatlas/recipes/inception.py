@@ -73,7 +73,7 @@ INCEPTION_SMALL = INCEPTION_V3.but(
     batch=128,
     micro_batch=None,
     budget=Epochs(1),
-    optimizer=INCEPTION_V3.optimizer.but(lr=0.1),
+    optimizer=INCEPTION_V3.optimizer.but(lr=0.2),
     schedule=OneCycle(),
     average=ExponentialAverage(decay=0.98),
     standardise=ChannelStatistics(),

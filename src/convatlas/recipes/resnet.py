@@ -43,14 +43,14 @@ RESNET_CIFAR = Recipe(
     loss=CrossEntropy(),
     standardise=PixelMean(),
     augment=(PadCrop(4), Flip()),
+    micro_batch=64,  # "a mini-batch size of 128 on two GPUs"
     unstated=("standardise: the scale of the pixels (ours: 0 to 1)", "batch norm's momentum and epsilon (ours: torch's)"),
-    substituted={"two GPUs of 64 images": "one device: batch norm sees 128 images at a time"},
 )
 
 # "we use 0.01 to warm up the training until the training error is below 80% (about 400 iterations), and then go back to 0.1"
 RESNET110_CIFAR = RESNET_CIFAR.but(
     schedule=Steps(at=(0, 400 / STEPS, 32_000 / STEPS, 48_000 / STEPS), factors=(0.1, 1, 0.1, 0.01)),
-    substituted=RESNET_CIFAR.substituted | {"warm-up until the training error is below 80 %": "for the 400 iterations that this took"},
+    substituted={"warm-up until the training error is below 80 %": "for the 400 iterations that this took"},
 )
 
 RESNET_CIFAR_SMALL = RESNET_CIFAR.but(
@@ -58,13 +58,14 @@ RESNET_CIFAR_SMALL = RESNET_CIFAR.but(
     budget=Epochs(2),
     schedule=OneCycle(),
     augment=(PadCrop(2), Flip()),
+    micro_batch=None,
     network={"width": 0.5},
     reduced={
         "width": "half of the channels",
+        "batch": "128 on one device in place of 64 on each of two",
         "schedule": "2 epochs, one cycle, in place of 64,000 steps with two divisions of the rate",
         "augment": "crops after 2 pixels of padding instead of 4",
     },
-    substituted={},
 )
 
 RESNET_SMALL = RESNET.but(

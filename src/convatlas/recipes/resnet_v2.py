@@ -27,7 +27,7 @@ RESNET_V2 = RESNET.but(
 RESNET_V2_CIFAR = RESNET110_CIFAR.but(
     name="resnet_v2_cifar",
     source="arXiv:1603.05027, sec. 5 and appendix",
-    substituted={"two GPUs of 64 images": "one device: batch norm sees 128 images at a time"},
+    substituted={},
 )
 
 RESNET_V2_SMALL = RESNET_SMALL.but(name="resnet_v2_small", source=RESNET_V2.source)

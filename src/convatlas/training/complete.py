@@ -14,6 +14,8 @@ from convatlas.storage.records import differences
 from convatlas.training import initial
 from convatlas.training.run import Content, Data, Run
 
+_STANDARDISED = {"theirs": "as they are used to", "measured": "by the new data", "auto": ""}
+
 
 def complete(run: Run, device: torch.device, force: bool = False) -> tuple[Run, Dataset]:
     """The run with everything filled in, and the opened data. Raises UsageError where network, recipe and data do not fit together,
@@ -47,7 +49,8 @@ def complete(run: Run, device: torch.device, force: bool = False) -> tuple[Run, 
     _check(run, recipe, network)
     begun = initial.complete(run.initial, model, dataset.classes) if run.initial else None
     if begun:
-        notes.append(f"weights begin as those of {begun.file}, with {'their own' if begun.head == 'kept' else 'a new'} head")
+        head, pixels = ("their own" if begun.head == "kept" else "a new"), begun.standardiser
+        notes.append(f"weights begin as those of {begun.file}, with {head} head; pixels are standardised {_STANDARDISED[pixels]}")
     whole = run.but(
         model=model,
         data=Data(run.data.name, content),

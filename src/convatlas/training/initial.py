@@ -20,10 +20,12 @@ from convatlas.storage.records import Record
 
 class Initial(Record, frozen=True, kw_only=True):
     """`head` is the layer that names the classes, and those of auxiliary heads: kept, or new; auto keeps it where the classes are the
-    same. `sha256` is filled in when the run is completed."""
+    same. `standardiser` are the mean and deviation of pixels: those that the weights are used to, or measured anew; auto takes theirs
+    where they hold for images of any size. `sha256`, of the file, is filled in when the run is completed."""
 
     file: str
     head: Literal["auto", "kept", "new"] = "auto"
+    standardiser: Literal["auto", "theirs", "measured"] = "auto"
     sha256: str = ""
 
 
@@ -39,7 +41,11 @@ def complete(initial: Initial, architecture: Architecture, classes: Sequence[str
             f"{printable(initial.file)} has no class {printable(lacking[0])!r} ({len(lacking)} of {len(classes)} are not among its "
             f"{len(donor.card.classes)}): start with a new head, --set initial.head=new"
         )
-    return initial.but(head=head, sha256=_sha256(initial.file))
+    standardiser = initial.standardiser
+    if standardiser == "auto":
+        fits = donor.standardiser.mean.shape == (architecture.arguments["in_chans"], 1, 1)
+        standardiser = "theirs" if fits else "measured"
+    return initial.but(head=head, standardiser=standardiser, sha256=_sha256(initial.file))
 
 
 def begin(initial: Initial, model: Network, classes: Sequence[str]) -> Classifier:

@@ -84,8 +84,8 @@ def _objective(run: Run, dataset: Dataset) -> Objective:
     if recipe.initialise != "network's":
         model.apply({"glorot": glorot, "he": he}[recipe.initialise])
     donor = begin(run.initial, model, run.content.classes) if run.initial else None
-    if donor is not None and donor.standardiser.mean.shape == (geometry.channels, 1, 1):
-        standardiser = donor.standardiser  # what the weights are used to
+    if donor is not None and run.initial and run.initial.standardiser == "theirs":
+        standardiser = donor.standardiser
     else:
         standardiser = recipe.standardise.measure(dataset.splits["train"].images, geometry)
     still = [model.get_submodule(path).requires_grad_(False) for path in run.frozen]
