@@ -51,6 +51,7 @@ results: setup ## the long measurements, written under docs/generated (resumable
 docs: setup ## the documentation's tables and pictures, from stored results
 	$(BIN)/python docs/results.py --render
 	$(BIN)/python docs/networks.py
+	$(BIN)/python docs/recipes.py
 	$(BIN)/python docs/notes.py
 	$(BIN)/convatlas show inception_v3 --png docs/generated/inception_v3.png
 

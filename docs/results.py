@@ -138,8 +138,8 @@ def render(store: dict[str, Any]) -> str:
     parts += fine_tuning(store)
     if any(by(name) in store for name in OPTIMIZERS):
         parts.append(
-            "## One network by every optimiser\n\nLeNet-5 on Fashion-MNIST, one epoch at a constant rate: the papers' default where they print "
-            "one, no search.\n\n![Training loss by step, a curve an optimiser](optimizers.png)\n\nEach by a command such as\n\n    "
+            "## One network by every optimiser\n\nLeNet-5 on Fashion-MNIST, one epoch at a constant rate: the papers' default where they "
+            "print one, no search.\n\n![Training loss by step, a curve an optimiser](optimizers.png)\n\nEach by a command such as\n\n    "
             + by("Adam")
         )
     parts += quick(store)

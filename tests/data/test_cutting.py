@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convatlas.data.crops import CentralPatch, Crop, RandomResizedCrop, ScaleJitter
-from convatlas.data.cutting import Box, cover, cut
+from convatlas.data.cutting import Box, cover, cut, resize
 from convatlas.data.images import Encoded, Pixels, Plain
 
 PHOTO = Image.fromarray(skimage.data.coffee())  # type: ignore[no-untyped-call]  # 600 x 400
@@ -21,6 +21,15 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "jpeg", quality=95, **options)
     return buffer.getvalue()
+
+
+@pytest.mark.parametrize("size", [(96, 112), (500, 700), (1, 1)])
+def test_a_resized_picture_has_the_bits_of_torchs_antialiased_interpolation(size: tuple[int, int]) -> None:
+    pixels = np.asarray(PHOTO)
+    for part in (pixels, pixels[30:200, 50:300], pixels[:, :, :1]):
+        whole = torch.from_numpy(part.copy()).permute(2, 0, 1)[None]
+        theirs = torch.nn.functional.interpolate(whole, size, mode="bilinear", antialias=True)[0]
+        assert torch.equal(resize(part, size), theirs)
 
 
 class InFull(Encoded):

@@ -1,0 +1,31 @@
+"""`train NAME --recipe paper --epochs 1 --data digits` for every classifier, at full size, up to its first loss."""
+
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import convatlas as ca
+from convatlas import models
+
+CLASSIFIERS = [name for name in ca.list_models() if models.find(name).task == "classification"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_its_first_loss_is_finite(name: str, tmp_path: Path) -> None:
+    words = ["train", name, "--recipe", "paper", "--epochs", "1", "--data", "digits", "--out", str(tmp_path / "run")]
+    with subprocess.Popen([sys.executable, "-m", "convatlas", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if found := re.search(r"first loss (\S+),", line):
+                process.kill()
+                assert math.isfinite(float(found[1]))
+                assert any("resized to" in line or "padded to" in line for line in said)  # shapes are adapted, and named
+                return
+        pytest.fail("".join(said))
