@@ -72,7 +72,7 @@ def kept(run: Run, precision: Precision, images: int) -> int:
 def test_the_activations_are_those_that_autograd_keeps(make: Any, precision: Precision) -> None:
     run, _ = complete(make(), CPU)
     held = plan.memory(probe.network(run, precision), 0, 16)
-    assert held.activations + held.casts == pytest.approx(kept(run, precision, 16), rel=0.05)
+    assert held.activations + held.copies == pytest.approx(kept(run, precision, 16), rel=0.05)
 
 
 @pytest.mark.parametrize("make", [small_run, resnet_run])
@@ -145,7 +145,7 @@ def networks() -> st.SearchStrategy[Network]:
         st.integers(1, 10**9),
         st.integers(0, 10),
         buffers=size,
-        casts=size,
+        pass_bytes=size,
         states=st.integers(0, 3),
         averaged=st.booleans(),
         macs=size,
@@ -244,7 +244,7 @@ def test_a_pace_by_the_roofline_is_exact_at_both_ends(n: Network, images: int, s
 
 def test_the_roofline_takes_the_longer_of_arithmetic_and_traffic() -> None:
     n = Network(
-        **dict.fromkeys(("params", "trainable", "buffers", "casts", "states", "macs", "image_bytes", "kept_bytes"), 1),
+        **dict.fromkeys(("params", "trainable", "buffers", "pass_bytes", "states", "macs", "image_bytes", "kept_bytes"), 1),
         passing_bytes=0,
         inference_bytes=0,
         averaged=False,

@@ -8,8 +8,8 @@ from convatlas.errors import printable
 from convatlas.training.display import duration
 from convatlas.training.plan import Row
 
-PARTS = ("weights", "gradients", "optimizer", "average", "casts", "activations", "passing", "batch")
-NAMES = {"optimizer": "optimiser", "casts": "bf16 copies of weights", "passing": "gradients of activations", "batch": "images"}
+PARTS = ("weights", "gradients", "optimizer", "average", "copies", "activations", "passing", "batch")
+NAMES = {"optimizer": "optimiser", "copies": "copies of weights", "passing": "gradients of activations", "batch": "images"}
 
 
 def show(document: dict[str, Any]) -> None:

@@ -35,12 +35,12 @@ class Network(Record, frozen=True, kw_only=True):
     params: int
     trainable: int
     buffers: int
-    casts: int  # weights of which a forward makes a copy of 2 bytes each
     states: int  # tensors of a parameter's size that the optimiser keeps for each that is trained
     averaged: bool  # an average of the weights is kept, too
     macs: int  # of one forward, auxiliary heads included
     image_bytes: int  # one image as it arrives, uint8
     kept_bytes: int  # activations of one image that autograd keeps for the backward pass
+    pass_bytes: int  # more that it keeps of a pass, however many images: copies of the weights in bfloat16
     passing_bytes: int  # most that one image needs beside those in its backward pass: gradients of activations
     inference_bytes: int  # most activations of one image alive in evaluation
     layers: tuple[Layer, ...]
@@ -90,7 +90,7 @@ class Memory(NamedTuple):
     gradients: int
     optimizer: int
     average: int
-    casts: int
+    copies: int  # of the weights, in the precision of the products
     activations: int  # kept for the backward pass
     passing: int
     batch: int  # images as they arrive
@@ -115,11 +115,11 @@ def memory(network: Network, rest: int, images: int, arriving: int = 0, evaluati
         gradients=4 * network.trainable,
         optimizer=4 * network.trainable * network.states,
         average=own if network.averaged else 0,
-        casts=2 * network.casts,
+        copies=network.pass_bytes,
         activations=images * network.kept_bytes,
         passing=images * network.passing_bytes,
         batch=(arriving or images) * network.image_bytes,
-        evaluation=2 * network.casts + evaluation_batch * (network.inference_bytes + network.image_bytes),
+        evaluation=network.pass_bytes + evaluation_batch * (network.inference_bytes + network.image_bytes),
     )
 
 

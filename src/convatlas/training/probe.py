@@ -1,17 +1,21 @@
 """What a plan is made from: the network's figures, read off one pass on meta tensors, and, on the machine at hand, what some passes of
 the run and some batches of its data take."""
 
+import math
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from convatlas import analysis, models
 from convatlas.data import Dataset, randomness
@@ -77,42 +81,57 @@ def work(run: Run) -> plan.Work:
 
 def network(run: Run, precision: Precision) -> plan.Network:
     """The run's network with its losses and heads, read at a precision. Raises UserError for one that cannot be read in training."""
-    shape = run.content.preprocessing.shape
     with torch.device("meta"):
         objective = _objective(run)
-        images, targets = torch.empty(1, *shape, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
-    numbers = list(objective.model.parameters())
-    params, trainable = sum(p.numel() for p in numbers), sum(p.numel() for p in numbers if p.requires_grad)
-    buffers = sum(b.numel() for b in objective.model.buffers())
-    multiplied = (layer for layer in objective.modules() if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd))
-    casts = sum(p.numel() for layer in multiplied for p in layer.parameters(recurse=False)) if precision == "bf16" else 0
-    if precision == "bf16":
-        objective.to(torch.bfloat16)  # what autocast makes of nearly all activations
-    report = analysis.analyze(objective, (images, targets))
-    kept = report.kept_bytes
-    if kept is None:
-        raise UserError(f"{run.model.name} cannot be read in training mode: there is no plan without its activations")
+    (one, kept), (two, kept_of_two) = (_read(run, objective, precision, images) for images in (1, 2))
+    numbers, buffers = list(objective.model.parameters()), objective.model.buffers()
     passing = alive = 0
-    for row in report.rows:  # of the backward pass: what is kept up to a layer, and the gradients of its output and of its input
+    for row in one.rows:  # of the backward pass: what is kept up to a layer, and the gradients of its output and of its input
         alive += kept.get(row.path, 0)
         passing = max(passing, alive + 2 * row.activation_bytes)
-    total = sum(kept.values())
-    size = 2 if precision == "bf16" else 4
+    total, each = sum(kept.values()), sum(kept_of_two.values()) - sum(kept.values())
     return plan.Network(
         precision=precision,
-        params=params,
-        trainable=trainable,
-        buffers=buffers,
-        casts=casts,
+        params=sum(p.numel() for p in numbers),
+        trainable=sum(p.numel() for p in numbers if p.requires_grad),
+        buffers=sum(b.numel() for b in buffers),
         states=state_tensors(run.recipe.optimizer),
         averaged=run.recipe.average is not None,
-        macs=report.macs,
-        image_bytes=images.numel(),
-        kept_bytes=total,
+        macs=one.macs,
+        image_bytes=math.prod(run.content.preprocessing.shape),
+        kept_bytes=each,
+        pass_bytes=max(0, total - each),
         passing_bytes=max(0, passing - total),
-        inference_bytes=report.inference_bytes,
-        layers=tuple(plan.Layer(row.flops, size * row.params, max(row.bytes, size * row.params)) for row in report.rows),
+        inference_bytes=two.inference_bytes - one.inference_bytes,
+        layers=tuple(plan.Layer(a.flops, max(0, 2 * a.bytes - b.bytes), a.bytes) for a, b in zip(one.rows, two.rows, strict=True)),
     )
+
+
+def _read(run: Run, objective: Objective, precision: Precision, count: int) -> tuple[analysis.Report, dict[str, int]]:
+    """The reading of a pass of so many images, and the bytes that autograd keeps of it, by module."""
+    images = torch.empty(count, *run.content.preprocessing.shape, dtype=torch.uint8, device="meta")
+    targets = torch.zeros(count, dtype=torch.int64, device="meta")
+    with _Autocast() if precision == "bf16" else nullcontext():
+        report = analysis.analyze(objective, (images, targets))
+        kept = report.kept_bytes
+    if kept is None:
+        raise UserError(f"{run.model.name} cannot be read in training mode: there is no plan without its activations")
+    return report, kept
+
+
+class _Autocast(TorchFunctionMode):  # type: ignore[no-untyped-call]
+    """torch.autocast to bfloat16, which does nothing to meta tensors: what multiplies gets, and keeps, copies of 2 bytes a number."""
+
+    multiplies = frozenset({F.conv2d, F.conv_transpose2d, F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, torch.bmm})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.multiplies:
+            args, kwargs = tree_map(_half, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _half(value: Any) -> Any:
+    return value.to(torch.bfloat16) if isinstance(value, Tensor) and value.dtype == torch.float32 else value
 
 
 def state_tensors(optimizer: Optimizer) -> int:
@@ -121,7 +140,7 @@ def state_tensors(optimizer: Optimizer) -> int:
     made = optimizer.build(layer)
     layer.weight.grad = torch.ones_like(layer.weight)
     made.step()
-    return sum(value.numel() for value in made.state[layer.weight].values() if isinstance(value, torch.Tensor)) // layer.weight.numel()
+    return sum(value.numel() for value in made.state[layer.weight].values() if isinstance(value, Tensor)) // layer.weight.numel()
 
 
 def _objective(run: Run) -> Objective:
