@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,8 @@ def _read(run: Run, objective: Objective, precision: Precision, count: int) -> t
     """The reading of a pass of so many images, and the bytes that autograd keeps of it, by module."""
     images = torch.empty(count, *run.content.preprocessing.shape, dtype=torch.uint8, device="meta")
     targets = torch.zeros(count, dtype=torch.int64, device="meta")
-    with _Autocast() if precision == "bf16" else nullcontext():
+    cast: AbstractContextManager[object] = _Autocast() if precision == "bf16" else nullcontext()
+    with cast:
         report = analysis.analyze(objective, (images, targets))
         kept = report.kept_bytes
     if kept is None:
@@ -119,7 +120,7 @@ def _read(run: Run, objective: Objective, precision: Precision, count: int) -> t
     return report, kept
 
 
-class _Autocast(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class _Autocast(TorchFunctionMode):
     """torch.autocast to bfloat16, which does nothing to meta tensors: what multiplies gets, and keeps, copies of 2 bytes a number."""
 
     multiplies = frozenset({F.conv2d, F.conv_transpose2d, F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, torch.bmm})
