@@ -4,6 +4,7 @@ FLOP/s are those of dense matrix products, two for a multiply-add; bytes a secon
 those of a link go one way.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -137,9 +138,9 @@ def measured(device: torch.device, precision: Precision) -> Rates:
 
 def _best(work: Callable[[], object], device: torch.device) -> float:
     """Seconds of the quickest of many."""
-    best, end = float("inf"), time.perf_counter() + SECONDS
     work()
-    while time.perf_counter() < end:
+    best, end = math.inf, time.perf_counter() + SECONDS
+    while best == math.inf or time.perf_counter() < end:
         wait(device)
         began = time.perf_counter()
         work()

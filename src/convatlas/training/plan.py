@@ -34,13 +34,13 @@ class Network(Record, frozen=True, kw_only=True):
     precision: Precision
     params: int
     trainable: int
-    buffers: int
+    buffers: int  # bytes
     states: int  # tensors of a parameter's size that the optimiser keeps for each that is trained
     averaged: bool  # an average of the weights is kept, too
     macs: int  # of one forward, auxiliary heads included
     image_bytes: int  # one image as it arrives, uint8
     kept_bytes: int  # activations of one image that autograd keeps for the backward pass
-    pass_bytes: int  # more that it keeps of a pass, however many images: copies of the weights in bfloat16
+    pass_bytes: int  # more that it keeps of a pass, however many images: of the weights, copies in bfloat16
     passing_bytes: int  # most that one image needs beside those in its backward pass: gradients of activations
     inference_bytes: int  # most activations of one image alive in evaluation
     layers: tuple[Layer, ...]
@@ -108,7 +108,7 @@ class Memory(NamedTuple):
 
 def memory(network: Network, rest: int, images: int, arriving: int = 0, evaluation_batch: int = 0) -> Memory:
     """What training with passes of `images` needs, of steps of `arriving` (0: as many), and evaluation in batches of `evaluation_batch`."""
-    own = 4 * network.params + 4 * network.buffers
+    own = 4 * network.params + network.buffers
     return Memory(
         rest=rest,
         weights=own,
@@ -154,11 +154,11 @@ def pace(network: Network, rates: Rates, images: int, share: float) -> Pace:
     """By the roofline, of which `share` is attained: exact for passes of one image and of `images`, a straight line between them."""
     one, many = (training_roofline(network, rates, k) / share for k in (1, images))
     per_image = (many - one) / (images - 1) if images > 1 else one
-    touched = network.trainable * (3 + 2 * network.states) + (3 * (network.params + network.buffers) if network.averaged else 0)
+    touched = 4 * network.trainable * (3 + 2 * network.states) + (3 * (4 * network.params + network.buffers) if network.averaged else 0)
     return Pace(
         fixed=max(0.0, one - per_image),
         per_image=per_image,
-        update=4 * touched / rates.bandwidth / share,
+        update=touched / rates.bandwidth / share,
         evaluation=roofline(network, rates, images) / images / share,
     )
 

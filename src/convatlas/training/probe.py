@@ -94,7 +94,7 @@ def network(run: Run, precision: Precision) -> plan.Network:
         precision=precision,
         params=sum(p.numel() for p in numbers),
         trainable=sum(p.numel() for p in numbers if p.requires_grad),
-        buffers=sum(b.numel() for b in buffers),
+        buffers=sum(b.nbytes for b in buffers),
         states=state_tensors(run.recipe.optimizer),
         averaged=run.recipe.average is not None,
         macs=one.macs,
