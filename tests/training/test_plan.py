@@ -386,7 +386,7 @@ def test_every_published_device_names_its_source_and_has_fp32() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "epochs"), [("lenet5", 20), ("resnet20_cifar", 2)])
+@pytest.mark.parametrize(("model", "epochs"), [("lenet5", 10), ("resnet20_cifar", 1)])
 def test_the_plan_foretells_a_real_training(model: str, epochs: int, tmp_path: Path) -> None:
     run = ca.Run(model=model, data="digits")
     run = run.but(recipe=run.recipe.but(budget=recipes.Epochs(epochs), batch=64), log_every=2)
