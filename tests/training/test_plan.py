@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def paces() -> st.SearchStrategy[Pace]:
 
 def machine(**changes: Any) -> Rates:
     plain = Rates(name="m", origin="published", source="", flops={"fp32": 1e12}, bandwidth=1e11, memory=10**10)
-    return plain.but(**changes)
+    return replace(plain, **changes)
 
 
 LOADINGS = st.none() | st.builds(Loading, st.floats(1, 1e6), st.booleans())
@@ -334,7 +335,7 @@ def test_a_complete_run_is_planned_without_its_data(tmp_path: Path, capsys: pyte
 def test_what_does_not_fit_is_said_and_not_an_error(
     run_json: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(devices.PUBLISHED, "t4", devices.PUBLISHED["t4"].but(memory=1_001_000_000))
+    monkeypatch.setitem(devices.PUBLISHED, "t4", replace(devices.PUBLISHED["t4"], memory=1_001_000_000))
     assert main(["plan", str(run_json), "--device", "t4"]) == 0
     out = capsys.readouterr().out
     assert "not even one image" in out

@@ -7,6 +7,7 @@ those of a link go one way.
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,14 +15,14 @@ import torch
 from convatlas.errors import unknown
 from convatlas.runtime.device import Precision
 from convatlas.runtime.memory import memory_bytes, resident_bytes
-from convatlas.storage.records import Record
 
 SECONDS = 0.7  # for each rate that is measured
 ETHERNET = 1.25e9  # 10 Gbit/s: between machines of which nothing else is known
 CONTEXT = 1_000_000_000  # what CUDA, its libraries and their workspaces take of a GPU before the network does; ours, rounded up
 
 
-class Rates(Record, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Rates:
     """Peak rates of one device, and how it is tied to others of its kind.
 
     `flops`: FLOP/s by precision, of those that it multiplies in hardware. `bandwidth`, `link` and `network` in bytes a second: of its
