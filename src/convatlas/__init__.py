@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from convatlas import inference as inference
     from convatlas.analysis import analyze as analyze
     from convatlas.classifier import Classifier as Classifier
-    from convatlas.classifier import load as load
     from convatlas.evaluation import evaluate as evaluate
+    from convatlas.inference import load as load
     from convatlas.interop import load_weights as load_weights
     from convatlas.models import create_model as create_model
     from convatlas.models import editions as editions
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 _ROOMS = {
     "analyze": "analysis",
     "Classifier": "classifier",
-    "load": "classifier",
     "evaluate": "evaluation",
+    "load": "inference",
     "load_weights": "interop",
     "create_model": "models",
     "editions": "models",
@@ -32,10 +33,13 @@ _ROOMS = {
     "Run": "training",
     "train": "training",
 }
-__all__ = [*_ROOMS, "__version__"]
+_WHOLE = ("inference",)  # rooms whose names are used with the room's own
+__all__ = [*_ROOMS, *_WHOLE, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _WHOLE:
+        return importlib.import_module(f"convatlas.{name}")
     if name not in _ROOMS:
         raise AttributeError(f"module 'convatlas' has no attribute {name!r}")
     return getattr(importlib.import_module(f"convatlas.{_ROOMS[name]}"), name)

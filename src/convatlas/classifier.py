@@ -1,8 +1,8 @@
 """The saved thing: weights, classes, preprocessing and provenance in one sealed file, and what it is for: to classify images."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from convatlas import models
 from convatlas.data import images as image_files
+from convatlas.data.ahead import ahead
 from convatlas.data.preprocessing import Preprocessing, Standardiser
 from convatlas.errors import UserError, printable, unknown
 from convatlas.models import Architecture
@@ -19,7 +20,33 @@ from convatlas.storage import sealed
 from convatlas.storage.records import Record, from_json
 
 FORMAT = 1
-ENGINES = ("auto", "eager")
+BATCH = 32  # images that go through the network at once
+
+
+class Engine(Protocol):
+    """What runs the network: uint8 images as the preprocessing leaves them -> logits, float32, on the CPU."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def why(self) -> str:
+        """How it came to be this one."""
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+class InPyTorch:
+    """The engine of a classifier that was given no others."""
+
+    name, why = "eager", "no other engine was given"
+
+    def __init__(self, classifier: "Classifier", example: Tensor, name: str):
+        if name not in ("auto", "eager"):
+            raise unknown("engine", name, ("auto", "eager"))
+        self.classifier = classifier
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.classifier.logits(images.to(self.classifier.runtime.device)).cpu()
 
 
 class Card(Record, frozen=True, kw_only=True):
@@ -36,10 +63,18 @@ class Card(Record, frozen=True, kw_only=True):
 
 
 class Classifier:
-    """A trained network with all that it takes to use it."""
+    """A trained network with all that it takes to use it. `engines(classifier, example, name)` makes what `predict` runs it with."""
 
-    def __init__(self, card: Card, model: torch.nn.Module, standardiser: Standardiser, runtime: Runtime | None = None):
-        self.card = card
+    def __init__(
+        self,
+        card: Card,
+        model: torch.nn.Module,
+        standardiser: Standardiser,
+        runtime: Runtime | None = None,
+        engines: "Engines" = InPyTorch,
+    ):
+        self.card, self.engines = card, engines
+        self.running: dict[str, Engine] = {}  # by the name that was asked for
         if runtime is None:
             device = pick_device()
             runtime = Runtime(device, card.precision if card.precision == best_precision(device) else "fp32")
@@ -87,18 +122,22 @@ class Classifier:
         return {path: torch.cat(values) for path, values in found.items()}
 
     def stream(
-        self, files: Iterable[str | Path], top: int = 5, engine: str = "auto", batch: int = 32
+        self,
+        files: Iterable[str | Path],
+        top: int = 5,
+        engine: str = "auto",
+        batch: int = BATCH,
+        say: Callable[[str], None] = lambda line: None,
     ) -> Iterator[tuple[str, list[tuple[str, float]] | UserError]]:
-        """(file, its classes with probabilities, or what is wrong with it), as they come."""
-        if engine not in ENGINES:
-            raise unknown("engine", engine, ENGINES)
+        """(file, its classes with probabilities, or what is wrong with it), as they come: the next files are decoded meanwhile. `say`
+        hears which engine runs, and why."""
         waiting: list[tuple[str, Tensor | UserError]] = []
-        for file in files:
-            waiting.append((str(file), self._read(Path(file))))
+        for one in ahead(files, self.card.preprocessing.see, 2 * batch):
+            waiting.append(one)
             if len(waiting) == batch:
-                yield from self._classify(waiting, top)
+                yield from self._classify(waiting, top, engine, say)
                 waiting = []
-        yield from self._classify(waiting, top)
+        yield from self._classify(waiting, top, engine, say)
 
     def _read(self, file: Path) -> Tensor | UserError:
         try:
@@ -107,16 +146,25 @@ class Classifier:
             return error
 
     def _classify(
-        self, waiting: Sequence[tuple[str, Tensor | UserError]], top: int
+        self, waiting: Sequence[tuple[str, Tensor | UserError]], top: int, engine: str, say: Callable[[str], None]
     ) -> Iterator[tuple[str, list[tuple[str, float]] | UserError]]:
         images = [image for _, image in waiting if isinstance(image, Tensor)]
-        probabilities = iter(self.logits(torch.stack(images).to(self.runtime.device)).softmax(1).cpu().numpy() if images else [])
+        probabilities = iter(self._run(torch.stack(images), engine, say).softmax(1).numpy() if images else [])
         for file, image in waiting:
             if isinstance(image, UserError):
                 yield file, image
             else:
                 p = next(probabilities)
                 yield file, [(self.card.classes[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:top]]
+
+    def _run(self, images: Tensor, engine: str, say: Callable[[str], None]) -> Tensor:
+        if engine not in self.running:
+            self.running[engine] = self.engines(self, images, engine)
+            say(f"engine {self.running[engine].name}: {self.running[engine].why}")
+        return self.running[engine](images)
+
+
+Engines = Callable[[Classifier, Tensor, str], Engine]
 
 
 def save(path: Path, card: Card, model: torch.nn.Module, standardiser: Standardiser) -> None:
@@ -125,7 +173,7 @@ def save(path: Path, card: Card, model: torch.nn.Module, standardiser: Standardi
     sealed.write(path, tensors, card)
 
 
-def load(path: str | Path) -> Classifier:
+def load(path: str | Path, engines: Engines = InPyTorch) -> Classifier:
     """A run folder or a `model.safetensors` file. Raises UserError when it is missing, damaged, or does not fit the network."""
     keep_freed_memory()
     path = Path(path)
@@ -152,4 +200,4 @@ def load(path: str | Path) -> Classifier:
         raise UserError(f"{file} holds weights that are not finite")
     model = models.build(card.network)
     model.load_state_dict(tensors)
-    return Classifier(card, model, Standardiser(standard["mean"], standard["std"]))
+    return Classifier(card, model, Standardiser(standard["mean"], standard["std"]), engines=engines)

@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from convatlas.cli.data import Data
 from convatlas.cli.output import Json, paragraph, print_json, print_table, write
+from convatlas.cli.predicted import Predict
 from convatlas.errors import UsageError, UserError, printable
 
 
@@ -242,50 +243,6 @@ class Eval:
             )
         print_table(("class", "images", "top-1 %", "most often taken for"), cells, right=("images", "top-1 %"))
         return 1 if result["unread"] else 0
-
-
-@dataclass
-class Predict:
-    """Classify image files of any size and mode."""
-
-    weights: Annotated[Positional[Path], arg(metavar="WEIGHTS", help="A run's folder or a model.safetensors file.")]
-    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE ...", help="Image files.")]
-    top: Annotated[int, arg(help="How many classes to show for each.")] = 5
-    engine: Annotated[Literal["auto", "eager"], arg(help="What runs the network.")] = "auto"
-    json: Json = False
-    jsonl: Annotated[bool, arg(help="Print one JSON document a line, as they come.")] = False
-
-    def __call__(self) -> int:
-        if not self.images:
-            raise UsageError("predict needs at least one image file after the weights")
-        if self.top < 1:
-            raise UsageError(f"--top should be at least 1, not {self.top}")
-        import time
-
-        from convatlas.classifier import load
-
-        classifier = load(self.weights)
-        documents, failed, began = [], 0, time.perf_counter()
-        for file, answer in classifier.stream(self.images, self.top, self.engine):
-            if isinstance(answer, UserError):
-                failed += 1
-                document: dict[str, Any] = {"file": file, "error": str(answer)}
-            else:
-                document = {"file": file, "classes": [{"name": name, "probability": p} for name, p in answer]}
-            if self.jsonl:
-                print_json(document)
-            elif self.json:
-                documents.append(document)
-            elif isinstance(answer, UserError):
-                print(f"convatlas: {answer}", file=sys.stderr)
-            else:
-                print(f"{printable(file)}: " + ", ".join(f"{printable(name)} {100 * p:.1f} %" for name, p in answer))
-        if self.json and not self.jsonl:
-            print_json(documents)
-        elif not self.jsonl:
-            rate = len(self.images) / (time.perf_counter() - began)
-            print(f"{len(self.images) - failed} of {len(self.images)} images, {rate:,.0f} a second")
-        return 1 if failed else 0
 
 
 @dataclass

@@ -1,6 +1,9 @@
 """Every write that is read back later: replace a whole file, or append whole lines. Both survive a crash at any point."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -64,6 +67,28 @@ def replace(path: Path, data: bytes, disk: Disk = DISK) -> None:
             error.filename = str(path)  # what a user knows it by
         raise
     disk.fsync_folder(path.parent)  # and the name itself
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """For a library that writes by itself: where it may write a file or a folder, which is `path` afterwards, whole and on the disk.
+
+    When the block ends by an error nothing of it stays. A folder that is there already is not replaced: OSError.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that had this number and was killed
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch / path.name
+        for folder, _, names in os.walk(scratch, topdown=False):
+            for name in names:
+                with open(Path(folder, name), "rb") as file:
+                    DISK.fsync(file.fileno())
+            DISK.fsync_folder(Path(folder))
+        DISK.rename(scratch / path.name, path)
+        DISK.fsync_folder(path.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class Lines:

@@ -1,0 +1,88 @@
+"""What an engine runs: one graph from the images that a caller has to logits, with all that training puts before the network inside."""
+
+import copy
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import torch
+from torch import Tensor, nn
+
+from convatlas.classifier import Classifier
+from convatlas.data.preprocessing import Standardiser
+from convatlas.models import Network
+from convatlas.storage.records import to_json
+from convatlas.storage.sealed import fingerprint
+
+Infer = Callable[[Tensor], Tensor]  # images (any n, c, h, w) -> logits (n, classes, ...), float32, on the CPU
+
+
+class Affine(nn.Module):
+    """What a `Standardiser` computes, in the two operators that compilers fuse best."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, standardiser: Standardiser):
+        super().__init__()
+        self.register_buffer("scale", standardiser.scale.clone())
+        self.register_buffer("shift", standardiser.shift.clone())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.to(self.scale.dtype) * self.scale + self.shift
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`eager` is computed as training does it, `graph` is the same for compilers. `key` names it for a cache; None: it cannot be named."""
+
+    eager: nn.Module
+    graph: nn.Module
+    key: str | None
+
+    @property
+    def device(self) -> torch.device:
+        return next((tensor.device for tensor in (*self.eager.parameters(), *self.eager.buffers())), torch.device("cpu"))
+
+
+def subject(model: nn.Module | Classifier) -> Subject:
+    """A classifier takes uint8 images as its preprocessing leaves them; any other module what its forward takes. The caller's module is
+    left as it is, and may change afterwards."""
+    if isinstance(model, Classifier):
+        network = model.model
+        return Subject(
+            nn.Sequential(model.standardiser, network), nn.Sequential(Affine(model.standardiser), network), _key(network, model.standardiser)
+        )
+    whole = copy.deepcopy(model).eval()
+    return Subject(whole, whole, _key(whole))
+
+
+def exported(part: Subject, example: Tensor) -> torch.export.ExportedProgram:
+    """The graph with a free batch, for images of the example's type and size."""
+    images = torch.zeros((2, *example.shape[1:]), dtype=example.dtype, device=part.device)  # a batch of one would be taken for a constant
+    with torch.no_grad():
+        return torch.export.export(part.graph, (images,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
+
+
+def _key(*parts: nn.Module) -> str | None:
+    """Only of the atlas's own networks is it known what they compute: their code, what they are called, and their tensors."""
+    network = parts[0]
+    if not isinstance(network, Network) or network.architecture is None:
+        return None
+    digest = hashlib.sha256(f"{_code()} {torch.__version__} ".encode() + to_json(network.architecture))
+    for part in parts:
+        digest.update(fingerprint(dict(part.state_dict())).encode())
+    return digest.hexdigest()
+
+
+@cache
+def _code() -> str:
+    """SHA-256 of the files that say what a network computes."""
+    digest = hashlib.sha256()
+    for room in ("models", "layers"):
+        for file in sorted(files("convatlas").joinpath(room).iterdir(), key=lambda file: file.name):
+            if file.name.endswith(".py"):
+                digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""The network by OpenVINO, the fastest on a CPU: bf16 where the CPU multiplies it, several streams, no telemetry.
+
+Images go through in pieces of eight, several at once; what is left over goes one by one, each on all cores. So one image has the
+shortest latency, many have the best throughput, and two shapes are all that is ever compiled.
+"""
+
+import sys
+import warnings
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convatlas.inference import kept
+from convatlas.inference.graph import Infer, Subject, exported
+from convatlas.runtime.device import Precision, usable_cores
+
+PIECE = 8  # images of a request
+STREAMS = 4  # requests at once, at most
+
+
+def lacks() -> str | None:
+    return None if find_spec("openvino") else "OpenVINO: pip install 'convatlas[openvino]'"
+
+
+def library() -> Any:
+    """The package without its telemetry, which would report every import and conversion."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its import fails: openvino and nncf take that well
+    import openvino
+
+    return openvino
+
+
+def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
+    return Runner(model(part, example), precision)
+
+
+def model(part: Subject, example: Tensor) -> Any:
+    """The graph as an OpenVINO model with a free batch, from the user's cache where it was converted before."""
+    ov = library()
+    folder = kept.kept(
+        name(part, example), lambda folder: ov.save_model(convert(part, example), folder / "graph.xml", compress_to_fp16=False)
+    )
+    return convert(part, example) if folder is None else ov.Core().read_model(folder / "graph.xml")
+
+
+def name(part: Subject, example: Tensor) -> str | None:
+    return kept.name(part.key, "openvino", library().__version__, str(tuple(example.shape[1:])), str(example.dtype))
+
+
+def convert(part: Subject, example: Tensor) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its front end copies torch's own records in a way that torch advises against
+        found = library().convert_model(exported(part, example))
+    found.reshape([-1, *example.shape[1:]])
+    found.inputs[0].set_names({"images"})
+    found.outputs[0].set_names({"logits"})
+    return found
+
+
+class Runner:
+    """A model with a free batch, run at the two shapes."""
+
+    def __init__(self, model: Any, precision: Precision | None = None):
+        self.model = model
+        self.settings = {"INFERENCE_PRECISION_HINT": {"bf16": "bf16"}.get(precision, "f32")} if precision else {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        batch = np.ascontiguousarray(images.numpy())
+        many = len(batch) // PIECE * PIECE if len(batch) >= PIECE else 0
+        answers: list[Any] = [None] * (many // PIECE)
+        if many:
+            self._pieces.set_callback(lambda request, place: answers.__setitem__(place, request.get_output_tensor().data.copy()))
+            for place in range(len(answers)):
+                self._pieces.start_async({0: batch[place * PIECE : (place + 1) * PIECE]}, place, share_inputs=True)
+            self._pieces.wait_all()
+        answers += [self._one({0: image[None]}, share_inputs=True)[0].copy() for image in batch[many:]]
+        return torch.from_numpy(np.concatenate(answers).astype(np.float32, copy=False))
+
+    @cached_property
+    def _pieces(self) -> Any:
+        cores = usable_cores()
+        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": min(STREAMS, cores), "INFERENCE_NUM_THREADS": cores}
+        return library().AsyncInferQueue(self._compiled(PIECE, hints))
+
+    @cached_property
+    def _one(self) -> Any:
+        return self._compiled(1, {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": usable_cores()})
+
+    def _compiled(self, batch: int, hints: dict[str, Any]) -> Any:
+        fixed = self.model.clone()
+        fixed.reshape([batch, *(dimension.get_length() for dimension in fixed.inputs[0].partial_shape[1:])])
+        return library().Core().compile_model(fixed, "CPU", self.settings | hints)
