@@ -333,17 +333,30 @@ class Plan:
 class Bench:
     """Measure speed beside what a user would run otherwise, each row in a process of its own."""
 
-    kind: Annotated[Positional[Literal["train", "data"]], arg(help="A training step, or loading photographs.")]
-    model: Annotated[Positional[str], arg(metavar="MODEL", help="The network.")] = "resnet20_cifar"
+    kind: Annotated[
+        Positional[Literal["inference", "train", "data"]], arg(help="Classifying images, a training step, loading photographs.")
+    ]
+    model: Annotated[
+        Positional[str], arg(metavar="MODEL", help="The network; default resnet50 for inference, resnet20_cifar for train.")
+    ] = ""
     rounds: Annotated[int, arg(help="Each row is measured this often; the median counts.")] = 5
     compile: Annotated[bool, arg(help="Also measure compiled; compiling takes about a minute a round.")] = False
     row: Annotated[str | None, arg(metavar="NAME", help="Measure this one row in this process.")] = field(default=None)
-    photos: Annotated[Path | None, arg(metavar="FOLDER", help="For --row of data: what bench data has made.")] = None
+    photos: Annotated[Path | None, arg(metavar="FOLDER", help="For --row: the photographs that the command has made.")] = None
     json: Json = False
 
     def __call__(self) -> None:
         say = _display(True).say
-        if self.kind == "data":
+        if self.kind == "inference":
+            from convatlas.inference import bench as inference
+
+            model = self.model or "resnet50"
+            if self.row is not None:
+                print_json(inference.measure(model, self.row, self.photos or Path()))
+                return
+            document = inference.inference(model, self.rounds, self.compile, say)
+            what = f"{model}, {document['input']}, batches of {document['batch']}; baseline is {document['baseline']}"
+        elif self.kind == "data":
             from convatlas.data import bench as loading
 
             if self.row is not None:
@@ -354,10 +367,11 @@ class Bench:
         else:
             from convatlas.training import bench as training
 
+            model = self.model or "resnet20_cifar"
             if self.row is not None:
-                print_json(training.measure(self.model, self.row))
+                print_json(training.measure(model, self.row))
                 return
-            document = training.training(self.model, self.rounds, self.compile, say)
+            document = training.training(model, self.rounds, self.compile, say)
             what = f"{document['model']}, a training step of {document['batch']} images {document['input']}"
         if self.json:
             print_json(document)

@@ -10,8 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from convatlas.data.preprocessing import Standardiser, centre
 from convatlas.errors import UserError, unknown
 from convatlas.runtime.device import Runtime, best_precision, pick_device, usable_cores
 from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
+from convatlas.runtime.peers import is_here, peer
 from convatlas.runtime.rounds import in_a_process, side_by_side
 
 WIDTH, HEIGHT, SIZE, BATCH, IMAGES, QUALITY = 500, 375, 224, 32, 480, 92
@@ -38,7 +37,7 @@ def _names() -> list[str]:
     many = usable_cores()
     rows = ["baseline", "baseline-tuned", "files", "packed files", "packed pixels", f"baseline-{many}", f"files-{many}"]
     rows += [f"packed files-{many}", f"packed pixels-{many}", "pillow decodes", "libjpeg decodes", "crops of pixels"]
-    return rows if not _timm_is_here() else [*rows[:6], f"timm-{many}", *rows[6:]]
+    return rows if not (is_here("torchvision") and is_here("timm")) else [*rows[:6], f"timm-{many}", *rows[6:]]
 
 
 def loading(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def loading(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         say(f"making {IMAGES} JPEGs of {WIDTH}x{HEIGHT}, and packing them")
         photos = Path(scratch, "photos")
-        size = _make(photos)
+        size = photographs(photos)
         dataset = open_dataset(f"folder:{photos}")
         pack(dataset, Path(scratch, "files"), files=True)
         pack(dataset, Path(scratch, "pixels"), shorter=256)
@@ -66,7 +65,7 @@ def loading(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
         "model": None,
         "images": IMAGES,
         "bytes_per_image": size // IMAGES,
-        "baseline": "torchvision" if _torchvision_is_here() else "Pillow",
+        "baseline": "torchvision" if is_here("torchvision") else "Pillow",
         "rounds": rounds,
         "machine": Runtime(pick_device("cpu"), best_precision(pick_device("cpu"))).describe(),
         "rows": rows,
@@ -108,10 +107,10 @@ def _ours(source: str) -> Callable[[Path, int], Iterator[int]]:
 
 
 def _torchvision(scratch: Path, workers: int) -> Iterator[int]:
-    if not _torchvision_is_here():
+    if not is_here("torchvision"):
         yield from _loader(_ByPillow(scratch / "photos"), workers)
-    torchvision = _peer("torchvision.datasets")
-    v2 = _peer("torchvision.transforms.v2")
+    torchvision = peer("torchvision.datasets")
+    v2 = peer("torchvision.transforms.v2")
     steps = v2.Compose(
         [
             v2.RandomResizedCrop(size=(SIZE, SIZE), antialias=True),
@@ -149,8 +148,8 @@ class _ByPillow(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
 
 def _timm(scratch: Path, workers: int) -> Iterator[int]:
-    _peer("torchvision")
-    data = _peer("timm.data")
+    peer("torchvision")
+    data = peer("timm.data")
     dataset = data.create_dataset("", str(scratch / "photos"))
     loader = data.create_loader(
         dataset, (3, SIZE, SIZE), BATCH, is_training=True, num_workers=workers, use_prefetcher=False, color_jitter=0.0, device="cpu"
@@ -200,7 +199,7 @@ _ROWS: dict[str, Callable[[Path, int], Iterator[int]]] = {
 }
 
 
-def _make(folder: Path) -> int:
+def photographs(folder: Path) -> int:
     """The photographs: parts of scikit-image's, at their own sharpness. Returns their bytes in all."""
     try:
         from skimage import data
@@ -228,26 +227,3 @@ class _Size:
 
     def pixels(self, channels: int, least: tuple[int, int]) -> Any:
         raise NotImplementedError
-
-
-_PEERS = Path(".peers")  # of `make peers`
-_declared: list[Any] = []
-
-
-def _torchvision_is_here() -> bool:
-    return (_PEERS / "torchvision").is_dir() or find_spec("torchvision") is not None
-
-
-def _timm_is_here() -> bool:
-    return _torchvision_is_here() and ((_PEERS / "timm").is_dir() or find_spec("timm") is not None)
-
-
-def _peer(name: str) -> Any:
-    if (_PEERS / "torchvision").is_dir() and not _declared:
-        # beside a CPU build of torch the wheel's own operators do not load; declared, they let the rest be imported
-        library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared.append(library)
-        sys.path.append(str(_PEERS))
-    return import_module(name)

@@ -20,7 +20,7 @@ def side_by_side(
     for turn in range(rounds):
         for name in names:
             measured[name].append(measure(name))
-            say(f"round {turn + 1} of {rounds}, {name}: {measured[name][-1]['images_per_second']:,.0f} images/s")
+            say(f"round {turn + 1} of {rounds}, {name}: {speed(measured[name][-1]['images_per_second'])} images/s")
 
     def ratio(name: str, to: str) -> float:  # round by round: the machine's speed drifts
         return statistics.median(a["images_per_second"] / b["images_per_second"] for a, b in zip(measured[name], measured[to], strict=True))
@@ -50,6 +50,10 @@ def in_a_process(what: str, *words: str) -> Measurement:
 def columns(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The rows as a person reads them: name, images a second, both ratios, peak megabytes."""
     return [
-        (r["name"], f"{r['images_per_second']:,.0f}", f"{r['ratio']:.2f}", f"{r['ratio_tuned']:.2f}", f"{r['memory_bytes'] / 1e6:,.0f}")
+        (r["name"], speed(r["images_per_second"]), f"{r['ratio']:.2f}", f"{r['ratio_tuned']:.2f}", f"{r['memory_bytes'] / 1e6:,.0f}")
         for r in rows
     ]
+
+
+def speed(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

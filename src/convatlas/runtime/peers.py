@@ -1,0 +1,28 @@
+"""The libraries that speeds are held against: installed beside us, or in the folder `.peers` (make peers)."""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_FOLDER = Path(".peers").absolute()
+_declared: list[Any] = []
+
+
+def is_here(name: str) -> bool:
+    return (_FOLDER / name).is_dir() or find_spec(name) is not None
+
+
+def peer(name: str) -> Any:
+    """A module of one of them."""
+    if (_FOLDER / "torchvision").is_dir() and not _declared:
+        # beside a CPU build of torch the wheel's own operators do not load; declared, they let the rest be imported
+        library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(library)
+        sys.path.append(str(_FOLDER))
+    return import_module(name)
