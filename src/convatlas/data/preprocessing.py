@@ -1,9 +1,10 @@
 """From an image of any size to what the network sees: fit to a size, then standardise. Training, evaluation and prediction share it."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
+from threading import Barrier
 from typing import Literal
 
 import numpy as np
@@ -96,7 +97,18 @@ def read(
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count)
+    """`count` threads, each of which computes by itself: torch would give each of them a team of as many."""
+    together = Barrier(count)
+
+    def alone() -> None:
+        torch.get_num_threads()  # sets it, the first time
+        torch.set_num_threads(1)
+        together.wait()
+
+    pool = ThreadPoolExecutor(count)
+    wait([pool.submit(alone) for _ in range(count)])
+    torch.set_num_threads(count)  # for the threads to come, which it has changed as well
+    return pool
 
 
 def fit(channels: int, source: tuple[int, int], size: tuple[int, int]) -> Preprocessing:
