@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from convatlas.cli.data import Data
+from convatlas.cli.exported import Export
 from convatlas.cli.output import Json, paragraph, print_json, print_table, write
 from convatlas.cli.predicted import Predict
 from convatlas.errors import UsageError, UserError, printable
@@ -390,6 +391,7 @@ COMMANDS: dict[str, Any] = {
     "eval": Eval,
     "predict": Predict,
     "import": Import,
+    "export": Export,
     "compare": Compare,
     "plan": Plan,
     "bench": Bench,

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from convatlas.data import images
 from convatlas.data.images import Picture
 from convatlas.errors import UserError
 from convatlas.runtime.device import usable_cores
+from convatlas.runtime.threads import lone_threads
 
 
 def ahead(files: Iterable[str | Path], see: Callable[[Picture], Tensor], most: int) -> Iterator[tuple[str, Tensor | UserError]]:
@@ -26,14 +27,15 @@ def ahead(files: Iterable[str | Path], see: Callable[[Picture], Tensor], most: i
             return error
 
     waiting: deque[tuple[str, Future[Tensor | UserError]]] = deque()
-    pool = ThreadPoolExecutor(usable_cores())
+    threads = lone_threads(usable_cores())
     try:
         for file in files:
-            waiting.append((str(file), pool.submit(one, file)))
+            waiting.append((str(file), threads.submit(one, file)))
             if len(waiting) == most:
                 name, seen = waiting.popleft()
                 yield name, seen.result()
         for name, seen in waiting:
             yield name, seen.result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for _, seen in waiting:
+            seen.cancel()

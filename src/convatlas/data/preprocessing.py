@@ -1,10 +1,7 @@
 """From an image of any size to what the network sees: fit to a size, then standardise. Training, evaluation and prediction share it."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cache
-from threading import Barrier
 from typing import Literal
 
 import numpy as np
@@ -17,6 +14,7 @@ from convatlas.data import randomness
 from convatlas.data.cutting import cover
 from convatlas.data.dataset import Images, Stack
 from convatlas.data.images import Picture, UnreadableImage
+from convatlas.runtime.threads import lone_threads
 from convatlas.storage.records import Record
 
 MOST_PADDING = 4  # pixels a side; a set whose images lack more is enlarged instead
@@ -91,24 +89,8 @@ def read(
     if threads == 1:
         return batch, some(range(len(indices)))
     # decoding and resizing let other threads run
-    found = _threads(threads).map(some, [range(start, len(indices), threads) for start in range(threads)])
+    found = lone_threads(threads).map(some, [range(start, len(indices), threads) for start in range(threads)])
     return batch, [unread for part in found for unread in part]
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    """`count` threads, each of which computes by itself: torch would give each of them a team of as many."""
-    together = Barrier(count)
-
-    def alone() -> None:
-        torch.get_num_threads()  # sets it, the first time
-        torch.set_num_threads(1)
-        together.wait()
-
-    pool = ThreadPoolExecutor(count)
-    wait([pool.submit(alone) for _ in range(count)])
-    torch.set_num_threads(count)  # for the threads to come, which it has changed as well
-    return pool
 
 
 def fit(channels: int, source: tuple[int, int], size: tuple[int, int]) -> Preprocessing:

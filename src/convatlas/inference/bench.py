@@ -161,12 +161,12 @@ def _int8(model: str, network: models.Network, images: Tensor) -> Callable[[], T
     part = subject(_classifier(network, models.find(model).input))
 
     def make(folder: Path) -> None:
-        ov.save_model(quantise.quantise(part, images, [images]), folder / "graph.xml", compress_to_fp16=False)
+        openvino.save(quantise.quantise(part, images, [images]), folder / "graph.xml", {})
 
     folder = kept.kept(kept.name(part.key, "bench int8", ov.__version__), make)
     if folder is None:
         raise UserError("the cache cannot be written: name another folder in CONVATLAS_CACHE")
-    infer = openvino.Runner(ov.Core().read_model(folder / "graph.xml"), best_precision(pick_device("cpu")))
+    infer = openvino.Runner(openvino.read(folder / "graph.xml"), best_precision(pick_device("cpu")))
     return lambda: infer(images)
 
 

@@ -23,15 +23,27 @@ def lacks() -> str | None:
 
 
 def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
-    return run(convert(part, example).model_proto.SerializeToString())
+    return run(convert(part, example).SerializeToString())
+
+
+def save(part: Subject, example: Tensor, file: Path, facts: dict[str, str]) -> None:
+    """Write the graph with its weights into one file, and `facts` into its metadata; refuse what ONNX's own checker refuses."""
+    import onnx
+
+    model = convert(part, example)
+    onnx.helper.set_model_props(model, facts)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save_model(model, str(file))
 
 
 def convert(part: Subject, example: Tensor) -> Any:
-    """The graph as ONNX, with a free batch: images -> logits."""
+    """The graph as an ONNX model with a free batch: images -> logits."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would say for each exporter of another library that this is not installed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.onnx.export(exported(part, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False)
+        found = torch.onnx.export(exported(part, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False)
+    assert found is not None
+    return found.model_proto
 
 
 def run(model: bytes | Path) -> Infer:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from functools import cached_property
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,21 @@ def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
 
 def model(part: Subject, example: Tensor) -> Any:
     """The graph as an OpenVINO model with a free batch, from the user's cache where it was converted before."""
-    ov = library()
     folder = kept.kept(
-        name(part, example), lambda folder: ov.save_model(convert(part, example), folder / "graph.xml", compress_to_fp16=False)
-    )
-    return convert(part, example) if folder is None else ov.Core().read_model(folder / "graph.xml")
+        name(part, example), lambda folder: save(convert(part, example), folder / "graph.xml", {}))
+    return convert(part, example) if folder is None else read(folder / "graph.xml")
+
+
+def read(file: Path) -> Any:
+    """A model from the file that `save` wrote."""
+    return library().Core().read_model(file)
+
+
+def save(model: Any, file: Path, facts: dict[str, str]) -> None:
+    """Write `file`, which ends in .xml, and the weights beside it, as they are; `facts` into its runtime information."""
+    for key, value in facts.items():
+        model.set_rt_info(value, key)
+    library().save_model(model, file, compress_to_fp16=False)
 
 
 def name(part: Subject, example: Tensor) -> str | None:

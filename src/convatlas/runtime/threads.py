@@ -1,0 +1,24 @@
+"""Threads that read images while others compute."""
+
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from threading import Barrier
+
+import torch
+
+
+@cache
+def lone_threads(count: int) -> ThreadPoolExecutor:
+    """`count` threads, each of which computes by itself: torch would give each of them a team of as many."""
+    together = Barrier(count)
+
+    def alone() -> None:
+        torch.get_num_threads()  # sets it, the first time
+        torch.set_num_threads(1)
+        together.wait()
+
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count)
+    wait([pool.submit(alone) for _ in range(count)])
+    torch.set_num_threads(before)  # for the threads to come, which it has changed as well
+    return pool
