@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data lint clean
+.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-inference lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,7 +19,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/all: $(VENV)/core
-	@$(PIP) --editable '.[sets,hf,dev]'
+	@$(PIP) --editable '.[sets,hf,onnx,openvino,dev]'
 	@touch $@
 
 # The networks that ours are held against: their wheels bring no operators for a CPU build of torch, so nothing else may see them
@@ -61,6 +61,9 @@ docs: setup ## the documentation's tables and pictures, from stored results
 
 bench-analysis: setup .peers/counters ## how fast a network is read, beside torchinfo and fvcore
 	$(BIN)/python docs/analysis_speed.py
+
+bench-inference: setup peers ## how fast images are classified, beside torchvision and OpenVINO called by hand
+	$(BIN)/python docs/inference_speed.py
 
 bench-data: setup peers ## how fast photographs are loaded, beside torchvision and timm
 	$(BIN)/python docs/data_speed.py

@@ -25,6 +25,8 @@ class Export:
     json: Json = False
 
     def __call__(self) -> None:
+        if not 0 <= self.max_drop <= 100:
+            raise UsageError(f"--max-drop should be 0 to 100 points, not {self.max_drop:g}")
         home = self.weights if self.weights.is_dir() else self.weights.parent
         out = self.out or home / PLACES[self.to]
         if out.exists():

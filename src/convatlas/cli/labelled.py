@@ -6,7 +6,7 @@ from convatlas.errors import UsageError, unknown
 
 
 def labelled(classifier: Any, data: str | None, split: str) -> Any:
-    """The split of `data` (default: what the classifier was trained on) with the classifier's numbers for its classes. Raises UsageError."""
+    """The split of `data` (default: what it was trained on) with the classifier's numbers for its classes. Raises UsageError."""
     import numpy as np
 
     from convatlas.data import open_dataset

@@ -10,7 +10,6 @@ disk to the probabilities: for the baselines a loop over the files as torchvisio
 32, two worker processes), for ours `predict`.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,8 +25,8 @@ from convatlas.classifier import FORMAT, Card, Classifier
 from convatlas.data.bench import photographs
 from convatlas.data.preprocessing import Standardiser, centre
 from convatlas.errors import UserError, unknown
-from convatlas.inference import choosing, kept, openvino, quantise
-from convatlas.inference.graph import Subject, subject
+from convatlas.inference import choosing, kept, onnx, openvino, quantise
+from convatlas.inference.graph import subject
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import Runtime, best_precision, pick_device
 from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
@@ -78,7 +77,7 @@ def part(model: str, kind: str, names: list[str], rounds: int, scratch: Path, sa
 
 def measure(model: str, row: str, scratch: Path) -> dict[str, float]:
     """Images a second and peak memory of one row, in this process."""
-    name, comma, remark = row.partition(", ")
+    name, _, remark = row.partition(", ")
     known = [name + kind for kind in PARTS for name in PARTS[kind]]
     if row not in known:
         raise unknown("row", row, known)
@@ -109,7 +108,8 @@ def _lacks(row: str, compile: bool) -> str | None:
     """What a row needs that is not here."""
     if row == "compile":
         return None if compile and can_compile(torch.device("cpu")) else "a C++ compiler and --compile: it takes half a minute a round"
-    return {"onnx": choosing.onnx.lacks, "openvino-direct": openvino.lacks, "int8": quantise.lacks}.get(row, lambda: None)()
+    needed: dict[str, Callable[[], str | None]] = {"onnx": onnx.lacks, "openvino-direct": openvino.lacks, "int8": quantise.lacks}
+    return needed[row]() if row in needed else None
 
 
 def _network(model: str) -> tuple[models.Network, tuple[int, int, int]]:
@@ -143,7 +143,9 @@ def _direct(model: str, network: models.Network, images: Tensor) -> Callable[[],
         warnings.simplefilter("ignore")
         converted = ov.convert_model(_baseline(model, network), example_input=batch)
     converted.reshape(list(batch.shape))
-    compiled = ov.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"} if best_precision(pick_device("cpu")) == "bf16" else {})
+    compiled = ov.compile_model(
+        converted, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"} if best_precision(pick_device("cpu")) == "bf16" else {}
+    )
     values = batch.numpy()
     return lambda: compiled(values)[0]
 

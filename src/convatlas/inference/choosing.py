@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from convatlas.classifier import Classifier
 from convatlas.errors import UsageError, UserError, unknown
-from convatlas.inference import compile, eager, onnx, openvino
+from convatlas.inference import compile as inductor
+from convatlas.inference import eager, onnx, openvino
 from convatlas.inference.agreement import Agreement, agreement
 from convatlas.inference.graph import Infer, Subject, subject
 from convatlas.runtime.device import Precision, best_precision
 
-ENGINES: dict[str, ModuleType] = {"eager": eager, "compile": compile, "openvino": openvino, "onnx": onnx}
+ENGINES: dict[str, ModuleType] = {"eager": eager, "compile": inductor, "openvino": openvino, "onnx": onnx}
 PROBE = 8  # images on which an engine is held against PyTorch
 
 

@@ -3,7 +3,7 @@ PyTorch in fp32 on the same images, and only then put in its place."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -18,6 +18,7 @@ from convatlas.inference.graph import Infer, Subject, subject
 from convatlas.runtime.device import Precision, best_precision
 from convatlas.storage.disk import staged
 from convatlas.storage.records import to_json
+
 
 class Exported(NamedTuple):
     """What was written, and how far its answers are from PyTorch's: the largest difference in parts of the largest logit."""

@@ -53,7 +53,9 @@ def subject(model: nn.Module | Classifier) -> Subject:
     if isinstance(model, Classifier):
         network = model.model
         return Subject(
-            nn.Sequential(model.standardiser, network), nn.Sequential(Affine(model.standardiser), network), _key(network, model.standardiser)
+            nn.Sequential(model.standardiser, network),
+            nn.Sequential(Affine(model.standardiser), network),
+            _key(network, model.standardiser),
         )
     whole = copy.deepcopy(model).eval()
     return Subject(whole, whole, _key(whole))

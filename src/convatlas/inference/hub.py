@@ -55,6 +55,7 @@ Without ConvAtlas: `safetensors.torch.load_file("model.safetensors")` gives the 
 {% for line in limits -%}
 - {{ line }}
 {% endfor %}"""
+FITTED = {"none": "", "pad": ", padded to {}", "resize": ", resized to {}", "crop": ", of which the centre {} is taken"}
 MOST_CLASSES = 100  # that the card lists; config.json has them all
 
 
@@ -69,7 +70,8 @@ def to_hub(classifier: Classifier, path: Path) -> Exported:
     data, top1 = str(card.provenance.get("data", "")), card.metrics.get("test_top1")
     results = []
     if data and top1 is not None:
-        results = [EvalResult("image-classification", data, data, "accuracy", top1 / 100, dataset_split="test", task_name="Image classification")]
+        accuracy = round(top1 / 100, 6)
+        results = [EvalResult("image-classification", data, data, "accuracy", accuracy, "Image classification", dataset_split="test")]
     header = ModelCardData(
         library_name="convatlas",
         pipeline_tag="image-classification",
@@ -124,10 +126,11 @@ def _facts(card: Card) -> dict[str, str]:
     network = models.build(card.network)
     default = models.describe(card.network.name, card.network.edition).arguments
     changed = {name: value for name, value in card.network.arguments.items() if value != default[name]}
+    fitted = FITTED[geometry.fit].format(_size(geometry.size))
     facts = {
         "parameters": f"{sum(parameter.numel() for parameter in network.parameters()):,}",
         "unlike the paper": ", ".join(f"{name} {_plain(value)}" for name, value in changed.items()) or "nothing",
-        "images": f"{geometry.channels} channels, brought to {_size(geometry.source)}, then {geometry.fit} to {_size(geometry.size)}",
+        "images": f"{'RGB' if geometry.channels == 3 else 'grey'}, brought to {_size(geometry.source)}{fitted}",
     }
     facts |= {name: _plain(provenance[name]) for name in ("data", "recipe", "seed", "run", "source", "torch") if name in provenance}
     return facts | {"precision of the training": card.precision}
@@ -140,9 +143,12 @@ def _metrics(card: Card) -> dict[str, str]:
         from scipy.stats import binomtest
 
         interval = binomtest(round(metrics["test_top1"] * n / 100), n).proportion_ci(method="wilson")
-        found["top-1, test"] = f"{metrics['test_top1']:.2f} % (95 % interval {100 * interval.low:.2f} to {100 * interval.high:.2f}, {n:,} images)"
-    names = {"test_top5": "top-5, test", "test_loss": "negative log-likelihood, test", "val_top1": "top-1, validation"}
-    return found | {text: f"{metrics[name]:.4g}" for name, text in names.items() if metrics.get(name) is not None}
+        found["top-1, test"] = (
+            f"{metrics['test_top1']:.2f} % (95 % interval {100 * interval.low:.2f} to {100 * interval.high:.2f}, {n:,} images)"
+        )
+    names = {"test_top5": "top-5, test", "val_top1": "top-1, validation"}
+    found |= {text: f"{metrics[name]:.2f} %" for name, text in names.items() if metrics.get(name) is not None}
+    return found | ({"mean negative log-likelihood, test": f"{metrics['test_loss']:.4f}"} if "test_loss" in metrics else {})
 
 
 def _classes(card: Card) -> str:

@@ -41,8 +41,7 @@ def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
 
 def model(part: Subject, example: Tensor) -> Any:
     """The graph as an OpenVINO model with a free batch, from the user's cache where it was converted before."""
-    folder = kept.kept(
-        name(part, example), lambda folder: save(convert(part, example), folder / "graph.xml", {}))
+    folder = kept.kept(name(part, example), lambda folder: save(convert(part, example), folder / "graph.xml", {}))
     return convert(part, example) if folder is None else read(folder / "graph.xml")
 
 

@@ -9,7 +9,7 @@ from convatlas.inference.graph import Infer
 
 def in_pieces(run: Infer, most: int) -> Infer:
     """At most so many at a time."""
-    return lambda images: torch.cat([run(piece) for piece in images.split(most)])
+    return lambda images: torch.cat([run(piece) for piece in torch.split(images, most)])
 
 
 def in_one_shape(run: Infer, size: int) -> Infer:
