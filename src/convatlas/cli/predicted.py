@@ -53,7 +53,7 @@ class Predict:
             _table([document for document in documents if "classes" in document])
         rate = count / (time.perf_counter() - began)
         where = sys.stderr if self.json or self.jsonl else sys.stdout
-        print(f"{count - failed:,} of {count:,} images, {rate:,.0f} a second", file=where)
+        print(f"{count - failed:,} of {count:,} images, {rate:,.0f} a second, the start of the engine included", file=where)
         return 1 if failed else 0
 
 
@@ -81,7 +81,7 @@ def _files(given: Iterable[str]) -> Iterator[str]:
     for one in given:
         path = Path(one)
         if path.is_dir():
-            yield from (str(path / name) for name in below(path))
+            yield from [str(path / name) for name in below(path)] or [one]
         elif path.exists() or not glob.has_magic(one):
             yield one
         else:

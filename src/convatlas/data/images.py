@@ -146,8 +146,9 @@ def _header(data: bytes) -> tuple[int, int] | None:
 def read(path: Path) -> Encoded:
     """An image file. Raises UnreadableImage, also for what is no file."""
     with _Guard(str(path)):
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading from a pipe would wait for ever
-            raise UnreadableImage(str(path), "not a file")
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):  # reading from a pipe would wait for ever
+            raise UnreadableImage(str(path), "a folder without images" if stat.S_ISDIR(mode) else "not a file")
         with open(path, "rb") as file:
             return Encoded(file.read(), str(path))
 

@@ -47,6 +47,7 @@ class Subject:
         return next((tensor.device for tensor in (*self.eager.parameters(), *self.eager.buffers())), torch.device("cpu"))
 
 
+@torch.inference_mode(False)  # a copy made inside a caller's inference mode could not be exported
 def subject(model: nn.Module | Classifier) -> Subject:
     """A classifier takes uint8 images as its preprocessing leaves them; any other module what its forward takes. The caller's module is
     left as it is, and may change afterwards."""
@@ -61,6 +62,7 @@ def subject(model: nn.Module | Classifier) -> Subject:
     return Subject(whole, whole, _key(whole))
 
 
+@torch.inference_mode(False)
 def exported(part: Subject, example: Tensor) -> torch.export.ExportedProgram:
     """The graph with a free batch, for images of the example's type and size."""
     images = torch.zeros((2, *example.shape[1:]), dtype=example.dtype, device=part.device)  # a batch of one would be taken for a constant

@@ -1,0 +1,249 @@
+"""Every engine answers as the network does, and which one runs is said and reasoned."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from networks import DEEP, HUGE, settle, shake, small
+from torch import Tensor
+
+import convatlas as ca
+from convatlas import models
+from convatlas.classifier import Classifier
+from convatlas.errors import UsageError, UserError
+from convatlas.inference import choosing, eager, graph, kept, onnx, openvino
+from convatlas.inference.agreement import agreement
+from convatlas.runtime.compilation import can_compile
+from convatlas.runtime.device import best_precision
+
+needs_openvino = pytest.mark.skipif(openvino.lacks() is not None, reason="OpenVINO is not installed")
+needs_onnx = pytest.mark.skipif(onnx.lacks() is not None, reason="ONNX Runtime is not installed")
+BF16 = best_precision(torch.device("cpu")) == "bf16"
+
+# A row a family; the Inceptions after GoogLeNet take a quarter of a minute to convert, and are left to the long tests
+FAMILIES = ["lenet5", "alexnet", "zfnet", "vgg11_lrn", "googlenet", "resnet20_cifar", "resnetv2_50", "se_mobilenet_v1", "mobilenet_v1"]
+FAMILIES += ["xception", "shufflenet_v1", "shufflenet_v2", "fcn8s", "unet"]
+LIGHT = ["lenet5", "vgg11_lrn", "resnet20_cifar", "fcn8s", "unet"]  # conversion to ONNX takes twice as long
+ALL = [name for name in models.list_models() if name not in HUGE]
+
+
+def rows(quick: list[str]) -> list[object]:
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
+
+
+def prepared(name: str) -> tuple[graph.Subject, Tensor, Tensor]:
+    """A network at a quarter of its width, three images, and its own answers."""
+    model, images = small(name)
+    if name in DEEP:
+        settle(model, images)
+    else:
+        shake(model).eval()
+    with torch.inference_mode():
+        return graph.subject(model), images, model(images)
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    assert found.shape == expected.shape
+    assert found.dtype == torch.float32
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@needs_openvino
+@pytest.mark.parametrize("name", rows(FAMILIES))
+def test_openvino_and_pytorch_agree_on_every_network(name: str) -> None:
+    part, images, expected = prepared(name)
+    assert difference(eager.build(part, images, "fp32")(images), expected) < 1e-5
+    assert difference(openvino.build(part, images, "fp32")(images), expected) < 1e-3
+    if BF16:
+        assert difference(eager.build(part, images, "bf16")(images), expected) < 0.05
+        assert difference(openvino.build(part, images, "bf16")(images), expected) < 0.05
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", rows(LIGHT))
+def test_onnx_runtime_agrees_on_every_network(name: str) -> None:
+    part, images, expected = prepared(name)
+    assert difference(onnx.build(part, images, "fp32")(images), expected) < 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own compiler warns of torch's own parts
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_compiled_networks_agree(name: str) -> None:
+    part, images, expected = prepared(name)
+    assert difference(choosing.ENGINES["compile"].build(part, images, "fp32")(images), expected) < 1e-3
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ["eager", pytest.param("openvino", marks=needs_openvino), pytest.param("onnx", marks=needs_onnx), "auto"])
+def test_a_trained_networks_answers_are_the_same_in_every_engine(name: str, trained: Classifier, digits: Tensor) -> None:
+    with torch.inference_mode():
+        expected = trained.model(trained.standardiser(digits)).float()
+    fp32 = ca.inference.engine(trained, digits, name, precision="fp32")
+    assert difference(fp32(digits), expected) < 1e-3
+    best = ca.inference.engine(trained, digits, name)(digits)
+    assert (best.argmax(1) == expected.argmax(1)).float().mean() >= 0.99
+
+
+def test_eager_gives_the_bits_of_an_evaluation(trained: Classifier, digits: Tensor) -> None:
+    part = graph.subject(trained)
+    found = eager.build(part, digits, trained.runtime.precision)(digits)
+    assert torch.equal(found, torch.cat([trained.logits(piece) for piece in torch.split(digits, eager.PIECE)]))
+
+
+@pytest.mark.parametrize("name", ["eager", pytest.param("openvino", marks=needs_openvino), pytest.param("onnx", marks=needs_onnx)])
+def test_any_number_of_images_gives_the_answers_of_each_alone(
+    name: str, trained: Classifier, digits: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "usable_cores", lambda: 3)  # so that pieces go side by side
+    infer = ca.inference.engine(trained, digits, name, precision="fp32")
+    alone = torch.cat([infer(image[None]) for image in digits[:41]])
+    for count in (2, 4, 11, 12, 13, 24, 31, 41):
+        assert difference(infer(digits[:count]), alone[:count]) < 1e-4, count
+
+
+def test_images_of_another_kind_are_refused(trained: Classifier, digits: Tensor) -> None:
+    infer = ca.inference.engine(trained, digits, "eager")
+    for images in (digits.float(), digits[:, :, 1:], digits[:0]):
+        with pytest.raises(UsageError, match=r"built for images \(1 or more, 1, 32, 32\) of torch.uint8, not "):
+            infer(images)
+    with pytest.raises(UsageError, match="unknown engine 'openvin': the nearest is 'openvino'"):
+        ca.inference.engine(trained, digits, "openvin")
+    with pytest.raises(UsageError, match="the example should be images"):
+        ca.inference.engine(trained, digits[0], "eager")
+
+
+def test_the_callers_module_is_left_alone_and_may_change_afterwards() -> None:
+    model, images = small("resnet20_cifar")
+    shake(model).train()
+    infer = ca.inference.engine(model, images, "eager", precision="fp32")
+    before = infer(images)
+    assert model.training
+    assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in model.parameters())
+    shake(model, seed=1)
+    assert torch.equal(infer(images), before)
+
+
+def stand_in(answer: Callable[[Tensor], Tensor]) -> Callable[[graph.Subject, Tensor, str], Callable[[Tensor], Tensor]]:
+    return lambda part, example, precision: answer
+
+
+class TestAuto:
+    """`auto` takes the fastest that is here and agrees, and says why."""
+
+    def test_what_is_missing_is_passed_over_and_named_with_what_to_install(
+        self, trained: Classifier, digits: Tensor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for engine in (openvino, onnx):
+            monkeypatch.setattr(f"{engine.__name__}.find_spec", lambda name: None)
+        infer = ca.inference.engine(trained, digits)
+        assert infer.name == "eager"
+        assert "openvino needs OpenVINO: pip install 'convatlas[openvino]'" in infer.why
+        with pytest.raises(UserError, match=r"the engine onnx needs onnx and onnxscript and onnxruntime: pip install 'convatlas\[onnx\]'"):
+            ca.inference.engine(trained, digits, "onnx")
+
+    @needs_openvino
+    def test_one_that_does_not_agree_is_not_taken(self, trained: Classifier, digits: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(openvino, "build", stand_in(lambda images: torch.eye(10)[torch.zeros(len(images), dtype=torch.long)]))
+        monkeypatch.setattr(onnx, "find_spec", lambda name: None)
+        infer = ca.inference.engine(trained, digits)
+        assert infer.name == "eager"
+        assert "openvino does not agree with PyTorch: the same class in " in infer.why
+        with pytest.raises(UserError, match="the engine openvino does not agree with PyTorch"):
+            ca.inference.engine(trained, digits, "openvino")
+
+    @needs_openvino
+    @pytest.mark.parametrize(
+        ("seconds", "chosen"), [({"eager": 2.0, "openvino": 1.0}, "openvino"), ({"eager": 1.0, "openvino": 2.0}, "eager")]
+    )
+    def test_the_faster_one_is_taken(
+        self, seconds: dict[str, float], chosen: str, trained: Classifier, digits: Tensor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(onnx, "find_spec", lambda name: None)
+        monkeypatch.setattr(choosing, "_seconds", lambda run, images: seconds["openvino" if isinstance(run, openvino.Runner) else "eager"])
+        infer = ca.inference.engine(trained, digits)
+        assert infer.name == chosen
+        assert ("2.0 times as fast as PyTorch" if chosen == "openvino" else "openvino is 2.0 times slower") in infer.why
+
+
+def test_agreement_forgives_in_bf16_what_fp32_can_hardly_tell_apart_and_nothing_else() -> None:
+    expected = torch.tensor([[1.0, 0.999, 0.0], [0.0, 1.0, 0.5]])
+    swapped, wrong = expected.clone(), expected.clone()
+    swapped[0, 0] = 0.998
+    wrong[1] = torch.tensor([0.0, 0.5, 1.0])
+    assert agreement(swapped, expected, "bf16").enough
+    assert agreement(swapped, expected, "bf16").same == 0.5
+    assert not agreement(swapped, expected, "fp32").enough
+    assert not agreement(wrong, expected, "bf16").enough
+    assert not agreement(torch.full((2, 3), torch.nan), expected, "bf16").enough
+    assert not agreement(expected[:1], expected, "fp32").enough
+
+
+class TestCache:
+    """What was converted is kept, and used again only whole."""
+
+    def test_a_second_start_converts_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("openvino")
+        monkeypatch.setenv("CONVATLAS_CACHE", str(tmp_path))
+        part, images, expected = prepared("lenet5")
+        openvino.build(part, images, "fp32")
+        monkeypatch.setattr(openvino, "convert", None)
+        assert difference(openvino.build(part, images, "fp32")(images), expected) < 1e-3
+        assert (tmp_path / "engines").stat().st_mode & 0o077 == 0
+        other = shake(small("lenet5")[0], seed=1).eval()
+        with pytest.raises(TypeError):  # other weights are another network
+            openvino.build(graph.subject(other), images, "fp32")
+
+    def test_a_damaged_file_is_made_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CONVATLAS_CACHE", str(tmp_path))
+        made: list[Path] = []
+
+        def make(folder: Path) -> None:
+            (folder / "graph").write_bytes(b"whole")
+            made.append(folder)
+
+        folder = kept.kept("name", make)
+        assert folder is not None
+        assert kept.kept("name", make) == folder
+        assert len(made) == 1
+        (folder / "graph").write_bytes(b"whale")
+        assert kept.kept("name", make) == folder
+        assert (folder / "graph").read_bytes() == b"whole"
+        assert len(made) == 2
+
+    def test_without_a_cache_the_engine_is_made_in_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("openvino")
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("CONVATLAS_CACHE", str(tmp_path / "file"))
+        part, images, expected = prepared("lenet5")
+        assert difference(openvino.build(part, images, "fp32")(images), expected) < 1e-3
+
+    def test_a_module_that_is_not_of_the_atlas_has_no_name_and_works(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("openvino")
+        monkeypatch.setenv("CONVATLAS_CACHE", str(tmp_path))
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 5))
+        images = torch.randn(5, 3, 8, 8)
+        infer = ca.inference.engine(model, images, "openvino", precision="fp32")
+        with torch.inference_mode():
+            assert difference(infer(images), model(images)) < 1e-3
+        assert not (tmp_path / "engines").exists()
+
+
+@needs_openvino
+def test_openvino_runs_without_its_telemetry(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch\n"
+        "from convatlas.inference import graph, openvino\n"
+        "images = torch.randn(2, 3, 8, 8)\n"
+        "openvino.build(graph.subject(torch.nn.Conv2d(3, 4, 3)), images, 'fp32')(images)\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])\n"
+    )
+    environment = os.environ | {"HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "[]\n"
+    assert not (tmp_path / "intel").exists()

@@ -1,0 +1,129 @@
+"""`predict`: files, folders and patterns, as a table or as they come."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from convatlas.classifier import Classifier
+from convatlas.cli.main import main
+from convatlas.data.ahead import ahead
+from convatlas.data.images import read
+from convatlas.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, digits: Tensor) -> Path:
+    """Twelve pictures in two folders, one file that is none, one that is of another kind."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number, image in enumerate(digits[:12]):
+        file = folder / f"set{number % 2}" / f"{number:02d}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(file)
+    (folder / "set1" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more than a beginning")
+    (folder / "notes.txt").write_text("not asked for")
+    return folder
+
+
+def predicted(run: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[dict[str, object]], str]:
+    code = main(["predict", str(run), *words, "--jsonl", "--engine", "eager"])
+    captured = capsys.readouterr()
+    return code, [json.loads(line) for line in captured.out.splitlines()], captured.err
+
+
+def test_folders_files_and_patterns_are_what_they_name(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, documents, said = predicted(run, capsys, str(photos))
+    assert code == 1
+    assert [Path(str(document["file"])).relative_to(photos).parts for document in documents] == [
+        *[("set0", f"{number:02d}.png") for number in range(0, 12, 2)],
+        *[("set1", f"{number:02d}.png") for number in range(1, 12, 2)],
+        ("set1", "broken.jpg"),
+    ]
+    assert [set(document) for document in documents] == [{"file", "classes"}] * 12 + [{"file", "error"}]
+    assert "12 of 13 images, " in said
+    assert "convatlas: engine eager: as asked" in said
+    code, documents, _ = predicted(run, capsys, str(photos / "**" / "0[0-3].png"), str(photos / "set1" / "11.png"))
+    assert code == 0
+    assert [Path(str(document["file"])).name for document in documents] == ["00.png", "02.png", "01.png", "03.png", "11.png"]
+
+
+def test_what_is_not_there_is_said_of_each_and_the_rest_goes_on(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = photos / "empty"
+    empty.mkdir(exist_ok=True)
+    code, documents, _ = predicted(run, capsys, "nowhere.png", str(empty), "no*thing.png", str(photos / "set0" / "00.png"))
+    assert code == 1
+    assert [document.get("error") for document in documents[:3]] == [
+        "nowhere.png: No such file or directory",
+        f"{empty}: a folder without images",
+        "no*thing.png: No such file or directory",
+    ]
+    assert "classes" in documents[3]
+
+
+def test_a_file_whose_name_is_a_pattern_is_itself(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = photos / "set0" / "[odd].png"
+    odd.write_bytes((photos / "set0" / "00.png").read_bytes())
+    try:
+        code, documents, _ = predicted(run, capsys, str(odd))
+    finally:
+        odd.unlink()
+    assert (code, [document["file"] for document in documents]) == (0, [str(odd)])
+
+
+def test_the_table_has_a_row_an_image_and_ends_with_the_rate(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(run), str(photos / "set0"), "--top", "2", "--engine", "eager"]) == 0
+    head, *rows, last = capsys.readouterr().out.splitlines()
+    assert head.split() == ["image", "class", "%", "class", "2", "%"]
+    assert len(rows) == 6
+    assert last.startswith("6 of 6 images, ")
+    assert last.endswith(" a second, the start of the engine included")
+
+
+def test_more_images_than_a_batch_come_in_order(trained: Classifier, photos: Path) -> None:
+    files = [photos / f"set{number % 2}" / f"{number:02d}.png" for number in range(12)] * 6
+    answers = list(trained.stream(files, top=1, engine="eager", batch=5))
+    assert [file for file, _ in answers] == [str(file) for file in files]
+    assert [answer for _, answer in answers[:12]] == [answer for _, answer in answers[60:]]
+    images = torch.stack([trained.card.preprocessing.see(read(file)) for file in files[:12]])
+    classes = trained.logits(images).argmax(1)
+    assert [answer[0][0] for _, answer in answers[:12] if not isinstance(answer, UserError)] == [trained.card.classes[i] for i in classes]
+
+
+def test_no_more_is_read_than_is_asked_for(photos: Path) -> None:
+    asked: list[int] = []
+
+    def endless() -> Iterator[Path]:
+        for number in count():
+            asked.append(number)
+            yield photos / "set0" / "00.png"
+
+    stream = ahead(endless(), lambda picture: torch.zeros(1), 8)
+    for _ in range(3):
+        next(stream)
+    time.sleep(0.05)
+    assert len(asked) <= 8 + 3
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_an_engine_that_is_not_installed_is_one_sentence(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convatlas.inference.openvino.find_spec", lambda name: None)
+    assert main(["predict", str(run), str(photos / "set0"), "--engine", "openvino"]) == 1
+    assert capsys.readouterr().err == "convatlas: the engine openvino needs OpenVINO: pip install 'convatlas[openvino]'\n"
+
+
+def test_a_reader_that_leaves_early_ends_it_quietly(run: Path, photos: Path) -> None:
+    files = " ".join([str(photos / "set0")] * 200)
+    command = f"{sys.executable} -m convatlas predict {run} {files} --jsonl --engine eager | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
