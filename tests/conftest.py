@@ -1,8 +1,12 @@
 import os
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+from torch import Tensor
+
+from convatlas.classifier import Classifier
 
 # Each of the tests' processes has a core of its own: threads of two trainings would wait for each other.
 if hasattr(os, "sched_setaffinity"):
@@ -22,3 +26,31 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory:
     monkeypatch.delenv("CONVATLAS_DATA", raising=False)
     monkeypatch.setenv("CONVATLAS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     os.environ.setdefault("MPLBACKEND", "agg")
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short training on scikit-learn's digits."""
+    from small import small_run
+
+    import convatlas as ca
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    ca.train(small_run(epochs=5), out=out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def trained(trained_run: Path) -> Classifier:
+    import convatlas as ca
+
+    return ca.load(trained_run)
+
+
+@pytest.fixture(scope="session")
+def digits(trained: Classifier) -> Tensor:
+    """The test images of that classifier's data as it sees them, uint8."""
+    from convatlas.data import open_dataset
+
+    split = open_dataset("digits").splits["test"]
+    return torch.stack([trained.card.preprocessing.see(split.images.picture(i)) for i in range(len(split))])

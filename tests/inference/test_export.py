@@ -63,12 +63,12 @@ def difference(found: Any, expected: Tensor) -> float:
 
 
 def test_every_format_of_a_trained_classifier_is_read_by_a_process_without_us(
-    trained: Classifier, run: Path, digits: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Classifier, trained_run: Path, digits: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"onnx": "model.onnx", "openvino": "openvino", "int8": "int8", "safetensors": "classifier.safetensors", "hub": "hub"}
     documents = {}
     for name, place in places.items():
-        words = ["export", str(run), "--to", name, "--out", str(tmp_path / place), "--json", "--max-drop", "3"]
+        words = ["export", str(trained_run), "--to", name, "--out", str(tmp_path / place), "--json", "--max-drop", "3"]
         assert main(words) == 0, capsys.readouterr().err
         documents[name] = json.loads(capsys.readouterr().out)
         assert documents[name]["out"] == str(tmp_path / place)
@@ -167,22 +167,22 @@ class TestNothingIsLeft:
             export.to_int8(trained, digits[:3], tmp_path / "int8", [digits[:8]], lambda infer: next(scores))
         assert list(tmp_path.iterdir()) == []
 
-    def test_what_is_there_is_not_replaced(self, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_what_is_there_is_not_replaced(self, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "model.onnx").write_text("precious")
-        assert main(["export", str(run), "--to", "onnx", "--out", str(tmp_path / "model.onnx")]) == 2
+        assert main(["export", str(trained_run), "--to", "onnx", "--out", str(tmp_path / "model.onnx")]) == 2
         assert "is there already: choose another place with --out" in capsys.readouterr().err
         assert (tmp_path / "model.onnx").read_text() == "precious"
 
     def test_a_missing_library_is_named_with_what_to_install(
-        self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         for name, extra in (("onnx", "onnx"), ("openvino", "openvino"), ("int8", "openvino")):
             monkeypatch.setattr(onnx, "find_spec", lambda name: None)
             monkeypatch.setattr(openvino, "find_spec", lambda name: None)
-            assert main(["export", str(run), "--to", name, "--out", str(tmp_path / "out")]) == 1
+            assert main(["export", str(trained_run), "--to", name, "--out", str(tmp_path / "out")]) == 1
             assert f"pip install 'convatlas[{extra}]'" in capsys.readouterr().err.splitlines()[-1]
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-        assert main(["export", str(run), "--to", "hub", "--out", str(tmp_path / "out")]) == 1
+        assert main(["export", str(trained_run), "--to", "hub", "--out", str(tmp_path / "out")]) == 1
         assert "pip install 'convatlas[hf]'" in capsys.readouterr().err
         assert list(tmp_path.iterdir()) == []
 

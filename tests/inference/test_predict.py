@@ -39,8 +39,8 @@ def predicted(run: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tup
     return code, [json.loads(line) for line in captured.out.splitlines()], captured.err
 
 
-def test_folders_files_and_patterns_are_what_they_name(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, documents, said = predicted(run, capsys, str(photos))
+def test_folders_files_and_patterns_are_what_they_name(trained_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, documents, said = predicted(trained_run, capsys, str(photos))
     assert code == 1
     assert [Path(str(document["file"])).relative_to(photos).parts for document in documents] == [
         *[("set0", f"{number:02d}.png") for number in range(0, 12, 2)],
@@ -50,15 +50,17 @@ def test_folders_files_and_patterns_are_what_they_name(run: Path, photos: Path, 
     assert [set(document) for document in documents] == [{"file", "classes"}] * 12 + [{"file", "error"}]
     assert "12 of 13 images, " in said
     assert "convatlas: engine eager: as asked" in said
-    code, documents, _ = predicted(run, capsys, str(photos / "**" / "0[0-3].png"), str(photos / "set1" / "11.png"))
+    code, documents, _ = predicted(trained_run, capsys, str(photos / "**" / "0[0-3].png"), str(photos / "set1" / "11.png"))
     assert code == 0
     assert [Path(str(document["file"])).name for document in documents] == ["00.png", "02.png", "01.png", "03.png", "11.png"]
 
 
-def test_what_is_not_there_is_said_of_each_and_the_rest_goes_on(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_there_is_said_of_each_and_the_rest_goes_on(
+    trained_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     empty = photos / "empty"
     empty.mkdir(exist_ok=True)
-    code, documents, _ = predicted(run, capsys, "nowhere.png", str(empty), "no*thing.png", str(photos / "set0" / "00.png"))
+    code, documents, _ = predicted(trained_run, capsys, "nowhere.png", str(empty), "no*thing.png", str(photos / "set0" / "00.png"))
     assert code == 1
     assert [document.get("error") for document in documents[:3]] == [
         "nowhere.png: No such file or directory",
@@ -68,18 +70,18 @@ def test_what_is_not_there_is_said_of_each_and_the_rest_goes_on(run: Path, photo
     assert "classes" in documents[3]
 
 
-def test_a_file_whose_name_is_a_pattern_is_itself(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_whose_name_is_a_pattern_is_itself(trained_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd = photos / "set0" / "[odd].png"
     odd.write_bytes((photos / "set0" / "00.png").read_bytes())
     try:
-        code, documents, _ = predicted(run, capsys, str(odd))
+        code, documents, _ = predicted(trained_run, capsys, str(odd))
     finally:
         odd.unlink()
     assert (code, [document["file"] for document in documents]) == (0, [str(odd)])
 
 
-def test_the_table_has_a_row_an_image_and_ends_with_the_rate(run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", str(run), str(photos / "set0"), "--top", "2", "--engine", "eager"]) == 0
+def test_the_table_has_a_row_an_image_and_ends_with_the_rate(trained_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(trained_run), str(photos / "set0"), "--top", "2", "--engine", "eager"]) == 0
     head, *rows, last = capsys.readouterr().out.splitlines()
     assert head.split() == ["image", "class", "%", "class", "2", "%"]
     assert len(rows) == 6
@@ -114,16 +116,16 @@ def test_no_more_is_read_than_is_asked_for(photos: Path) -> None:
 
 
 def test_an_engine_that_is_not_installed_is_one_sentence(
-    run: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    trained_run: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convatlas.inference.openvino.find_spec", lambda name: None)
-    assert main(["predict", str(run), str(photos / "set0"), "--engine", "openvino"]) == 1
+    assert main(["predict", str(trained_run), str(photos / "set0"), "--engine", "openvino"]) == 1
     assert capsys.readouterr().err == "convatlas: the engine openvino needs OpenVINO: pip install 'convatlas[openvino]'\n"
 
 
-def test_a_reader_that_leaves_early_ends_it_quietly(run: Path, photos: Path) -> None:
+def test_a_reader_that_leaves_early_ends_it_quietly(trained_run: Path, photos: Path) -> None:
     files = " ".join([str(photos / "set0")] * 200)
-    command = f"{sys.executable} -m convatlas predict {run} {files} --jsonl --engine eager | head -n 1"
+    command = f"{sys.executable} -m convatlas predict {trained_run} {files} --jsonl --engine eager | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 1
     assert "Traceback" not in done.stderr
