@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from convatlas import __version__
 from convatlas.cli.parse import parse
-from convatlas.errors import UserError, printable
+from convatlas.errors import Said, UserError, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return parse(arguments)() or 0
+    except Said as error:
+        return error.exit_code
     except UserError as error:
         return _fail(str(error), error.exit_code, debug)
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.optim.plateau import Watch
+from convatlas.runtime.ranks import ALONE, Ranks
 from convatlas.storage import sealed
 from convatlas.storage.disk import DISK, Disk, Lines, replace
 from convatlas.storage.lock import sole_writer
@@ -26,12 +27,13 @@ from convatlas.training.objective import Objective
 from convatlas.training.run import Run, Stored
 
 KEEP = 2  # checkpoints
+ORPHANS = 15.0  # seconds that loader workers may outlive a rank that was killed, and hold its folder
 
 
 @dataclass
 class State:
-    """Where a training is: what is not in the model or the optimiser. `tally` sums loss, right answers and images since the last log;
-    `watch` is what a plateau has seen."""
+    """Where a training is: what is not in the model or the optimiser. `tally` sums this rank's loss, right answers and images since the
+    last log; `watch` is what a plateau has seen."""
 
     step: int = 0
     watch: Watch = field(default_factory=Watch)
@@ -48,12 +50,27 @@ class State:
         if not self.tally.isfinite().all():
             raise UserError(f"the loss stopped being finite before step {self.step}: continue from the last checkpoint, or at a lower rate")
 
-    def averages(self) -> dict[str, float]:
-        """Mean loss, and top-1 in percent, since the last call. Raises UserError when a loss among them was not finite."""
-        self.check()
-        loss, right, images = self.tally.tolist()
+    def averages(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """Mean loss, and top-1 in percent, of all ranks since the last call. Raises UserError when a loss among them was not finite."""
+        total = ranks.sum(self.tally)
+        self.of(total).check()
+        loss, right, images = total.tolist()
         self.tally.zero_()
         return {"loss": loss / images, "top1": 100 * right / images}
+
+    def of(self, tally: Tensor) -> "State":
+        return State(self.step, self.watch, tally)
+
+    def whole(self, ranks: Ranks) -> "State":
+        """As a checkpoint keeps it: with a row of the tally for each rank."""
+        return self.of(torch.stack(ranks.gather(self.tally.cpu())))
+
+    def own(self, ranks: Ranks) -> "State":
+        """This rank's, from what a checkpoint kept; with another number of ranks than before, the first takes all."""
+        rows = self.tally.view(-1, 3)
+        if len(rows) != ranks.count:
+            rows = torch.cat([rows.sum(0, keepdim=True), rows.new_zeros(ranks.count - 1, 3)])
+        return self.of(rows[ranks.rank])
 
 
 class _Checkpoint(Record, frozen=True, kw_only=True):
@@ -80,6 +97,9 @@ class RunFolder:
 
     def log(self, **line: Any) -> None:
         self.metrics.append(msgspec.json.encode(line))
+
+    def log_weights(self, objective: Objective, **line: Any) -> None:
+        self.log(**line, split="save", weights=sealed.fingerprint(objective.weights()))
 
     def log_timing(self, **line: Any) -> None:
         """Costs nothing to lose: a full disk must not stop the training for it."""
@@ -108,11 +128,18 @@ class RunFolder:
         for old in self._newest_first()[KEEP:]:
             self.disk.remove(old)
 
-    def restore(self, objective: Objective, optimizer: torch.optim.Optimizer) -> State:
-        """Load the newest checkpoint that is whole, and cut the log back to it; a fresh state where there is none.
+    def restore(self, objective: Objective, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE) -> State:
+        """Load, in every rank, the newest checkpoint that is whole, and cut the log back to it; a fresh state where there is none.
 
         Raises UserError when there are checkpoints but none can be used.
         """
+        state, tensors = ranks.first(self._newest)
+        if tensors:
+            objective.load_weights(tensors)
+            _load(tensors, optimizer)
+        return state.own(ranks)
+
+    def _newest(self) -> tuple[State, dict[str, Tensor]]:
         found = self._newest_first()
         for path in found:
             try:
@@ -123,14 +150,12 @@ class RunFolder:
             except UserError as error:
                 self.warnings.append(f"{error}; falling back to the checkpoint before")
                 continue
-            objective.load_weights(tensors)
-            _load(tensors, optimizer)
             self.metrics.cut(checkpoint.metrics_length)
-            return State(checkpoint.step, checkpoint.watch, tensors["tally"])
+            return State(checkpoint.step, checkpoint.watch, tensors["tally"]), tensors
         if found:
             raise UserError(f"none of the {len(found)} checkpoints in {self.checkpoints} can be used: to start anew, remove that folder")
         self.metrics.cut(0)
-        return State()
+        return State(), {}
 
     def _newest_first(self) -> list[Path]:
         return sorted((p for p in self.checkpoints.iterdir() if re.fullmatch(r"\d{8,}\.safetensors", p.name)), reverse=True)
@@ -140,15 +165,45 @@ class RunFolder:
         self.timing.close()
 
 
+class Elsewhere(RunFolder):
+    """The folder that rank 0 writes, as the other ranks have it: they write nothing, and find nothing."""
+
+    def __init__(self, path: Path, stored: Stored):
+        self.path, self.stored, self.warnings = path, stored, []
+
+    def log(self, **line: Any) -> None:
+        pass
+
+    def log_weights(self, objective: Objective, **line: Any) -> None:
+        pass
+
+    def log_timing(self, **line: Any) -> None:
+        pass
+
+    def lines(self) -> list[dict[str, Any]]:
+        return []
+
+    def save(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
+        state.check()
+
+    def close(self) -> None:
+        pass
+
+
 @contextmanager
-def open_folder(path: Path, run: Run, environment: Mapping[str, Any], force: bool = False, disk: Disk = DISK) -> Iterator[RunFolder]:
-    """Start a run's folder, or continue in it. Raises UsageError when it holds another run, another process writes there, or the
-    environment differs from the one in which the run was started (`force` continues all the same)."""
+def open_folder(
+    path: Path, run: Run, environment: Mapping[str, Any], force: bool = False, disk: Disk = DISK, ranks: Ranks = ALONE
+) -> Iterator[RunFolder]:
+    """Start a run's folder, or continue in it; rank 0 alone. Raises UsageError when it holds another run, another process writes there, or
+    the environment differs from the one in which the run was started (`force` continues all the same)."""
     file = path / "run.json"
+    if ranks.rank:
+        yield Elsewhere(path, Stored(run=run, environment=environment))
+        return
     if path.is_dir() and not file.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
         raise UsageError(f"{printable(path)} is not empty and holds no run: give another folder with --out")
     path.mkdir(parents=True, exist_ok=True)
-    with sole_writer(path):
+    with sole_writer(path, ORPHANS if ranks.restarts else 0.0):
         if file.exists():
             stored = runs.read(file.read_bytes(), str(file))
             if stored.run != run:
