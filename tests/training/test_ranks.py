@@ -185,14 +185,14 @@ def test_ranks_that_do_not_come_are_named(tmp_path: Path) -> None:
 
 
 def test_a_rank_that_hangs_is_named_and_all_end(tmp_path: Path) -> None:
-    processes = training(tmp_path / "run", changes={"steps": 100000}, CONVATLAS_PATIENCE="4")
+    processes = training(tmp_path / "run", changes={"steps": 100000}, CONVATLAS_PATIENCE="8")
     until(15, tmp_path / "run", processes)
     processes[1].send_signal(signal.SIGSTOP)
     began = time.monotonic()
     errors = processes[0].communicate(timeout=30)[1]
     assert processes[0].returncode == 1
-    assert time.monotonic() - began < 12
-    assert "rank 1 has not got on for 4 s, and the others wait for it: it was last in" in errors
+    assert time.monotonic() - began < 20
+    assert "rank 1 has not got on for 8 s, and the others wait for it: it was last in" in errors
     assert errors.count("\n") == 1
     processes[1].send_signal(signal.SIGCONT)
     assert finish(processes[1:], 10)[0][0] == 1

@@ -4,9 +4,11 @@ What they tell each other travels over gloo, also where they compute on CUDA, so
 batch norm's statistics go where the tensors are.
 """
 
+import gc
 import itertools
 import os
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -192,7 +194,7 @@ def join(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
         watch.leave()
         with suppress(RuntimeError):
             ranks.any(0)  # nobody leaves before rank 0 has saved
-            dist.destroy_process_group()
+            _part()
         if rank:
             raise Said(stopped.exit_code) from None
         raise
@@ -203,6 +205,12 @@ def join(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
         raise cause from error
     watch.leave()
     ranks.any(0)
+    _part()
+
+
+def _part() -> None:
+    """Leave the group, with all that holds on to it: its threads must not outlive the interpreter."""
+    gc.collect()
     dist.destroy_process_group()
 
 
@@ -235,7 +243,8 @@ def _meet(environment: Mapping[str, str], rank: int, count: int, restarts: int) 
             socket.create_server(("", port)).close()
         except OSError as error:
             raise UsageError(
-                f"port {port} cannot be used ({error.strerror}): choose another with torchrun --master-port N, or --standalone"
+                f"port {port} cannot be used ({os.strerror(error.errno or 0)}): choose another with torchrun --master-port N, "
+                f"or use --standalone"
             ) from None
 
     def connect(keeper: bool) -> Store:
@@ -244,10 +253,12 @@ def _meet(environment: Mapping[str, str], rank: int, count: int, restarts: int) 
 
     number = next(_joined)
     try:
+        if not keeper:
+            _knock(host, port, seconds)
         store = connect(keeper)
         watch = Watch(rank, count, store, connect(False), kept, seconds)
         absent = watch.call()
-    except RuntimeError:
+    except (RuntimeError, OSError):
         raise UserError(
             f"rank {rank} cannot reach the other ranks at {host}, port {port}, within {seconds:g} s: look whether rank 0 was started there"
         ) from None
@@ -260,3 +271,16 @@ def _meet(environment: Mapping[str, str], rank: int, count: int, restarts: int) 
         )
     watch.start()
     return watch
+
+
+def _knock(host: str, port: int, seconds: float) -> None:
+    """Wait until somebody answers. Raises OSError when nobody does; torch would say it in twenty lines."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=seconds).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
