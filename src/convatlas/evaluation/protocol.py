@@ -39,7 +39,7 @@ def answers(model: Callable[[Tensor], Tensor], source: Fixed, device: torch.devi
             unread += batch.unread
             ranks.beat()
     parts = ranks.gather((logits, indices, unread))
-    logits, indices, unread = (list(chain(*part)) for part in zip(*parts, strict=True))  # type: ignore[assignment]
+    logits, indices, unread = (list(chain(*part)) for part in zip(*parts, strict=True))
     found = np.concatenate(indices)
     unread.sort(key=lambda one: one.index)
     if not len(found):

@@ -23,7 +23,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         self._parameters.update(norm._parameters)
         self._buffers.update(norm._buffers)
         self.training, self.ranks = norm.training, ranks
-        self._standardised = torch.compiler.disable(_standardised)  # a compiler cannot look into what ranks tell each other
+        self._standardised = torch.compiler.disable(_standardised)  # type: ignore[no-untyped-call]  # a compiler cannot look into what ranks tell each other
 
     def forward(self, input: Tensor) -> Tensor:
         if not (self.training or self.running_mean is None):
