@@ -89,7 +89,7 @@ def run(network: str, steps: int, **changes: Any) -> ca.Run:
 
 
 SIZES: dict[str, dict[str, Any]] = {"lenet5": {}, "resnet20_cifar": {"image_size": 16}}
-RATES = {"lenet5": 0.001, "resnet20_cifar": 0.0002}
+RATES = {"lenet5": 0.001, "resnet20_cifar": 0.00003}
 
 
 def train(out: str, changes: str, by_rank: str = "{}") -> None:
