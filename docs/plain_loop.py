@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from convatlas import models, recipes
 from convatlas.data import open_dataset
 from convatlas.data.dataset import Stack
+from convatlas.data.preprocessing import fit
 from convatlas.layers.initialisation import he
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD, RMSProp
@@ -57,8 +58,9 @@ def main() -> None:
         images = torch.from_numpy(split.images.array).float() / 255
         images = F.pad(images, [2] * 4) if size == 32 else F.interpolate(images, (size, size), mode="bilinear", antialias=True)
         data[part] = images, torch.from_numpy(split.labels)
-    mean, std = data["train"][0].mean(), data["train"][0].std()
-    data = {part: ((images - mean) / std, labels) for part, (images, labels) in data.items()}
+    train = dataset.splits["train"].images
+    standard = recipe.standardise.measure(train, fit(1, (28, 28), (size, size)))
+    data = {part: ((images - standard.mean) / standard.std, labels) for part, (images, labels) in data.items()}
     loader = torch.utils.data.DataLoader(
         Augmented(*data["train"], pad=2 if size == 32 else 4), batch_size=recipe.batch, shuffle=True, drop_last=True
     )

@@ -27,7 +27,7 @@ SMALL = ("alexnet", "vgg11", "googlenet", "inception_v3", "resnet20_cifar", "mob
 BENCHES = ("resnet20_cifar --compile", "lenet5")
 # One network by every optimiser, at the papers' default rates where they print one
 OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "SGD": {"type": "SGD", "lr": 0.02},
+    "SGD": {"type": "SGD", "lr": 0.003},
     "momentum": {"type": "SGD", "lr": 0.003, "momentum": 0.9},
     "Nesterov": {"type": "SGD", "lr": 0.003, "momentum": 0.9, "nesterov": True},
     "AdaGrad": {"type": "AdaGrad", "lr": 0.01},
@@ -122,6 +122,8 @@ def pictures(store: dict[str, Any]) -> None:
                 steps, smooth, lw=1.4, ls="-" if i < 10 else "--", color=colour, label=f"{name}  {found['metrics']['val_top1']:.1f} %"
             )
         axis.set(xlabel="step", ylabel="training loss, mean over 50 steps", yscale="log")
+        for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            ticks("{x:g}")
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(
             frameon=False, fontsize=8, title="validation top-1 after 1 epoch", title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1)

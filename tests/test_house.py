@@ -105,6 +105,11 @@ def test_the_notes_page_is_as_make_docs_makes_it() -> None:
     assert notes["PAGE"].read_text() == notes["page"](), "run make docs"
 
 
+def test_the_page_of_recipes_is_as_make_docs_makes_it() -> None:
+    recipes = runpy.run_path(str(ROOT / "docs" / "recipes.py"))
+    assert recipes["PAGE"].read_text() == recipes["page"](), "run make docs"
+
+
 def test_the_readmes_commands_exist() -> None:
     from convatlas.cli.commands import COMMANDS
 

@@ -21,6 +21,7 @@ from convatlas.cli.main import main
         ["bench", "--help"],
         ["show", "--help"],
         ["compare", "--help"],
+        ["plan", "--help"],
     ],
 )
 def test_help_does_not_wait_for_torch(words: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +187,13 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(photos: Dataset, tmp_path: 
     with pytest.raises(UserError):
         open_dataset(f"packed:{tmp_path / 'store'}")
     assert pack(photos, tmp_path / "store", workers=0).samples == 40
+
+
+@pytest.mark.parametrize("files", [False, True])
+def test_a_store_that_has_been_read_travels_to_another_process_without_its_content(photos: Dataset, tmp_path: Path, files: bool) -> None:
+    pack(photos, tmp_path / "store", shorter=None, files=files)
+    images = open_dataset(f"packed:{tmp_path / 'store'}").splits["train"].images
+    before = len(pickle.dumps(images))
+    first = images.picture(0).pixels(3, (0, 0))
+    assert len(pickle.dumps(images)) == before
+    assert (pickle.loads(pickle.dumps(images)).picture(0).pixels(3, (0, 0)) == first).all()

@@ -18,7 +18,8 @@ CLASSIFIERS = [name for name in ca.list_models() if models.find(name).task == "c
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_its_first_loss_is_finite(name: str, tmp_path: Path) -> None:
     words = ["train", name, "--recipe", "paper", "--epochs", "1", "--data", "digits", "--out", str(tmp_path / "run")]
-    with subprocess.Popen([sys.executable, "-m", "convatlas", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    command = [sys.executable, "-m", "convatlas", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         said = []
         for line in process.stdout:

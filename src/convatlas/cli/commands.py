@@ -355,6 +355,26 @@ class Compare:
 
 
 @dataclass
+class Plan:
+    """Say what a run needs before it starts: memory, the largest batch that fits, time and device-hours on 1 to 4,096 devices."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN.json", help="A run.json, or a run's folder.")]
+    device: Annotated[str, arg(metavar="NAME", help="here (measured), or a100-80gb, h100-sxm, v100-16gb, t4, rtx4090.")] = "here"
+    count: Annotated[int, arg(metavar="N", help="How many such devices.")] = 1
+    json: Json = False
+
+    def __call__(self) -> None:
+        from convatlas.cli import planned
+        from convatlas.training import probe
+
+        document = probe.document(self.run, self.device, self.count, _display(True).say)
+        if self.json:
+            print_json(document)
+        else:
+            planned.show(document)
+
+
+@dataclass
 class Bench:
     """Measure speed beside what a user would run otherwise, each row in a process of its own."""
 
@@ -402,6 +422,7 @@ COMMANDS: dict[str, Any] = {
     "predict": Predict,
     "import": Import,
     "compare": Compare,
+    "plan": Plan,
     "bench": Bench,
     "data": Data,
 }

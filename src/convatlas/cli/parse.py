@@ -59,7 +59,7 @@ def _sentence(event: object, command: type | None) -> str:
         case _errors.BadValue(argument=argument):
             return f"{_option(argument.field.intern_name)} needs a value"
         case _errors.InstantiationFailure(argument=argument, message=message) if argument is not None:
-            found = re.search(r"\['(.*?)'", message)
+            found = re.search(r"(?:\[|: )'(.*?)'", message)
             kind = str(argument.field.type_stripped).replace(" | None", "").removeprefix("<class '").removesuffix("'>")
             expected = {"int": "a whole number", "float": "a number"}.get(kind, kind)
             return f"{_option(argument.field.intern_name)} is {found[1] if found else message!r}: expected {expected}"

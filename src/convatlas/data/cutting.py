@@ -54,5 +54,5 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Tensor:
     image = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     if image.shape[2:] != size:
         # what F.interpolate(mode="bilinear", antialias=True) calls: its questions would cost a tenth of an image from a packed store
-        image = torch._C._nn._upsample_bilinear2d_aa(image, size, False)
+        image = torch._C._nn._upsample_bilinear2d_aa(image, size, False, None)
     return image[0]

@@ -68,7 +68,8 @@ def dataset(found: Found, quarantined: Sequence[str] | None = None) -> Dataset:
                 what = "every class needs at least 5 images" if groups is None else "every class needs several groups"
                 raise UserError(f"{printable(found.name)} is too small to split: {what} for {part} to hold each class")
         counts = ", ".join(f"{len(parts[p]):,} {p}" for p in ("train", *wanted))
-        notes.append(f"{' and '.join(wanted)} were split off by {'content' if groups is None else 'group'}: {counts}")
+        how = f"{'was' if len(wanted) == 1 else 'were'} split off by {'content' if groups is None else 'group'}"
+        notes.append(f"{' and '.join(wanted)} {how}: {counts}")
 
     digest = hashlib.sha256(repr((found.classes, found.channels)).encode())
     for part in sorted(parts):

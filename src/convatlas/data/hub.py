@@ -2,15 +2,13 @@
 
 It brings a set into Arrow files, a row a sample. Those are mapped into memory and read by row here: a loader's process needs neither
 the library nor memory for the set, and images are decoded as all others are. No program that comes with a set is run.
-Formats: arrow.apache.org/docs/format/Columnar.html, "IPC Streaming Format"; huggingface.co/docs/datasets, "Image" and "ClassLabel".
+Columns: huggingface.co/docs/datasets, "Image" and "ClassLabel".
 """
 
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data import images
+from convatlas.data.arrow import Rows, first_line, inside, state
 from convatlas.data.dataset import Chosen
 from convatlas.data.fingerprints import LENGTH, fingerprint
 from convatlas.data.found import SPLITS, Found
@@ -39,62 +38,6 @@ class Read(msgspec.Struct, frozen=True):
     grey: bool  # whether every image is, that can be read
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Images in a column of Arrow files, which every process opens for itself."""
-
-    source: str
-    splits: Sequence[str]
-    starts: NDArray[np.int64]  # of every split: its first row, and last the number of all
-    files: Sequence[Path]
-    states: Sequence[list[int]]  # of the files
-    image: str
-    roots: Sequence[Path]  # where image files may lie that a row names instead of holding their bytes; named from the first
-
-    def __len__(self) -> int:
-        return int(self.starts[-1])
-
-    def name(self, index: int) -> str:
-        split = int(np.searchsorted(self.starts, index, "right")) - 1
-        return f"{self.source}{' ' if self.splits[split] else ''}{self.splits[split]} #{index - self.starts[split]}"
-
-    def picture(self, index: int) -> Encoded:
-        """Raises UserError for files that have changed, or a row that names a file elsewhere: those are no faults of an image."""
-        return Encoded(self.content(index), self.name(index))
-
-    def content(self, index: int) -> bytes:
-        """An image file, empty where a row has none. Raises UnreadableImage for a file that is gone, else as `picture`."""
-        chunks, starts = self._chunks
-        chunk = int(np.searchsorted(starts, index, "right")) - 1
-        row = chunks[chunk][index - int(starts[chunk])].as_py() or {}
-        if row.get("bytes") is None and row.get("path"):
-            return images.read(_inside(self.roots[0] / row["path"], self.roots, self.name(index))).data
-        return row.get("bytes") or b""
-
-    def column(self, name: str) -> list[Any]:
-        """A column's Arrow arrays, one after the other."""
-        import pyarrow
-
-        try:
-            if [_state(file) for file in self.files] != self.states:
-                raise UserError(f"{printable(self.source)} was changed while it is in use: start again")
-            tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in self.files]
-            chunks = [chunk for table in tables for chunk in table.column(name).chunks]
-            for chunk in chunks:
-                chunk.validate(full=True)  # offsets that lead out of a file would end the process
-        except (pyarrow.ArrowException, OSError, KeyError) as error:
-            raise UserError(f"{printable(self.source)} is damaged ({_line(error)}): fetch or write it again") from None
-        return chunks
-
-    @cached_property
-    def _chunks(self) -> tuple[list[Any], NDArray[np.int64]]:
-        chunks = self.column(self.image)
-        return chunks, np.cumsum([0, *map(len, chunks)], dtype=np.int64)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # without the mapped arrays: they would be copied
-
-
 def find(where: str) -> Found:
     """NAME or NAME:CONFIG of the Hub, or a folder. Raises UserError for what is missing, out of reach, or no set of labelled images."""
     source = f"hf:{where}"
@@ -105,9 +48,9 @@ def find(where: str) -> Found:
     if any(split.features != features for split in splits.values()):
         raise UserError(f"{printable(source)} has other columns in some of its splits {printable(', '.join(splits))}: expected the same")
     image, label = _columns(features, source)
-    files = [_inside(Path(file["filename"]), roots, source) for split in splits.values() for file in split.cache_files]
+    files = [inside(Path(file["filename"]), roots, source) for split in splits.values() for file in split.cache_files]
     starts = np.cumsum([0, *map(len, splits.values())], dtype=np.int64)
-    rows = Rows(source, list(splits), starts, files, [_state(file) for file in files], image, roots)
+    rows = Rows(source, list(splits), starts, files, [state(file) for file in files], image, roots)
 
     values = [value for chunk in rows.column(label) for value in chunk.to_pylist()]
     if len(values) != len(rows):
@@ -122,8 +65,8 @@ def find(where: str) -> Found:
     else:
         classes, labels = numbered(checked(str(values[row]), rows.name(int(row))) for row in labelled)
     parts, notes = _parts(rows, labelled)
-    state = [FORMAT, *(number for state in rows.states for number in state)]
-    read = remembered("hub", repr((image, files)), state, Read, lambda: _read(rows))
+    known_by = [FORMAT, *(number for numbers in rows.states for number in numbers)]
+    read = remembered("hub", repr((image, files)), known_by, Read, lambda: _read(rows))
     return Found(
         name=source,
         classes=classes,
@@ -179,13 +122,8 @@ def _reason(error: Exception, name: str, config: str) -> str:
     if isinstance(error, ConnectionError):
         return "is no folder here, and not in the cache, and the Hugging Face Hub cannot be reached: go online once, or bring a copy here"
     if isinstance(error, FileNotFoundError):
-        return f"cannot be read ({_line(error)}): expected a data set of the Hub, such as hf:ylecun/mnist, or a folder of one"
-    return f"cannot be loaded ({_line(error.__cause__ or error)}): expected what the library datasets can load"
-
-
-def _line(error: object) -> str:
-    """What a library says, without the advice and the lists that it adds."""
-    return printable(str(error).strip().partition("\n")[0].rstrip(".:")[:300])
+        return f"cannot be read ({first_line(error)}): expected a data set of the Hub, such as hf:ylecun/mnist, or a folder of one"
+    return f"cannot be loaded ({first_line(error.__cause__ or error)}): expected what the library datasets can load"
 
 
 def _columns(features: Mapping[str, Any], source: str) -> tuple[str, str]:
@@ -237,16 +175,3 @@ def _read(rows: Rows) -> Read:
             pass  # says nothing of colours
         keys += fingerprint(data or f"unreadable {index}".encode())
     return Read(bytes(keys), grey)
-
-
-def _state(file: Path) -> list[int]:
-    status = file.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _inside(file: Path, roots: Sequence[Path], where: str) -> Path:
-    """Raises UserError for a file that does not lie in one of these folders."""
-    file = Path(os.path.abspath(file))
-    if not any(file.is_relative_to(root) for root in roots):
-        raise UserError(f"{printable(where)} is said to be in {printable(file)}, which is not its own folder: nothing there is read")
-    return file

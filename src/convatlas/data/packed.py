@@ -10,7 +10,7 @@ docs/packed.md describes the format.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -74,6 +74,9 @@ class Packed:
     @cached_property
     def _names(self) -> Sequence[str]:
         return [msgspec.json.decode(line, type=str) for line in (self.path / "names.jsonl").read_bytes().splitlines()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # without the mapped shards: they would be copied
 
     @cached_property
     def _shards(self) -> list[NDArray[np.uint8]]:

@@ -2,7 +2,7 @@
 
 from convatlas.data.augment import Flip, Lighting, PadCrop
 from convatlas.data.crops import CentralPatch
-from convatlas.data.preprocessing import PixelMean
+from convatlas.data.preprocessing import ChannelStatistics, PixelMean
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.plateau import Plateau
@@ -38,12 +38,14 @@ ALEXNET_SMALL = ALEXNET.but(
     initialise="he",
     crop=None,
     augment=(PadCrop(4), Flip()),
-    standardise=PixelMean(scale=1),
+    standardise=ChannelStatistics(),
     network={"width": 0.25, "image_size": 67},
     reduced={
         "width": "a quarter of the channels",
         "image": "67x67, the smallest that the stem takes; crops after padding, and flips, instead of 224 of 256 with altered colours",
         "schedule": "2 epochs, one cycle, in place of 90 with three divisions of the rate by hand",
-        "first weights": "He's: Gaussians of 0.01 were meant for wide layers and raw pixels, and pass no signal on in these",
+        "first weights": "He's, and pixels of deviation 1: Gaussians of 0.01 were meant for wide layers and raw pixels, and pass no signal "
+        "on in these",
     },
+    unstated=ALEXNET.unstated[1:],
 )

@@ -2,7 +2,7 @@
 
 from convatlas.data.augment import Flip, Lighting, PadCrop
 from convatlas.data.crops import ScaleJitter
-from convatlas.data.preprocessing import ChannelMean
+from convatlas.data.preprocessing import ChannelMean, ChannelStatistics
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.plateau import Plateau
@@ -42,13 +42,16 @@ VGG_SMALL = VGG.but(
     initialise="he",
     crop=None,
     augment=(PadCrop(2), Flip()),
-    standardise=ChannelMean(scale=1),
+    standardise=ChannelStatistics(),
     micro_batch=None,
     network={"width": 0.25, "image_size": 32},
     reduced={
         "width": "a quarter of the channels",
         "image": "32x32; crops after padding, and flips, instead of scale jittering and colour shifts",
         "schedule": "2 epochs, one cycle, in place of 74 with three divisions of the rate",
-        "first weights": "He's: with Glorot's, eleven layers of ReLU stand still for too much of a training as short as this",
+        "first weights": "He's, and pixels of deviation 1: with Glorot's, eleven layers of ReLU stand still for too much of a training as "
+        "short as this",
     },
+    unstated=(),
+    substituted={},
 )

@@ -37,5 +37,4 @@ ZFNET_SMALL = ALEXNET_SMALL.but(
     network={"width": 0.25, "image_size": 64},
     reduced=ALEXNET_SMALL.reduced | {"image": "64x64; crops after padding, and flips, instead of ten sub-crops of 224"},
     unstated=ZFNET.unstated[1:],
-    substituted={},
 )

@@ -100,7 +100,7 @@ class Display:
 
     def advance(self, clock: Clock) -> None:
         self.done += 1
-        if not self.estimated and self.done - self.at_start == ESTIMATE_AFTER and self._run.steps - self.done >= ESTIMATE_AFTER:
+        if not self.estimated and self.done - self.at_start == ESTIMATE_AFTER:
             self.estimated = True
             self.say(f"  estimated time {duration(self._left(clock))} for {self._run.steps - self.done:,} steps, without evaluation")
         if self.bar is not None:

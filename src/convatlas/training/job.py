@@ -106,10 +106,15 @@ def _objective(run: Run, dataset: Dataset, ranks: Ranks) -> Objective:
         standardiser = recipe.standardise.measure(dataset.splits["train"].images, geometry)
     if run.sync_batch_norm:
         synchronise(model, ranks)
-    still = [model.get_submodule(path).requires_grad_(False) for path in run.frozen]
+    return Objective(model, standardiser, recipe.loss, recipe.auxiliary, recipe.average, freeze(run, model))
+
+
+def freeze(run: Run, model: models.Network) -> list[torch.nn.Module]:
+    """Let the run's frozen parts learn nothing; returns all that stays as it is, batch norm's statistics included."""
+    still: list[torch.nn.Module] = [model.get_submodule(path).requires_grad_(False) for path in run.frozen]
     if run.frozen_statistics:
         still += [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    return Objective(model, standardiser, recipe.loss, recipe.auxiliary, recipe.average, still)
+    return still
 
 
 def default_folder(run: Run) -> Path:

@@ -1,0 +1,315 @@
+"""What a plan is made from: the network's figures, read off one pass on meta tensors, and, on the machine at hand, what some passes of
+the run and some batches of its data take."""
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from convatlas import analysis, models
+from convatlas.data import Dataset, randomness
+from convatlas.data.dataset import Split, Stack
+from convatlas.data.loader import Batch, Training, batches, workers_for
+from convatlas.data.preprocessing import Standardiser
+from convatlas.errors import UsageError, UserError, printable
+from convatlas.optim.optimizers import Optimizer, set_lr
+from convatlas.runtime import rates as devices
+from convatlas.runtime.compilation import worth_compiling
+from convatlas.runtime.device import Precision, Runtime, best_precision, pick_device
+from convatlas.runtime.memory import keep_freed_memory
+from convatlas.runtime.rates import Rates
+from convatlas.training import plan
+from convatlas.training import run as runs
+from convatlas.training.complete import complete
+from convatlas.training.job import freeze
+from convatlas.training.objective import Objective
+from convatlas.training.run import Run
+from convatlas.training.step import gradients
+
+LONGEST = 1.5  # seconds: of one measured pass
+SECONDS = 2.5  # for the passes of the largest size, for the batches that are loaded
+MOST_PASSES = 40
+
+
+def read(path: Path) -> Run:
+    """The run of a `run.json`, or of the folder that holds one. Raises UsageError for what is neither."""
+    file = path / "run.json" if path.is_dir() else path
+    try:
+        return runs.read(file.read_bytes(), str(file)).run
+    except OSError as error:
+        raise UsageError(f"cannot read {printable(file)} ({error.strerror}): expected a run.json, or a run's folder") from None
+
+
+def opened(run: Run, device: torch.device) -> tuple[Run, Dataset | None, str]:
+    """The complete run and its data; a complete run whose data cannot be opened here is planned without it, and why is said.
+
+    Raises as `complete` for a run that is not complete.
+    """
+    try:
+        whole, dataset = complete(run, device)
+    except UserError as error:
+        if run.data.content is None:
+            raise
+        precision = best_precision(device) if run.precision == "auto" else run.precision
+        return run.but(precision=precision), None, f"the data is not read: {error}"
+    return whole, dataset, ""
+
+
+def work(run: Run) -> plan.Work:
+    counts, batch = run.content.counts, run.recipe.batch
+    return plan.Work(
+        batch=batch,
+        micro_batch=min(run.recipe.micro_batch or batch, batch),
+        evaluation_batch=run.evaluation_batch,
+        steps=run.steps,
+        steps_per_epoch=run.steps_per_epoch,
+        val=counts.get("val", 0),
+        test=counts.get("test", 0),
+    )
+
+
+def network(run: Run, precision: Precision) -> plan.Network:
+    """The run's network with its losses and heads, read at a precision. Raises UserError for one that cannot be read in training."""
+    with torch.device("meta"):
+        objective = _objective(run)
+    (one, kept), (two, kept_of_two) = (_read(run, objective, precision, images) for images in (1, 2))
+    numbers, buffers = list(objective.model.parameters()), objective.model.buffers()
+    passing = alive = 0
+    for row in one.rows:  # of the backward pass: what is kept up to a layer, and the gradients of its output and of its input
+        alive += kept.get(row.path, 0)
+        passing = max(passing, alive + 2 * row.activation_bytes)
+    total, each = sum(kept.values()), sum(kept_of_two.values()) - sum(kept.values())
+    return plan.Network(
+        precision=precision,
+        params=sum(p.numel() for p in numbers),
+        trainable=sum(p.numel() for p in numbers if p.requires_grad),
+        buffers=sum(b.nbytes for b in buffers),
+        states=state_tensors(run.recipe.optimizer),
+        averaged=run.recipe.average is not None,
+        macs=one.macs,
+        image_bytes=math.prod(run.content.preprocessing.shape),
+        kept_bytes=each,
+        pass_bytes=max(0, total - each),
+        passing_bytes=max(0, passing - total),
+        inference_bytes=two.inference_bytes - one.inference_bytes,
+        layers=tuple(plan.Layer(a.flops, max(0, 2 * a.bytes - b.bytes), a.bytes) for a, b in zip(one.rows, two.rows, strict=True)),
+    )
+
+
+def _read(run: Run, objective: Objective, precision: Precision, count: int) -> tuple[analysis.Report, dict[str, int]]:
+    """The reading of a pass of so many images, and the bytes that autograd keeps of it, by module."""
+    images = torch.empty(count, *run.content.preprocessing.shape, dtype=torch.uint8, device="meta")
+    targets = torch.zeros(count, dtype=torch.int64, device="meta")
+    cast: AbstractContextManager[object] = _Autocast() if precision == "bf16" else nullcontext()
+    with cast:
+        report = analysis.analyze(objective, (images, targets))
+        kept = report.kept_bytes
+    if kept is None:
+        raise UserError(f"{run.model.name} cannot be read in training mode: there is no plan without its activations")
+    return report, kept
+
+
+class _Autocast(TorchFunctionMode):
+    """torch.autocast to bfloat16, which does nothing to meta tensors: what multiplies gets, and keeps, copies of 2 bytes a number."""
+
+    multiplies = frozenset({F.conv2d, F.conv_transpose2d, F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, torch.bmm})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.multiplies:
+            args, kwargs = tree_map(_half, (args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _half(value: Any) -> Any:
+    return value.to(torch.bfloat16) if isinstance(value, Tensor) and value.dtype == torch.float32 else value
+
+
+def state_tensors(optimizer: Optimizer) -> int:
+    """Tensors of a parameter's size that it keeps for each: asked of one that has taken a step."""
+    layer = nn.Linear(3, 5, bias=False)
+    made = optimizer.build(layer)
+    layer.weight.grad = torch.ones_like(layer.weight)
+    made.step()
+    return sum(value.numel() for value in made.state[layer.weight].values() if isinstance(value, Tensor)) // layer.weight.numel()
+
+
+def _objective(run: Run) -> Objective:
+    """As `train` makes it, with any first weights and pixels that are only scaled."""
+    model, channels = models.build(run.model), run.content.preprocessing.channels
+    standardiser = Standardiser(torch.zeros(channels, 1, 1), torch.ones(channels, 1, 1))
+    return Objective(model, standardiser, run.recipe.loss, run.recipe.auxiliary, frozen=freeze(run, model))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How long passes of so many images took here, and what follows for others."""
+
+    pace: plan.Pace
+    images: int
+    seconds: float
+
+
+def passes(run: Run, runtime: Runtime, most: int) -> Measured:
+    """Time passes of the run with random images: of two, then more, up to the micro-batch or `most`, or as many as take a second."""
+    recipe, shape, device = run.recipe, run.content.preprocessing.shape, runtime.device
+    torch.manual_seed(run.seed)
+    objective = _objective(run)
+    if recipe.average is not None:
+        objective.average = recipe.average.build(objective.model).requires_grad_(False)
+    runtime.place(objective)
+    optimizer = recipe.optimizer.build(objective.model)
+    limit = max(1, min(work(run).micro_batch, most))
+    size, sizes, updates = min(2, limit), list[tuple[int, float]](), list[float]()
+    while True:
+        batch, data = _random(run, size, shape)
+        times, began = list[float](), time.perf_counter()
+        while len(times) < 4 or (size == limit and len(times) < MOST_PASSES and time.perf_counter() - began < SECONDS):
+            taken, update = _step(run, objective, optimizer, runtime, data, batch, len(times))
+            times.append(taken)
+            updates.append(update)
+        seconds = statistics.median(times[1:])  # the first chooses kernels, and asks for memory
+        sizes.append((size, seconds))
+        if size == limit:
+            break
+        by_time = int(size * LONGEST / seconds)
+        if by_time < 2 * size:
+            limit = size
+        else:
+            size = min(limit, by_time, 8 * size)
+            limit = size if by_time <= size else limit
+    fixed, per_image = plan.through(sizes)
+    evaluation = _evaluation(objective, runtime, batch, device)
+    pace = plan.Pace(fixed=fixed, per_image=per_image, update=statistics.median(updates[-3:]), evaluation=evaluation / size)
+    return Measured(pace, size, sizes[-1][1])
+
+
+def _random(run: Run, count: int, shape: tuple[int, int, int]) -> tuple[Batch, Training]:
+    generator = torch.Generator().manual_seed(run.seed)
+    images = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
+    targets = torch.randint(0, len(run.content.classes), (count,), generator=generator)
+    data = Training(Split(Stack(images.numpy()), targets.numpy()), run.content.preprocessing, run.recipe.augment, count, run.seed)
+    return Batch(images.contiguous(memory_format=torch.channels_last), targets, torch.arange(count), []), data
+
+
+def _step(
+    run: Run, objective: Objective, optimizer: torch.optim.Optimizer, runtime: Runtime, data: Training, batch: Batch, step: int
+) -> tuple[float, float]:
+    """Seconds of one pass, and of all that a step does besides, as the training loop does it. Nothing is learnt: the rate is tiny."""
+    began = time.perf_counter()
+    objective.train()
+    objective.remember()
+    runtime.seed(randomness.step_seed(run.seed, step))
+    set_lr(optimizer, 1e-12)
+    ready = time.perf_counter()
+    batch = batch._replace(images=batch.images.to(runtime.device), targets=batch.targets.to(runtime.device))
+    gradients(objective, data, batch, step, None, runtime, lambda loss, through: None)
+    devices.wait(runtime.device)
+    passed = time.perf_counter()
+    runtime.update(optimizer, run.recipe.clip)
+    if run.recipe.constraint is not None:
+        run.recipe.constraint(objective.model)
+    objective.follow()
+    devices.wait(runtime.device)
+    return passed - ready, time.perf_counter() - passed + ready - began
+
+
+def _evaluation(objective: Objective, runtime: Runtime, batch: Batch, device: torch.device) -> float:
+    objective.eval()
+    images, times = batch.images.to(device), list[float]()
+    with torch.inference_mode(), runtime.autocast():
+        for _ in range(4):
+            began = time.perf_counter()
+            objective.logits(images)
+            devices.wait(device)
+            times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+def loading(run: Run, dataset: Dataset, device: torch.device) -> plan.Loading:
+    """How fast the run's own training images become batches here, with as many processes as `train` would start."""
+    split = dataset.splits["train"]
+    workers = workers_for(split)
+    data = Training(split, run.content.preprocessing, (), min(run.recipe.batch, 64, len(split)), run.seed, run.recipe.crop)
+    seen, began = 0, time.perf_counter()
+    with closing(batches(data, 0, sys.maxsize, workers)) as stream:
+        for number, (_, batch) in enumerate(stream):
+            now = time.perf_counter()
+            if number <= 2 * workers:  # those that wait already when the first comes
+                seen, began = 0, now
+                continue
+            seen += len(batch.targets)
+            if now - began > SECONDS / 2:
+                break
+    return plan.Loading(seen / (time.perf_counter() - began), overlaps=device.type == "cuda")
+
+
+def here(run: Run, device: torch.device, precision: Precision) -> tuple[Rates, plan.Network, Measured | None]:
+    """This machine's rates, the network's figures at the precision, and passes of the run; None for these where two images do not fit."""
+    runtime = Runtime(device, precision)
+    rates, figures = devices.measured(device, precision), network(run, precision)
+    most = plan.largest(figures, rates.rest, plan.USABLE * rates.memory)
+    return rates, figures, passes(run, runtime, most) if most >= 2 else None
+
+
+def document(path: Path, wanted: str, count: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """The document of `plan`. `wanted` is `here` or a device of the table; `say` tells a person what is going on.
+
+    Raises UsageError for a device that is unknown, a count below 1, a file that is no run; and as `complete`.
+    """
+    if count < 1:
+        raise UsageError(f"--count should be 1 or more, not {count}")
+    published = None if wanted == "here" else devices.find(wanted)
+    asked, device = read(path), pick_device()
+    say("convatlas: measuring this machine, passes of the run and the loading of its data: about 10 s")
+    keep_freed_memory()
+    run, dataset, missing = opened(asked, device)
+    notes, amount = [missing] if missing else [], work(run)
+    loader = None if dataset is None else loading(run, dataset, device)
+    precision: Precision = "fp32" if run.precision == "auto" else run.precision
+    rates, figures, found = here(run, device, "fp32" if published and precision == "tf32" and device.type == "cpu" else precision)
+    share = min(1.0, plan.training_roofline(figures, rates, found.images) / found.seconds) if found else None
+    if published is None and found is not None:
+        origin, pace = "measured", found.pace
+        if worth_compiling(device, 3.0 * figures.macs * run.recipe.batch * run.steps) if run.compile == "auto" else run.compile:
+            notes.append("measured without compiling: train would compile this run, and be quicker")
+    else:
+        if published is not None:
+            rates, before = published, precision
+            precision = rates.precision(("bf16" if "bf16" in rates.flops else "fp32") if asked.precision == "auto" else precision)
+            if precision != before:
+                notes.append(f"planned in {precision}, which is what {rates.name} multiplies in hardware; the run says {before}")
+            figures = network(run, precision)
+        origin = "roofline, its share measured here" if share else "roofline, its share assumed"
+        pace = plan.pace(figures, rates, amount.micro_batch, share or plan.ASSUMED_SHARE)
+    if count > amount.batch:
+        notes.append(f"a batch of {amount.batch} gives an image to no more than {amount.batch} devices: the others have nothing to do")
+    step = {"origin": origin, "share": share or plan.ASSUMED_SHARE, "pace": pace, "overlapped": plan.OVERLAPPED}
+    return {
+        "run_id": run.id,
+        "model": run.model.name,
+        "data_set": run.data.name,
+        "recipe": run.recipe.name,
+        "precision": precision,
+        "batch": amount.batch,
+        "micro_batch": amount.micro_batch,
+        "steps": amount.steps,
+        "steps_per_epoch": amount.steps_per_epoch,
+        "macs": figures.macs,
+        "params": figures.params,
+        "count": count,
+        "device": rates,
+        "step": step | {"measured_images": found.images if found else None, "measured_seconds": found.seconds if found else None},
+        **plan.document(figures, amount, pace, rates, count, loader, published is None),
+        "notes": notes,
+    }
