@@ -1,37 +1,50 @@
 """What each of several processes does in the tests of ranks; and how they are started, as torchrun does."""
 
 import copy
+import itertools
 import json
 import os
 import socket
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from small import PROCESSES
 from torch import Tensor, nn
 
 import convatlas as ca
 from convatlas import models, recipes
-from convatlas.cli.main import _fail
 from convatlas.data import open_dataset
 from convatlas.data.loader import Fixed, Training
 from convatlas.data.preprocessing import PixelRange, fit
-from convatlas.errors import Said, UserError
 from convatlas.evaluation.protocol import answers
 from convatlas.layers.batch_norm import SynchronisedBatchNorm2d, synchronise
 from convatlas.runtime.device import Runtime
 from convatlas.runtime.ranks import ALONE, Ranks, join
-from convatlas.runtime.stopping import Stopped
 from convatlas.training.objective import Objective
+from convatlas.training.run import Stored, write
 from convatlas.training.step import gradients
 
 CPU = torch.device("cpu")
+SIZES: dict[str, dict[str, Any]] = {"lenet5": {}, "resnet20_cifar": {"image_size": 16}}
+RATES = {"lenet5": 0.001, "resnet20_cifar": 0.00003}
+_number = itertools.count()
 
-HERE = Path(__file__).parent
-SOURCE = HERE.parent.parent / "src"
+
+class Started(NamedTuple):
+    """A rank, and the files that take what it says."""
+
+    process: Any
+    stdout: Path
+    stderr: Path
+
+
+class Ended(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
 
 
 def free_port() -> int:
@@ -40,62 +53,66 @@ def free_port() -> int:
         return port
 
 
-def start(count: int, words: Sequence[str], port: int | None = None, only: Sequence[int] | None = None, **more: str) -> list[Any]:
-    """`python WORDS` as `count` ranks (of which `only` these are started), each in a group of its own with one thread."""
-    shared = os.environ | {
+def start(
+    folder: Path, jobs: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None, port: int | None = None, **more: str
+) -> list[Started]:
+    """Each of `jobs`, a function and its arguments, as a rank in a group of its own, with one thread; of these `only` some."""
+    shared = {
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port or free_port()),
-        "WORLD_SIZE": str(count),
-        "LOCAL_WORLD_SIZE": str(count),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{SOURCE}:{HERE}",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "WORLD_SIZE": str(len(jobs)),
+        "LOCAL_WORLD_SIZE": str(len(jobs)),
         "CONVATLAS_PATIENCE": "60",
         **more,
     }
-    return [
-        subprocess.Popen(
-            [sys.executable, *words],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, range(os.cpu_count() or 1)),  # the tests' own process has a core for itself
-        )
-        for rank in only or range(count)
-    ]
+    started = []
+    for rank in only or range(len(jobs)):
+        said = [folder / f"{next(_number)}.{stream}" for stream in ("out", "err")]
+        variables = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        process = PROCESSES.Process(target=_rank, args=(variables, *said, *jobs[rank]))
+        process.start()
+        started.append(Started(process, *said))
+    return started
 
 
-def finish(processes: Sequence[Any], seconds: float = 100) -> list[tuple[int, str, str]]:
-    """Exit code, stdout and stderr of each."""
-    try:
-        texts = [process.communicate(timeout=seconds) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, *text) for process, text in zip(processes, texts, strict=True)]
+def _rank(variables: dict[str, str], stdout: Path, stderr: Path, job: Callable[..., int | None], *arguments: Any) -> None:
+    os.setsid()
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))  # the tests' own process has a core for itself
+    torch.set_num_threads(1)
+    os.environ.update(variables)
+    for stream, path in ((1, stdout), (2, stderr)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    sys.exit(job(*arguments))
 
 
-def run(network: str, steps: int, **changes: Any) -> ca.Run:
+def finish(started: Sequence[Started], seconds: float = 100) -> list[Ended]:
+    """What they said, and the codes with which they ended, in time."""
+    for process, _, _ in started:
+        process.join(seconds)
+    for process, _, _ in started:
+        process.kill()
+        process.join()
+    return [Ended(process.exitcode, stdout.read_text(), stderr.read_text()) for process, stdout, stderr in started]
+
+
+def run(network: str = "lenet5", steps: int = 50, dropout: float = 0.0, batch: int = 48, **changes: Any) -> ca.Run:
     """Tiny, on digits, every step in the log."""
-    recipe: dict[str, Any] = {name: changes.pop(name) for name in ("micro_batch", "batch") if name in changes}
-    dropout = changes.pop("dropout", 0.0)
-    model = models.describe(network, width=0.25, **SIZES[network] | {"dropout": dropout} if network == "lenet5" else SIZES[network])
-    whole = ca.Run(model=model, data=changes.pop("data", "digits"), recipe="quick")
+    arguments = SIZES[network] | ({"dropout": dropout} if network == "lenet5" else {})
+    whole = ca.Run(model=models.describe(network, width=0.25, **arguments), data=changes.pop("data", "digits"), recipe="quick")
     optimizer = whole.recipe.optimizer.but(lr=RATES[network])
-    recipe = {"batch": 48, "budget": recipes.Iterations(steps), "augment": (), "optimizer": optimizer} | recipe
-    return whole.but(recipe=whole.recipe.but(**recipe), log_every=1, save_every=10, precision="fp32", **changes)
+    recipe = whole.recipe.but(batch=batch, budget=recipes.Iterations(steps), augment=(), optimizer=optimizer)
+    return whole.but(recipe=recipe, log_every=1, save_every=10, precision="fp32", **changes)
 
 
-SIZES: dict[str, dict[str, Any]] = {"lenet5": {}, "resnet20_cifar": {"image_size": 16}}
-RATES = {"lenet5": 0.001, "resnet20_cifar": 0.00003}
+def stored(run: ca.Run, file: Path) -> Path:
+    file.write_bytes(write(Stored(run=run, environment={})))
+    return file
 
 
-def train(out: str, changes: str, by_rank: str = "{}") -> None:
-    """`changes` to the small run, and more for single ranks, as JSON."""
-    asked = json.loads(changes) | json.loads(by_rank).get(os.environ.get("RANK", "0"), {})
-    ca.train(run(asked.pop("network", "lenet5"), asked.pop("steps", 50), **asked), out=out, workers=0)
+def train(out: Path, whole: ca.Run) -> list[str]:
+    """The words after `convatlas` that train `whole` into `out`."""
+    file = out.parent / f"{whole.id}.json"
+    return ["train", str(stored(whole, file)), "--out", str(out), "--workers", "0"]
 
 
 def losses(ranks: Ranks, network: str, synchronised: bool, micro_batch: int | None = None, steps: int = 50) -> list[float]:
@@ -142,10 +159,10 @@ def batch_norm(ranks: Ranks, momentum: float | None, steps: int = 3) -> float:
         pairs = [(mine, theirs.chunk(ranks.count)[ranks.rank]), (own.grad, all_.grad.chunk(ranks.count)[ranks.rank])]
         pairs += [(ranks.sum(p.grad), q.grad) for p, q in zip(ours.parameters(), whole.parameters(), strict=True)]  # type: ignore[arg-type]
         pairs += list(zip(ours.buffers(), whole.buffers(), strict=True))
-        worst = max([worst, *((a - b).abs().max().item() for a, b in pairs)])
+        worst = max([worst, *(float((a - b).abs().max()) for a, b in pairs)])
         ours.zero_grad()
         whole.zero_grad()
-    return max(worst, (ours.eval()(images) - whole.eval()(images)).abs().max().item())
+    return max(worst, float((ours.eval()(images) - whole.eval()(images)).abs().max()))
 
 
 def evaluation(ranks: Ranks, batch: int) -> bool:
@@ -177,12 +194,3 @@ def numbers() -> None:
             "unsynchronised": losses(ranks, "resnet20_cifar", False, steps=3),
         }
     print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    try:
-        {"train": train, "numbers": numbers}[sys.argv[1]](*sys.argv[2:])
-    except UserError as error:
-        sys.exit(error.exit_code if isinstance(error, Said) else _fail(str(error), error.exit_code, False))
-    except Stopped as stopped:
-        sys.exit(_fail(str(stopped), stopped.exit_code, False))

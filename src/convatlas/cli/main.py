@@ -12,6 +12,7 @@ from convatlas.errors import Said, UserError, printable
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (0, 1, 2, 130 or 143)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch is loaded: of a rank that goes it would say twenty lines
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     if arguments in (["--version"], ["-V"]):

@@ -75,7 +75,8 @@ class Watch(threading.Thread):
         before; or that another has gone, when it is a message that broke off."""
         self.leave()
         try:
-            if isinstance(error, RuntimeError) and (gone := self._gone()):
+            gone = self._gone() if isinstance(error, RuntimeError) else []
+            if gone:
                 error = UserError(
                     f"rank {gone[0]} has gone, of {self.count}: what was saved is whole; continue with --resume, or let torchrun "
                     f"--max-restarts N do so by itself"
@@ -84,8 +85,9 @@ class Watch(threading.Thread):
             if not self._claim(code):
                 self._own.add("heard", 1)
                 return Said(int(self._own.get("code")))
+            others = [r for r in range(self.count) if r not in (self.rank, *gone) and self._own.check([f"rank {r}"])]
             end = time.monotonic() + HEARD
-            while self._own.add("heard", 0) < self.count - 1 and time.monotonic() < end:
+            while self._own.add("heard", 0) < len(others) and time.monotonic() < end:
                 time.sleep(LOOK / 10)
         except RuntimeError:
             if isinstance(error, RuntimeError):
