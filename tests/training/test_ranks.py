@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks_jobs import Ended, Started, evaluation, finish, losses, numbers, run, start, train
+from ranks_jobs import Ended, Started, evaluation, finish, losses, numbers, run, single, start, train
 from small import last_step, weights
 
 import convatlas as ca
@@ -73,8 +73,9 @@ def test_two_ranks_answer_as_one_to_the_last_bit(found: dict[str, Any]) -> None:
 
 
 def test_two_ranks_have_the_losses_of_one_in_float64(found: dict[str, Any]) -> None:
-    plain, synchronised = losses(ALONE, "lenet5", False), losses(ALONE, "resnet20_cifar", False)
-    assert plain[-1] < plain[0]
+    plain, synchronised = losses(ALONE, "lenet5", 0.001), losses(ALONE, "resnet20_cifar", 0.01)
+    assert plain[-1] < 0.9 * plain[0]
+    assert synchronised[-1] < 0.3 * synchronised[0]
     assert found["plain"] == pytest.approx(plain, rel=1e-10)
     assert found["parts"] == pytest.approx(plain, rel=1e-10)
     assert found["synchronised"] == pytest.approx(synchronised, rel=1e-10)
@@ -85,15 +86,16 @@ def logged(out: Path, split: str, key: str) -> list[float]:
     return [line[key] for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()) if line["split"] == split]
 
 
-@pytest.mark.parametrize(("network", "synchronised"), [("lenet5", False), ("resnet20_cifar", True)])
-def test_a_training_on_two_ranks_has_the_log_of_one(network: str, synchronised: bool, tmp_path: Path) -> None:
-    whole = run(network, 50, sync_batch_norm=synchronised)
+@pytest.mark.parametrize("whole", [run("lenet5"), run("resnet20_cifar", batch=96, sync_batch_norm=True)], ids=lambda run: run.model.name)
+def test_a_training_on_two_ranks_has_the_log_of_one(whole: ca.Run, tmp_path: Path) -> None:
     ca.train(whole, out=tmp_path / "one")
     ended = finished(training(tmp_path / "two", whole, whole))
     assert ended[1][1:] == ("", "")  # rank 1 is silent
     assert "2 ranks" in ended[0].stdout
-    assert logged(tmp_path / "two", "train", "loss") == pytest.approx(logged(tmp_path / "one", "train", "loss"), rel=1e-4)
-    assert len(logged(tmp_path / "two", "train", "loss")) == 50
+    one, two = (logged(tmp_path / name, "train", "loss") for name in ("one", "two"))
+    assert len(one) == 50
+    assert one[-1] < 0.9 * one[0]
+    assert two == pytest.approx(one, rel=1e-4)
     assert json.loads((tmp_path / "two" / "run.json").read_text())["environment"]["ranks"] == 2
     assert (tmp_path / "two" / "report.md").exists()
 
@@ -224,6 +226,20 @@ def test_ranks_on_one_machine_share_its_cores() -> None:
 
 
 # In full
+
+
+def apart(losses: list[float], others: list[float]) -> float:
+    """The largest relative difference."""
+    return max(abs(a / b - 1) for a, b in zip(losses, others, strict=True))
+
+
+@pytest.mark.slow
+def test_at_a_real_rate_two_ranks_in_float32_go_no_further_from_one_than_a_rounding_takes_it(tmp_path: Path) -> None:
+    """Batch norm and ReLU let any rounding grow: what one process makes of weights that are moved by one is the measure."""
+    one, other = (losses(ALONE, "resnet20_cifar", 0.01, dtype=torch.float32, moved=m) for m in (0, torch.finfo(torch.float32).eps / 2))
+    two = json.loads(finished(start(tmp_path, [(single,)] * 2))[0].stdout)
+    assert one[-1] < 0.3 * one[0]
+    assert 0 < apart(two, one) < 5 * apart(other, one)
 
 
 def torchrun(out: Path, whole: ca.Run, count: int = 2) -> Any:
