@@ -109,6 +109,7 @@ class Watch(threading.Thread):
         before = self._seen()
         end = time.monotonic() + 4 * LOOK
         while time.monotonic() < end and not self._own.check(["failed"]):
+            self._show()  # this one is there still: others are looking for who has gone, too
             time.sleep(LOOK / 10)
         if self._own.check(["failed"]):
             return []
