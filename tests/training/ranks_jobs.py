@@ -22,7 +22,8 @@ from convatlas.data.preprocessing import PixelRange, fit
 from convatlas.evaluation.protocol import answers
 from convatlas.layers.batch_norm import SynchronisedBatchNorm2d, synchronise
 from convatlas.runtime.device import Runtime
-from convatlas.runtime.ranks import ALONE, Ranks, join
+from convatlas.runtime.meeting import join
+from convatlas.runtime.ranks import ALONE, Ranks
 from convatlas.training.objective import Objective
 from convatlas.training.run import Stored, write
 from convatlas.training.step import gradients
@@ -131,7 +132,7 @@ def losses(
     model = models.create_model(network, width=0.25, num_classes=10, in_chans=1, **SIZES[network])
     with torch.no_grad():
         for weights in model.parameters() if moved else ():
-            weights *= 1 + moved * torch.randn_like(weights)
+            weights.mul_(1 + moved * torch.randn_like(weights))
     if synchronised:
         synchronise(model, ranks)
     split, geometry = open_dataset("digits").splits["train"], fit(1, (8, 8), (side, side))

@@ -22,7 +22,8 @@ import convatlas as ca
 from convatlas.cli.main import main
 from convatlas.errors import UsageError
 from convatlas.runtime.device import Runtime
-from convatlas.runtime.ranks import ALONE, Ranks, join, patience
+from convatlas.runtime.meeting import join, patience
+from convatlas.runtime.ranks import ALONE, Ranks
 
 SOURCE = Path(ca.__file__).parent.parent
 

@@ -84,8 +84,8 @@ class _Checkpoint(Record, frozen=True, kw_only=True):
 class RunFolder:
     """Open for writing by one process at a time; get one from `open_folder`."""
 
-    def __init__(self, path: Path, disk: Disk = DISK):
-        self.path, self.disk = path, disk
+    def __init__(self, path: Path, disk: Disk = DISK, ranks: Ranks = ALONE):
+        self.path, self.disk, self.ranks = path, disk, ranks
         self.stored = runs.read((path / "run.json").read_bytes(), str(path / "run.json"))
         self.checkpoints = path / "checkpoints"
         self.checkpoints.mkdir(exist_ok=True)
@@ -114,9 +114,14 @@ class RunFolder:
         return [msgspec.json.decode(line) for line in (self.path / "metrics.jsonl").read_bytes().splitlines()]
 
     def save(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
-        """Write a checkpoint durably, then drop the oldest beyond two. Raises OSError when the disk refuses and UserError
-        when a loss since the last log was not finite; the old ones remain."""
+        """Write a checkpoint durably, then drop the oldest beyond two; every rank returns when that is done. Raises OSError when the disk
+        refuses and UserError when a loss since the last log was not finite; the old ones remain."""
+        state = state.whole(self.ranks)
         state.check()  # good checkpoints must not give way to a bad one
+        self._write(state, objective, optimizer)
+        self.ranks.any(0)
+
+    def _write(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
         self.metrics.sync()  # the lines that the checkpoint counts on must be there before it is
         tensors = objective.weights() | {"tally": state.tally}
         for index, values in optimizer.state_dict()["state"].items():
@@ -128,16 +133,16 @@ class RunFolder:
         for old in self._newest_first()[KEEP:]:
             self.disk.remove(old)
 
-    def restore(self, objective: Objective, optimizer: torch.optim.Optimizer, ranks: Ranks = ALONE) -> State:
+    def restore(self, objective: Objective, optimizer: torch.optim.Optimizer) -> State:
         """Load, in every rank, the newest checkpoint that is whole, and cut the log back to it; a fresh state where there is none.
 
         Raises UserError when there are checkpoints but none can be used.
         """
-        state, tensors = ranks.first(self._newest)
+        state, tensors = self.ranks.first(self._newest)
         if tensors:
             objective.load_weights(tensors)
             _load(tensors, optimizer)
-        return state.own(ranks)
+        return state.own(self.ranks)
 
     def _newest(self) -> tuple[State, dict[str, Tensor]]:
         found = self._newest_first()
@@ -168,8 +173,8 @@ class RunFolder:
 class Elsewhere(RunFolder):
     """The folder that rank 0 writes, as the other ranks have it: they write nothing, and find nothing."""
 
-    def __init__(self, path: Path, stored: Stored):
-        self.path, self.stored, self.warnings = path, stored, []
+    def __init__(self, path: Path, stored: Stored, ranks: Ranks):
+        self.path, self.stored, self.ranks, self.warnings = path, stored, ranks, []
 
     def log(self, **line: Any) -> None:
         pass
@@ -183,8 +188,8 @@ class Elsewhere(RunFolder):
     def lines(self) -> list[dict[str, Any]]:
         return []
 
-    def save(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
-        state.check()
+    def _write(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -198,7 +203,7 @@ def open_folder(
     the environment differs from the one in which the run was started (`force` continues all the same)."""
     file = path / "run.json"
     if ranks.rank:
-        yield Elsewhere(path, Stored(run=run, environment=environment))
+        yield Elsewhere(path, Stored(run=run, environment=environment), ranks)
         return
     if path.is_dir() and not file.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
         raise UsageError(f"{printable(path)} is not empty and holds no run: give another folder with --out")
@@ -217,7 +222,7 @@ def open_folder(
                 )
         else:
             replace(file, runs.write(Stored(run=run, environment=environment)), disk)
-        folder = RunFolder(path, disk)
+        folder = RunFolder(path, disk, ranks)
         try:
             yield folder
         finally:

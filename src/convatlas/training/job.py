@@ -17,8 +17,9 @@ from convatlas.layers.batch_norm import synchronise
 from convatlas.layers.initialisation import glorot, he
 from convatlas.runtime.compilation import worth_compiling
 from convatlas.runtime.device import Runtime, pick_device
+from convatlas.runtime.meeting import join
 from convatlas.runtime.memory import keep_freed_memory
-from convatlas.runtime.ranks import Ranks, join
+from convatlas.runtime.ranks import Ranks
 from convatlas.runtime.stopping import stop_on_signals
 from convatlas.training import loop, report
 from convatlas.training import run as runs
@@ -52,7 +53,7 @@ def train(
 ) -> Result:
     """Train, or continue where the folder is. `out` defaults to runs/MODEL-DATA-ID8; `workers` load data (None: as many as it takes).
 
-    Under torchrun this process is one of several (`convatlas.runtime.ranks.join`); rank 0 alone writes and speaks.
+    Under torchrun this process is one of several (`convatlas.runtime.meeting.join`); rank 0 alone writes and speaks.
     Raises UsageError for what does not fit together, before anything is written; UserError for a job that fails; Stopped when a
     signal asked it to stop (saved).
     """

@@ -11,7 +11,6 @@ from convatlas.errors import UserError
 from convatlas.evaluation.protocol import Answers, answers, scores
 from convatlas.optim.optimizers import set_lr
 from convatlas.runtime.device import Runtime
-from convatlas.runtime.ranks import Ranks
 from convatlas.runtime.stopping import Stopped, StopRequest
 from convatlas.training.display import Display
 from convatlas.training.folder import RunFolder, State
@@ -38,7 +37,7 @@ def fit(
     Raises Stopped when a signal came (saved), UserError when the loss is not finite (saved, the step named).
     """
     optimizer, recipe = run.recipe.optimizer.build(objective.model), run.recipe
-    ranks, state = runtime.ranks, folder.restore(objective, optimizer, runtime.ranks)
+    ranks, state = runtime.ranks, folder.restore(objective, optimizer)
     display.start(state.step, folder)
     step_function = runtime.prepared(objective)
     state.tally = state.tally.to(runtime.device)
@@ -52,7 +51,7 @@ def fit(
             loss, logits = gradients(step_function, data, batch, step, recipe.micro_batch, runtime, clock.passed)
             lost, unreadable, stopping = ranks.any(runtime.device.type == "cpu" and not loss.isfinite(), len(batch.unread), stop.number)
             if lost:
-                _give_up(state, objective, optimizer, folder, ranks)
+                _give_up(state, objective, optimizer, folder)
             runtime.update(optimizer, recipe.clip)
             if recipe.constraint is not None:
                 recipe.constraint(objective.model)
@@ -77,7 +76,7 @@ def fit(
             if saving:
                 folder.log_weights(objective, **here)
             if saving or stopping:
-                folder.save(state.whole(ranks), objective, optimizer)
+                folder.save(state, objective, optimizer)
             if stopping:
                 raise Stopped(stopping, f"stopped and saved at step {state.step} of {run.steps}")
 
@@ -94,10 +93,9 @@ def ask(objective: Objective, split: Fixed, runtime: Runtime, workers: int) -> A
         return answers(objective.logits, split, runtime.device, workers, runtime.ranks)
 
 
-def _give_up(state: State, objective: Objective, optimizer: torch.optim.Optimizer, folder: RunFolder, ranks: Ranks) -> None:
+def _give_up(state: State, objective: Objective, optimizer: torch.optim.Optimizer, folder: RunFolder) -> None:
     objective.take_back()
-    folder.save(state.whole(ranks), objective, optimizer)
-    ranks.any(0)  # nobody ends before rank 0 has saved
+    folder.save(state, objective, optimizer)
     run = folder.stored.run
     raise UserError(
         f"the loss is not finite at step {state.step + 1} (epoch {state.step / run.steps_per_epoch:.2f}): the weights before it are saved "
