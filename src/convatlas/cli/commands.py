@@ -155,12 +155,14 @@ class Train:
             raise UsageError(f"--workers should be 0 or more, not {self.workers}")
         display = _display(self.json)
         display.say("convatlas: loading PyTorch")
+        from convatlas.runtime.progress import speaks
         from convatlas.training import train
 
         out = self.resume or self.out
         result = train(self._run(), out, self.device, self.workers, self.force, display)
-        if self.json:
+        if self.json and speaks():
             print_json({"out": str(result.out), "run_id": result.run_id, "metrics": result.metrics})
+        if self.json:
             return
         display.say("next:")
         display.say(f"  convatlas eval {result.out}")
@@ -400,9 +402,9 @@ COMMANDS: dict[str, Any] = {
 
 
 def _display(quiet_stdout: bool) -> Any:
-    from convatlas.training.display import Display
+    from convatlas.training.display import display
 
-    return Display(quiet_stdout)
+    return display(quiet_stdout)
 
 
 def _positive(option: str, value: float) -> float:

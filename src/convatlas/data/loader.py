@@ -25,6 +25,7 @@ from convatlas.data.images import Picture
 from convatlas.data.preprocessing import Preprocessing, Unread, read
 from convatlas.errors import UserError, printable
 from convatlas.runtime.device import usable_cores
+from convatlas.runtime.ranks import ALONE, Ranks
 from convatlas.runtime.stopping import ignore_stop_signals
 
 
@@ -206,9 +207,9 @@ def _crew(source: Training | Fixed, steps: range, workers: int, pin: bool) -> It
         atexit.unregister(end)
 
 
-def workers_for(split: Split) -> int:
-    """How many processes it takes: none for a set in memory, one a core for what must be decoded."""
-    return 0 if isinstance(split.images, Stack) else usable_cores()
+def workers_for(split: Split, ranks: Ranks = ALONE) -> int:
+    """How many processes it takes: none for a set in memory, one a core for what must be decoded, shared among a machine's ranks."""
+    return 0 if isinstance(split.images, Stack) else max(1, usable_cores() // ranks.beside)
 
 
 def _packed(batch: Batch | UserError) -> Batch | UserError:

@@ -1,6 +1,7 @@
 """Evaluate a classifier on a split: one fixed batch shape, every sample once, classes matched by name."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from convatlas.data.loader import Fixed, batches, workers_for
 from convatlas.data.preprocessing import Preprocessing, Unread, fit
 from convatlas.errors import UsageError, UserError, unknown
 from convatlas.evaluation import metrics
+from convatlas.runtime.ranks import ALONE, Ranks
 
 
 class Answers(NamedTuple):
@@ -24,9 +26,9 @@ class Answers(NamedTuple):
     unread: list[Unread]
 
 
-def answers(model: Callable[[Tensor], Tensor], source: Fixed, device: torch.device, workers: int = 0) -> Answers:
-    """`model` takes uint8 images of one fixed batch shape. Raises UserError when nothing of the split can be
-    read, or an answer is not finite."""
+def answers(model: Callable[[Tensor], Tensor], source: Fixed, device: torch.device, workers: int = 0, ranks: Ranks = ALONE) -> Answers:
+    """`model` takes uint8 images of one fixed batch shape; each rank asks it its share of the batches, and all get all answers, in the
+    split's order. Raises UserError when nothing of the split can be read, or an answer is not finite."""
     logits, indices, unread = [], [], []
     with torch.inference_mode():
         for _, batch in batches(source, 0, source.steps, workers):
@@ -35,10 +37,15 @@ def answers(model: Callable[[Tensor], Tensor], source: Fixed, device: torch.devi
             logits.append(model(batch.images.to(device)).float().cpu().numpy()[: len(inside)][usable])
             indices.append(inside[usable])
             unread += batch.unread
+            ranks.beat()
+    parts = ranks.gather((logits, indices, unread))
+    logits, indices, unread = (list(chain(*part)) for part in zip(*parts, strict=True))
     found = np.concatenate(indices)
+    unread.sort(key=lambda one: one.index)
     if not len(found):
         raise UserError(f"none of the {len(source.split):,} images can be read, {unread[0].file} first: {unread[0].reason}")
-    answered = np.concatenate(logits)
+    order = np.argsort(found)
+    found, answered = found[order], np.concatenate(logits)[order]
     if not np.isfinite(answered).all():
         raise UserError(
             f"the network answers with values that are not finite, first for {source.split.images.name(_first_odd(answered, found))}"

@@ -94,7 +94,7 @@ def _ours(model: models.Network, images: Tensor, labels: Tensor, recipe: recipes
     geometry = fit(images.shape[1], (images.shape[2], images.shape[3]), (images.shape[2], images.shape[3]))
     objective = Objective(model, recipe.standardise.measure(split.images, geometry), recipe.loss, recipe.auxiliary)
     runtime.place(objective)
-    optimizer, function = recipe.optimizer.build(objective.model), runtime.compiled(objective)
+    optimizer, function = recipe.optimizer.build(objective.model), runtime.prepared(objective)
     source = Training(split, geometry, recipe.augment, recipe.batch, seed=0)
     for step, batch in batches(source, 0, sys.maxsize):
         objective.train()
