@@ -1,6 +1,7 @@
 """Classifiers all over a picture: as themselves at their own size, as themselves crop by crop on a larger one."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -70,11 +71,11 @@ def sliding(model: nn.Module, images: Tensor, size: int, stride: int) -> Tensor:
     """The network crop by crop: (n, classes, rows, columns)."""
     rows, columns = ((side - size) // stride + 1 for side in images.shape[2:])
     crops = [images[:, :, i * stride : i * stride + size, j * stride : j * stride + size] for i in range(rows) for j in range(columns)]
-    return torch.stack([model(crop) for crop in crops], dim=2).unflatten(2, (rows, columns))
+    return torch.stack([model(crop) for crop in crops], dim=2).view(len(images), -1, rows, columns)
 
 
 @pytest.mark.parametrize("build", [fully_connected, averaging, pooling_unevenly])
-def test_on_a_larger_picture_it_is_the_network_crop_by_crop(build: type[Network]) -> None:
+def test_on_a_larger_picture_it_is_the_network_crop_by_crop(build: Callable[[], Network]) -> None:
     model = build()
     shake(model).eval()
     images = torch.randn(2, 2, 43, 58, generator=torch.Generator().manual_seed(0))

@@ -39,19 +39,22 @@ class FullyConvolutional(nn.Module):
             self.grid = maps.shape[2], maps.shape[3]
             seen = maps if pool is None else pool(maps)
             self.averages = pool is not None and seen.shape[2:] == (1, 1)
-            self.first = None if seen.shape[2:] == (1, 1) else head[0]
-            if self.first is not None:
+            self.first: tuple[Tensor, Tensor | None] | None = None
+            if seen.shape[2:] != (1, 1):
+                assert isinstance(head[0], nn.Linear)
+                self.first = _kernel(head[0], maps.shape[1], self.grid, pool), head[0].bias
                 self.head = nn.Sequential(*head[1:])
-                self.kernel = _kernel(self.first, maps.shape[1], self.grid, pool)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.trunk(images)
         if self.averages:
             maps = F.avg_pool2d(maps, self.grid, stride=1)
         elif self.first is not None:
-            maps = F.conv2d(maps, self.kernel, self.first.bias)
-        scores = self.head(maps.permute(0, 2, 3, 1).flatten(0, 2))  # the rest sees a place at a time, as a convolution of 1x1 does
-        return scores.unflatten(0, (len(maps), *maps.shape[2:])).permute(0, 3, 1, 2)
+            maps = F.conv2d(maps, *self.first)
+        n, _, rows, columns = maps.shape
+        # the rest sees a place at a time, as a convolution of 1x1 does
+        scores: Tensor = self.head(maps.permute(0, 2, 3, 1).flatten(0, 2))
+        return scores.view(n, rows, columns, -1).permute(0, 3, 1, 2)
 
 
 def _layers(network: Network) -> Iterator[nn.Module]:
@@ -65,13 +68,12 @@ def _layers(network: Network) -> Iterator[nn.Module]:
             yield layer
 
 
-def _kernel(layer: nn.Module, channels: int, grid: tuple[int, int], pool: nn.Module | None) -> Tensor:
+def _kernel(layer: nn.Linear, channels: int, grid: tuple[int, int], pool: nn.Module | None) -> Tensor:
     """The weights of a linear layer, as a convolution's over the grid that it sees; a pooling before it, which is linear, is worked in."""
-    assert isinstance(layer, nn.Linear)
-    weight = layer.weight.unflatten(1, (channels, -1))  # (out, c, places)
+    weight = layer.weight.view(len(layer.weight), channels, -1)  # (out, c, places)
     if pool is not None:
         single = torch.eye(grid[0] * grid[1], dtype=weight.dtype, device=weight.device)
         spread = pool(single.view(-1, 1, *grid)).flatten(1)  # what each place of the grid gives to each of the pooled
         if not spread.equal(single):
             weight = weight @ spread.T
-    return weight.unflatten(2, grid)
+    return weight.view(*weight.shape[:2], *grid)
