@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     unread: list[Unread]  # samples that belong here but cannot be read
 
 
-B = TypeVar("B", Batch, Looks)
+B = TypeVar("B", bound=Batch | Looks)
 
 
 @dataclass(frozen=True)
@@ -221,10 +221,11 @@ def _packed(batch: B | UserError) -> B | UserError:
     """As a worker hands it over: each tensor would be a shared file of its own, which costs more than the numbers in it."""
     if isinstance(batch, UserError):
         return batch
-    return batch._replace(targets=batch.targets.numpy(), indices=batch.indices.numpy())  # type: ignore[arg-type]
+    numbers: Any = {"targets": batch.targets.numpy(), "indices": batch.indices.numpy()}
+    return cast(B, batch._replace(**numbers))
 
 
 def _usable(batch: B | UserError) -> B:
     if isinstance(batch, UserError):
         raise batch
-    return batch._replace(targets=torch.as_tensor(batch.targets), indices=torch.as_tensor(batch.indices))
+    return cast(B, batch._replace(targets=torch.as_tensor(batch.targets), indices=torch.as_tensor(batch.indices)))

@@ -40,21 +40,17 @@ def reliability(bins: Sequence[dict[str, Any]], error: float) -> Figure:
     figure = Figure(figsize=(3.9, 4.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     width, filled = bins[0]["high"] - bins[0]["low"], [one for one in bins if one["n"]]
-    middles, accuracy = [(one["low"] + one["high"]) / 2 for one in filled], [one["accuracy"] for one in filled]
-    reach = [interval(round(one["accuracy"] * one["n"] / 100), one["n"]) for one in filled]
-    bars = [
-        [a - low for a, (low, _) in zip(accuracy, reach, strict=True)],
-        [high - a for a, (_, high) in zip(accuracy, reach, strict=True)],
-    ]
-    upper.plot([0, 100], [0, 100], color="0.6", lw=1, ls="--", label="as often as it says")
-    upper.bar(middles, accuracy, width * 0.9, color="tab:blue", alpha=0.55, label="right, with 95 % interval")
-    upper.errorbar(middles, accuracy, np.maximum(bars, 0), fmt="none", ecolor="tab:blue", elinewidth=1, capsize=2)
-    upper.plot([one["confidence"] for one in filled], accuracy, "o", color="tab:orange", ms=3.5, label="at the mean confidence")
-    upper.set(ylabel="top-1 %", xlim=(0, 100), ylim=(0, 100), title=f"expected calibration error {error:.2f} %")
-    upper.legend(frameon=False, fontsize=7, loc="upper left")
+    middles, accuracy = [(one["low"] + one["high"]) / 2 for one in filled], np.array([one["accuracy"] for one in filled])
+    reach = np.array([interval(round(one["accuracy"] * one["n"] / 100), one["n"]) for one in filled])
+    upper.plot([0, 100], [0, 100], color="0.5", lw=1, ls="--", label="as often as it says")
+    upper.bar(middles, accuracy, width * 0.9, color="tab:blue", alpha=0.6, label="right, with 95 % interval")
+    bars = np.abs(reach.T - accuracy)
+    upper.errorbar(middles, accuracy, bars, fmt="none", ecolor="0.25", elinewidth=0.9, capsize=2)
+    upper.set(ylabel="top-1 %", xlim=(0, 100), ylim=(0, 102), title=f"expected calibration error {error:.2f} %")
     total = sum(one["n"] for one in bins)
     lower.bar(middles, [100 * one["n"] / total for one in filled], width * 0.9, color="0.6")
     lower.set(xlabel="confidence %", ylabel="% of images")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 

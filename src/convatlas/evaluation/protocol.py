@@ -1,6 +1,6 @@
 """What a network answers on a split, one fixed batch shape, every sample once; and what comes of the answers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +38,8 @@ def answers(
     call this work while it is long. Raises UserError when nothing of the split can be read, or an answer is not finite."""
     logits, indices, unread = [], [], []
     with torch.inference_mode():
-        for _, batch in progress(_batches(source, workers), source.steps, shown) if shown else _batches(source, workers):
+        work = batches(source, 0, source.steps, workers)
+        for _, batch in progress(work, source.steps, shown) if shown else work:
             inside = batch.indices.numpy()
             usable = ~np.isin(inside, [u.index for u in batch.unread])
             if usable.any():
@@ -54,10 +55,6 @@ def answers(
             f"the network answers with values that are not finite, first for {source.split.images.name(_first_odd(answered, found))}"
         )
     return Answers(answered, source.split.labels[found], found, unread)
-
-
-def _batches(source: Fixed | Viewed, workers: int) -> Iterable[tuple[int, Batch | Looks]]:
-    return batches(source, 0, source.steps, workers) if isinstance(source, Fixed) else batches(source, 0, source.steps, workers)
 
 
 def _logits(model: Callable[[Tensor], Tensor], batch: Batch | Looks, device: torch.device, average: Average) -> metrics.Logits:
