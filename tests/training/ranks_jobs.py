@@ -186,7 +186,7 @@ def evaluation(ranks: Ranks, batch: int) -> bool:
     split, geometry = open_dataset("digits").splits["test"], fit(1, (8, 8), (32, 32))
 
     def ask(ranks: Ranks) -> Any:
-        return answers(lambda x: model(x.float() / 255), Fixed(split, geometry, batch, ranks.rank, ranks.count), CPU, 0, ranks)
+        return answers(lambda x: model(x.float() / 255), Fixed(split, geometry, batch, ranks.rank, ranks.count), CPU, 0, ranks=ranks)
 
     one, all_ = ask(ALONE), ask(ranks)
     return all(bool((getattr(one, name) == getattr(all_, name)).all()) for name in ("logits", "labels", "indices"))

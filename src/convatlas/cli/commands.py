@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from convatlas.cli.data import Data
+from convatlas.cli.evaluated import Eval
 from convatlas.cli.exported import Export
 from convatlas.cli.output import Json, paragraph, print_json, print_table, write
 from convatlas.cli.predicted import Predict
@@ -209,43 +210,6 @@ class Train:
         for assignment in self.set:
             run = set_path(run, assignment)
         return run
-
-
-@dataclass
-class Eval:
-    """Evaluate a saved classifier: top-1, top-5, per class, confusion matrix, 95 % interval."""
-
-    weights: Annotated[Positional[Path], arg(metavar="WEIGHTS", help="A run's folder or a model.safetensors file.")]
-    data: Annotated[str | None, arg(metavar="DATA", help="Default: the data that it was trained on.")] = None
-    split: Annotated[str, arg(help="train, val or test.")] = "test"
-    crops: Annotated[str, arg(help="The protocol: center.")] = "center"
-    json: Json = False
-
-    def __call__(self) -> int:
-        from convatlas.classifier import load
-        from convatlas.evaluation import evaluate
-
-        result = evaluate(load(self.weights), self.data, self.split, self.crops)
-        for one in result["unread"]:
-            print(f"convatlas: not counted: {printable(one['file'])}: {one['reason']}", file=sys.stderr)
-        if self.json:
-            print_json(result)
-            return 1 if result["unread"] else 0
-        low, high = result["top1_interval"]
-        print(f"top-1 {result['top1']:.2f} %, 95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images, centre crop")
-        if result["top5"] is not None:
-            print(f"top-5 {result['top5']:.2f} %")
-        print(f"loss  {result['loss']:.4f}, mean negative log-likelihood")
-        rows, table = result["per_class"], result["confusion"]
-        cells = []
-        for i, row in enumerate(rows):
-            taken_for = max((j for j in range(len(rows)) if j != i), key=lambda j: table[i][j])
-            mistake = f"{rows[taken_for]['name']} ({table[i][taken_for]:,})" if table[i][taken_for] else "-"
-            cells.append(
-                (printable(row["name"]), f"{row['n']:,}", "-" if row["top1"] is None else f"{row['top1']:.2f}", printable(mistake))
-            )
-        print_table(("class", "images", "top-1 %", "most often taken for"), cells, right=("images", "top-1 %"))
-        return 1 if result["unread"] else 0
 
 
 @dataclass

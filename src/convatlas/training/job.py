@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from convatlas import analysis, models
@@ -157,7 +158,9 @@ def _finish(
         preprocessing=run.content.preprocessing,
         precision="fp32" if run.precision == "auto" else run.precision,
         batch=run.evaluation_batch,
-        provenance={"run": run.id, "data": run.data.name, "recipe": run.recipe.name, "seed": run.seed} | dict(folder.stored.environment),
+        provenance={"run": run.id, "data": run.data.name, "recipe": run.recipe.name, "seed": run.seed}
+        | ({"crop": msgspec.to_builtins(run.recipe.crop)} if run.recipe.crop else {})  # dense evaluation asks at which scale
+        | dict(folder.stored.environment),
         metrics=metrics,
     )
     classifiers.save(folder.path / "model.safetensors", card, objective.evaluated, objective.standardiser)

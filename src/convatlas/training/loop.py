@@ -90,7 +90,7 @@ def ask(objective: Objective, split: Fixed, runtime: Runtime, workers: int) -> A
     objective.eval()
     runtime.ranks.align(objective)
     with runtime.autocast():
-        return answers(objective.logits, split, runtime.device, workers, runtime.ranks)
+        return answers(objective.logits, split, runtime.device, workers, ranks=runtime.ranks)
 
 
 def _give_up(state: State, objective: Objective, optimizer: torch.optim.Optimizer, folder: RunFolder) -> None:
