@@ -306,6 +306,7 @@ class Bench:
     model: Annotated[
         Positional[str], arg(metavar="MODEL", help="The network; default resnet50 for inference, resnet20_cifar for train.")
     ] = ""
+    batch: Annotated[int | None, arg(metavar="N", help="Images a training step; default the quick recipe's.")] = None
     rounds: Annotated[int, arg(help="Each row is measured this often; the median counts.")] = 5
     compile: Annotated[bool, arg(help="Also measure compiled; compiling takes about a minute a round.")] = False
     row: Annotated[str | None, arg(metavar="NAME", help="Measure this one row in this process.")] = field(default=None)
@@ -336,18 +337,23 @@ class Bench:
 
             model = self.model or "resnet20_cifar"
             if self.row is not None:
-                print_json(training.measure(model, self.row))
+                print_json(training.measure(model, self.batch, self.row))
                 return
-            document = training.training(model, self.rounds, self.compile, say)
-            what = f"{document['model']}, a training step of {document['batch']} images {document['input']}"
+            batch = None if self.batch is None else int(_positive("--batch", self.batch))
+            document = training.training(model, batch, self.rounds, self.compile, say)
+            what = f"{model}, a training step of {document['batch']} images {document['input']}; baseline is {document['baseline']}"
         if self.json:
             print_json(document)
             return
         from convatlas.runtime.rounds import columns
 
         print(f"{what}; {document['machine']}")
-        figures = ("images/s", "to baseline", "to baseline-tuned", "peak MB")
-        print_table(("row", *figures), columns(document["rows"]), right=figures)
+        figures: tuple[str, ...] = ("images/s", "to baseline", "to baseline-tuned", "peak MB")
+        rows = columns(document["rows"])
+        if self.kind == "train":
+            figures += ("% of matrix product",)
+            rows = [(*row, f"{found['share']:.0f}") for row, found in zip(rows, document["rows"], strict=True)]
+        print_table(("row", *figures), rows, right=figures)
 
 
 COMMANDS: dict[str, Any] = {
