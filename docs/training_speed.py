@@ -15,7 +15,7 @@ from typing import Any
 from convatlas.training import bench
 
 TARGET, KEPT = Path(__file__).parent / "generated" / "training_speed.md", Path("runs/speed")
-STEPS = (("resnet50", 32, 3), ("inception_v3", 16, 3), ("resnet20_cifar", 128, 5))  # network, batch, rounds
+STEPS = (("resnet20_cifar", 128, 3), ("resnet50", 32, 3), ("inception_v3", 16, 3))  # network, batch, rounds
 GOAL = 93.0  # % of the validation images of Fashion-MNIST
 PLAIN = "python docs/plain_loop.py resnet20_cifar --recipe quick --bf16"
 OURS = "convatlas train resnet20_cifar --data fashion-mnist --epochs 4 --json"
