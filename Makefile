@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-inference lint clean
+.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-inference bench-train lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ bench-analysis: setup .peers/counters ## how fast a network is read, beside torc
 
 bench-inference: setup peers ## how fast images are classified, beside torchvision and OpenVINO called by hand
 	$(BIN)/python docs/inference_speed.py
+
+bench-train: setup peers ## how fast a training step is, beside torchvision's loop (half an hour, resumable)
+	$(BIN)/python docs/training_speed.py
 
 bench-data: setup peers ## how fast photographs are loaded, beside torchvision and timm
 	$(BIN)/python docs/data_speed.py

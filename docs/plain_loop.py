@@ -1,6 +1,7 @@
-"""A small recipe in a plain PyTorch loop, as a tutorial writes it: fp32, channels first, a DataLoader over tensors, torch's optimiser.
+"""A recipe in a plain PyTorch loop, as a tutorial writes it: fp32 or autocast to bf16, channels first, a DataLoader over tensors, torch's
+optimiser.
 
-    python docs/plain_loop.py NETWORK [--seed N]
+    python docs/plain_loop.py NETWORK [--recipe small] [--epochs N] [--bf16] [--seed N]
 
 prints one JSON document. `make results` sets it beside ours. What such loops leave out is left out: the average of the weights, the
 filters' radius; RMSProp is torch's. The network is ours: what is compared is the loop.
@@ -43,10 +44,15 @@ class Augmented(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("network")
+    parser.add_argument("--recipe", default="small")
+    parser.add_argument("--epochs", type=float)
+    parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     entry = models.find(arguments.network)
-    recipe = recipes.find("small", entry)
+    recipe = recipes.find(arguments.recipe, entry)
+    if arguments.epochs:
+        recipe = recipe.but(budget=recipes.Epochs(arguments.epochs))
     assert isinstance(recipe.budget, recipes.Epochs)
     torch.manual_seed(arguments.seed)
 
@@ -86,10 +92,11 @@ def main() -> None:
         model.train()
         for x, y in loader:
             optimizer.zero_grad()
-            outputs = model.training_outputs(x)
-            loss = criterion(outputs["logits"], y)
-            for head, weight in recipe.auxiliary.items():
-                loss = loss + weight * criterion(outputs[head], y)
+            with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
+                outputs = model.training_outputs(x)
+                loss = criterion(outputs["logits"], y)
+                for head, weight in recipe.auxiliary.items():
+                    loss = loss + weight * criterion(outputs[head], y)
             loss.backward()
             if recipe.clip is not None:
                 recipe.clip(model.parameters())

@@ -24,7 +24,6 @@ SEEDS = (0, 1, 2)
 
 QUICK = ("lenet5", "resnet20_cifar")
 SMALL = ("alexnet", "vgg11", "googlenet", "inception_v3", "resnet20_cifar", "mobilenet_v1", "shufflenet_v2")
-BENCHES = ("resnet20_cifar --compile", "lenet5")
 # One network by every optimiser, at the papers' default rates where they print one
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "SGD": {"type": "SGD", "lr": 0.003},
@@ -70,7 +69,6 @@ def commands() -> list[str]:
         *FRESH,
         *map(by, OPTIMIZERS),
         *(training(network, "quick", seed) for network in QUICK for seed in SEEDS),
-        *(f"convatlas bench train {bench} --json" for bench in BENCHES),
     ]
 
 
@@ -145,11 +143,6 @@ def render(store: dict[str, Any]) -> str:
             + by("Adam")
         )
     parts += quick(store)
-    for bench in BENCHES:
-        document = store.get(f"convatlas bench train {bench} --json")
-        if document:
-            parts.append(f"## Speed of a training step: {document['model']}\n\n{bench_table(document)}")
-            parts.append(f"    convatlas bench train {bench} --json")
     return "\n\n".join(parts) + "\n"
 
 
@@ -210,16 +203,6 @@ def _scores(found: Sequence[dict[str, Any]]) -> str:
     test, val = ([f["metrics"][key] for f in found] for key in ("test_top1", "val_top1"))
     seconds = statistics.median(f["seconds"] for f in found)
     return f"{statistics.mean(test):.2f} | {statistics.stdev(test):.2f} | {statistics.mean(val):.2f} | {seconds:,.0f}"
-
-
-def bench_table(document: dict[str, Any]) -> str:
-    head = f"Batch {document['batch']}, images {document['input']}, {document['machine']}; medians of {document['rounds']} rounds.\n\n"
-    rows = ["| row | images a second | to `baseline` | to `baseline-tuned` | peak memory, MB |", "|---|---:|---:|---:|---:|"]
-    rows += [
-        f"| {r['name']} | {r['images_per_second']:,.0f} | {r['ratio']:.2f} | {r['ratio_tuned']:.2f} | {r['memory_bytes'] / 1e6:,.0f} |"
-        for r in document["rows"]
-    ]
-    return head + "\n".join(rows)
 
 
 if __name__ == "__main__":

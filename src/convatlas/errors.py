@@ -16,6 +16,14 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class Said(UserError):
+    """Another of the processes that work together has said what is wrong: this one ends with the same exit code, silently."""
+
+    def __init__(self, exit_code: int):
+        super().__init__("another rank has said what is wrong")
+        self.exit_code = exit_code
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """`unknown network 'resnet21_cifar': the nearest is 'resnet20_cifar'`, or the whole list where nothing is near."""
     known = list(known)

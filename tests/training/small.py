@@ -1,5 +1,6 @@
 """A training that takes a second: LeNet-5 at half width, with dropout, on digits."""
 
+import multiprocessing
 import os
 import resource
 import sys
@@ -10,6 +11,10 @@ from convatlas import models, recipes
 from convatlas.cli.main import main
 from convatlas.storage import sealed
 from convatlas.storage.sealed import fingerprint
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command does, before torch is loaded
+PROCESSES = multiprocessing.get_context("forkserver")  # imports torch once; every child is a fork of a process that never computed
+PROCESSES.set_forkserver_preload(["ranks_jobs", "convatlas.training.job", "convatlas.cli.commands", "sklearn.datasets", "torch._dynamo"])
 
 
 def small_run(seed: int = 0, epochs: int = 4, **changes: object) -> ca.Run:

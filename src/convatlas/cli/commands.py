@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from convatlas.cli.data import Data
+from convatlas.cli.evaluated import Eval
 from convatlas.cli.exported import Export
 from convatlas.cli.output import Json, paragraph, print_json, print_table, write
 from convatlas.cli.predicted import Predict
@@ -155,12 +156,14 @@ class Train:
             raise UsageError(f"--workers should be 0 or more, not {self.workers}")
         display = _display(self.json)
         display.say("convatlas: loading PyTorch")
+        from convatlas.runtime.progress import speaks
         from convatlas.training import train
 
         out = self.resume or self.out
         result = train(self._run(), out, self.device, self.workers, self.force, display)
-        if self.json:
+        if self.json and speaks():
             print_json({"out": str(result.out), "run_id": result.run_id, "metrics": result.metrics})
+        if self.json:
             return
         display.say("next:")
         display.say(f"  convatlas eval {result.out}")
@@ -207,43 +210,6 @@ class Train:
         for assignment in self.set:
             run = set_path(run, assignment)
         return run
-
-
-@dataclass
-class Eval:
-    """Evaluate a saved classifier: top-1, top-5, per class, confusion matrix, 95 % interval."""
-
-    weights: Annotated[Positional[Path], arg(metavar="WEIGHTS", help="A run's folder or a model.safetensors file.")]
-    data: Annotated[str | None, arg(metavar="DATA", help="Default: the data that it was trained on.")] = None
-    split: Annotated[str, arg(help="train, val or test.")] = "test"
-    crops: Annotated[str, arg(help="The protocol: center.")] = "center"
-    json: Json = False
-
-    def __call__(self) -> int:
-        from convatlas.classifier import load
-        from convatlas.evaluation import evaluate
-
-        result = evaluate(load(self.weights), self.data, self.split, self.crops)
-        for one in result["unread"]:
-            print(f"convatlas: not counted: {printable(one['file'])}: {one['reason']}", file=sys.stderr)
-        if self.json:
-            print_json(result)
-            return 1 if result["unread"] else 0
-        low, high = result["top1_interval"]
-        print(f"top-1 {result['top1']:.2f} %, 95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images, centre crop")
-        if result["top5"] is not None:
-            print(f"top-5 {result['top5']:.2f} %")
-        print(f"loss  {result['loss']:.4f}, mean negative log-likelihood")
-        rows, table = result["per_class"], result["confusion"]
-        cells = []
-        for i, row in enumerate(rows):
-            taken_for = max((j for j in range(len(rows)) if j != i), key=lambda j: table[i][j])
-            mistake = f"{rows[taken_for]['name']} ({table[i][taken_for]:,})" if table[i][taken_for] else "-"
-            cells.append(
-                (printable(row["name"]), f"{row['n']:,}", "-" if row["top1"] is None else f"{row['top1']:.2f}", printable(mistake))
-            )
-        print_table(("class", "images", "top-1 %", "most often taken for"), cells, right=("images", "top-1 %"))
-        return 1 if result["unread"] else 0
 
 
 @dataclass
@@ -340,6 +306,7 @@ class Bench:
     model: Annotated[
         Positional[str], arg(metavar="MODEL", help="The network; default resnet50 for inference, resnet20_cifar for train.")
     ] = ""
+    batch: Annotated[int | None, arg(metavar="N", help="Images a training step; default the quick recipe's.")] = None
     rounds: Annotated[int, arg(help="Each row is measured this often; the median counts.")] = 5
     compile: Annotated[bool, arg(help="Also measure compiled; compiling takes about a minute a round.")] = False
     row: Annotated[str | None, arg(metavar="NAME", help="Measure this one row in this process.")] = field(default=None)
@@ -370,18 +337,23 @@ class Bench:
 
             model = self.model or "resnet20_cifar"
             if self.row is not None:
-                print_json(training.measure(model, self.row))
+                print_json(training.measure(model, self.batch, self.row))
                 return
-            document = training.training(model, self.rounds, self.compile, say)
-            what = f"{document['model']}, a training step of {document['batch']} images {document['input']}"
+            batch = None if self.batch is None else int(_positive("--batch", self.batch))
+            document = training.training(model, batch, self.rounds, self.compile, say)
+            what = f"{model}, a training step of {document['batch']} images {document['input']}; baseline is {document['baseline']}"
         if self.json:
             print_json(document)
             return
         from convatlas.runtime.rounds import columns
 
         print(f"{what}; {document['machine']}")
-        figures = ("images/s", "to baseline", "to baseline-tuned", "peak MB")
-        print_table(("row", *figures), columns(document["rows"]), right=figures)
+        figures: tuple[str, ...] = ("images/s", "to baseline", "to baseline-tuned", "peak MB")
+        rows = columns(document["rows"])
+        if self.kind == "train":
+            figures += ("% of matrix product",)
+            rows = [(*row, f"{found['share']:.0f}") for row, found in zip(rows, document["rows"], strict=True)]
+        print_table(("row", *figures), rows, right=figures)
 
 
 COMMANDS: dict[str, Any] = {
@@ -400,9 +372,9 @@ COMMANDS: dict[str, Any] = {
 
 
 def _display(quiet_stdout: bool) -> Any:
-    from convatlas.training.display import Display
+    from convatlas.training.display import display
 
-    return Display(quiet_stdout)
+    return display(quiet_stdout)
 
 
 def _positive(option: str, value: float) -> float:

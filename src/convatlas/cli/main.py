@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from convatlas import __version__
 from convatlas.cli.parse import parse
-from convatlas.errors import UserError, printable
+from convatlas.errors import Said, UserError, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (0, 1, 2, 130 or 143)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch is loaded: of a rank that goes it would say twenty lines
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     if arguments in (["--version"], ["-V"]):
@@ -19,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return parse(arguments)() or 0
+    except Said as error:
+        return error.exit_code
     except UserError as error:
         return _fail(str(error), error.exit_code, debug)
     except KeyboardInterrupt:

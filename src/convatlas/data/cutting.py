@@ -1,6 +1,7 @@
 """A part of a picture at a size: decoded, cut and resized in one go, on uint8, with antialiasing."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,12 @@ def cover(picture: Picture, size: tuple[int, int], channels: int) -> Tensor:
     pixels = _decoded(picture, whole, channels)
     top, left = (round((a - b) / 2) for a, b in zip(whole, size, strict=True))
     return resize(pixels, whole)[:, top : top + size[0], left : left + size[1]]
+
+
+def at_sizes(picture: Picture, sizes: Sequence[tuple[int, int]], channels: int) -> list[Tensor]:
+    """The whole picture at each of these sizes, from one decoding: (channels, *size), uint8, channels-last."""
+    pixels = _decoded(picture, (max(height for height, _ in sizes), max(width for _, width in sizes)), channels)
+    return [resize(pixels, size) for size in sizes]
 
 
 def _decoded(picture: Picture, wanted: tuple[float, float], channels: int) -> Pixels:

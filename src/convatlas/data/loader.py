@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,8 +23,10 @@ from convatlas.data.cutting import cut
 from convatlas.data.dataset import Split, Stack
 from convatlas.data.images import Picture
 from convatlas.data.preprocessing import Preprocessing, Unread, read
+from convatlas.data.viewed import Looks
 from convatlas.errors import UserError, printable
 from convatlas.runtime.device import usable_cores
+from convatlas.runtime.ranks import ALONE, Ranks
 from convatlas.runtime.stopping import ignore_stop_signals
 
 
@@ -33,6 +35,9 @@ class Batch(NamedTuple):
     targets: Tensor  # (n,), int64
     indices: Tensor  # (n,), int64: which samples these are
     unread: list[Unread]  # samples that belong here but cannot be read
+
+
+B = TypeVar("B", bound=Batch | Looks)
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,9 @@ class Fixed(torch.utils.data.Dataset[Batch | UserError]):
         return Batch(images, torch.from_numpy(self.split.labels[indices]), torch.from_numpy(inside), sorted(set(unread)))
 
 
-def batches(source: Training | Fixed, start: int, end: int, workers: int = 0, pin: bool = False) -> Generator[tuple[int, Batch]]:
+def batches(
+    source: torch.utils.data.Dataset[B | UserError], start: int, end: int, workers: int = 0, pin: bool = False
+) -> Generator[tuple[int, B]]:
     """(step, batch) for the steps from `start` to `end`. A worker that dies is replaced; its batch is the same when made again.
 
     Raises UserError for a sample that cannot be read, or when a third worker dies in a row.
@@ -173,7 +180,7 @@ def batches(source: Training | Fixed, start: int, end: int, workers: int = 0, pi
 
 
 @contextmanager
-def _crew(source: Training | Fixed, steps: range, workers: int, pin: bool) -> Iterator[Iterator[Batch | UserError]]:
+def _crew(source: torch.utils.data.Dataset[B | UserError], steps: range, workers: int, pin: bool) -> Iterator[Iterator[B | UserError]]:
     """Workers that make the batches of these steps. They ignore the signals that ask a job to stop; on leaving they are ended for sure."""
     before = multiprocessing.active_children()
     with warnings.catch_warnings():
@@ -185,7 +192,7 @@ def _crew(source: Training | Fixed, steps: range, workers: int, pin: bool) -> It
             num_workers=workers,
             pin_memory=pin,
             worker_init_fn=ignore_stop_signals,
-            collate_fn=_packed,  # type: ignore[arg-type]  # there is one batch, not a list of samples
+            collate_fn=_packed,  # there is one batch, not a list of samples
         )
         stream = iter(loader)
     if threading.current_thread() is threading.main_thread():
@@ -206,19 +213,20 @@ def _crew(source: Training | Fixed, steps: range, workers: int, pin: bool) -> It
         atexit.unregister(end)
 
 
-def workers_for(split: Split) -> int:
-    """How many processes it takes: none for a set in memory, one a core for what must be decoded."""
-    return 0 if isinstance(split.images, Stack) else usable_cores()
+def workers_for(split: Split, ranks: Ranks = ALONE) -> int:
+    """How many processes it takes: none for a set in memory, one a core for what must be decoded, shared among a machine's ranks."""
+    return 0 if isinstance(split.images, Stack) else max(1, usable_cores() // ranks.beside)
 
 
-def _packed(batch: Batch | UserError) -> Batch | UserError:
+def _packed(batch: B | UserError) -> B | UserError:
     """As a worker hands it over: each tensor would be a shared file of its own, which costs more than the numbers in it."""
     if isinstance(batch, UserError):
         return batch
-    return batch._replace(targets=batch.targets.numpy(), indices=batch.indices.numpy())  # type: ignore[arg-type]
+    numbers: Any = {"targets": batch.targets.numpy(), "indices": batch.indices.numpy()}
+    return cast(B, batch._replace(**numbers))
 
 
-def _usable(batch: Batch | UserError) -> Batch:
+def _usable(batch: B | UserError) -> B:
     if isinstance(batch, UserError):
         raise batch
-    return batch._replace(targets=torch.as_tensor(batch.targets), indices=torch.as_tensor(batch.indices))
+    return cast(B, batch._replace(targets=torch.as_tensor(batch.targets), indices=torch.as_tensor(batch.indices)))

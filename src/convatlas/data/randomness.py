@@ -38,6 +38,6 @@ def order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.argsort(bits(seed, epoch, np.arange(count)), kind="stable")
 
 
-def step_seed(seed: int, step: int) -> int:
-    """A seed for what is random inside a step, such as dropout."""
-    return int(bits(seed, step, 0x57E9) >> np.uint64(1))
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """A seed for what is random inside a step, such as dropout; each of several ranks has its own."""
+    return int(bits(seed, step, 0x57E9 + rank) >> np.uint64(1))

@@ -65,7 +65,7 @@ class InceptionCrops(Record, frozen=True, tag=True, kw_only=True):
 
 class Dense(Record, frozen=True, tag=True, kw_only=True):
     """The whole picture at each scale, for a network applied as convolutions all over it, and its mirror image (Simonyan & Zisserman
-    2014, sec. 3.2; He 2015, sec. 4.1: 224, 256, 384, 480 and 640)."""
+    2014, sec. 3.2; He 2015, sec. 3.4: 224, 256, 384, 480 and 640)."""
 
     scales: tuple[int, ...] = (224, 256, 384, 480, 640)
     mirrored: bool = True

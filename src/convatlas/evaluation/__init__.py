@@ -1,3 +1,3 @@
 """Protocols and metrics, over any callable from images to logits."""
 
-from convatlas.evaluation.protocol import evaluate as evaluate
+from convatlas.evaluation.together import evaluate as evaluate

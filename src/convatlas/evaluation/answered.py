@@ -1,4 +1,9 @@
-"""What a network answered on a split, kept sample by sample beside its run: whoever compares two runs needs no images for it."""
+"""What a network answered on a split, kept sample by sample beside its weights: whoever compares two runs, or averages several
+networks, needs neither images nor another pass.
+
+Of every sample there is one vector, whatever it was seen through: logits whose softmax is what the protocol predicts. The 50,000
+validation images of ImageNet take 200 MB a network; all their 144 crops would take 29 GB.
+"""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +23,11 @@ _TYPES = {"logits": torch.float32, "labels": torch.int64, "indices": torch.int64
 
 
 class Card(Record, frozen=True, kw_only=True):
-    """What the file says of itself: who answered, on which split of which data, seen how. `digest` is the data's."""
+    """What the file says of itself: who answered, on which split of which data, seen how. `digest` is the data's.
+
+    `eval` also says which weights (`model`, their hash), which images of the split if not all (`subset`, a hash of their places), the
+    protocol's id, the precision, the environment, and what could not be read. Training, which answers once, leaves that to its run.
+    """
 
     format: int
     run: str
@@ -27,6 +36,17 @@ class Card(Record, frozen=True, kw_only=True):
     split: str
     crops: str
     classes: tuple[str, ...]
+    model: str = ""
+    subset: str = ""
+    protocol: str = ""
+    precision: str = ""
+    environment: dict[str, str | int | bool] = {}
+    unread: tuple[tuple[int, str, str], ...] = ()  # place in the split, file, reason
+
+    def asks_the_same(self, other: "Card") -> bool:
+        """Whether both are of the same weights, asked about the same images in the same way."""
+        fields = ("format", "digest", "split", "subset", "protocol", "classes", "model", "precision")
+        return all(getattr(self, field) == getattr(other, field) for field in fields)
 
 
 class Answered(NamedTuple):
@@ -38,7 +58,15 @@ class Answered(NamedTuple):
 
 def save(path: Path, answers: Answers, run: str, dataset: Dataset, split: str = "test", crops: str = "center") -> None:
     """Write the answers that the run with this id gave on a split of `dataset`. Raises OSError when the disk refuses."""
-    card = Card(format=FORMAT, run=run, data=dataset.name, digest=dataset.digest, split=split, crops=crops, classes=dataset.classes)
+    write(
+        path,
+        answers,
+        Card(format=FORMAT, run=run, data=dataset.name, digest=dataset.digest, split=split, crops=crops, classes=dataset.classes),
+    )
+
+
+def write(path: Path, answers: Answers, card: Card) -> None:
+    """Raises OSError when the disk refuses."""
     sealed.write(path, {name: torch.from_numpy(getattr(answers, name)) for name in _TYPES}, card)
 
 

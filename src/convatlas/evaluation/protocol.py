@@ -1,18 +1,22 @@
-"""Evaluate a classifier on a split: one fixed batch shape, every sample once, classes matched by name."""
+"""What a network answers on a split, one fixed batch shape, every sample once; and what comes of the answers."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from convatlas.classifier import Classifier
-from convatlas.data import Dataset, Split, open_dataset
-from convatlas.data.loader import Fixed, batches, workers_for
-from convatlas.data.preprocessing import Preprocessing, Unread, fit
-from convatlas.errors import UsageError, UserError, unknown
+from convatlas.data.loader import Batch, Fixed, batches
+from convatlas.data.preprocessing import Unread
+from convatlas.data.viewed import Looks, Viewed
+from convatlas.errors import UserError
 from convatlas.evaluation import metrics
+from convatlas.evaluation.averaging import Average, averaged
+from convatlas.evaluation.calibration import calibration_error, reliability
+from convatlas.runtime.progress import progress
+from convatlas.runtime.ranks import ALONE, Ranks
 
 
 class Answers(NamedTuple):
@@ -24,26 +28,50 @@ class Answers(NamedTuple):
     unread: list[Unread]
 
 
-def answers(model: Callable[[Tensor], Tensor], source: Fixed, device: torch.device, workers: int = 0) -> Answers:
-    """`model` takes uint8 images of one fixed batch shape. Raises UserError when nothing of the split can be
-    read, or an answer is not finite."""
+def answers(
+    model: Callable[[Tensor], Tensor],
+    source: Fixed | Viewed,
+    device: torch.device,
+    workers: int = 0,
+    average: Average = "probabilities",
+    shown: str = "",
+    ranks: Ranks = ALONE,
+) -> Answers:
+    """`model` takes uint8 images of one fixed batch shape (whole pictures: of any); a picture's windows are averaged. Each rank asks it
+    its share of the batches, and all get all answers, in the split's order. `shown` is what to call this work while it is long. Raises
+    UserError when nothing of the split can be read, or an answer is not finite."""
     logits, indices, unread = [], [], []
     with torch.inference_mode():
-        for _, batch in batches(source, 0, source.steps, workers):
+        work = batches(source, 0, source.steps, workers)
+        for _, batch in progress(work, source.steps, shown) if shown else work:
             inside = batch.indices.numpy()
             usable = ~np.isin(inside, [u.index for u in batch.unread])
-            logits.append(model(batch.images.to(device)).float().cpu().numpy()[: len(inside)][usable])
+            if usable.any():
+                logits.append(_logits(model, batch, device, average)[: len(inside)][usable])
             indices.append(inside[usable])
             unread += batch.unread
+            ranks.beat()
+    parts = ranks.gather((logits, indices, unread))
+    logits, indices, unread = (list(chain(*part)) for part in zip(*parts, strict=True))
     found = np.concatenate(indices)
+    unread.sort(key=lambda one: one.index)
     if not len(found):
         raise UserError(f"none of the {len(source.split):,} images can be read, {unread[0].file} first: {unread[0].reason}")
-    answered = np.concatenate(logits)
+    order = np.argsort(found)
+    found, answered = found[order], np.concatenate(logits)[order]
     if not np.isfinite(answered).all():
         raise UserError(
             f"the network answers with values that are not finite, first for {source.split.images.name(_first_odd(answered, found))}"
         )
     return Answers(answered, source.split.labels[found], found, unread)
+
+
+def _logits(model: Callable[[Tensor], Tensor], batch: Batch | Looks, device: torch.device, average: Average) -> metrics.Logits:
+    """(pictures, classes): of each what its windows say together."""
+    if isinstance(batch, Batch):
+        return model(batch.images.to(device)).float().cpu().numpy()
+    rows = torch.cat([model(stack.to(device)).float().cpu() for stack in batch.stacks])
+    return averaged(rows.view(batch.pictures, -1, rows.shape[1]).numpy(), average)
 
 
 def _first_odd(logits: metrics.Logits, indices: metrics.Labels) -> int:
@@ -61,63 +89,22 @@ def scores(logits: metrics.Logits, labels: metrics.Labels) -> dict[str, Any]:
     }
 
 
-def document(logits: metrics.Logits, labels: metrics.Labels, classes: tuple[str, ...], crops: str = "center") -> dict[str, Any]:
-    """The document of `eval`: the scores, the interval of top-1, per class, the confusion matrix."""
+def document(
+    logits: metrics.Logits, labels: metrics.Labels, classes: tuple[str, ...], crops: str = "center", models: int = 1
+) -> dict[str, Any]:
+    """The document of `eval`: the scores, the interval of top-1, calibration, per class, the confusion matrix."""
     table = metrics.confusion(logits, labels)
     per_class = [
         {"name": name, "n": int(row.sum()), "top1": metrics.percent(int(row[i]), int(row.sum())) if row.sum() else None}
         for i, (name, row) in enumerate(zip(classes, table, strict=True))
     ]
+    bins = reliability(logits, labels)
     return scores(logits, labels) | {
         "crops": crops,
-        "models": 1,
+        "models": models,
         "top1_interval": metrics.interval(int(metrics.correct(logits, labels).sum()), len(labels)),
+        "ece": calibration_error(bins),
+        "reliability": [one._asdict() for one in bins],
         "per_class": per_class,
         "confusion": table.tolist(),
     }
-
-
-def evaluate(classifier: Classifier, data: str | None = None, split: str = "test", crops: str = "center") -> dict[str, Any]:
-    """The document of `eval` (accuracies in percent): top1, top5 (None below five classes), loss, n, crops, models, top1_interval
-    (95 %), per_class, confusion, unread (files that could not be read, not counted). `data` defaults to what the classifier was trained on.
-
-    Raises UsageError for a split or protocol that does not exist, or when the data has classes that the classifier lacks.
-    """
-    if crops != "center":
-        raise unknown("protocol", crops, ["center"])
-    name = data or classifier.card.provenance.get("data")
-    if not name:
-        raise UsageError("this classifier does not say what it was trained on: name the data with --data")
-    dataset = open_dataset(str(name))
-    chosen = _split(dataset, split)
-    source = Fixed(chosen, _preprocessing(dataset, classifier), classifier.card.batch)
-    found = answers(classifier.logits, source, classifier.runtime.device, workers_for(chosen))
-    labels = _by_name(dataset, classifier)[found.labels]
-    unread = [{"file": u.file, "reason": u.reason} for u in found.unread]
-    return document(found.logits, labels, classifier.card.classes, crops) | {"unread": unread}
-
-
-def _split(dataset: Dataset, name: str) -> Split:
-    if name not in dataset.splits:
-        raise unknown("split", name, dataset.splits)
-    return dataset.splits[name]
-
-
-def _by_name(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
-    known = {name: i for i, name in enumerate(classifier.card.classes)}
-    strangers = [name for name in dataset.classes if name not in known]
-    if strangers:
-        raise UsageError(
-            f"{dataset.name} has {len(strangers)} classes that the classifier lacks, {strangers[0]!r} first: "
-            f"expected only {', '.join(classifier.card.classes[:10])}"
-        )
-    return np.array([known[name] for name in dataset.classes])
-
-
-def _preprocessing(dataset: Dataset, classifier: Classifier) -> Preprocessing:
-    wanted = classifier.card.preprocessing
-    if dataset.size is None:
-        return wanted
-    if dataset.channels != wanted.channels:
-        raise UsageError(f"{dataset.name} has {dataset.channels} channels, the classifier takes {wanted.channels}")
-    return wanted if dataset.size == wanted.source else fit(wanted.channels, dataset.size, wanted.size)

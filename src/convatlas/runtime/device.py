@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from convatlas.errors import UsageError
 from convatlas.runtime.memory import keep_freed_memory
+from convatlas.runtime.ranks import ALONE, Ranks
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -30,10 +31,22 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the first CUDA device where there is one, else the CPU. Raises UsageError for a device that is not there."""
+def pick_device(name: str = "auto", ranks: Ranks = ALONE) -> torch.device:
+    """`auto` is the first CUDA device where there is one, else the CPU; of several ranks each has a CUDA device of its own.
+
+    Raises UsageError for a device that is not there.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.count > 1:
+        if ranks.beside > torch.cuda.device_count():
+            raise UsageError(
+                f"{ranks.beside} ranks on a machine where torch sees {torch.cuda.device_count()} CUDA devices: start one for each device, "
+                f"or use --device cpu"
+            )
+        name = f"cuda:{ranks.local}"
+    elif name.startswith("cuda:") and ranks.count > 1:
+        raise UsageError(f"device {name!r} is one, for {ranks.count} ranks: use --device cuda, which gives each its own")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -53,18 +66,21 @@ def best_precision(device: torch.device) -> Precision:
 
 
 class Runtime:
-    """Where and how the arithmetic runs. `compile` is a decision already taken, so that it can be recorded."""
+    """Where and how the arithmetic runs, and who takes part. `compile` is a decision already taken, so that it can be recorded; ranks on
+    one machine share its cores."""
 
-    def __init__(self, device: torch.device, precision: Precision, compile: bool = False, threads: int | None = None):
+    def __init__(self, device: torch.device, precision: Precision, compile: bool = False, threads: int | None = None, ranks: Ranks = ALONE):
         if precision == "tf32" and device.type == "cpu":
             raise UsageError("precision tf32 needs a CUDA device: use fp32 or bf16 on a CPU")
-        self.device, self.precision, self.compile = device, precision, compile
+        self.device, self.precision, self.compile, self.ranks = device, precision, compile, ranks
         if device.type == "cpu":
             keep_freed_memory()
-            self.threads = threads or usable_cores()
+            self.threads = threads or max(1, usable_cores() // ranks.beside)
             torch.set_num_threads(self.threads)
         else:
             self.threads = threads or torch.get_num_threads()
+            if device.index is not None:
+                torch.cuda.set_device(device)
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
     def place(self, module: nn.Module) -> nn.Module:
@@ -92,8 +108,9 @@ class Runtime:
         if before is not None:
             yield before
 
-    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return torch.compile(function) if self.compile else function
+    def prepared(self, module: nn.Module) -> nn.Module:
+        """The module as a step calls it: compiled where that was decided, its gradients those of all ranks."""
+        return self.ranks.wrap(torch.compile(module) if self.compile else module)  # type: ignore[arg-type]
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -104,6 +121,7 @@ class Runtime:
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients to the parameters'."""
+        self.ranks.beat(arrived=True)
         torch.autograd.backward(loss)
 
     def update(self, optimizer: torch.optim.Optimizer, clip: Callable[[Iterable[Tensor]], None] | None = None) -> None:
@@ -136,5 +154,6 @@ class Runtime:
             "instruction_set": torch.backends.cpu.get_cpu_capability(),
             "units": " ".join(cpu_units()),
             "threads": self.threads,
+            "ranks": self.ranks.count,
             "compile": self.compile,
         }

@@ -1,5 +1,6 @@
 """How far long work is: on a terminal a bar with the time left, elsewhere a plain line now and then; on stderr, if it is long."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -9,8 +10,16 @@ T = TypeVar("T")
 AFTER, PLAIN_EVERY = 2.0, 10.0  # seconds
 
 
+def speaks() -> bool:
+    """Whether this process is the one to speak: of ranks that torchrun has started, the first."""
+    return os.environ.get("RANK", "0") in ("", "0")
+
+
 def progress(work: Iterable[T], total: int, what: str) -> Iterator[T]:
     """The items of `work` as they come."""
+    if not speaks():
+        yield from work
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

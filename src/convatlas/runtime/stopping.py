@@ -24,13 +24,16 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """While inside, the first SIGINT or SIGTERM is noted and a second one has its usual effect."""
+def stop_on_signals(patient: bool = False) -> Iterator[StopRequest]:
+    """While inside, the first SIGINT or SIGTERM is noted and a second one has its usual effect.
+
+    `patient`: it has none, for torchrun passes on a signal that its whole group got, and ends by force what does not stop.
+    """
     request, numbers = StopRequest(), (signal.SIGINT, signal.SIGTERM)
 
     def note(number: int, frame: FrameType | None) -> None:
         request.number = number
-        for n in numbers:
+        for n in () if patient else numbers:
             signal.signal(n, previous[n])
 
     previous = {n: signal.getsignal(n) for n in numbers}

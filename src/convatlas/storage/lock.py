@@ -3,24 +3,35 @@
 import fcntl
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from convatlas.errors import UsageError, printable
 
 
 @contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process. Raises UsageError, naming the owner, when another process holds it."""
+def sole_writer(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold `folder` for this process. Raises UsageError, naming the owner, when another process holds it for `patience` seconds on."""
     with open(folder / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        end = time.monotonic() + patience
+        while not (held := _hold(file)) and time.monotonic() < end:
+            time.sleep(0.1)
+        if not held:
             file.seek(0)
             owner = printable(file.read().strip()) or "another process"
-            raise UsageError(f"{folder} is being written by {owner}: wait for it to end, or give another folder with --out") from None
+            raise UsageError(f"{folder} is being written by {owner}: wait for it to end, or give another folder with --out")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
         yield
+
+
+def _hold(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,7 +1,9 @@
 """`bench train`: what a training step costs here, beside what a user would run otherwise. Each row runs in a process of its own.
 
-`baseline` is the loop of PyTorch's own tutorials, on our network: fp32, channels first, the allocator as it comes, a DataLoader over
-tensors, cross-entropy, torch's SGD. `baseline-tuned` is the same loop with our allocator settings.
+`baseline` is the loop that torchvision's documentation shows, on torchvision's network where it has one and is installed, else on ours:
+fp32, channels first, the allocator as it comes, a DataLoader over tensors, cross-entropy (auxiliary heads weigh 0.3), torch's SGD.
+`baseline-tuned` is the same with our allocator settings, `bf16` that in bf16 autocast and channels-last, `compiled` that compiled.
+`ours` is a step of `train` by the quick recipe: with its augmentation, from the same tensors.
 """
 
 import statistics
@@ -13,39 +15,62 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convatlas import models, recipes
+from convatlas import analysis, models, recipes
 from convatlas.data.dataset import Split, Stack
 from convatlas.data.loader import Training, batches
 from convatlas.data.preprocessing import fit
 from convatlas.errors import unknown
 from convatlas.optim.optimizers import set_lr
+from convatlas.runtime import rates
 from convatlas.runtime.compilation import can_compile
-from convatlas.runtime.device import Precision, Runtime, best_precision, pick_device
+from convatlas.runtime.device import Runtime, best_precision, pick_device
 from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
+from convatlas.runtime.peers import is_here, peer
 from convatlas.runtime.rounds import in_a_process, side_by_side
 from convatlas.training.objective import Objective
 from convatlas.training.step import gradients
 
-WARM_UP, SECONDS, MOST_STEPS = 5, 6.0, 60
-ROWS = ("baseline", "baseline-tuned", "fp32", "bf16", "compiled")
+WARM_UP, SECONDS, LEAST, MOST = 3, 6.0, 4, 60  # steps, seconds, steps
+BATCHES = 4  # of images that the rows go through again and again
+ROWS = ("baseline", "baseline-tuned", "bf16", "compiled", "ours")
+AUXILIARY = 0.3
 
 
-def training(model: str, rounds: int, compile: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """The document of `bench train`: rows in turn, `rounds` times, medians; ratios to `baseline` and to `baseline-tuned`."""
-    entry = models.find(model)
-    device = pick_device()
+def training(model: str, batch: int | None, rounds: int, compile: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """The document of `bench train`: rows in turn, `rounds` times, medians; ratios to `baseline` and to `baseline-tuned`. `share` is that
+    of the device's largest measured matrix product, in percent, which the row's multiply-adds take (three times a forward's)."""
+    entry, device = models.find(model), pick_device()
+    batch = batch or recipes.find("quick", entry).batch
     left_out = [] if compile and can_compile(device) else ["compiled"]
     if best_precision(device) != "bf16":
         left_out.append("bf16")
         say("bf16 is left out: this device does not multiply it in hardware")
     names = [name for name in ROWS if name not in left_out]
-    rows = side_by_side(names, rounds, lambda row: in_a_process(f"{model}, {row}", "bench", "train", model, "--row", row), say)
-    shape, batch = "x".join(map(str, entry.input)), recipes.find("quick", entry).batch
-    machine = Runtime(device, best_precision(device)).describe()
-    return {"kind": "train", "model": model, "input": shape, "batch": batch, "rounds": rounds, "machine": machine, "rows": rows}
+
+    def one(row: str) -> dict[str, float]:
+        return in_a_process(f"{model}, {row}", "bench", "train", model, "--batch", str(batch), "--row", row)
+
+    rows = side_by_side(names, rounds, one, say)
+    runtime = Runtime(device, best_precision(device))
+    peak = rates.measured(device, runtime.precision).flops[runtime.precision]
+    with torch.device("meta"):
+        macs = analysis.analyze(models.create_model(model), entry.input).macs
+    for row in rows:
+        row["share"] = 100 * row["images_per_second"] * 6 * macs / peak
+    return {
+        "kind": "train",
+        "model": model,
+        "input": "x".join(map(str, entry.input)),
+        "batch": batch,
+        "rounds": rounds,
+        "baseline": "torchvision" if _theirs(model) else "our network in a plain loop",
+        "peak_flops": peak,
+        "machine": runtime.describe(),
+        "rows": rows,
+    }
 
 
-def measure(model: str, row: str) -> dict[str, float]:
+def measure(model: str, batch: int | None, row: str) -> dict[str, float]:
     """Images a second and peak memory of one row, in this process."""
     if row not in ROWS:
         raise unknown("row", row, ROWS)
@@ -53,56 +78,83 @@ def measure(model: str, row: str) -> dict[str, float]:
         keep_freed_memory()
     entry = models.find(model)
     recipe = recipes.find("quick", entry)
+    recipe = recipe.but(batch=batch or recipe.batch, micro_batch=None)
     channels, height, width = entry.input
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (recipe.batch * 20, channels, height, width), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (recipe.batch * BATCHES, channels, height, width), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (len(images),), generator=generator)
-    make = _baseline if row.startswith("baseline") else _ours
-    steps = make(models.create_model(model, num_classes=10), images, labels, recipe, row)
+    steps = _ours(model, images, labels, recipe) if row == "ours" else _baseline(model, images, labels, recipe.batch, row)
     for _ in range(WARM_UP):
         next(steps)
     times: list[float] = []
     end = time.perf_counter() + SECONDS
-    while len(times) < 10 or (time.perf_counter() < end and len(times) < MOST_STEPS):
+    while len(times) < LEAST or (time.perf_counter() < end and len(times) < MOST):
         began = time.perf_counter()
         next(steps)
         times.append(time.perf_counter() - began)
     return {"images_per_second": recipe.batch / statistics.median(times), "memory_bytes": peak_memory_bytes()}
 
 
-def _baseline(model: nn.Module, images: Tensor, labels: Tensor, recipe: recipes.Recipe, row: str) -> Iterator[None]:
-    device = pick_device()
+def _theirs(model: str) -> bool:
+    return is_here("torchvision") and hasattr(peer("torchvision.models"), model)
+
+
+def _network(model: str) -> nn.Module:
+    """With the number of classes that it has by default."""
+    if not _theirs(model):
+        return models.create_model(model)
+    more = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}  # theirs takes minutes
+    network: nn.Module = getattr(peer("torchvision.models"), model)(weights=None, **more)
+    return network
+
+
+def _baseline(model: str, images: Tensor, labels: Tensor, batch: int, row: str) -> Iterator[None]:
+    device, fast = pick_device(), row in ("bf16", "compiled")
     dataset = torch.utils.data.TensorDataset(images.float() / 255, labels)
-    loader = torch.utils.data.DataLoader(dataset, batch_size=recipe.batch, shuffle=True)
-    model.to(device).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True)
+    network = _network(model).to(device).train()
+    if fast:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    function = torch.compile(network) if row == "compiled" else network
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     while True:
         for x, y in loader:
+            x, y = x.to(device, memory_format=torch.channels_last if fast else torch.preserve_format), y.to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+                logits, *heads = _outputs(function(x))
+                loss = nn.functional.cross_entropy(logits, y)
+                for head in heads:
+                    loss = loss + AUXILIARY * nn.functional.cross_entropy(head, y)
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x.to(device)), y.to(device))
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             loss.item()
             yield
 
 
-def _ours(model: models.Network, images: Tensor, labels: Tensor, recipe: recipes.Recipe, row: str) -> Iterator[None]:
+def _outputs(found: Any) -> list[Tensor]:
+    """torchvision's networks with heads give a named tuple in training, the others the logits."""
+    return [found] if isinstance(found, Tensor) else [output for output in found if output is not None]
+
+
+def _ours(model: str, images: Tensor, labels: Tensor, recipe: recipes.Recipe) -> Iterator[None]:
     device = pick_device()
-    precision: Precision = "fp32" if row == "fp32" else best_precision(device)
-    runtime = Runtime(device, precision, compile=row == "compiled")
+    runtime = Runtime(device, best_precision(device))
     split = Split(Stack(images.numpy()), labels.numpy())
     geometry = fit(images.shape[1], (images.shape[2], images.shape[3]), (images.shape[2], images.shape[3]))
-    objective = Objective(model, recipe.standardise.measure(split.images, geometry), recipe.loss, recipe.auxiliary)
+    network = models.create_model(model, "torchvision" if _theirs(model) and "torchvision" in models.editions(model) else "paper")
+    auxiliary = recipe.auxiliary or dict.fromkeys(network.heads, AUXILIARY)
+    objective = Objective(network, recipe.standardise.measure(split.images, geometry), recipe.loss, auxiliary)
     runtime.place(objective)
-    optimizer, function = recipe.optimizer.build(objective.model), runtime.compiled(objective)
+    optimizer, function = recipe.optimizer.build(objective.model), runtime.prepared(objective)
     source = Training(split, geometry, recipe.augment, recipe.batch, seed=0)
-    for step, batch in batches(source, 0, sys.maxsize):
+    for step, batch in runtime.ahead(batches(source, 0, sys.maxsize)):
         objective.train()
         objective.remember()
         runtime.seed(step)
         set_lr(optimizer, recipe.optimizer.lr)
-        batch = batch._replace(images=batch.images.to(device), targets=batch.targets.to(device))
         loss, _ = gradients(function, source, batch, step, recipe.micro_batch, runtime, lambda loss, through: None)
         runtime.update(optimizer, recipe.clip)
-        loss.item()
+        if device.type == "cpu":
+            loss.item()
         yield

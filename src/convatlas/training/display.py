@@ -12,6 +12,7 @@ from torch import Tensor
 
 from convatlas.analysis import Report
 from convatlas.errors import printable
+from convatlas.runtime.progress import speaks
 from convatlas.training.folder import RunFolder
 from convatlas.training.run import Run
 
@@ -52,7 +53,7 @@ class Clock:
 
 
 class Display:
-    """Writes to stderr when `quiet_stdout` (`--json` owns stdout), else to stdout."""
+    """What one process says, for all that train together. Writes to stderr when `quiet_stdout` (`--json` owns stdout), else to stdout."""
 
     def __init__(self, quiet_stdout: bool = False):
         self.console = Console(file=sys.stderr if quiet_stdout else sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -136,6 +137,17 @@ class Display:
         return (time.monotonic() - clock.first) / max(self.done - self.at_start, 1) * (self._run.steps - self.done)
 
 
+class Silent(Display):
+    """For the ranks that do not speak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console.quiet, self.live = True, False
+
+    def epoch(self, folder: RunFolder) -> None:
+        pass
+
+
 def duration(seconds: float) -> str:
     """`45 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
@@ -144,6 +156,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def display(quiet_stdout: bool) -> Display:
+    """What a process says that a command started."""
+    return Display(quiet_stdout) if speaks() else Silent()
 
 
 def banner(run: Run, environment: dict[str, Any], device: str, cost: Report, data_notes: tuple[str, ...], folder: str) -> dict[str, str]:
@@ -158,6 +175,7 @@ def banner(run: Run, environment: dict[str, Any], device: str, cost: Report, dat
     length = f"{run.steps:,} steps of {run.steps_per_epoch:,} an epoch"
     return {
         "convatlas": f"{environment['convatlas']}, torch {environment['torch']}, {device}"
+        + (f", {environment['ranks']} ranks" if environment["ranks"] > 1 else "")
         + (", compiled" if environment["compile"] else ""),
         "data": f"{run.data.name}: {counts} images {source}{fitted}; {len(content.classes)} classes",
         "network": f"{network.name}, edition {network.edition}: {cost.params:,} parameters, {cost.macs:,} multiply-adds an image",

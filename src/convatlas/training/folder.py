@@ -17,6 +17,7 @@ from torch import Tensor
 
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.optim.plateau import Watch
+from convatlas.runtime.ranks import ALONE, Ranks
 from convatlas.storage import sealed
 from convatlas.storage.disk import DISK, Disk, Lines, replace
 from convatlas.storage.lock import sole_writer
@@ -26,12 +27,13 @@ from convatlas.training.objective import Objective
 from convatlas.training.run import Run, Stored
 
 KEEP = 2  # checkpoints
+ORPHANS = 15.0  # seconds that loader workers may outlive a rank that was killed, and hold its folder
 
 
 @dataclass
 class State:
-    """Where a training is: what is not in the model or the optimiser. `tally` sums loss, right answers and images since the last log;
-    `watch` is what a plateau has seen."""
+    """Where a training is: what is not in the model or the optimiser. `tally` sums this rank's loss, right answers and images since the
+    last log; `watch` is what a plateau has seen."""
 
     step: int = 0
     watch: Watch = field(default_factory=Watch)
@@ -48,12 +50,27 @@ class State:
         if not self.tally.isfinite().all():
             raise UserError(f"the loss stopped being finite before step {self.step}: continue from the last checkpoint, or at a lower rate")
 
-    def averages(self) -> dict[str, float]:
-        """Mean loss, and top-1 in percent, since the last call. Raises UserError when a loss among them was not finite."""
-        self.check()
-        loss, right, images = self.tally.tolist()
+    def averages(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """Mean loss, and top-1 in percent, of all ranks since the last call. Raises UserError when a loss among them was not finite."""
+        total = ranks.sum(self.tally)
+        self.of(total).check()
+        loss, right, images = total.tolist()
         self.tally.zero_()
         return {"loss": loss / images, "top1": 100 * right / images}
+
+    def of(self, tally: Tensor) -> "State":
+        return State(self.step, self.watch, tally)
+
+    def whole(self, ranks: Ranks) -> "State":
+        """As a checkpoint keeps it: with a row of the tally for each rank."""
+        return self.of(torch.stack(ranks.gather(self.tally.cpu())))
+
+    def own(self, ranks: Ranks) -> "State":
+        """This rank's, from what a checkpoint kept; with another number of ranks than before, the first takes all."""
+        rows = self.tally.view(-1, 3)
+        if len(rows) != ranks.count:
+            rows = torch.cat([rows.sum(0, keepdim=True), rows.new_zeros(ranks.count - 1, 3)])
+        return self.of(rows[ranks.rank])
 
 
 class _Checkpoint(Record, frozen=True, kw_only=True):
@@ -67,8 +84,8 @@ class _Checkpoint(Record, frozen=True, kw_only=True):
 class RunFolder:
     """Open for writing by one process at a time; get one from `open_folder`."""
 
-    def __init__(self, path: Path, disk: Disk = DISK):
-        self.path, self.disk = path, disk
+    def __init__(self, path: Path, disk: Disk = DISK, ranks: Ranks = ALONE):
+        self.path, self.disk, self.ranks = path, disk, ranks
         self.stored = runs.read((path / "run.json").read_bytes(), str(path / "run.json"))
         self.checkpoints = path / "checkpoints"
         self.checkpoints.mkdir(exist_ok=True)
@@ -80,6 +97,9 @@ class RunFolder:
 
     def log(self, **line: Any) -> None:
         self.metrics.append(msgspec.json.encode(line))
+
+    def log_weights(self, objective: Objective, **line: Any) -> None:
+        self.log(**line, split="save", weights=sealed.fingerprint(objective.weights()))
 
     def log_timing(self, **line: Any) -> None:
         """Costs nothing to lose: a full disk must not stop the training for it."""
@@ -94,9 +114,14 @@ class RunFolder:
         return [msgspec.json.decode(line) for line in (self.path / "metrics.jsonl").read_bytes().splitlines()]
 
     def save(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
-        """Write a checkpoint durably, then drop the oldest beyond two. Raises OSError when the disk refuses and UserError
-        when a loss since the last log was not finite; the old ones remain."""
+        """Write a checkpoint durably, then drop the oldest beyond two; every rank returns when that is done. Raises OSError when the disk
+        refuses and UserError when a loss since the last log was not finite; the old ones remain."""
+        state = state.whole(self.ranks)
         state.check()  # good checkpoints must not give way to a bad one
+        self._write(state, objective, optimizer)
+        self.ranks.any(0)
+
+    def _write(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
         self.metrics.sync()  # the lines that the checkpoint counts on must be there before it is
         tensors = objective.weights() | {"tally": state.tally}
         for index, values in optimizer.state_dict()["state"].items():
@@ -109,10 +134,17 @@ class RunFolder:
             self.disk.remove(old)
 
     def restore(self, objective: Objective, optimizer: torch.optim.Optimizer) -> State:
-        """Load the newest checkpoint that is whole, and cut the log back to it; a fresh state where there is none.
+        """Load, in every rank, the newest checkpoint that is whole, and cut the log back to it; a fresh state where there is none.
 
         Raises UserError when there are checkpoints but none can be used.
         """
+        state, tensors = self.ranks.first(self._newest)
+        if tensors:
+            objective.load_weights(tensors)
+            _load(tensors, optimizer)
+        return state.own(self.ranks)
+
+    def _newest(self) -> tuple[State, dict[str, Tensor]]:
         found = self._newest_first()
         for path in found:
             try:
@@ -123,14 +155,12 @@ class RunFolder:
             except UserError as error:
                 self.warnings.append(f"{error}; falling back to the checkpoint before")
                 continue
-            objective.load_weights(tensors)
-            _load(tensors, optimizer)
             self.metrics.cut(checkpoint.metrics_length)
-            return State(checkpoint.step, checkpoint.watch, tensors["tally"])
+            return State(checkpoint.step, checkpoint.watch, tensors["tally"]), tensors
         if found:
             raise UserError(f"none of the {len(found)} checkpoints in {self.checkpoints} can be used: to start anew, remove that folder")
         self.metrics.cut(0)
-        return State()
+        return State(), {}
 
     def _newest_first(self) -> list[Path]:
         return sorted((p for p in self.checkpoints.iterdir() if re.fullmatch(r"\d{8,}\.safetensors", p.name)), reverse=True)
@@ -140,15 +170,45 @@ class RunFolder:
         self.timing.close()
 
 
+class Elsewhere(RunFolder):
+    """The folder that rank 0 writes, as the other ranks have it: they write nothing, and find nothing."""
+
+    def __init__(self, path: Path, stored: Stored, ranks: Ranks):
+        self.path, self.stored, self.ranks, self.warnings = path, stored, ranks, []
+
+    def log(self, **line: Any) -> None:
+        pass
+
+    def log_weights(self, objective: Objective, **line: Any) -> None:
+        pass
+
+    def log_timing(self, **line: Any) -> None:
+        pass
+
+    def lines(self) -> list[dict[str, Any]]:
+        return []
+
+    def _write(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 @contextmanager
-def open_folder(path: Path, run: Run, environment: Mapping[str, Any], force: bool = False, disk: Disk = DISK) -> Iterator[RunFolder]:
-    """Start a run's folder, or continue in it. Raises UsageError when it holds another run, another process writes there, or the
-    environment differs from the one in which the run was started (`force` continues all the same)."""
+def open_folder(
+    path: Path, run: Run, environment: Mapping[str, Any], force: bool = False, disk: Disk = DISK, ranks: Ranks = ALONE
+) -> Iterator[RunFolder]:
+    """Start a run's folder, or continue in it; rank 0 alone. Raises UsageError when it holds another run, another process writes there, or
+    the environment differs from the one in which the run was started (`force` continues all the same)."""
     file = path / "run.json"
+    if ranks.rank:
+        yield Elsewhere(path, Stored(run=run, environment=environment), ranks)
+        return
     if path.is_dir() and not file.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
         raise UsageError(f"{printable(path)} is not empty and holds no run: give another folder with --out")
     path.mkdir(parents=True, exist_ok=True)
-    with sole_writer(path):
+    with sole_writer(path, ORPHANS if ranks.restarts else 0.0):
         if file.exists():
             stored = runs.read(file.read_bytes(), str(file))
             if stored.run != run:
@@ -162,7 +222,7 @@ def open_folder(path: Path, run: Run, environment: Mapping[str, Any], force: boo
                 )
         else:
             replace(file, runs.write(Stored(run=run, environment=environment)), disk)
-        folder = RunFolder(path, disk)
+        folder = RunFolder(path, disk, ranks)
         try:
             yield folder
         finally:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from convatlas import analysis, models
@@ -12,16 +13,20 @@ from convatlas.data import Dataset
 from convatlas.data.loader import Fixed, Training, workers_for
 from convatlas.errors import printable
 from convatlas.evaluation import answered
-from convatlas.evaluation.protocol import answers, document
+from convatlas.evaluation.protocol import Answers, document
+from convatlas.layers.batch_norm import synchronise
 from convatlas.layers.initialisation import glorot, he
 from convatlas.runtime.compilation import worth_compiling
 from convatlas.runtime.device import Runtime, pick_device
+from convatlas.runtime.meeting import join
 from convatlas.runtime.memory import keep_freed_memory
+from convatlas.runtime.ranks import Ranks
 from convatlas.runtime.stopping import stop_on_signals
 from convatlas.training import loop, report
 from convatlas.training import run as runs
 from convatlas.training.complete import complete
-from convatlas.training.display import Display, banner
+from convatlas.training.display import Display, Silent, banner
+from convatlas.training.divide import compare, divide
 from convatlas.training.folder import RunFolder, open_folder
 from convatlas.training.initial import begin
 from convatlas.training.objective import Objective
@@ -49,34 +54,47 @@ def train(
 ) -> Result:
     """Train, or continue where the folder is. `out` defaults to runs/MODEL-DATA-ID8; `workers` load data (None: as many as it takes).
 
+    Under torchrun this process is one of several (`convatlas.runtime.meeting.join`); rank 0 alone writes and speaks.
     Raises UsageError for what does not fit together, before anything is written; UserError for a job that fails; Stopped when a
     signal asked it to stop (saved).
     """
     keep_freed_memory()
-    display = display or Display()
-    run, dataset = complete(run, pick_device(device), force)
+    with join() as ranks:
+        return _train(run, out, pick_device(device, ranks), workers, force, (display or Display()) if ranks.rank == 0 else Silent(), ranks)
+
+
+def _train(
+    run: Run, out: str | Path | None, device: torch.device, workers: int | None, force: bool, display: Display, ranks: Ranks
+) -> Result:
+    run, dataset = complete(run, device, force)
+    divide(run, ranks)
     path = Path(out) if out else default_folder(run)
     with torch.device("meta"):
         cost = analysis.analyze(models.build(run.model), (dataset.channels, *run.content.preprocessing.size))
-    runtime = Runtime(
-        pick_device(device), "fp32" if run.precision == "auto" else run.precision, _decide_to_compile(run, device, path, cost.macs)
-    )
+    compiling = ranks.first(lambda: _decide_to_compile(run, device, path, cost.macs))
+    runtime = Runtime(device, "fp32" if run.precision == "auto" else run.precision, compiling, ranks=ranks)
     environment = dict(runtime.environment())
-    with open_folder(path, run, environment, force) as folder, stop_on_signals() as stop:
+    compare(run, environment, ranks, force)
+    with open_folder(path, run, environment, force, ranks=ranks) as folder, stop_on_signals(patient=ranks.count > 1) as stop:
         display.pairs(banner(run, environment, runtime.describe(), cost, run.notes, str(path)))
         if runtime.compile:
             display.say("  compiling at the first step: about a minute")
-        recipe, objective = run.recipe, _objective(run, dataset)
+        recipe, objective = run.recipe, _objective(run, dataset, ranks)
         runtime.place(objective)
-        data = Training(dataset.splits["train"], run.content.preprocessing, recipe.augment, recipe.batch, run.seed, recipe.crop)
-        validation = Fixed(dataset.splits["val"], run.content.preprocessing, run.evaluation_batch)
-        workers = workers_for(dataset.splits["train"]) if workers is None else workers
+        geometry, mine = run.content.preprocessing, (ranks.rank, ranks.count)
+        data = Training(dataset.splits["train"], geometry, recipe.augment, recipe.batch, run.seed, recipe.crop, *mine)
+        validation = Fixed(dataset.splits["val"], geometry, run.evaluation_batch, *mine)
+        workers = workers_for(dataset.splits["train"], ranks) if workers is None else workers
         unread = UnreadImages(dataset, folder, display)
         loop.fit(run, objective, data, validation, runtime, folder, unread, display, stop, workers)
-        return _finish(run, dataset, objective, data, runtime, folder, unread, display, workers)
+        test = Fixed(dataset.splits["test"], geometry, run.evaluation_batch, *mine)
+        found = loop.ask(objective, test, runtime, workers)
+        unread.note(run.steps, "test", found.unread)
+        unread.quarantine()
+        return ranks.first(lambda: _finish(run, dataset, objective, data, test, found, folder, display))
 
 
-def _objective(run: Run, dataset: Dataset) -> Objective:
+def _objective(run: Run, dataset: Dataset, ranks: Ranks) -> Objective:
     """The network with its first weights, and what is trained of it."""
     recipe, geometry = run.recipe, run.content.preprocessing
     torch.manual_seed(run.seed)
@@ -88,6 +106,8 @@ def _objective(run: Run, dataset: Dataset) -> Objective:
         standardiser = donor.standardiser
     else:
         standardiser = recipe.standardise.measure(dataset.splits["train"].images, geometry)
+    if run.sync_batch_norm:
+        synchronise(model, ranks)
     return Objective(model, standardiser, recipe.loss, recipe.auxiliary, recipe.average, freeze(run, model))
 
 
@@ -104,14 +124,14 @@ def default_folder(run: Run) -> Path:
     return Path("runs") / f"{run.model.name}-{data}-{run.id[:8]}"
 
 
-def _decide_to_compile(run: Run, device: str, path: Path, macs: int) -> bool:
+def _decide_to_compile(run: Run, device: torch.device, path: Path, macs: int) -> bool:
     """Taken once, when a run starts; one that is continued keeps the decision, since the bits depend on it."""
     if run.compile != "auto":
         return run.compile
     if (path / "run.json").exists():
         stored = runs.read((path / "run.json").read_bytes(), str(path / "run.json"))
         return bool(stored.environment.get("compile"))
-    return worth_compiling(pick_device(device), 3.0 * macs * run.recipe.batch * run.steps)
+    return worth_compiling(device, 3.0 * macs * run.recipe.batch * run.steps)
 
 
 def _finish(
@@ -119,18 +139,11 @@ def _finish(
     dataset: Dataset,
     objective: Objective,
     data: Training,
-    runtime: Runtime,
+    test: Fixed,
+    found: Answers,
     folder: RunFolder,
-    unread: UnreadImages,
     display: Display,
-    workers: int,
 ) -> Result:
-    test = Fixed(dataset.splits["test"], run.content.preprocessing, run.evaluation_batch)
-    objective.eval()
-    with runtime.autocast():
-        found = answers(objective.logits, test, runtime.device, workers)
-    unread.note(run.steps, "test", found.unread)
-    unread.quarantine()
     answered.save(folder.path / answered.FILE, found, run.id, dataset)  # before the log says that the run has ended
     result = document(found.logits, found.labels, dataset.classes)
     lines = [line for line in folder.lines() if line["split"] != "test"]
@@ -145,7 +158,9 @@ def _finish(
         preprocessing=run.content.preprocessing,
         precision="fp32" if run.precision == "auto" else run.precision,
         batch=run.evaluation_batch,
-        provenance={"run": run.id, "data": run.data.name, "recipe": run.recipe.name, "seed": run.seed} | dict(folder.stored.environment),
+        provenance={"run": run.id, "data": run.data.name, "recipe": run.recipe.name, "seed": run.seed}
+        | ({"crop": msgspec.to_builtins(run.recipe.crop)} if run.recipe.crop else {})  # dense evaluation asks at which scale
+        | dict(folder.stored.environment),
         metrics=metrics,
     )
     classifiers.save(folder.path / "model.safetensors", card, objective.evaluated, objective.standardiser)

@@ -1,6 +1,7 @@
 """Training, from a run to a classifier. Everything a step does is a function of (run, step): nothing hangs on what ran before."""
 
 from contextlib import closing
+from itertools import chain
 
 import torch
 
@@ -11,7 +12,6 @@ from convatlas.evaluation.protocol import Answers, answers, scores
 from convatlas.optim.optimizers import set_lr
 from convatlas.runtime.device import Runtime
 from convatlas.runtime.stopping import Stopped, StopRequest
-from convatlas.storage.sealed import fingerprint
 from convatlas.training.display import Display
 from convatlas.training.folder import RunFolder, State
 from convatlas.training.objective import Objective
@@ -37,31 +37,32 @@ def fit(
     Raises Stopped when a signal came (saved), UserError when the loss is not finite (saved, the step named).
     """
     optimizer, recipe = run.recipe.optimizer.build(objective.model), run.recipe
-    state = folder.restore(objective, optimizer)
+    ranks, state = runtime.ranks, folder.restore(objective, optimizer)
     display.start(state.step, folder)
-    step_function = runtime.compiled(objective)
+    step_function = runtime.prepared(objective)
     state.tally = state.tally.to(runtime.device)
     stream = batches(data, state.step, run.steps, workers, pin=runtime.device.type == "cuda")
     with closing(stream), display.clock() as clock:
         for step, batch in clock.waiting(runtime.ahead(stream)):
             objective.train()
             objective.remember()
-            runtime.seed(randomness.step_seed(run.seed, step))
+            runtime.seed(randomness.step_seed(run.seed, step, ranks.rank))
             set_lr(optimizer, lr := recipe.rate(step / run.steps, state.watch))
             loss, logits = gradients(step_function, data, batch, step, recipe.micro_batch, runtime, clock.passed)
-            if runtime.device.type == "cpu" and not loss.isfinite():
+            lost, unreadable, stopping = ranks.any(runtime.device.type == "cpu" and not loss.isfinite(), len(batch.unread), stop.number)
+            if lost:
                 _give_up(state, objective, optimizer, folder)
             runtime.update(optimizer, recipe.clip)
             if recipe.constraint is not None:
                 recipe.constraint(objective.model)
             objective.follow()
             state.count(loss, logits, batch.targets)
-            unread.note(state.step, "train", batch.unread)
+            if unreadable:
+                unread.note(state.step, "train", chain(*ranks.gather(batch.unread)))
             here = {"step": state.step, "epoch": state.step / run.steps_per_epoch}
             validating, saving = due(state.step, run.steps_per_epoch, run.steps), due(state.step, run.save_every, run.steps)
-            stopping = bool(stop)  # read once: a signal may come at any moment
             if validating or due(state.step, run.log_every, run.steps):
-                line = state.averages() | {"lr": lr}
+                line = state.averages(ranks) | {"lr": lr}
                 folder.log(**here, split="train", **line)
                 folder.log_timing(step=state.step, **display.progress(state.step, line, clock))
             if validating:
@@ -73,11 +74,11 @@ def fit(
                     state.watch = recipe.plateau.next(state.watch, 100 - score["top1"])
                 display.epoch(folder)
             if saving:
-                folder.log(**here, split="save", weights=fingerprint(objective.weights()))
+                folder.log_weights(objective, **here)
             if saving or stopping:
                 folder.save(state, objective, optimizer)
             if stopping:
-                raise Stopped(stop.number, f"stopped and saved at step {state.step} of {run.steps}")
+                raise Stopped(stopping, f"stopped and saved at step {state.step} of {run.steps}")
 
 
 def due(step: int, every: int, last: int) -> bool:
@@ -85,10 +86,11 @@ def due(step: int, every: int, last: int) -> bool:
 
 
 def ask(objective: Objective, split: Fixed, runtime: Runtime, workers: int) -> Answers:
-    """What the network says of a split, at the run's fixed batch shape."""
+    """What the network says of a split, at the run's fixed batch shape; of several ranks, rank 0's network."""
     objective.eval()
+    runtime.ranks.align(objective)
     with runtime.autocast():
-        return answers(objective.logits, split, runtime.device, workers)
+        return answers(objective.logits, split, runtime.device, workers, ranks=runtime.ranks)
 
 
 def _give_up(state: State, objective: Objective, optimizer: torch.optim.Optimizer, folder: RunFolder) -> None:

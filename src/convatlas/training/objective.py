@@ -20,8 +20,8 @@ class Outcome(NamedTuple):
 class Objective(nn.Module):
     """uint8 images (n, c, h, w) and targets (n,) -> the loss to minimise and the logits.
 
-    `auxiliary` weights the loss of each auxiliary head that is trained. What is evaluated is the average of the weights where there is
-    one. `frozen` modules neither learn nor drop anything nor change their statistics.
+    `auxiliary` weights the loss of each auxiliary head that is trained; others keep their weights. What is evaluated is the
+    average of the weights where there is one. `frozen` modules neither learn nor drop anything nor change their statistics.
     """
 
     average: AveragedModel | None
@@ -37,6 +37,8 @@ class Objective(nn.Module):
     ):
         super().__init__()
         self.model, self.standardiser, self.loss, self.auxiliary = model, standardiser, loss, dict(auxiliary or {})
+        for head in set(model.heads) - set(self.auxiliary):  # ranks wait for the gradients of what can have one
+            model.get_submodule(head).requires_grad_(False)
         self.average = average.build(model).requires_grad_(False) if average else None
         self.frozen = tuple(frozen)  # a tuple, so that they are not registered twice
         self._before: list[Tensor] = []

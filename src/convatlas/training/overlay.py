@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from convatlas.errors import printable
+from convatlas.evaluation.pictures import STYLE
 from convatlas.training.compare import LETTERS, Line, Past
-from convatlas.training.report import STYLE
 
 TOLD = 3  # differing fields that a legend has room for
 NAME = 44  # characters of a folder's name

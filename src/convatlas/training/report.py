@@ -1,6 +1,5 @@
 """report.md and its pictures: a batch as the network sees it, the curves, the confusion matrix, the most confident mistakes."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from torch import Tensor
 from convatlas.data.loader import Fixed
 from convatlas.errors import printable
 from convatlas.evaluation.metrics import log_probabilities
+from convatlas.evaluation.pictures import STYLE, confusion, reliability, save
 from convatlas.evaluation.protocol import Answers
 from convatlas.storage.disk import replace
 from convatlas.training.run import Run
 
 MISTAKES = 24
 BATCH = 32
-STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 8, "figure.dpi": 110}
 
 
 def write(
@@ -35,12 +34,13 @@ def write(
     """Draw the pictures into `folder` and write report.md; returns its path. `result` is the document of `eval` on the test split."""
     classes = tuple(printable(name) for name in run.content.classes)
     with matplotlib.rc_context(STYLE):
-        _save(folder / "batch.png", _grid(batch[0][:BATCH].numpy(), [classes[t] for t in batch[1][:BATCH]]))
-        _save(folder / "curves.png", _curves(lines))
-        _save(folder / "confusion.png", _confusion(np.array(result["confusion"]), classes))
+        save(folder / "batch.png", _grid(batch[0][:BATCH].numpy(), [classes[t] for t in batch[1][:BATCH]]))
+        save(folder / "curves.png", _curves(lines))
+        save(folder / "confusion.png", confusion(np.array(result["confusion"]), classes))
+        save(folder / "reliability.png", reliability(result["reliability"], result["ece"]))
         wrong = _mistakes(found.logits, found.labels)
         if len(wrong):
-            _save(folder / "mistakes.png", _mistake_grid(wrong, found, test, classes))
+            save(folder / "mistakes.png", _mistake_grid(wrong, found, test, classes))
     path = folder / "report.md"
     replace(path, _markdown(run, lines, result, classes, bool(len(wrong))).encode())
     return path
@@ -75,6 +75,8 @@ def _markdown(run: Run, lines: list[dict[str, Any]], result: dict[str, Any], cla
         "## Curves\n\n![Loss, accuracy and learning rate by epoch](curves.png)",
         "## Confusion\n\nRows are the true classes, columns the predicted ones.\n\n![Confusion matrix of the test split](confusion.png)",
         f"| class | images | top-1 % |\n|---|---:|---:|\n{rows}",
+        "## Calibration\n\nWhether it is right as often as it says: the expected calibration error is "
+        f"{result['ece']:.2f} %.\n\n![Top-1 by confidence](reliability.png)",
     ]
     if mistakes:
         parts.append(
@@ -105,25 +107,6 @@ def _curves(lines: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _confusion(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    k = len(classes)
-    side = min(2.2 + 0.42 * k, 14)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    axis = figure.subplots()
-    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axis.spines[:].set_visible(False)
-    if k <= 40:
-        axis.set_xticks(range(k), classes, rotation=45, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(k), classes)
-    if k <= 20:
-        for (i, j), count in np.ndenumerate(table):
-            if count:
-                axis.text(j, i, f"{count:,}", ha="center", va="center", fontsize=7, color="white" if share[i, j] > 0.5 else "black")
-    axis.set(xlabel="predicted", ylabel="true")
-    return figure
-
-
 def _mistakes(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     sure = np.exp(log_probabilities(logits).max(axis=1))
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
@@ -146,9 +129,3 @@ def _grid(images: NDArray[np.uint8], titles: Sequence[str], columns: int = 8) ->
         axis.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_title(title if len(title) <= 48 else title[:45] + "...", pad=2)
     return figure
-
-
-def _save(path: Path, figure: Figure) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    replace(path, buffer.getvalue())

@@ -37,10 +37,11 @@ class Data(Record, frozen=True):
 class Run(Record, frozen=True, kw_only=True):
     """`ca.Run(model="resnet20_cifar", data="fashion-mnist", recipe="quick", seed=0)`; names become records at once.
 
-    `initial` are weights to begin from. `frozen` are paths of modules that keep theirs, with their statistics and without dropout;
-    `frozen_statistics` lets batch norm everywhere use the statistics that it has. `evaluation_batch` is the one batch shape of
-    evaluation. `log_every` and `save_every` are in steps; 0 means that completion chooses. Raises UsageError for a name that does not
-    exist.
+    `sync_batch_norm` lets batch norm see the images of all ranks as one batch; else each rank normalises its own share, and rank 0's
+    statistics are those that evaluation uses. `initial` are weights to begin from. `frozen` are paths of modules that keep theirs, with
+    their statistics and without dropout; `frozen_statistics` lets batch norm everywhere use the statistics that it has.
+    `evaluation_batch` is the one batch shape of evaluation. `log_every` and `save_every` are in steps; 0 means that completion chooses.
+    Raises UsageError for a name that does not exist.
     """
 
     model: Architecture
@@ -49,6 +50,7 @@ class Run(Record, frozen=True, kw_only=True):
     initial: Initial | None = None
     frozen: tuple[str, ...] = ()
     frozen_statistics: bool = False
+    sync_batch_norm: bool = False
     seed: int = 0
     precision: Literal["auto"] | Precision = "auto"
     compile: Literal["auto"] | bool = "auto"

@@ -1,9 +1,10 @@
 """The gradients of one step: a batch goes through the network in parts of the recipe's micro-batch, whose gradients add up."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convatlas.data.loader import Batch, Training
 from convatlas.runtime.device import Runtime
@@ -11,7 +12,7 @@ from convatlas.training.objective import Outcome
 
 
 def gradients(
-    function: Callable[[Tensor, Tensor], Outcome],
+    function: nn.Module,
     data: Training,
     batch: Batch,
     step: int,
@@ -21,18 +22,20 @@ def gradients(
 ) -> Outcome:
     """Add the gradients of the batch's mean loss to the parameters'; returns that loss and the logits of all images, in order.
 
-    `passed` is told after each part its loss, and the share of the batch that is through.
+    `function` takes images and targets and gives an Outcome. With several ranks, `batch` is this one's share, and so are loss and logits;
+    the gradients, exchanged with the last part, are the mean of all shares'. `passed` is told after each part its loss, and the share of
+    the batch that is through.
     """
     whole = len(batch.targets)
     losses, logits, through = [], [], 0
     parts = (torch.split(tensor, micro_batch or whole) for tensor in (batch.images, batch.targets, batch.indices))
     for images, targets, indices in zip(*parts, strict=True):
-        with runtime.autocast():
+        through += len(targets)
+        with runtime.autocast(), nullcontext() if through == whole else runtime.ranks.apart(function):
             loss, answers = function(data.augmented(images, indices, step), targets)
         loss = loss * (len(targets) / whole)
         runtime.backward(loss)
         losses.append(loss.detach())
         logits.append(answers.detach())
-        through += len(targets)
         passed(losses[-1] * (whole / len(targets)), through / whole)
     return Outcome(torch.stack(losses).sum(), torch.cat(logits))

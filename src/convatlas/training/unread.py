@@ -23,7 +23,8 @@ class UnreadImages:
         return {(line["part"], line["index"]) for line in self.folder.lines() if line["split"] == "unread"}
 
     def note(self, step: int, part: str, unread: Iterable[Unread]) -> None:
-        """Raises UserError by the run's policy, or when there are more than a data set that was looked at should have."""
+        """`unread` are those of all ranks. Raises UserError by the run's policy, or when there are more than a data set that was looked at
+        should have."""
         for one in sorted(set(unread)):
             if self.run.broken == "fail":
                 raise UserError(f"{printable(one.file)}: {one.reason}; leave such images out with --set broken=skip")

@@ -1,0 +1,97 @@
+"""Write docs/generated/training_speed.md: `convatlas bench train`, time to an accuracy, and whether bf16 costs any (make bench-train).
+
+What is measured is kept in runs/speed, piece by piece: an interrupted measurement goes on where it was.
+"""
+
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from convatlas.training import bench
+
+TARGET, KEPT = Path(__file__).parent / "generated" / "training_speed.md", Path("runs/speed")
+STEPS = (("resnet20_cifar", 128, 3), ("resnet50", 32, 3), ("inception_v3", 16, 3))  # network, batch, rounds
+GOAL = 93.0  # % of the validation images of Fashion-MNIST
+PLAIN = "python docs/plain_loop.py resnet20_cifar --recipe quick --bf16"
+OURS = "convatlas train resnet20_cifar --data fashion-mnist --epochs 4 --json"
+SEEDS = (0, 1, 2)
+AGREE = "convatlas train resnet20_cifar --data fashion-mnist --epochs 1 --set model.arguments.width=0.5 --json"
+
+
+def main() -> None:
+    KEPT.mkdir(parents=True, exist_ok=True)
+    lines = ["# How fast a training step is", "", f"Made by `make bench-train`; do not edit. {' '.join((bench.__doc__ or '').split())}", ""]
+    for model, batch, rounds in STEPS:
+        lines += _steps(_found(f"convatlas bench train {model} --batch {batch} --rounds {rounds} --json"))
+    lines += [f"## Time to {GOAL:g} % of Fashion-MNIST's validation images", "", "ResNet-20, from the start of the command to its end.", ""]
+    lines += ["| | seconds | validation top-1 | test top-1 |", "|---|---:|---:|---:|"]
+    plain, ours = _found(PLAIN), _found(f"{OURS} --out {KEPT / 'quick'} --seed 0")
+    for name, command, found in (("plain PyTorch loop", PLAIN, plain), ("ours", OURS, ours)):
+        val, test = _accuracies(found)
+        lines.append(f"| {name}: `{command}` | {found['wall']:.0f} | {val:.2f} | {test:.2f} |")
+    lines += ["", f"Ours takes {ours['wall'] / plain['wall']:.2f} of the plain loop's time.", ""]
+    lines += ["## bf16 and fp32", "", f"`{AGREE}`, test top-1 of seeds {SEEDS[0]} to {SEEDS[-1]}.", ""]
+    lines += ["| | mean | lowest | highest |", "|---|---:|---:|---:|"]
+    for precision in ("bf16", "fp32"):
+        tops = [
+            _accuracies(_found(f"{AGREE} --set precision={precision} --seed {seed} --out {KEPT / f'{precision}-{seed}'}"))[1]
+            for seed in SEEDS
+        ]
+        lines.append(f"| {precision} | {statistics.mean(tops):.2f} | {min(tops):.2f} | {max(tops):.2f} |")
+    TARGET.write_text("\n".join(lines) + "\n")
+
+
+def _found(command: str) -> dict[str, Any]:
+    """What a command prints as JSON, with its seconds as `wall`; once measured, as it was then."""
+    file = KEPT / f"{''.join(c if c.isalnum() else '-' for c in command)}.json"
+    if not file.exists():
+        print(f"  {command}", file=sys.stderr, flush=True)
+        program, *words = shlex.split(command)
+        start = [sys.executable, *words] if program == "python" else [sys.executable, "-m", program, *words]
+        began = time.perf_counter()
+        found = json.loads(subprocess.run(start, check=True, stdout=subprocess.PIPE).stdout)
+        file.write_text(json.dumps(found | {"wall": time.perf_counter() - began}))
+    read: dict[str, Any] = json.loads(file.read_text())
+    return read
+
+
+def _accuracies(found: dict[str, Any]) -> tuple[float, float]:
+    """Of validation and test."""
+    found = found.get("metrics", found)
+    return found["val_top1"], found["test_top1"]
+
+
+def _steps(document: dict[str, Any]) -> list[str]:
+    rows = {row["name"]: row for row in document["rows"]}
+    lines = [
+        f"## {document['model']}, batch {document['batch']}, {document['input']}",
+        "",
+        f"`convatlas bench train {document['model']} --batch {document['batch']}`: {document['machine']}; medians of {document['rounds']} "
+        f"rounds; baseline: {document['baseline']}. Largest matrix product measured: {document['peak_flops'] / 1e12:.2f} TFLOP/s.",
+        "",
+        "| row | images/s | to baseline | to it with our allocator settings | peak MB | % of the matrix product |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows.values():
+        rate = f"{row['images_per_second']:,.1f}" if row["images_per_second"] < 100 else f"{row['images_per_second']:,.0f}"
+        figures = f"{rate} | {row['ratio']:.2f} | {row['ratio_tuned']:.2f} | {row['memory_bytes'] / 1e6:,.0f} | {row['share']:.0f}"
+        lines.append(f"| {row['name']} | {figures} |")
+    ours = rows["ours"]
+    ceiling = ours["images_per_second"] / ours["share"] * 100
+    to = [ceiling / rows[name]["images_per_second"] for name in ("baseline", "baseline-tuned")]
+    lines += [
+        "",
+        f"All multiply-adds at the rate of that product, and nothing else, would be {ceiling:,.1f} images a second: {to[0]:.1f} times the "
+        f"baseline, {to[1]:.1f} times it with our settings.",
+        "",
+    ]
+    return lines
+
+
+if __name__ == "__main__":
+    main()

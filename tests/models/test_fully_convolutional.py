@@ -1,0 +1,123 @@
+"""Classifiers all over a picture: as themselves at their own size, as themselves crop by crop on a larger one."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import DEEP, HUGE, settle, shake, small
+from torch import Tensor, nn
+
+from convatlas import models
+from convatlas.errors import UsageError
+from convatlas.models import Network
+from convatlas.models.fully_convolutional import FullyConvolutional
+
+CLASSIFIERS = [name for name in models.list_models() if models.find(name).task == "classification"]
+
+
+@pytest.mark.parametrize(
+    ("name", "edition"),
+    [
+        pytest.param(name, edition, marks=pytest.mark.slow) if name in (*HUGE, *DEEP) else (name, edition)
+        for name in CLASSIFIERS
+        for edition in models.editions(name)
+    ],
+)
+def test_at_its_own_size_it_is_the_network(name: str, edition: str) -> None:
+    model, images = small(name, edition=edition)
+    settle(shake(model), images)
+    size = images.shape[2], images.shape[3]
+    with torch.no_grad():
+        plain, dense = model(images), FullyConvolutional(model, size)
+        torch.testing.assert_close(dense(images)[:, :, 0, 0], plain, rtol=1e-4, atol=1e-4 * plain.abs().max().item())
+        assert dense(images).shape == (*plain.shape, 1, 1)
+        larger = dense(F.pad(images, (20, 44, 0, 64), value=0.5))
+        assert larger.shape[:2] == plain.shape
+        assert larger.shape[2] > 1
+        assert larger.shape[3] > 1
+        assert larger.isfinite().all()
+
+
+class Unpadded(Network):
+    """Convolutions and poolings that do not pad, then whatever the head is: stride 4, images of 30 leave a grid of 5x5."""
+
+    def __init__(self, head: OrderedDict[str, nn.Module]):
+        super().__init__(in_chans=2)
+        self.conv1, self.relu1, self.pool1 = nn.Conv2d(2, 6, 3), nn.ReLU(), nn.MaxPool2d(2)
+        self.conv2, self.norm2, self.pool2 = nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.MaxPool2d(2)
+        self.conv3 = nn.Conv2d(8, 8, 2)
+        for name, layer in head.items():
+            self.add_module(name, layer)
+
+
+def fully_connected() -> Network:
+    layers = {"flatten": nn.Flatten(), "drop6": nn.Dropout(0.9), "fc6": nn.Linear(8 * 25, 16), "relu6": nn.ReLU(), "fc7": nn.Linear(16, 5)}
+    return Unpadded(OrderedDict(layers))
+
+
+def averaging() -> Network:
+    return Unpadded(OrderedDict(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(8, 5)))
+
+
+def pooling_unevenly() -> Network:
+    """As the editions of torchvision: a grid of 5x5 becomes one of 3x3, whose windows overlap."""
+    layers = {"avgpool": nn.AdaptiveAvgPool2d(3), "flatten": nn.Flatten(), "fc6": nn.Linear(8 * 9, 16), "relu6": nn.ReLU()}
+    return Unpadded(OrderedDict(layers, fc7=nn.Linear(16, 5)))
+
+
+def sliding(model: nn.Module, images: Tensor, size: int, stride: int) -> Tensor:
+    """The network crop by crop: (n, classes, rows, columns)."""
+    rows, columns = ((side - size) // stride + 1 for side in images.shape[2:])
+    crops = [images[:, :, i * stride : i * stride + size, j * stride : j * stride + size] for i in range(rows) for j in range(columns)]
+    return torch.stack([model(crop) for crop in crops], dim=2).view(len(images), -1, rows, columns)
+
+
+@pytest.mark.parametrize("build", [fully_connected, averaging, pooling_unevenly])
+def test_on_a_larger_picture_it_is_the_network_crop_by_crop(build: Callable[[], Network]) -> None:
+    model = build()
+    shake(model).eval()
+    images = torch.randn(2, 2, 43, 58, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = sliding(model, images, 30, 4)
+        assert expected.shape == (2, 5, 4, 8)
+        torch.testing.assert_close(FullyConvolutional(model, (30, 30))(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_lenet5_which_never_pads_is_itself_crop_by_crop() -> None:
+    model = models.create_model("lenet5").eval()
+    images = torch.randn(3, 1, 45, 61, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = sliding(model, images, 32, 4)
+        assert expected.shape == (3, 10, 4, 8)
+        torch.testing.assert_close(FullyConvolutional(model, (32, 32))(images), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_vggs_fully_connected_layers_see_every_window_of_the_last_map() -> None:
+    model, images = small("vgg16")
+    shake(model).eval()
+    picture = torch.randn(2, 3, 160, 96, generator=torch.Generator().manual_seed(0))
+    assert images.shape[2:] == (64, 64)
+    dense = FullyConvolutional(model, (64, 64))
+    with torch.no_grad():
+        maps = picture
+        for name, layer in model.named_children():
+            if name == "flatten":
+                break
+            maps = layer(maps)
+        assert maps.shape[2:] == (5, 3)
+        found = dense(picture)
+        for i in range(4):
+            for j in range(2):
+                x = maps[:, :, i : i + 2, j : j + 2].flatten(1)
+                for name in ("fc6", "relu6", "fc7", "relu7", "fc8"):
+                    x = model.get_submodule(name)(x)
+                torch.testing.assert_close(found[:, :, i, j], x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["unet", "fcn32s"])
+def test_a_network_that_labels_pixels_is_refused(name: str) -> None:
+    model, _ = small(name)
+    with pytest.raises(UsageError, match=f"{name} does not end in a vector of class scores"):
+        FullyConvolutional(model, (188, 188))
