@@ -184,7 +184,7 @@ def load(path: str | Path, engines: Engines = InPyTorch) -> Classifier:
     tensors, document = sealed.read(file)
     version = from_json(document, dict[str, Any], f"{file}, its metadata").get("format")
     if version != FORMAT:
-        raise UserError(f"{file} has format version {version}: this ConvAtlas reads version {FORMAT}")
+        raise UserError(f"{file} has format version {printable(version)[:20]}: this ConvAtlas reads version {FORMAT}")
     card = from_json(document, Card, f"{file}, its metadata")
     if card.network.arguments.get("num_classes") != len(card.classes):
         raise UserError(f"{file} names {len(card.classes)} classes but its network has {card.network.arguments.get('num_classes')}")

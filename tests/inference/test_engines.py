@@ -158,6 +158,21 @@ class TestAuto:
             ca.inference.engine(trained, digits, "openvino")
 
     @needs_openvino
+    def test_one_that_cannot_convert_the_module_is_passed_over(self) -> None:
+        class Odd(torch.nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                return images.mean((2, 3)) * float(images.sum() > 0)  # not to be traced
+
+        images = torch.rand(4, 3, 8, 8)
+        infer = ca.inference.engine(Odd(), images, precision="fp32")
+        assert infer.name == "eager"
+        assert "openvino cannot run this network (" in infer.why
+        assert "\n" not in infer.why
+        assert torch.equal(infer(images), images.mean((2, 3)))
+        with pytest.raises(UserError, match="the engine openvino cannot run this network"):
+            ca.inference.engine(Odd(), images, "openvino")
+
+    @needs_openvino
     @pytest.mark.parametrize(("of_openvino", "chosen"), [(1.0, "openvino"), (4.0, "eager")])
     def test_the_faster_one_is_taken(
         self, of_openvino: float, chosen: str, trained: Classifier, digits: Tensor, monkeypatch: pytest.MonkeyPatch

@@ -3,12 +3,12 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from convatlas.cli.output import Json, print_json
-from convatlas.errors import UsageError, printable
+from convatlas.errors import UsageError, printable, unknown
 
 PLACES = {"onnx": "model.onnx", "openvino": "openvino", "int8": "openvino-int8", "safetensors": "classifier.safetensors", "hub": "hub"}
 
@@ -18,13 +18,17 @@ class Export:
     """Write a classifier for ONNX, OpenVINO (fp32 or int8), safetensors or the Hugging Face Hub; read it back and compare."""
 
     weights: Annotated[Positional[Path], arg(metavar="WEIGHTS", help="A run's folder or a model.safetensors file.")]
-    to: Annotated[Literal["onnx", "openvino", "int8", "safetensors", "hub"], arg(help="The format.")]
+    to: Annotated[str, arg(metavar="FORMAT", help="onnx, openvino, int8, safetensors or hub (needed).")] = ""
     out: Annotated[Path | None, arg(metavar="PATH", help="A file for onnx and safetensors, else a folder; default in the run's.")] = None
     max_drop: Annotated[float, arg(metavar="POINTS", help="int8: top-1 on validation images may fall by so much.")] = 0.5
     data: Annotated[str | None, arg(metavar="DATA", help="int8: images to calibrate and check on; default what it was trained on.")] = None
     json: Json = False
 
     def __call__(self) -> None:
+        if not self.to:
+            raise UsageError(f"export needs --to and a format, for example: convatlas export {printable(self.weights)} --to onnx")
+        if self.to not in PLACES:
+            raise unknown("format", self.to, PLACES)
         if not 0 <= self.max_drop <= 100:
             raise UsageError(f"--max-drop should be 0 to 100 points, not {self.max_drop:g}")
         home = self.weights if self.weights.is_dir() else self.weights.parent

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.classifier import Classifier
-from convatlas.errors import UsageError, UserError, unknown
+from convatlas.errors import UsageError, UserError, printable, unknown
 from convatlas.inference import compile as inductor
 from convatlas.inference import eager, onnx, openvino
 from convatlas.inference.agreement import Agreement, agreement
@@ -95,10 +95,16 @@ class _Maker:
         missing = kind.lacks()
         if missing:
             return f"needs {missing}"
-        run = kind.build(self.part, self.example, precision)
+        try:
+            run = kind.build(self.part, self.example, precision)
+            answers = run(self.probe)
+        except UserError:  # these images are not for this network, whatever runs it
+            raise
+        except Exception as error:  # converters raise whatever they like on a module that they do not know
+            return f"cannot run this network ({type(error).__name__}: {printable(str(error).strip().partition(chr(10))[0])[:200]})"
         if name == "eager":
             return run, Agreement(0.0, 1.0, True)
-        agreed = agreement(run(self.probe), self._expected, precision)
+        agreed = agreement(answers, self._expected, precision)
         if not agreed.enough:
             return f"does not agree with PyTorch: {_words(agreed, len(self.probe))}"
         return run, agreed

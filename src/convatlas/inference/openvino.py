@@ -74,9 +74,9 @@ def convert(part: Subject, example: Tensor) -> Any:
 class Runner:
     """A model with a free batch, run at the two shapes."""
 
-    def __init__(self, model: Any, precision: Precision | None = None):
+    def __init__(self, model: Any, precision: Precision):
         self.model, self.streams = model, min(STREAMS, usable_cores())
-        self.settings = {"INFERENCE_PRECISION_HINT": {"bf16": "bf16"}.get(precision, "f32")} if precision else {}
+        self.settings = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
 
     def __call__(self, images: Tensor) -> Tensor:
         batch = np.ascontiguousarray(images.numpy())
