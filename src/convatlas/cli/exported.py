@@ -65,22 +65,30 @@ class Export:
     def _int8(self, classifier: Any, out: Path) -> dict[str, Any]:
         import torch
 
-        from convatlas.cli.labelled import labelled
+        from convatlas.data import open_dataset
         from convatlas.data.loader import Fixed, workers_for
-        from convatlas.evaluation import metrics, protocol
+        from convatlas.evaluation import metrics, papers, protocol
+        from convatlas.evaluation.asking import Member, question
         from convatlas.inference import export, quantise
 
-        train, val = labelled(classifier, self.data, "train"), labelled(classifier, self.data, "val")
-        source = Fixed(val, classifier.card.preprocessing, 32)
+        name = self.data or classifier.card.provenance.get("data")
+        if not name:
+            raise UsageError("this classifier does not say what it was trained on: name images of its kind with --data")
+        dataset = open_dataset(str(name))
+        for split in ("train", "val"):
+            if split not in dataset.splits:
+                raise unknown("split", split, dataset.splits)
+        asked = question(Member(str(self.weights), classifier, None), papers.find("center", None), dataset, "val", None)
+        source = Fixed(asked.split, asked.geometry, 32)
 
         def accuracy(infer: Any) -> float:
-            found = protocol.answers(infer, source, torch.device("cpu"), workers_for(val))
-            return metrics.percent(int(metrics.correct(found.logits, found.labels).sum()), len(found.labels))
+            found = protocol.answers(infer, source, torch.device("cpu"), workers_for(asked.split))
+            return metrics.percent(int(metrics.correct(found.logits, asked.labels[found.labels]).sum()), len(found.labels))
 
         out.parent.mkdir(parents=True, exist_ok=True)
-        images = quantise.sample(train.images, classifier.card.preprocessing)
+        images = quantise.sample(dataset.splits["train"].images, asked.geometry)
         found = export.to_int8(classifier, images[:8], out, [images], accuracy, self.max_drop)
-        return {"before": found.before, "after": found.after, "drop": found.drop, "n": len(val), "calibrated_on": len(images)}
+        return {"before": found.before, "after": found.after, "drop": found.drop, "n": len(asked.split), "calibrated_on": len(images)}
 
 
 def _noise(classifier: Any) -> Any:
