@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from convatlas import sight as sight
     from convatlas.analysis import analyze as analyze
     from convatlas.classifier import Classifier as Classifier
     from convatlas.classifier import load as load
@@ -32,10 +33,13 @@ _ROOMS = {
     "Run": "training",
     "train": "training",
 }
-__all__ = [*_ROOMS, "__version__"]
+_WHOLE = ("sight",)  # rooms whose names are used with the room's own
+__all__ = [*_ROOMS, *_WHOLE, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _WHOLE:
+        return importlib.import_module(f"convatlas.{name}")
     if name not in _ROOMS:
         raise AttributeError(f"module 'convatlas' has no attribute {name!r}")
     return getattr(importlib.import_module(f"convatlas.{_ROOMS[name]}"), name)
