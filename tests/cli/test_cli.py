@@ -18,6 +18,7 @@ from convatlas.cli.main import main
         ["train", "--help"],
         ["eval", "--help"],
         ["predict", "--help"],
+        ["see", "--help"],
         ["bench", "--help"],
         ["show", "--help"],
         ["compare", "--help"],

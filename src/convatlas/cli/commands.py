@@ -9,6 +9,7 @@ from tyro.conf import Positional, arg
 
 from convatlas.cli.data import Data
 from convatlas.cli.output import Json, paragraph, print_json, print_table, write
+from convatlas.cli.seen import See
 from convatlas.errors import UsageError, UserError, printable
 
 
@@ -418,6 +419,7 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "eval": Eval,
     "predict": Predict,
+    "see": See,
     "import": Import,
     "compare": Compare,
     "plan": Plan,

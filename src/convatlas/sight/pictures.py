@@ -69,7 +69,7 @@ def png(picture: Tile) -> bytes:
 def row(pictures: Sequence[Titled]) -> bytes:
     """A PNG of pictures of one image side by side."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.3 * len(pictures), 2.75), layout="constrained")
+        figure = Figure(figsize=(2.3 * len(pictures), 2.95), layout="constrained")
         for axis, (picture, title) in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures, strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set_title(textwrap.fill(printable(title), 26))

@@ -13,10 +13,13 @@ from torch import Tensor
 
 from convatlas.analysis import analyze
 from convatlas.classifier import Classifier
+from convatlas.data import open_dataset
 from convatlas.data.loader import Fixed, batches, workers_for
-from convatlas.errors import UsageError, UserError
+from convatlas.data.preprocessing import fit
+from convatlas.errors import UsageError, UserError, unknown
+from convatlas.runtime.progress import progress
 from convatlas.sight.deconvolution import reconstruct
-from convatlas.sight.maps import forward
+from convatlas.sight.maps import forward, last_maps
 
 COUNT = 9  # activations of each map, as in the paper's figure
 SHOWN = 6  # maps, where none are named
@@ -33,14 +36,22 @@ class Activation(NamedTuple):
 
 
 def strongest(
-    classifier: Classifier, source: Fixed, path: str, maps: Sequence[int] = (), count: int = COUNT
+    classifier: Classifier,
+    data: str | None = None,
+    path: str | None = None,
+    maps: Sequence[int] = (),
+    split: str = "val",
+    count: int = COUNT,
 ) -> Mapping[int, list[Activation]]:
     """Of each of `maps` of the layer at `path` its strongest activations over a split, the strongest first; without `maps` of six, evenly
-    spread over those that anything excites.
+    spread over those that anything excites. `data` defaults to what the classifier was trained on, `path` to the last convolutional
+    features.
 
-    Images that cannot be read are passed over. Raises UsageError for a path that does not exist or gives no maps, for a map that does not
-    exist; UserError where no image can be read, or nothing excites the layer.
+    Images that cannot be read are passed over. Raises UsageError for a split or path that does not exist, a module that gives no maps, a
+    map that does not exist; UserError where no image can be read, or nothing excites the layer.
     """
+    source = _source(classifier, data, split)
+    path = path or last_maps(classifier.model, source.preprocessing.shape)
     values, indices, places, width = _tops(classifier, source, path, count)
     for number in maps:
         if not 0 <= number < values.shape[1]:
@@ -68,12 +79,26 @@ def strongest(
     return found
 
 
+def _source(classifier: Classifier, data: str | None, split: str) -> Fixed:
+    name = data or classifier.card.provenance.get("data")
+    if not name:
+        raise UsageError("this classifier does not say what it was trained on: name the data with --data")
+    dataset, wanted = open_dataset(str(name)), classifier.card.preprocessing
+    if split not in dataset.splits:
+        raise unknown("split", split, dataset.splits)
+    if dataset.channels != wanted.channels:
+        raise UsageError(f"{dataset.name} has {dataset.channels} channels, the classifier takes {wanted.channels}")
+    geometry = wanted if dataset.size in (None, wanted.source) else fit(wanted.channels, dataset.size, wanted.size)
+    return Fixed(dataset.splits[split], geometry, classifier.card.batch)
+
+
 def _tops(classifier: Classifier, source: Fixed, path: str, count: int) -> tuple[Tensor, Tensor, Tensor, int]:
     """The strongest activation of each map in each image, the `count` largest over all images: their values, images and places in the map,
     each (count, maps), the largest first; and the maps' width."""
     best: list[Tensor] = []
     width = 0
-    for _, batch in batches(source, 0, source.steps, workers_for(source.split)):
+    steps = batches(source, 0, source.steps, workers_for(source.split))
+    for _, batch in progress(steps, source.steps, f"looking for what excites {path}"):
         inside = batch.indices.numpy()
         usable = torch.from_numpy(~np.isin(inside, [u.index for u in batch.unread]))
         with torch.inference_mode():

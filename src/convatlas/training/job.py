@@ -152,7 +152,8 @@ def _finish(
     first = data[0]
     assert not isinstance(first, Exception)
     batch = data.augmented(first.images, first.indices, 0), first.targets
-    page = report.write(folder.path, run, lines, batch, test, found, result)
+    classifier = classifiers.Classifier(card, objective.evaluated, objective.standardiser, runtime)
+    page = report.write(folder.path, run, lines, batch, test, found, result, classifier)
     low, high = result["top1_interval"]
     display.say(f"test top-1 {result['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images); report {page}")
     return Result(folder.path, run.id, metrics, page)
