@@ -96,7 +96,7 @@ def _train(
             found = loop.ask(objective, test, runtime, workers)
         unread.note(run.steps, "test", found.unread)
         unread.quarantine()
-        return ranks.first(lambda: _finish(run, dataset, objective, data, test, found, folder, display))
+        return ranks.first(lambda: _finish(run, dataset, objective, data, test, found, runtime, folder, display))
 
 
 def _objective(run: Run, dataset: Dataset, ranks: Ranks) -> Objective:
@@ -138,6 +138,7 @@ def _finish(
     data: Training,
     test: Fixed,
     found: Answers,
+    runtime: Runtime,
     folder: RunFolder,
     display: Display,
 ) -> Result:
@@ -164,7 +165,8 @@ def _finish(
     first = data[0]
     assert not isinstance(first, Exception)
     batch = data.augmented(first.images, first.indices, 0), first.targets
-    page = report.write(folder.path, run, lines, batch, test, found, result)
+    classifier = classifiers.Classifier(card, objective.evaluated, objective.standardiser, runtime)
+    page = report.write(folder.path, run, lines, batch, test, found, result, classifier)
     low, high = result["top1_interval"]
     display.say(f"test top-1 {result['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images); report {page}")
     return Result(folder.path, run.id, metrics, page)
