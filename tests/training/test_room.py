@@ -38,7 +38,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_batch_that_cannot_fit_is_refused_before_training_and_the_one_that_is_named_fits(room: Any, tmp_path: Path) -> None:
     room(40)
-    with pytest.raises(UsageError, match=r"^512 images at once need .* and there are 40 MB for this process; ") as error:
+    with pytest.raises(UsageError, match=r"^512 images at once need .* and there are 40\.0 MB for this process; ") as error:
         ca.train(run(), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     found = re.search(r"by the plan (\d+) fit: --set recipe.micro_batch=(\d+) \(the batch stays, in (\d+) parts\)", str(error.value))
@@ -79,7 +79,7 @@ def test_a_batch_of_evaluation_that_cannot_fit_is_refused(room: Any, tmp_path: P
 def test_what_torch_raises_is_said_with_what_would_fit(
     error: Exception, phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(loop, phase, fail)
@@ -96,7 +96,7 @@ def test_what_torch_raises_is_said_with_what_would_fit(
 
 
 def test_another_error_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     monkeypatch.setattr(loop, "gradients", fail)

@@ -4,6 +4,7 @@ import atexit
 import multiprocessing
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from convatlas.errors import UserError, printable
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.ranks import ALONE, Ranks
 from convatlas.runtime.stopping import ignore_stop_signals
+
+PAUSE = 0.2  # seconds
 
 
 class Batch(NamedTuple):
@@ -175,6 +178,7 @@ def batches(
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             deaths += 1
+            time.sleep(PAUSE)  # a signal to the whole group may be ending what starts workers: it is started anew once it has gone
             if deaths == 3:
                 raise UserError(f"loader workers died at step {step} three times: free some memory or use --workers 0 ({error})") from None
 
