@@ -119,7 +119,10 @@ def render(store: dict[str, Any]) -> str:
         "\n".join(ensembles(found)),
         "The best of the four was chosen on the same test images, which favours it.",
         "By",
-        "\n".join(f"    {command}" for command in (MAKE, training(0).replace(" --seed 0", " --seed SEED"), evaluation("144"))),
+        "\n".join(
+            f"    {command}"
+            for command in (MAKE, training(0).replace("--seed 0", "--seed SEED").replace("resnet18-0", "resnet18-SEED"), evaluation("144"))
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 

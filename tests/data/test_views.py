@@ -38,7 +38,12 @@ def test_crops_are_in_proportion_for_networks_of_another_size() -> None:
 
 
 def test_one_scale_and_one_square_give_twelve() -> None:
-    assert len(set(InceptionCrops(scales=(256,), squares=1).windows(375, 500, 224))) == 12
+    left = round((341 - 256) / 2)
+    places = [(0, left), (0, left + 32), (32, left), (32, left + 32), (16, left + 16)]
+    boxes = [Box(0, left, 256, 256), *(Box(*place, 224, 224) for place in places)]
+    found = InceptionCrops(scales=(256,), squares=1).windows(375, 500, 224)
+    assert Counter(found) == Counter(Window((256, 341), box, mirrored) for box in boxes for mirrored in (False, True))
+    assert len(set(found)) == 12
 
 
 def test_the_centre_crop_is_the_middle_of_the_picture_at_256() -> None:
