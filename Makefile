@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-inference bench-train lint clean
+.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-evaluation bench-inference bench-train lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,7 @@ docs: setup ## the documentation's tables and pictures, from stored results
 	$(BIN)/python docs/networks.py
 	$(BIN)/python docs/recipes.py
 	$(BIN)/python docs/notes.py
+	$(BIN)/python docs/evaluation.py --render
 	$(BIN)/convatlas show inception_v3 --png docs/generated/inception_v3.png
 
 .peers/counters: constraints.txt
@@ -70,6 +71,9 @@ bench-train: setup peers ## how fast a training step is, beside torchvision's lo
 
 bench-data: setup peers ## how fast photographs are loaded, beside torchvision and timm
 	$(BIN)/python docs/data_speed.py
+
+bench-evaluation: setup ## what crops and ensembles give on a small photo model (resumable)
+	$(BIN)/python docs/evaluation.py
 
 lint: setup ## formatter check, linter, type checker
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,29 @@ AGREE = "convatlas train resnet20_cifar --data fashion-mnist --epochs 1 --set mo
 def main() -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     lines = ["# How fast a training step is", "", f"Made by `make bench-train`; do not edit. {' '.join((bench.__doc__ or '').split())}", ""]
-    for model, batch, rounds in STEPS:
-        lines += _steps(_found(f"convatlas bench train {model} --batch {batch} --rounds {rounds} --json"))
-    lines += [f"## Time to {GOAL:g} % of Fashion-MNIST's validation images", "", "ResNet-20, from the start of the command to its end.", ""]
-    lines += ["| | seconds | validation top-1 | test top-1 |", "|---|---:|---:|---:|"]
+    for section in (*(partial(_steps, *step) for step in STEPS), _time_to_goal, _precisions):
+        lines += section()
+        TARGET.write_text("\n".join(lines).rstrip() + "\n")  # what is measured so far
+
+
+def _time_to_goal() -> list[str]:
     plain, ours = _found(PLAIN), _found(f"{OURS} --out {KEPT / 'quick'} --seed 0")
+    lines = [f"## Time to {GOAL:g} % of Fashion-MNIST's validation images", "", "ResNet-20, from the start of the command to its end.", ""]
+    lines += ["| | seconds | validation top-1 | test top-1 |", "|---|---:|---:|---:|"]
     for name, command, found in (("plain PyTorch loop", PLAIN, plain), ("ours", OURS, ours)):
         val, test = _accuracies(found)
         lines.append(f"| {name}: `{command}` | {found['wall']:.0f} | {val:.2f} | {test:.2f} |")
-    lines += ["", f"Ours takes {ours['wall'] / plain['wall']:.2f} of the plain loop's time.", ""]
-    lines += ["## bf16 and fp32", "", f"`{AGREE}`, test top-1 of seeds {SEEDS[0]} to {SEEDS[-1]}.", ""]
+    return [*lines, "", f"Ours takes {ours['wall'] / plain['wall']:.2f} of the plain loop's time.", ""]
+
+
+def _precisions() -> list[str]:
+    lines = ["## bf16 and fp32", "", f"`{AGREE}`, test top-1 of seeds {SEEDS[0]} to {SEEDS[-1]}.", ""]
     lines += ["| | mean | lowest | highest |", "|---|---:|---:|---:|"]
     for precision in ("bf16", "fp32"):
-        tops = [
-            _accuracies(_found(f"{AGREE} --set precision={precision} --seed {seed} --out {KEPT / f'{precision}-{seed}'}"))[1]
-            for seed in SEEDS
-        ]
+        commands = [f"{AGREE} --set precision={precision} --seed {seed} --out {KEPT / f'{precision}-{seed}'}" for seed in SEEDS]
+        tops = [_accuracies(_found(command))[1] for command in commands]
         lines.append(f"| {precision} | {statistics.mean(tops):.2f} | {min(tops):.2f} | {max(tops):.2f} |")
-    TARGET.write_text("\n".join(lines) + "\n")
+    return lines
 
 
 def _found(command: str) -> dict[str, Any]:
@@ -66,13 +72,14 @@ def _accuracies(found: dict[str, Any]) -> tuple[float, float]:
     return found["val_top1"], found["test_top1"]
 
 
-def _steps(document: dict[str, Any]) -> list[str]:
+def _steps(model: str, batch: int, rounds: int) -> list[str]:
+    document = _found(f"convatlas bench train {model} --batch {batch} --rounds {rounds} --json")
     rows = {row["name"]: row for row in document["rows"]}
     lines = [
-        f"## {document['model']}, batch {document['batch']}, {document['input']}",
+        f"## {model}, batch {batch}, {document['input']}",
         "",
-        f"`convatlas bench train {document['model']} --batch {document['batch']}`: {document['machine']}; medians of {document['rounds']} "
-        f"rounds; baseline: {document['baseline']}. Largest matrix product measured: {document['peak_flops'] / 1e12:.2f} TFLOP/s.",
+        f"`convatlas bench train {model} --batch {batch}`: {document['machine']}; medians of {rounds} rounds; baseline: "
+        f"{document['baseline']}. Largest matrix product measured: {document['peak_flops'] / 1e12:.2f} TFLOP/s.",
         "",
         "| row | images/s | to baseline | to it with our allocator settings | peak MB | % of the matrix product |",
         "|---|---:|---:|---:|---:|---:|",

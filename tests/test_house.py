@@ -17,7 +17,7 @@ TIERS = (
     ("cli",),
     ("studies",),
     ("training",),
-    ("evaluation", "inference", "interop"),
+    ("evaluation", "inference", "interop", "sight"),
     ("segmentation", "boxes"),
     ("recipes", "classifier"),
     ("data", "models"),

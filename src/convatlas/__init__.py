@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from convatlas import inference as inference
+    from convatlas import sight as sight
     from convatlas.analysis import analyze as analyze
     from convatlas.classifier import Classifier as Classifier
     from convatlas.evaluation import evaluate as evaluate
@@ -33,7 +34,7 @@ _ROOMS = {
     "Run": "training",
     "train": "training",
 }
-_WHOLE = ("inference",)  # rooms whose names are used with the room's own
+_WHOLE = ("inference", "sight")  # rooms whose names are used with the room's own
 __all__ = [*_ROOMS, *_WHOLE, "__version__"]
 
 

@@ -21,6 +21,7 @@ from convatlas.storage.records import Record, from_json
 
 FORMAT = 1
 BATCH = 32  # images that go through the network at once
+MOST_AT_ONCE = 1 << 16  # images, in evaluation
 
 
 class Engine(Protocol):
@@ -188,6 +189,10 @@ def load(path: str | Path, engines: Engines = InPyTorch) -> Classifier:
     card = from_json(document, Card, f"{file}, its metadata")
     if card.network.arguments.get("num_classes") != len(card.classes):
         raise UserError(f"{file} names {len(card.classes)} classes but its network has {card.network.arguments.get('num_classes')}")
+    if len(set(card.classes)) != len(card.classes):
+        raise UserError(f"{file} names a class twice: classes are matched by their names")
+    if not 0 < card.batch <= MOST_AT_ONCE:
+        raise UserError(f"{file} says that it is evaluated {card.batch} images at once: expected 1 to {MOST_AT_ONCE:,}")
     with torch.device("meta"):
         model = models.build(card.network)
     geometry = card.preprocessing

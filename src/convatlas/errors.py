@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+LISTED = 80  # names in a message
+
 
 class UserError(Exception):
     """A job or an input that cannot be used (exit code 1). The message is one line for people."""
@@ -25,10 +27,11 @@ class Said(UserError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """`unknown network 'resnet21_cifar': the nearest is 'resnet20_cifar'`, or the whole list where nothing is near."""
+    """`unknown network 'resnet21_cifar': the nearest is 'resnet20_cifar'`, or the list where nothing is near."""
     known = list(known)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f"the nearest is {near[0]!r}" if near else f"known are {', '.join(known)}"
+    hint = f"the nearest is {near[0]!r}" if near else f"known are {', '.join(known[:LISTED])}"
+    hint += f" and {len(known) - LISTED} more" if not near and len(known) > LISTED else ""
     return UsageError(f"unknown {kind} {printable(name)!r}: {hint}")
 
 

@@ -19,6 +19,7 @@ from convatlas.cli.main import main
         ["eval", "--help"],
         ["predict", "--help"],
         ["export", "--help"],
+        ["see", "--help"],
         ["bench", "--help"],
         ["show", "--help"],
         ["compare", "--help"],

@@ -18,14 +18,17 @@ from sklearn.metrics import log_loss, top_k_accuracy_score
 
 import convatlas as ca
 from convatlas import classifier as classifiers
+from convatlas import models
 from convatlas.classifier import Classifier
 from convatlas.cli.main import main
 from convatlas.data.crops import RandomResizedCrop, ScaleJitter
 from convatlas.data.preprocessing import Preprocessing, centre
 from convatlas.data.views import Dense
 from convatlas.errors import UsageError, UserError
-from convatlas.evaluation import answered, papers
+from convatlas.evaluation import answered, kept, papers
+from convatlas.evaluation.protocol import Answers
 from convatlas.models.fully_convolutional import FullyConvolutional
+from convatlas.recipes import Epochs
 
 N = 24  # test images
 CROPS = ("center", "10", "12", "144", "dense", "multiscale")
@@ -70,27 +73,27 @@ def test_an_ensemble_of_one_is_the_model(crops: str, data: str, four: list[Path]
     assert {key: alone[key] for key in ("top1", "top5", "loss", "n")} == {
         key: alone["members"][0][key] for key in ("top1", "top5", "loss", "n")
     }
-    kept = answered.read(next((four[0] / "answers").iterdir()))
-    assert kept.logits.shape == (N, 6)
-    assert 100 * np.mean(kept.logits.argmax(1) == kept.labels) == pytest.approx(alone["top1"])
+    stored = answered.read(next((four[0] / "answers").iterdir()))
+    assert stored.logits.shape == (N, 6)
+    assert 100 * np.mean(stored.logits.argmax(1) == stored.labels) == pytest.approx(alone["top1"])
 
 
 def test_members_are_averaged_by_their_probabilities(four: list[Path]) -> None:
     found = ca.evaluate(four, crops="10")
-    kept = [answered.read(next((folder / "answers").iterdir())) for folder in four]
-    labels = kept[0].labels
-    mean = np.mean([scipy.special.softmax(one.logits.astype(np.float64), axis=1) for one in kept], axis=0)
+    stored = [answered.read(next((folder / "answers").iterdir())) for folder in four]
+    labels = stored[0].labels
+    mean = np.mean([scipy.special.softmax(one.logits.astype(np.float64), axis=1) for one in stored], axis=0)
     assert found["models"] == 4
     assert found["top1"] == pytest.approx(100 * top_k_accuracy_score(labels, mean, k=1, labels=range(6)))
     assert found["top5"] == pytest.approx(100 * top_k_accuracy_score(labels, mean, k=5, labels=range(6)))
     assert found["loss"] == pytest.approx(log_loss(labels, mean, labels=range(6)), rel=1e-5)
-    assert [one["top1"] for one in found["members"]] == pytest.approx([100 * np.mean(one.logits.argmax(1) == labels) for one in kept])
+    assert [one["top1"] for one in found["members"]] == pytest.approx([100 * np.mean(one.logits.argmax(1) == labels) for one in stored])
     assert len({one["top1"] for one in found["members"]}) > 1
     best = int(np.argmax([one["top1"] for one in found["members"]]))
     against = found["against_best"]
     assert against["member"] == best
     assert against["n"] == N
-    right = [mean.argmax(1) == labels, kept[best].logits.argmax(1) == labels]
+    right = [mean.argmax(1) == labels, stored[best].logits.argmax(1) == labels]
     assert (against["only_second"], against["only_first"]) == (int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()))
 
 
@@ -155,6 +158,22 @@ def test_other_weights_precision_or_data_are_asked_anew(data: str, tmp_path: Pat
     assert ca.evaluate(folder)["members"][0]["reused"]
 
 
+def test_the_same_weights_in_another_edition_are_another_network(data: str, tmp_path: Path) -> None:
+    one = member(0, "resnet50", data=data)
+    before = ca.evaluate(saved(tmp_path / "run", one))
+    card = one.card.but(network=models.Architecture("resnet50", "torchvision", one.card.network.arguments))
+    classifiers.save(tmp_path / "run" / "model.safetensors", card, one.model, one.standardiser)
+    after = ca.evaluate(tmp_path / "run")
+    assert not after["members"][0]["reused"]
+    assert after["loss"] != before["loss"]
+
+
+def test_answers_that_would_fill_a_disk_are_not_kept(four: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_BYTES", N * 6 * 4 - 1)
+    assert "are not kept" in ca.evaluate(four[0])["notes"][0]
+    assert not (four[0] / "answers").exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "other format", "a folder"])
 def test_kept_answers_that_are_damaged_are_asked_for_again(damage: str, four: list[Path]) -> None:
     before = ca.evaluate(four[0])
@@ -181,19 +200,13 @@ def test_where_answers_cannot_be_kept_the_evaluation_goes_on(four: list[Path]) -
 def test_answers_from_another_environment_count_and_that_is_said(four: list[Path]) -> None:
     ca.evaluate(four[0])
     file = next((four[0] / "answers").iterdir())
-    kept = answered.read(file)
-    card = kept.card.but(environment=kept.card.environment | {"torch": "1.0"})
+    stored = answered.read(file)
+    card = stored.card.but(environment=stored.card.environment | {"torch": "1.0"})
     found = ca.evaluate(four[0])
     assert found["notes"] == []
-    answered.write(file, answered_as(kept), card)
+    answered.write(file, Answers(stored.logits, stored.labels, stored.indices, []), card)
     (note,) = ca.evaluate(four[0])["notes"]
     assert "another environment (torch: " in note
-
-
-def answered_as(kept: answered.Answered) -> Any:
-    from convatlas.evaluation.protocol import Answers
-
-    return Answers(kept.logits, kept.labels, kept.indices, [])
 
 
 def test_a_lone_file_keeps_its_answers_beside_it(data: str, tmp_path: Path) -> None:
@@ -245,12 +258,12 @@ def test_dense_evaluation_is_that_of_vggs_and_resnets_papers(
     mean = torch.linspace(0.2, 0.7, 3 * 32 * 32).view(3, 32, 32)  # a mean image, as ResNet subtracts it
     folder = saved(tmp_path / "run", member(3, data=data, mean=mean))
     ca.evaluate(folder, crops=crops)
-    kept = answered.read(next((folder / "answers").iterdir()))
+    stored = answered.read(next((folder / "answers").iterdir()))
     files = sorted(Path(data.removeprefix("folder:"), "test").glob("*/*.png"))
     with torch.no_grad():
         for place in (0, 7, 23):
             expected = dense_by_hand(ca.load(folder), files[place], scales, average)
-            np.testing.assert_allclose(scipy.special.softmax(kept.logits[place].astype(np.float64)), expected, rtol=2e-4)
+            np.testing.assert_allclose(scipy.special.softmax(stored.logits[place].astype(np.float64)), expected, rtol=2e-4)
 
 
 def test_dense_evaluation_is_at_the_scale_of_training() -> None:
@@ -268,16 +281,10 @@ def test_dense_evaluation_is_at_the_scale_of_training() -> None:
 def test_a_training_tells_evaluation_how_it_cut(tmp_path: Path) -> None:
     name = photographs(tmp_path / "photos", classes=CLASSES[:2])
     run = ca.Run(model="resnet20_cifar", data=name)
-    recipe = run.recipe.but(crop=ScaleJitter(shorter=(256, 512)), batch=4, budget=ca_epochs(1))
+    recipe = run.recipe.but(crop=ScaleJitter(shorter=(256, 512)), batch=4, budget=Epochs(1))
     done = ca.train(run.but(recipe=recipe, precision="fp32"), out=tmp_path / "run")
     found = ca.evaluate(done.out, crops="dense")
     assert found["members"][0]["views"] == {"type": "Dense", "scales": (384,), "mirrored": True, "paper_size": 224}
-
-
-def ca_epochs(count: int) -> Any:
-    from convatlas.recipes import Epochs
-
-    return Epochs(count)
 
 
 # The images that a file names
@@ -300,7 +307,7 @@ def test_a_subset_by_file_is_those_images_in_any_order_and_form(data: str, four:
     assert [row["n"] for row in one["per_class"]] == [1, 1, 0, 1, 1, 0]
     ca.evaluate(four[0])
     files = {path.name: answered.read(path) for path in (four[0] / "answers").iterdir()}
-    some, whole = (next(kept for kept in files.values() if len(kept.labels) == n) for n in (4, N))
+    some, whole = (next(one for one in files.values() if len(one.labels) == n) for n in (4, N))
     assert some.indices.tolist() == [2, 4, 15, 17]
     assert np.array_equal(some.logits, whole.logits[some.indices])
 
@@ -367,8 +374,8 @@ def test_what_does_not_fit_is_one_sentence(data: str, four: list[Path], tmp_path
         ca.evaluate(one, crops="11")
     with pytest.raises(UsageError, match="unknown split 'tests': the nearest is 'test'"):
         ca.evaluate(one, split="tests")
-    with pytest.raises(UsageError, match="is named twice: name each once"):
-        ca.evaluate([four[0], f"{four[1]}/../{four[0].name}"])
+    with pytest.raises(UsageError, match=r"run0 and .*run0/model.safetensors are the same network: name each once"):
+        ca.evaluate([four[0], four[1], four[0] / "model.safetensors"])
     with pytest.raises(UsageError, match="needs at least one"):
         ca.evaluate([])
     with pytest.raises(UsageError, match=f"#2 has other classes than the first of the ensemble: only the first has '{CLASSES[5]}'"):
@@ -393,8 +400,6 @@ def test_nothing_is_computed_before_all_members_fit(data: str, monkeypatch: pyte
 
 
 def test_a_network_that_labels_pixels_is_refused(data: str) -> None:
-    from convatlas import models
-
     one = member(0, data=data)
     one.card = one.card.but(network=models.describe("unet"))
     with pytest.raises(UsageError, match="#1 is a unet, which labels pixels"):

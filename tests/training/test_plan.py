@@ -25,7 +25,7 @@ from convatlas.optim.averaging import ExponentialAverage
 from convatlas.runtime import rates as devices
 from convatlas.runtime.device import Precision, Runtime
 from convatlas.runtime.rates import Rates
-from convatlas.training import plan, probe
+from convatlas.training import figures, plan, probe
 from convatlas.training.complete import complete
 from convatlas.training.plan import Layer, Loading, Network, Pace, Work
 from convatlas.training.run import Data, Run, Stored, write
@@ -51,7 +51,7 @@ def stored(run: Run, folder: Path) -> Path:
 
 def kept(run: Run, precision: Precision, images: int) -> int:
     """Bytes of the tensors, the module's own left out, that a real pass keeps for the backward pass."""
-    objective = probe._objective(run).train()
+    objective = figures.untrained(run).train()
     own = {t.untyped_storage().data_ptr() for t in (*objective.parameters(), *objective.buffers())}
     sizes, held = dict[int, int](), list[Tensor]()
 
@@ -72,7 +72,7 @@ def kept(run: Run, precision: Precision, images: int) -> int:
 @pytest.mark.parametrize("make", [small_run, resnet_run])
 def test_the_activations_are_those_that_autograd_keeps(make: Any, precision: Precision) -> None:
     run, _ = complete(make(), CPU)
-    held = plan.memory(probe.network(run, precision), 0, 16)
+    held = plan.memory(figures.network(run, precision), 0, 16)
     assert held.activations + held.copies == pytest.approx(kept(run, precision, 16), rel=0.05)
 
 
@@ -80,12 +80,12 @@ def test_the_activations_are_those_that_autograd_keeps(make: Any, precision: Pre
 def test_weights_gradients_and_the_optimisers_state_are_counted_exactly(make: Any) -> None:
     run, _ = complete(make(), CPU)
     run = run.but(recipe=run.recipe.but(average=ExponentialAverage()))
-    objective = probe._objective(run)
+    objective = figures.untrained(run)
     optimizer = run.recipe.optimizer.build(objective.model)
     for p in objective.model.parameters():
         p.grad = torch.ones_like(p)
     optimizer.step()
-    held = plan.memory(probe.network(run, "fp32"), 7, 0)
+    held = plan.memory(figures.network(run, "fp32"), 7, 0)
     tensors = [*objective.model.parameters(), *objective.model.buffers()]
     assert held.weights == sum(t.nbytes for t in tensors)
     assert held.average == held.weights
@@ -117,12 +117,12 @@ def test_weights_gradients_and_the_optimisers_state_are_counted_exactly(make: An
     ids=repr,
 )
 def test_the_optimiser_says_what_it_keeps(optimizer: optim.optimizers.Optimizer, states: int) -> None:
-    assert probe.state_tensors(optimizer) == states
+    assert figures.state_tensors(optimizer) == states
 
 
 def test_what_is_frozen_has_no_gradient_and_keeps_less() -> None:
     run, _ = complete(resnet_run(), CPU)
-    whole, part = probe.network(run, "fp32"), probe.network(run.but(frozen=("conv1", "conv2_x")), "fp32")
+    whole, part = figures.network(run, "fp32"), figures.network(run.but(frozen=("conv1", "conv2_x")), "fp32")
     assert part.params == whole.params
     assert part.trainable < whole.trainable
     assert part.kept_bytes < whole.kept_bytes
@@ -132,7 +132,7 @@ def test_auxiliary_heads_are_part_of_what_is_trained() -> None:
     run = ca.Run(model=models.describe("inception_v3", width=0.25, image_size=139), data="digits", recipe="small")
     run, _ = complete(run.but(recipe=run.recipe.but(batch=8)), CPU)
     without = run.but(recipe=run.recipe.but(auxiliary={}))
-    assert probe.network(run, "fp32").macs > probe.network(without, "fp32").macs
+    assert figures.network(run, "fp32").macs > figures.network(without, "fp32").macs
 
 
 # Laws

@@ -190,7 +190,7 @@ def analyze(model: nn.Module, input: Any, axes: int | None = None, device: str =
     Raises UsageError for an input that the module cannot take, naming the layer; UserError for a module that meta tensors cannot run.
     """
     architecture = getattr(model, "architecture", None)  # a network of the atlas knows its name
-    with torch.random.fork_rng(devices=[]):  # a forward on the CPU may draw
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # a forward on the CPU may draw; operators show only outside it
         found = trace(model, input, axes, device)
     return Report(found, getattr(architecture, "name", ""), getattr(architecture, "edition", None))
 

@@ -12,6 +12,7 @@ from convatlas.cli.evaluated import Eval
 from convatlas.cli.exported import Export
 from convatlas.cli.output import Json, paragraph, print_json, print_table, write
 from convatlas.cli.predicted import Predict
+from convatlas.cli.seen import See
 from convatlas.errors import UsageError, UserError, printable
 
 
@@ -362,6 +363,7 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "eval": Eval,
     "predict": Predict,
+    "see": See,
     "import": Import,
     "export": Export,
     "compare": Compare,

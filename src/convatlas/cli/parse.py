@@ -67,7 +67,7 @@ def _sentence(event: object, command: type | None) -> str:
 
 
 def _option(field: str) -> str:
-    return "--" + field.replace("_", "-")
+    return "--" + field.rstrip("_").replace("_", "-")
 
 
 def _join_repeated(words: list[str]) -> list[str]:

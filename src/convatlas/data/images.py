@@ -18,13 +18,16 @@ from typing import Protocol
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from convatlas.errors import UserError, printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MOST_PIXELS = 100_000_000
+_FEWER = {"WEBP": MOST_PIXELS // 2}  # its decoder holds a picture four times over
+MOST_WORK = 20 * MOST_PIXELS  # pixels times scans of a JPEG: a progressive one has ten, a hostile one thousands in a few kilobytes
+_BAND = 1 << 20  # pixels that are converted at a time
 _GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B")
 _ORIENTATION = 0x0112  # EXIF's tag
 # libjpeg's words for entropy-coded data that is lacking or wrong, where a lenient decoder would show grey or noise
@@ -80,19 +83,29 @@ class Encoded:
                 raise UnreadableImage(name, "the file is empty")
             header = _header(data)
             self.jpeg = header is not None
-            if header is not None:
-                height, width = header
-                # the segment of EXIF comes before the tables of quantisation, and most JPEGs have none
-                self.orientation = self._orientation() if data.find(b"Exif\0", 0, data.find(b"\xff\xdb")) >= 0 else 1
-            else:
-                width, height = self.opened.size
-                self.orientation = self._orientation()
-            if width * height > MOST_PIXELS:
-                raise UnreadableImage(name, f"{width}x{height} pixels, more than the {MOST_PIXELS:,} that are read")
-            self.sideways = self.orientation in (5, 6, 7, 8)
+            height, width = header or self.opened.size[::-1]
+            most = MOST_PIXELS if self.jpeg else _FEWER.get(self.opened.format or "", MOST_PIXELS)
+            if width * height > most:
+                raise UnreadableImage(name, f"{width}x{height} pixels, more than the {most:,} that are read")
+            if data[:2] == b"\xff\xd8" and width * height * len(data) // 10 > MOST_WORK:  # a scan takes ten bytes or more
+                scans = _scans(data)
+                if width * height * scans > MOST_WORK:
+                    raise UnreadableImage(name, f"{width}x{height} pixels in {scans:,} scans, more work than an image is worth")
+            self.orientation = self._orientation()
+            # what Pillow says of a TIFF is of the picture as one sees it
+            self.turn = 1 if not self.jpeg and self.opened.format == "TIFF" else self.orientation
+            self.sideways = self.turn in (5, 6, 7, 8)
             self.height, self.width = (width, height) if self.sideways else (height, width)
 
     def _orientation(self) -> int:
+        if self.jpeg:  # the segment of EXIF comes before the tables of quantisation, and most JPEGs have none
+            says = self.data.find(b"Exif\0", 0, self.data.find(b"\xff\xdb")) >= 0
+        elif self.opened.format == "PNG":  # Pillow would decode all of it to look for what may stand behind the pixels
+            says = any(mark in self.data for mark in (b"eXIf", b"Raw profile type", b"tiff:Orientation"))
+        else:
+            says = True
+        if not says:
+            return 1
         with _quiet():
             found = self.opened.getexif().get(_ORIENTATION, 1)
         return found if found in range(1, 9) else 1
@@ -107,7 +120,7 @@ class Encoded:
             raise UserError(f"image files have 1 or 3 channels, not the {channels} that this network was built for")
         with _Guard(self.name):
             decoded = self._fast(channels, least[::-1] if self.sideways else least) if self.jpeg else None
-            return self._any(channels) if decoded is None else _turned(decoded, self.orientation)
+            return _turned(self._any(channels) if decoded is None else decoded, self.turn)
 
     def _fast(self, channels: int, least: tuple[int, int]) -> Pixels | None:
         """By libjpeg-turbo; None for what only Pillow may judge."""
@@ -120,16 +133,25 @@ class Encoded:
             return None  # stray bytes between segments, or a sampling that it does not know
 
     def _any(self, channels: int) -> Pixels:
+        """By Pillow, as the file has it; some rows at a time, since conversions would hold the whole picture several times over."""
         with _quiet():
-            image = ImageOps.exif_transpose(self.opened)
-        if image.mode.startswith(("I", "F")):
-            values = np.asarray(image, np.float64)
-            image = Image.fromarray((values / (257 if values.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
-        elif image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        pixels = np.array(image.convert("L" if channels == 1 else "RGB"), np.uint8)
-        return pixels.reshape(*pixels.shape[:2], channels)
+            image = self.opened
+            image.load()
+            deep = image.mode.startswith(("I", "F"))
+            scale = 257 if deep and image.getextrema()[1] > 255 else 1  # type: ignore[operator]  # of one channel: (least, most)
+            width, height = image.size
+            pixels = np.empty((height, width, channels), np.uint8)
+            rows = max(1, _BAND // width)
+            for top in range(0, height, rows):
+                band = image.crop((0, top, width, min(top + rows, height)))
+                if deep:
+                    band = Image.fromarray((np.nan_to_num(np.asarray(band, np.float64)) / scale).clip(0, 255).astype(np.uint8))
+                elif image.has_transparency_data:
+                    band = band.convert("RGBA")
+                    band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+                found = np.asarray(band.convert("L" if channels == 1 else "RGB"))
+                pixels[top : top + rows] = found.reshape(*found.shape[:2], channels)
+        return pixels
 
 
 def _header(data: bytes) -> tuple[int, int] | None:
@@ -141,6 +163,21 @@ def _header(data: bytes) -> tuple[int, int] | None:
     except ValueError:
         return None
     return (height, width) if space in ("YCbCr", "Gray", "RGB") else None
+
+
+def _scans(data: bytes) -> int:
+    """How many scans of a JPEG libjpeg would decode, at the most (ITU-T T.81, B.1 and B.2)."""
+    place, components, progressive = 2, 0, False
+    while data[place : place + 1] == b"\xff" and place + 9 < len(data):
+        marker = data[place + 1]
+        if marker == 0xDA and not progressive and data[place + 4] == components:
+            return 1  # all components in one: what follows is not looked at
+        if marker in (0xC0, 0xC1, 0xC2):
+            progressive, components = marker == 0xC2, data[place + 9]
+        elif marker == 0xDA:
+            break
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return data.count(b"\xff\xda", place)
 
 
 def read(path: Path) -> Encoded:

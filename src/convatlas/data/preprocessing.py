@@ -18,6 +18,7 @@ from convatlas.runtime.threads import lone_threads
 from convatlas.storage.records import Record
 
 MOST_PADDING = 4  # pixels a side; a set whose images lack more is enlarged instead
+LARGEST = 1 << 13  # pixels a side
 SAMPLE, SAMPLE_FILES = 10_000, 2_000  # images of a training split that its statistics are taken from, where it has more
 
 
@@ -39,6 +40,17 @@ class Preprocessing(Record, frozen=True, kw_only=True):
     source: tuple[int, int]
     size: tuple[int, int]
     fit: Literal["none", "pad", "resize", "crop"]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which whoever reads a file says in its words, for a geometry that no image could go through."""
+        for name, sides in (("source", self.source), ("size", self.size)):
+            if not all(0 < side <= LARGEST for side in sides):
+                raise ValueError(f"{name} should be from 1 to {LARGEST:,} pixels a side, not {sides[0]}x{sides[1]}")
+        if self.channels < 1:
+            raise ValueError(f"channels should be 1 or more, not {self.channels}")
+        missing = [b - a for a, b in zip(self.source, self.size, strict=True)]
+        if (self.fit == "none" and any(missing)) or (self.fit == "pad" and min(missing) < 0) or (self.fit == "crop" and max(missing) > 0):
+            raise ValueError(f"{self.source[0]}x{self.source[1]} pixels do not become {self.size[0]}x{self.size[1]} by {self.fit!r}")
 
     def __call__(self, images: Tensor) -> Tensor:
         """images (n, channels, *source), uint8 -> (n, channels, *size), uint8."""

@@ -25,8 +25,9 @@ _TYPES = {"logits": torch.float32, "labels": torch.int64, "indices": torch.int64
 class Card(Record, frozen=True, kw_only=True):
     """What the file says of itself: who answered, on which split of which data, seen how. `digest` is the data's.
 
-    `eval` also says which weights (`model`, their hash), which images of the split if not all (`subset`, a hash of their places), the
-    protocol's id, the precision, the environment, and what could not be read. Training, which answers once, leaves that to its run.
+    `eval` also says which network (`model`, a hash of its description and its weights), which images of the split if not all (`subset`, a
+    hash of their places), what it saw of them (`protocol`, a hash), the precision, the environment, and what could not be read.
+    Training, which asks once, leaves that to its run.
     """
 
     format: int

@@ -90,9 +90,9 @@ def question(member: Member, protocol: Protocol, dataset: Dataset, split: str, p
         split=split,
         crops=protocol.name,
         classes=classifier.card.classes,
-        model=fingerprint(weights),
+        model=identify([classifier.card.network, fingerprint(weights)]),
         subset=kept.places_id(places),
-        protocol=identify([protocol, geometry]),
+        protocol=identify([protocol.views, protocol.average, dataset.mirrors, geometry, classifier.card.batch]),
         precision=classifier.runtime.precision,
         environment=dict(classifier.runtime.environment()),
     )

@@ -13,6 +13,8 @@ from convatlas.evaluation.answered import Card
 from convatlas.evaluation.protocol import Answers
 from convatlas.storage.records import differences, identify
 
+MOST_BYTES = 2 << 30  # ImageNet's training images take 5 GB
+
 
 def home(weights: Path) -> Path:
     """The folder for the answers of a run, or of a lone file."""
@@ -50,6 +52,8 @@ def find(folder: Path, wanted: Card, places: NDArray[np.int64] | None) -> tuple[
 
 def keep(folder: Path, card: Card, answers: Answers) -> list[str]:
     """Write the answers; what there is to say where that cannot be done, since it only saves time."""
+    if answers.logits.nbytes > MOST_BYTES:
+        return [f"the answers take {answers.logits.nbytes / 1e9:.1f} GB and are not kept: a split of fewer images would be"]
     unread = tuple((one.index, one.file, one.reason) for one in answers.unread)
     try:
         folder.mkdir(exist_ok=True)

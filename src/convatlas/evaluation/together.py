@@ -40,8 +40,8 @@ def evaluate(
     subset, protocol; members, and for several against_best (the ensemble paired with its best member, as evaluation/paired.py has it);
     with `subsets` also subsets and by_size; notes.
 
-    Raises UsageError for a split, protocol or image that does not exist, weights named twice, members with other classes than the first,
-    or data with classes that a classifier lacks; UserError for what cannot be read.
+    Raises UsageError for a split, protocol or image that does not exist, a network that is there twice, members with other classes than
+    the first, or data with classes that a classifier lacks; UserError for what cannot be read.
     """
     members = _members([weights] if isinstance(weights, Classifier | str | Path) else list(weights))
     if subsets and len(members) > MOST_IN_SUBSETS:
@@ -52,6 +52,9 @@ def evaluate(
         raise unknown("split", split, dataset.splits)
     places = chosen.read(Path(subset), dataset.splits[split], f"{dataset.name}, {split}") if subset is not None else None
     asked = [question(member, protocol, dataset, split, places) for member, protocol in zip(members, protocols, strict=True)]
+    for one, other in combinations(asked, 2):
+        if one.card.model == other.card.model:
+            raise UsageError(f"{printable(one.member.name)} and {printable(other.member.name)} are the same network: name each once")
     found = _document(asked, [ask(one) for one in asked], subsets)
     return found | {"data": dataset.name, "split": split, "subset": None if subset is None else str(subset)}
 
@@ -59,12 +62,6 @@ def evaluate(
 def _members(weights: Sequence[Weights]) -> list[Member]:
     if not weights:
         raise UsageError("eval needs at least one run's folder or model.safetensors")
-    known: set[Path] = set()
-    for one in weights:
-        if not isinstance(one, Classifier):
-            if Path(one).resolve() in known:
-                raise UsageError(f"{printable(one)} is named twice: name each once")
-            known.add(Path(one).resolve())
     members = [
         Member(f"#{number}", one, None) if isinstance(one, Classifier) else Member(str(one), load(one), kept.home(Path(one)))
         for number, one in enumerate(weights, 1)

@@ -98,6 +98,11 @@ _KINDS: dict[str, tuple[Any, str]] = {
 }
 
 
+# No network of use has more; a file that says so would cost memory and time before its weights show that it is wrong
+_MOST: dict[str, float] = {"num_classes": 1_000_000, "in_chans": 10_000, "width": 64, "reduction": 10_000}
+_LARGEST = 1 << 14  # pixels a side
+
+
 def describe(name: str, edition: str = "paper", **arguments: Any) -> Architecture:
     """The network with all its arguments, those not given as in the paper.
 
@@ -112,8 +117,10 @@ def describe(name: str, edition: str = "paper", **arguments: Any) -> Architectur
             raise UsageError(f"{argument} of {name} should be {expected}, not {value!r}")
         if argument in ("num_classes", "in_chans", "width", "reduction") and not 0 < value < math.inf:
             raise UsageError(f"{argument} of {name} should be greater than 0, not {value}")
-        if argument == "image_size":
-            pair(value, (1, 1))
+        if argument in _MOST and value > _MOST[argument]:
+            raise UsageError(f"{argument} of {name} should be at most {_MOST[argument]:,}, not {value:,}")
+        if argument == "image_size" and max(pair(value, (1, 1))) > _LARGEST:
+            raise UsageError(f"image_size of {name} should be at most {_LARGEST:,} a side, not {value}")
         if argument == "dropout" and not 0 <= value < 1:
             raise UsageError(f"dropout of {name} should be at least 0 and below 1, not {value}")
     return Architecture(name, edition, known | arguments)

@@ -105,9 +105,9 @@ class AlexNetTorchvision(Network):
 
 def convolutions(network: Network, rows: dict[str, Row], in_chans: int, width: float) -> int:
     """Add the rows' layers to the network; returns the channels of the last."""
-    c = in_chans
+    c, most = in_chans, max(row.groups for row in rows.values())
     for number, row in rows.items():
-        c_out = scaled(row.channels, width, multiple=row.groups)
+        c_out = scaled(row.channels, width, multiple=most)  # at any width the next layer's groups share them out
         layers = OrderedDict[str, nn.Module](conv=nn.Conv2d(c, c_out, row.kernel, row.stride, row.padding, groups=row.groups))
         layers["relu"] = nn.ReLU(inplace=True)
         if row.norm:

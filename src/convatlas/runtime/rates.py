@@ -110,6 +110,13 @@ def find(name: str) -> Rates:
     return PUBLISHED[key]
 
 
+def memory_of(device: torch.device, beside: int = 1) -> tuple[int, int]:
+    """Bytes of the device's memory that one of `beside` processes may have, and those of them that are gone already."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory, CONTEXT
+    return memory_bytes() // beside, resident_bytes()
+
+
 def measured(device: torch.device, precision: Precision) -> Rates:
     """This machine's device, with all its threads: the best of many products of large matrices, and of many copies of a large tensor.
 
@@ -118,7 +125,7 @@ def measured(device: torch.device, precision: Precision) -> Rates:
     cuda = device.type == "cuda"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     side, size = (8192, 1 << 30) if cuda else (2048, 1 << 28)
-    rest = resident_bytes()
+    memory, rest = memory_of(device)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = torch.empty(side, side, dtype=dtype, device=device)
     flops = 2 * side**3 / _best(lambda: torch.mm(a, b, out=product), device)
@@ -131,8 +138,8 @@ def measured(device: torch.device, precision: Precision) -> Rates:
         source="measured here; between machines 10 Gbit/s, assumed",
         flops={precision: flops},
         bandwidth=bandwidth,
-        memory=torch.cuda.get_device_properties(device).total_memory if cuda else memory_bytes(),
-        rest=CONTEXT if cuda else rest,
+        memory=memory,
+        rest=rest,
         per_server=1,
     )
 

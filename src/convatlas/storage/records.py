@@ -31,7 +31,7 @@ def from_json(data: bytes, type_: type[T], where: str) -> T:
     """Read a record. Raises UsageError with `where` and the path of the field that does not fit."""
     try:
         return msgspec.json.decode(data, type=type_)
-    except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is one of them
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # ValidationError is one of the first
         raise UsageError(f"{where}: {error}") from None
 
 

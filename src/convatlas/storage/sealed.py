@@ -7,7 +7,9 @@ the whole file with that hash's 64 digits replaced by zeros.
 """
 
 import hashlib
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ def write(path: Path, tensors: dict[str, Tensor], document: Any, disk: Disk = DI
 def read(path: Path) -> tuple[dict[str, Tensor], bytes]:
     """(tensors by name, the document's JSON). Raises UserError when the file is missing, damaged or not sealed."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a device has no end
+            raise UserError(f"cannot read {path}: not a file")
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
@@ -59,7 +63,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], bytes]:
     try:
         metadata = msgspec.json.decode(data[8 : 8 + header_length], type=_Header).metadata
         return safetensors.torch.load(data), metadata["convatlas"].encode()
-    except (msgspec.DecodeError, safetensors.SafetensorError, KeyError) as error:
+    except (ValueError, RecursionError, safetensors.SafetensorError, KeyError) as error:  # no JSON, no UTF-8, too deep
         raise UserError(f"{path} is not a file that ConvAtlas wrote: {error}") from None
 
 

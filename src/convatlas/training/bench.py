@@ -54,7 +54,7 @@ def training(model: str, batch: int | None, rounds: int, compile: bool, say: Cal
     runtime = Runtime(device, best_precision(device))
     peak = rates.measured(device, runtime.precision).flops[runtime.precision]
     with torch.device("meta"):
-        macs = analysis.analyze(models.create_model(model), entry.input).macs
+        macs = analysis.analyze(models.create_model(model, _edition(model)), entry.input).macs
     for row in rows:
         row["share"] = 100 * row["images_per_second"] * 6 * macs / peak
     return {
@@ -97,6 +97,11 @@ def measure(model: str, batch: int | None, row: str) -> dict[str, float]:
 
 def _theirs(model: str) -> bool:
     return is_here("torchvision") and hasattr(peer("torchvision.models"), model)
+
+
+def _edition(model: str) -> str:
+    """The same network in all rows."""
+    return "torchvision" if _theirs(model) and "torchvision" in models.editions(model) else "paper"
 
 
 def _network(model: str) -> nn.Module:
@@ -142,7 +147,7 @@ def _ours(model: str, images: Tensor, labels: Tensor, recipe: recipes.Recipe) ->
     runtime = Runtime(device, best_precision(device))
     split = Split(Stack(images.numpy()), labels.numpy())
     geometry = fit(images.shape[1], (images.shape[2], images.shape[3]), (images.shape[2], images.shape[3]))
-    network = models.create_model(model, "torchvision" if _theirs(model) and "torchvision" in models.editions(model) else "paper")
+    network = models.create_model(model, _edition(model))
     auxiliary = recipe.auxiliary or dict.fromkeys(network.heads, AUXILIARY)
     objective = Objective(network, recipe.standardise.measure(split.images, geometry), recipe.loss, auxiliary)
     runtime.place(objective)

@@ -29,7 +29,8 @@ from convatlas.training.display import Display, Silent, banner
 from convatlas.training.divide import compare, divide
 from convatlas.training.folder import RunFolder, open_folder
 from convatlas.training.initial import begin
-from convatlas.training.objective import Objective
+from convatlas.training.objective import Objective, freeze
+from convatlas.training.room import Room
 from convatlas.training.run import Run
 from convatlas.training.unread import UnreadImages
 
@@ -75,6 +76,9 @@ def _train(
     runtime = Runtime(device, "fp32" if run.precision == "auto" else run.precision, compiling, ranks=ranks)
     environment = dict(runtime.environment())
     compare(run, environment, ranks, force)
+    room = Room.of(run, runtime)
+    if not force:
+        room.check()
     with open_folder(path, run, environment, force, ranks=ranks) as folder, stop_on_signals(patient=ranks.count > 1) as stop:
         display.pairs(banner(run, environment, runtime.describe(), cost, run.notes, str(path)))
         if runtime.compile:
@@ -86,12 +90,13 @@ def _train(
         validation = Fixed(dataset.splits["val"], geometry, run.evaluation_batch, *mine)
         workers = workers_for(dataset.splits["train"], ranks) if workers is None else workers
         unread = UnreadImages(dataset, folder, display)
-        loop.fit(run, objective, data, validation, runtime, folder, unread, display, stop, workers)
         test = Fixed(dataset.splits["test"], geometry, run.evaluation_batch, *mine)
-        found = loop.ask(objective, test, runtime, workers)
+        with room.explained(objective):
+            loop.fit(run, objective, data, validation, runtime, folder, unread, display, stop, workers)
+            found = loop.ask(objective, test, runtime, workers)
         unread.note(run.steps, "test", found.unread)
         unread.quarantine()
-        return ranks.first(lambda: _finish(run, dataset, objective, data, test, found, folder, display))
+        return ranks.first(lambda: _finish(run, dataset, objective, data, test, found, runtime, folder, display))
 
 
 def _objective(run: Run, dataset: Dataset, ranks: Ranks) -> Objective:
@@ -109,14 +114,6 @@ def _objective(run: Run, dataset: Dataset, ranks: Ranks) -> Objective:
     if run.sync_batch_norm:
         synchronise(model, ranks)
     return Objective(model, standardiser, recipe.loss, recipe.auxiliary, recipe.average, freeze(run, model))
-
-
-def freeze(run: Run, model: models.Network) -> list[torch.nn.Module]:
-    """Let the run's frozen parts learn nothing; returns all that stays as it is, batch norm's statistics included."""
-    still: list[torch.nn.Module] = [model.get_submodule(path).requires_grad_(False) for path in run.frozen]
-    if run.frozen_statistics:
-        still += [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    return still
 
 
 def default_folder(run: Run) -> Path:
@@ -141,6 +138,7 @@ def _finish(
     data: Training,
     test: Fixed,
     found: Answers,
+    runtime: Runtime,
     folder: RunFolder,
     display: Display,
 ) -> Result:
@@ -167,7 +165,8 @@ def _finish(
     first = data[0]
     assert not isinstance(first, Exception)
     batch = data.augmented(first.images, first.indices, 0), first.targets
-    page = report.write(folder.path, run, lines, batch, test, found, result)
+    classifier = classifiers.Classifier(card, objective.evaluated, objective.standardiser, runtime)
+    page = report.write(folder.path, run, lines, batch, test, found, result, classifier)
     low, high = result["top1_interval"]
     display.say(f"test top-1 {result['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images); report {page}")
     return Result(folder.path, run.id, metrics, page)

@@ -10,6 +10,7 @@ from convatlas.data.preprocessing import Standardiser
 from convatlas.models import Network
 from convatlas.optim.averaging import Averaging
 from convatlas.optim.losses import Loss
+from convatlas.training.run import Run
 
 
 class Outcome(NamedTuple):
@@ -96,3 +97,11 @@ class Objective(nn.Module):
         """The main output alone, for evaluation."""
         logits: Tensor = self.evaluated(self.standardiser(images))
         return logits
+
+
+def freeze(run: Run, model: Network) -> list[nn.Module]:
+    """Let the run's frozen parts learn nothing; returns all that stays as it is, batch norm's statistics included."""
+    still: list[nn.Module] = [model.get_submodule(path).requires_grad_(False) for path in run.frozen]
+    if run.frozen_statistics:
+        still += [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    return still

@@ -101,9 +101,12 @@ class Memory(NamedTuple):
         return sum(self) - self.evaluation
 
     @property
+    def evaluating(self) -> int:
+        return self.rest + self.weights + self.optimizer + self.average + self.evaluation
+
+    @property
     def total(self) -> int:
-        standing = self.rest + self.weights + self.optimizer + self.average
-        return max(self.training, standing + self.evaluation)
+        return max(self.training, self.evaluating)
 
 
 def memory(network: Network, rest: int, images: int, arriving: int = 0, evaluation_batch: int = 0) -> Memory:
@@ -126,6 +129,12 @@ def memory(network: Network, rest: int, images: int, arriving: int = 0, evaluati
 def largest(network: Network, rest: int, room: float) -> int:
     """The most images that one pass can hold in `room` bytes of memory; 0 where not even one fits."""
     none, one = (memory(network, rest, images).training for images in (0, 1))
+    return max(0, int((room - none) // (one - none)))
+
+
+def largest_evaluation(network: Network, rest: int, room: float) -> int:
+    """The most images of one batch of evaluation; 0 where not even one fits."""
+    none, one = (memory(network, rest, 0, evaluation_batch=images).evaluating for images in (0, 1))
     return max(0, int((room - none) // (one - none)))
 
 

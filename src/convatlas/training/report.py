@@ -1,4 +1,5 @@
-"""report.md and its pictures: a batch as the network sees it, the curves, the confusion matrix, the most confident mistakes."""
+"""report.md and its pictures: a batch as the network sees it, the curves, the confusion matrix, the most confident mistakes and where in
+them the network found its answer, the first layer's filters."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,19 +7,25 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convatlas.analysis import analyze
+from convatlas.classifier import Classifier
 from convatlas.data.loader import Fixed
 from convatlas.errors import printable
 from convatlas.evaluation.metrics import log_probabilities
 from convatlas.evaluation.pictures import STYLE, confusion, reliability, save
 from convatlas.evaluation.protocol import Answers
+from convatlas.sight import first_filters, grad_cam, pictures
+from convatlas.sight.filters import drawn
 from convatlas.storage.disk import replace
 from convatlas.training.run import Run
 
 MISTAKES = 24
+SEEN, DEAR = 8, 20e9  # mistakes that are looked into; multiply-adds of their passes forward
 BATCH = 32
 
 
@@ -30,8 +37,10 @@ def write(
     test: Fixed,
     found: Answers,
     result: dict[str, Any],
+    classifier: Classifier,
 ) -> Path:
-    """Draw the pictures into `folder` and write report.md; returns its path. `result` is the document of `eval` on the test split."""
+    """Draw the pictures into `folder` and write report.md; returns its path. `result` is the document of `eval` on the test split,
+    `found` what `classifier` answered there."""
     classes = tuple(printable(name) for name in run.content.classes)
     with matplotlib.rc_context(STYLE):
         save(folder / "batch.png", _grid(batch[0][:BATCH].numpy(), [classes[t] for t in batch[1][:BATCH]]))
@@ -41,12 +50,14 @@ def write(
         wrong = _mistakes(found.logits, found.labels)
         if len(wrong):
             save(folder / "mistakes.png", _mistake_grid(wrong, found, test, classes))
+            save(folder / "grad_cam.png", _evidence(wrong, found, test, classes, classifier))
+    replace(folder / "filters.png", pictures.png(drawn(first_filters(classifier.model)[1])))
     path = folder / "report.md"
-    replace(path, _markdown(run, lines, result, classes, bool(len(wrong))).encode())
+    replace(path, _markdown(run, lines, result, classes, bool(len(wrong)), first_filters(classifier.model)[0]).encode())
     return path
 
 
-def _markdown(run: Run, lines: list[dict[str, Any]], result: dict[str, Any], classes: Sequence[str], mistakes: bool) -> str:
+def _markdown(run: Run, lines: list[dict[str, Any]], result: dict[str, Any], classes: Sequence[str], mistakes: bool, first: str) -> str:
     low, high = result["top1_interval"]
     best = max((line for line in lines if line["split"] == "val"), key=lambda line: line["top1"])
     top5 = f", top-5 {result['top5']:.2f} %" if result["top5"] is not None else ""
@@ -82,6 +93,11 @@ def _markdown(run: Run, lines: list[dict[str, Any]], result: dict[str, Any], cla
         parts.append(
             "## The most confident mistakes\n\nPredicted class and its probability, then the true class.\n\n![Mistakes](mistakes.png)"
         )
+        parts.append(
+            "Where in the first of them the evidence lies (Grad-CAM): above for the class that was predicted, below for the true one.\n\n"
+            "![Grad-CAM of mistakes](grad_cam.png)"
+        )
+    parts.append(f"## The filters of {first}\n\nGrey is zero.\n\n![Filters of the first layer](filters.png)")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -118,6 +134,21 @@ def _mistake_grid(wrong: NDArray[np.int64], found: Answers, test: Fixed, classes
     probabilities = np.exp(log_probabilities(found.logits[wrong]))
     titles = [f"{classes[p.argmax()]} {p.max():.2f}\nis {classes[found.labels[i]]}" for i, p in zip(wrong, probabilities, strict=True)]
     return _grid(images.numpy(), titles)
+
+
+def _evidence(wrong: NDArray[np.int64], found: Answers, test: Fixed, classes: Sequence[str], classifier: Classifier) -> Figure:
+    """Grad-CAM of the first mistakes, for both classes; of fewer where a pass is dear, so that it takes a second."""
+    macs = analyze(classifier.model, test.preprocessing.shape).macs
+    wrong = wrong[: max(1, min(SEEN, int(DEAR / max(macs, 1))))]
+    images, _ = test.preprocessing.read(test.split.images, found.indices[wrong])
+    standard = classifier.standardiser(images.to(classifier.runtime.device))
+    predicted, true = found.logits[wrong].argmax(axis=1), found.labels[wrong]
+    seen, titles = [], []
+    for asked, title in ((predicted, "as {}"), (true, "is {}")):
+        maps = grad_cam(classifier.model, standard, torch.from_numpy(asked))
+        seen += [pictures.overlay(image, one).transpose(2, 0, 1) for image, one in zip(images, maps, strict=True)]
+        titles += [title.format(classes[label]) for label in asked]
+    return _grid(np.stack(seen), titles, columns=len(wrong))
 
 
 def _grid(images: NDArray[np.uint8], titles: Sequence[str], columns: int = 8) -> Figure:
