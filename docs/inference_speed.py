@@ -138,11 +138,11 @@ def _table(document: dict[str, Any], peak: dict[str, float] | None) -> list[str]
     from convatlas.models import counts
 
     rows = {row["name"]: row for row in document["rows"]}
+    rounds = f"medians of {document['rounds']} rounds" if document["rounds"] > 1 else "one round only"
     lines = [
         f"## {document['model']}",
         "",
-        f"{document['machine']}; images of {document['input']}, medians of {document['rounds']} rounds, rows in turn. Baseline: "
-        f"{document['baseline']}.",
+        f"{document['machine']}; images of {document['input']}, {rounds}, rows in turn. Baseline: {document['baseline']}.",
         "",
         "| row | images/s | ms an image | to baseline | to it with our allocator settings | peak MB |",
         "|---|---:|---:|---:|---:|---:|",
@@ -162,7 +162,7 @@ def _table(document: dict[str, Any], peak: dict[str, float] | None) -> list[str]
             f"Of square matrix products the fastest runs at {peak['bf16'] / 1e9:,.0f} GFLOP/s in bf16 and {peak['fp32'] / 1e9:,.0f}"
         )
         remarks.append(f"in fp32 here; `auto` computes {share}: no engine in bf16 could be much faster.")
-    return [*lines, "", *remarks]
+    return [*lines, "", *remarks, *([document["remark"]] if "remark" in document else [])]
 
 
 def _drops(found: list[dict[str, Any]]) -> list[str]:

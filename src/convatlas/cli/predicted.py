@@ -31,10 +31,13 @@ class Predict:
         if self.top < 1:
             raise UsageError(f"--top should be at least 1, not {self.top}")
         from convatlas.inference import load
+        from convatlas.runtime.progress import progress
 
         classifier = load(self.weights)
+        files = _files(self.images) if self.jsonl else list(_files(self.images))
+        answers = classifier.stream(files, self.top, self.engine, say=_say)
         documents, failed, count, began = [], 0, 0, time.perf_counter()
-        for file, answer in classifier.stream(_files(self.images), self.top, self.engine, say=_say):
+        for file, answer in progress(answers, len(files), "images") if isinstance(files, list) else answers:
             count += 1
             if isinstance(answer, UserError):
                 failed += 1
