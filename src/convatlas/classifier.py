@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from convatlas import models
+from convatlas.data import Dataset
 from convatlas.data import images as image_files
 from convatlas.data.ahead import ahead
-from convatlas.data.preprocessing import Preprocessing, Standardiser
-from convatlas.errors import UserError, printable, unknown
+from convatlas.data.preprocessing import Preprocessing, Standardiser, fit
+from convatlas.errors import UsageError, UserError, printable, unknown
 from convatlas.models import Architecture
 from convatlas.runtime.device import Precision, Runtime, best_precision, pick_device
 from convatlas.runtime.memory import keep_freed_memory
@@ -82,6 +83,23 @@ class Classifier:
         self.runtime = runtime
         self.model = runtime.place(model.eval())
         self.standardiser = standardiser.to(runtime.device)
+
+    @property
+    def trained_on(self) -> str:
+        """The data. Raises UsageError for a classifier that does not say."""
+        name = self.card.provenance.get("data")
+        if not name:
+            raise UsageError("this classifier does not say what it was trained on: name the data with --data")
+        return str(name)
+
+    def geometry(self, dataset: Dataset) -> Preprocessing:
+        """How images of a data set come to the network's size. Raises UsageError for images with other channels."""
+        wanted = self.card.preprocessing
+        if dataset.size is None:
+            return wanted
+        if dataset.channels != wanted.channels:
+            raise UsageError(f"{dataset.name} has {dataset.channels} channels, the classifier takes {wanted.channels}")
+        return wanted if dataset.size == wanted.source else fit(wanted.channels, dataset.size, wanted.size)
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 images (n, channels, *size) -> logits (n, classes), float32."""

@@ -71,10 +71,7 @@ class Export:
         from convatlas.evaluation.asking import Member, question
         from convatlas.inference import export, quantise
 
-        name = self.data or classifier.card.provenance.get("data")
-        if not name:
-            raise UsageError("this classifier does not say what it was trained on: name images of its kind with --data")
-        dataset = open_dataset(str(name))
+        dataset = open_dataset(self.data or classifier.trained_on)
         for split in ("train", "val"):
             if split not in dataset.splits:
                 raise unknown("split", split, dataset.splits)

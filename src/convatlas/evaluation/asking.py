@@ -13,7 +13,7 @@ from convatlas import models
 from convatlas.classifier import Classifier
 from convatlas.data import Dataset, Split
 from convatlas.data.loader import Fixed, workers_for
-from convatlas.data.preprocessing import Preprocessing, Standardiser, Unread, fit
+from convatlas.data.preprocessing import Preprocessing, Standardiser, Unread
 from convatlas.data.viewed import Viewed
 from convatlas.data.views import Dense
 from convatlas.errors import UsageError, printable
@@ -80,7 +80,7 @@ def question(member: Member, protocol: Protocol, dataset: Dataset, split: str, p
     if protocol.views is not None and height != width:
         what = f"sees images of {height}x{width}, and the crops of {protocol.source} are squares"
         raise UsageError(f"{printable(member.name)} {what}: use --crops center")
-    geometry = _preprocessing(dataset, classifier)
+    geometry = classifier.geometry(dataset)
     weights = classifier.model.state_dict() | {f"preprocessing.{name}": t for name, t in classifier.standardiser.state_dict().items()}
     card = Card(
         format=answered.FORMAT,
@@ -147,12 +147,3 @@ def _by_name(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
             f"expected only {', '.join(classifier.card.classes[:10])}"
         )
     return np.array([known[name] for name in dataset.classes])
-
-
-def _preprocessing(dataset: Dataset, classifier: Classifier) -> Preprocessing:
-    wanted = classifier.card.preprocessing
-    if dataset.size is None:
-        return wanted
-    if dataset.channels != wanted.channels:
-        raise UsageError(f"{dataset.name} has {dataset.channels} channels, the classifier takes {wanted.channels}")
-    return wanted if dataset.size == wanted.source else fit(wanted.channels, dataset.size, wanted.size)

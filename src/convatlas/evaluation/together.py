@@ -76,9 +76,7 @@ def _members(weights: Sequence[Weights]) -> list[Member]:
 
 
 def _trained_on(members: Sequence[Member]) -> str:
-    names = {str(member.classifier.card.provenance.get("data") or "") for member in members}
-    if "" in names:
-        raise UsageError("this classifier does not say what it was trained on: name the data with --data")
+    names = {member.classifier.trained_on for member in members}
     if len(names) > 1:
         one, other, *_ = sorted(names)
         raise UsageError(f"these were trained on different data, {printable(one)} and {printable(other)}: say which with --data")

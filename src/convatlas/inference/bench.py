@@ -30,7 +30,7 @@ from convatlas.inference.graph import subject
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import Runtime, best_precision, pick_device
 from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
-from convatlas.runtime.peers import is_here, peer
+from convatlas.runtime.peers import is_here, peer, torchvision_has
 from convatlas.runtime.rounds import in_a_process, side_by_side
 
 BATCH, SECONDS, MEAN, STD = 32, 4.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -58,7 +58,7 @@ def inference(model: str, rounds: int, compile: bool, say: Callable[[str], None]
         "input": "x".join(map(str, entry.input)),
         "batch": BATCH,
         "rounds": rounds,
-        "baseline": "torchvision" if _theirs(model) else "our edition of it",
+        "baseline": "torchvision" if torchvision_has(model) else "our edition of it",
         "machine": Runtime(pick_device("cpu"), best_precision(pick_device("cpu"))).describe(),
         "rows": rows,
     }
@@ -117,10 +117,6 @@ def _network(model: str) -> tuple[models.Network, tuple[int, int, int]]:
     return models.create_model(model, edition).eval(), models.find(model).input
 
 
-def _theirs(model: str) -> bool:
-    return is_here("torchvision") and hasattr(peer("torchvision.models"), model)
-
-
 def _eager(model: str, network: models.Network, images: Tensor) -> Callable[[], Tensor]:
     baseline = _baseline(model, network)
     batch = images.float() / 255
@@ -128,7 +124,7 @@ def _eager(model: str, network: models.Network, images: Tensor) -> Callable[[], 
 
 
 def _baseline(model: str, network: models.Network) -> nn.Module:
-    if not _theirs(model):
+    if not torchvision_has(model):
         return network
     found: nn.Module = getattr(peer("torchvision.models"), model)(weights=None).eval()
     return found

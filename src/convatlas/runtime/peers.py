@@ -16,6 +16,10 @@ def is_here(name: str) -> bool:
     return (_FOLDER / name).is_dir() or find_spec(name) is not None
 
 
+def torchvision_has(model: str) -> bool:
+    return is_here("torchvision") and hasattr(peer("torchvision.models"), model)
+
+
 def peer(name: str) -> Any:
     """A module of one of them."""
     if (_FOLDER / "torchvision").is_dir() and not _declared:

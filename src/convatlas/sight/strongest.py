@@ -15,7 +15,6 @@ from convatlas.analysis import analyze
 from convatlas.classifier import Classifier
 from convatlas.data import open_dataset
 from convatlas.data.loader import Fixed, batches, workers_for
-from convatlas.data.preprocessing import fit
 from convatlas.errors import UsageError, UserError, unknown
 from convatlas.runtime.progress import progress
 from convatlas.sight.deconvolution import reconstruct
@@ -80,16 +79,10 @@ def strongest(
 
 
 def _source(classifier: Classifier, data: str | None, split: str) -> Fixed:
-    name = data or classifier.card.provenance.get("data")
-    if not name:
-        raise UsageError("this classifier does not say what it was trained on: name the data with --data")
-    dataset, wanted = open_dataset(str(name)), classifier.card.preprocessing
+    dataset = open_dataset(data or classifier.trained_on)
     if split not in dataset.splits:
         raise unknown("split", split, dataset.splits)
-    if dataset.channels != wanted.channels:
-        raise UsageError(f"{dataset.name} has {dataset.channels} channels, the classifier takes {wanted.channels}")
-    geometry = wanted if dataset.size in (None, wanted.source) else fit(wanted.channels, dataset.size, wanted.size)
-    return Fixed(dataset.splits[split], geometry, classifier.card.batch)
+    return Fixed(dataset.splits[split], classifier.geometry(dataset), classifier.card.batch)
 
 
 def _tops(classifier: Classifier, source: Fixed, path: str, count: int) -> tuple[Tensor, Tensor, Tensor, int]:

@@ -25,7 +25,7 @@ from convatlas.runtime import rates
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import Runtime, best_precision, pick_device
 from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
-from convatlas.runtime.peers import is_here, peer
+from convatlas.runtime.peers import peer, torchvision_has
 from convatlas.runtime.rounds import in_a_process, side_by_side
 from convatlas.training.objective import Objective
 from convatlas.training.step import gradients
@@ -63,7 +63,7 @@ def training(model: str, batch: int | None, rounds: int, compile: bool, say: Cal
         "input": "x".join(map(str, entry.input)),
         "batch": batch,
         "rounds": rounds,
-        "baseline": "torchvision" if _theirs(model) else "our network in a plain loop",
+        "baseline": "torchvision" if torchvision_has(model) else "our network in a plain loop",
         "peak_flops": peak,
         "machine": runtime.describe(),
         "rows": rows,
@@ -95,18 +95,14 @@ def measure(model: str, batch: int | None, row: str) -> dict[str, float]:
     return {"images_per_second": recipe.batch / statistics.median(times), "memory_bytes": peak_memory_bytes()}
 
 
-def _theirs(model: str) -> bool:
-    return is_here("torchvision") and hasattr(peer("torchvision.models"), model)
-
-
 def _edition(model: str) -> str:
     """The same network in all rows."""
-    return "torchvision" if _theirs(model) and "torchvision" in models.editions(model) else "paper"
+    return "torchvision" if torchvision_has(model) and "torchvision" in models.editions(model) else "paper"
 
 
 def _network(model: str) -> nn.Module:
     """With the number of classes that it has by default."""
-    if not _theirs(model):
+    if not torchvision_has(model):
         return models.create_model(model)
     more = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}  # theirs takes minutes
     network: nn.Module = getattr(peer("torchvision.models"), model)(weights=None, **more)
