@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data lint clean
+.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data fuzz sight lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,12 @@ bench-analysis: setup .peers/counters ## how fast a network is read, beside torc
 
 bench-data: setup peers ## how fast photographs are loaded, beside torchvision and timm
 	$(BIN)/python docs/data_speed.py
+
+fuzz: setup ## 10,000 hostile model files and images: each is read or refused, none crashes, hangs or takes much memory
+	$(BIN)/python tests/fuzz/fuzz.py
+
+sight: setup ## what a small network sees, and how much of Grad-CAM lies on the object
+	$(BIN)/python docs/sight.py
 
 lint: setup ## formatter check, linter, type checker
 	$(BIN)/ruff format --check .
