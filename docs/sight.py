@@ -5,7 +5,6 @@ Builds the composites of examples/photos.py and trains a small network on them, 
 
 import csv
 import json
-import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent / "generated"
 PHOTOS, RUN = Path("runs/sight/photos"), Path("runs/sight/resnet20_cifar")
 TRAIN = f"convatlas train resnet20_cifar --data folder:{PHOTOS}/classes --set model.arguments.image_size=64 --epochs 12 --out {RUN}"
-LAYERS = ("conv2_x", "conv3_x", "conv4_x")
+LAYERS = ("conv3_x", "conv4_x")
 BACKGROUND, EDGE = 0, 255  # of masks: docs/photos.md
 RESAMPLES = 10_000
 SHOWN = 8
@@ -94,7 +93,7 @@ def main() -> None:
     ]
     HERE.joinpath("sight_grad_cam.png").write_bytes(examples(classifier, test, predicted))
     HERE.joinpath("sight_filters.png").write_bytes(pictures.png(drawn(sight.first_filters(classifier.model)[1])))
-    for layer in LAYERS[1:]:
+    for layer in LAYERS:
         HERE.joinpath(f"sight_{layer}.png").write_bytes(pictures.sheet(sight.strongest(classifier, path=layer), layer))
     shape = classifier.card.preprocessing.shape
     layer = sight.last_maps(classifier.model, shape)
@@ -189,13 +188,12 @@ def page(rows: list[Row], top1: float, layer: str, grid: list[int]) -> str:
     for r in rows:
         low, high = interval(r.mass - r.elsewhere, r.things)
         counts = f"{len(r.mass):,}, {len(np.unique(r.things))}"
+        area, pointed = r.area.mean(), r.pointed.mean()
         gain = f"{(r.mass - r.elsewhere).mean():+.1f} ({low:+.1f} to {high:+.1f})"
-        lines.append(
-            f"| {r.name} | {counts} | {r.mass.mean():.1f} | {r.elsewhere.mean():.1f} | {gain} | {r.area.mean():.1f} | {r.pointed.mean():.1f} |"
-        )
+        lines.append(f"| {r.name} | {counts} | {r.mass.mean():.1f} | {r.elsewhere.mean():.1f} | {gain} | {area:.1f} | {pointed:.1f} |")
     silent = f"{rows[0].silent} of the {len(rows[0].mass)} maps for the true class are zero all over and count as even ones."
     environment = json.loads((RUN / "run.json").read_text())["environment"]
-    strongest = "\n\n".join(f"![{layer}](sight_{layer}.png)" for layer in LAYERS[1:])
+    strongest = "\n\n".join(f"![{layer}](sight_{layer}.png)" for layer in LAYERS)
     return f"""# What a small network sees
 
 Made by `make sight`; do not edit. ResNet-20 on composites of 64x64 pixels, by
