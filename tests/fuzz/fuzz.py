@@ -7,6 +7,7 @@ Each case runs in a child of this process, which has imported everything: what k
 child goes on behind it.
 """
 
+import faulthandler
 import json
 import os
 import resource
@@ -121,6 +122,7 @@ def _child(numbers: list[int], folder: Path) -> Generator[Outcome, None, list[in
 
 def _work(numbers: list[int], folder: Path, sending: int) -> None:
     """In the child: the cases one by one, each outcome sent as soon as it is there."""
+    faulthandler.disable()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # decoders write to them as they like
         os.dup2(nowhere, stream)
