@@ -431,7 +431,7 @@ def _pictures() -> tuple[tuple[str, bytes], ...]:
 
 def _image(rng: random.Random) -> Case:
     kind, data = rng.choice(_pictures())
-    if rng.random() < 0.06:
+    if rng.random() < 0.12:
         bomb = rng.choice(BOMBS)
         return Case("image", f"bomb:{bomb.__name__[1:]}", bomb(rng))
     if kind in STRUCTURED and rng.random() < 0.55:
