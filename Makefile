@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-evaluation bench-inference bench-train lint clean
+.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-evaluation bench-inference bench-train fuzz sight lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,12 @@ bench-data: setup peers ## how fast photographs are loaded, beside torchvision a
 
 bench-evaluation: setup ## what crops and ensembles give on a small photo model (resumable)
 	$(BIN)/python docs/evaluation.py
+
+fuzz: setup ## 10,000 hostile model files and images: each is read or refused, none crashes, hangs or takes much memory
+	$(BIN)/python tests/fuzz/fuzz.py
+
+sight: setup ## what a small network sees, and how much of Grad-CAM lies on the object
+	$(BIN)/python docs/sight.py
 
 lint: setup ## formatter check, linter, type checker
 	$(BIN)/ruff format --check .

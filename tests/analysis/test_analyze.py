@@ -28,6 +28,14 @@ def test_the_callers_module_is_left_as_it_was() -> None:
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
 
 
+def test_it_reads_the_same_where_answers_are_usually_made() -> None:
+    model = models.create_model("resnet20_cifar")
+    with torch.inference_mode():
+        inside = analyze(model, (3, 32, 32))
+    assert inside.to_json() == analyze(model, (3, 32, 32)).to_json()
+    assert inside.macs == models.counts("resnet20_cifar")["macs"]
+
+
 class Siamese(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -69,13 +69,15 @@ def test_reduced_scale_keeps_twice_the_pixels_that_are_wanted() -> None:
     assert asked == [(160, 200), (200, 300)]
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_is_turned_as_pillow_turns_it(orientation: int) -> None:
+def test_every_exif_orientation_is_turned_as_pillow_turns_it(orientation: int, kind: str) -> None:
     from PIL import ImageOps
 
-    exif = Image.Exif()
+    exif, buffer = Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
-    data = jpeg(PHOTO.resize((60, 40)), exif=exif)
+    PHOTO.resize((60, 40)).save(buffer, kind, exif=exif)
+    data = buffer.getvalue()
     picture, theirs = Encoded(data, "x.jpg"), ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert (picture.width, picture.height) == theirs.size
     assert (picture.pixels(3, (picture.height, picture.width)) == np.asarray(theirs)).all()

@@ -121,6 +121,54 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         decode(tmp_path, 3, (32, 32))
 
 
+def test_a_header_is_read_without_the_pixels(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(_png(9_000, 9_000)[:-30])  # of which the end is missing
+    picture = images.read(tmp_path / "x.png")
+    assert (picture.height, picture.width) == (9_000, 9_000)
+    with pytest.raises(UnreadableImage, match="truncated"):
+        picture.pixels(3, (32, 32))
+
+
+def test_a_webp_of_half_the_pixels_is_refused_since_its_decoder_holds_it_several_times(tmp_path: Path) -> None:
+    side = 8_000
+    sizes = ((side - 1) | (side - 1) << 14).to_bytes(4, "little")
+    (tmp_path / "x.webp").write_bytes(b"RIFF" + (4 + 8 + 10).to_bytes(4, "little") + b"WEBPVP8L" + b"\x0a\0\0\0\x2f" + sizes + bytes(5))
+    with pytest.raises(UnreadableImage, match="8000x8000 pixels, more than the 50,000,000 that are read"):
+        images.read(tmp_path / "x.webp")
+
+
+def test_scans_upon_scans_of_a_large_jpeg_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (2000, 2000)).save(buffer, "jpeg", progressive=True)
+    data = buffer.getvalue()
+    last = data[data.rindex(b"\xff\xda") : -2]
+    (tmp_path / "sound.jpg").write_bytes(data)
+    (tmp_path / "hostile.jpg").write_bytes(data[:-2] + 2000 * last + data[-2:])
+    assert decode(tmp_path / "sound.jpg", 1, (8, 8)).shape == (1, 8, 8)
+    with pytest.raises(UnreadableImage, match=r"2000x2000 pixels in 2,006 scans"):
+        images.read(tmp_path / "hostile.jpg")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "F", "CMYK", "1"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_that_is_converted_band_by_band_is_the_one_converted_whole(tmp_path: Path, mode: str, channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (1500, 1700), np.uint8)  # more than two bands
+    if mode in ("I;16", "F"):
+        image = Image.fromarray(values.astype(np.uint16) * 257 if mode == "I;16" else values.astype(np.float32))
+        whole = Image.fromarray(values)
+    else:
+        image = Image.fromarray(np.stack([values, values[::-1], values[:, ::-1]], 2)).convert(mode.removesuffix("A"))
+        if mode.endswith("A"):
+            image.putalpha(Image.fromarray(np.roll(values, 700)))
+        whole = image
+        if mode.endswith("A"):
+            whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    path = tmp_path / ("x.png" if mode in ("RGBA", "LA", "P", "1") else "x.tif")
+    image.save(path)
+    expected = np.asarray(whole.convert("L" if channels == 1 else "RGB")).reshape(1500, 1700, channels)
+    assert (images.read(path).pixels(channels, (1500, 1700)) == expected).all()
+
+
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2000), st.binary(min_size=1, max_size=20))
 def test_damaged_bytes_give_pixels_or_a_named_error_and_nothing_else(tmp_path: Path, at: int, junk: bytes) -> None:

@@ -1,10 +1,12 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from convatlas.data.dataset import Stack
-from convatlas.data.preprocessing import ChannelStatistics, PixelMean, PixelRange, fit
+from convatlas.data.preprocessing import ChannelStatistics, PixelMean, PixelRange, Preprocessing, fit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(50, 2, 28, 28), dtype=np.uint8)
 
@@ -25,6 +27,24 @@ def test_images_up_to_four_pixels_a_side_too_small_are_padded_others_resized(
     preprocessing = fit(1, source, size)
     assert preprocessing.fit == way
     assert preprocessing(torch.zeros(2, 1, *source, dtype=torch.uint8)).shape == (2, 1, *size)
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "fit", "said"),
+    [
+        ((0, 8), (8, 8), "resize", "source should be from 1 to 8,192 pixels a side, not 0x8"),
+        ((8, 8), (8, -1), "resize", "size should be from 1 to 8,192 pixels a side, not 8x-1"),
+        ((8, 8), (1 << 40, 8), "resize", "not 1099511627776x8"),
+        ((8, 8), (9, 8), "none", "8x8 pixels do not become 9x8 by 'none'"),
+        ((8, 8), (7, 8), "pad", "by 'pad'"),
+        ((8, 8), (9, 8), "crop", "by 'crop'"),
+    ],
+)
+def test_a_geometry_that_no_image_could_go_through_is_refused(
+    source: tuple[int, int], size: tuple[int, int], fit: Literal["none", "pad", "resize", "crop"], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        Preprocessing(channels=1, source=source, size=size, fit=fit)
 
 
 def test_padding_is_zero_and_even() -> None:

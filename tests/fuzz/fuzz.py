@@ -7,6 +7,8 @@ Each case runs in a child of this process, which has imported everything: what k
 child goes on behind it.
 """
 
+import faulthandler
+import json
 import os
 import resource
 import signal
@@ -40,7 +42,8 @@ LARGEST_SEEN = 256 * 256  # pixels of an image that a classifier which was read 
 
 class Outcome(NamedTuple):
     number: int
-    case: Case
+    reader: str
+    what: str
     said: str  # read, refused and why, or what was wrong
     seconds: float
     memory: int  # bytes, at the most
@@ -100,9 +103,8 @@ def _child(numbers: list[int], folder: Path) -> Generator[Outcome, None, list[in
     try:
         with os.fdopen(receiving, "rb") as stream:
             while len(header := stream.read(4)) == 4:
-                content = stream.read(struct.unpack("<I", header)[0])
-                seconds, memory = struct.unpack_from("<dQ", content)
-                yield Outcome(numbers[done], case(numbers[done]), content[16:].decode(), seconds, memory)
+                seconds, memory, reader, what, said = json.loads(stream.read(struct.unpack("<I", header)[0]))
+                yield Outcome(numbers[done], reader, what, said, seconds, memory)
                 done += 1
     except GeneratorExit:
         os.kill(child, signal.SIGKILL)
@@ -113,12 +115,14 @@ def _child(numbers: list[int], folder: Path) -> Generator[Outcome, None, list[in
         return []
     ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     said = "hangs" if ended == signal.SIGPROF else f"crashes: {signal.Signals(ended).name}" if ended else "ends the process"
-    yield Outcome(numbers[done], case(numbers[done]), said, SECONDS if said == "hangs" else 0.0, 0)
+    one = case(numbers[done])
+    yield Outcome(numbers[done], one.reader, one.what, said, SECONDS if said == "hangs" else 0.0, 0)
     return numbers[done + 1 :]
 
 
 def _work(numbers: list[int], folder: Path, sending: int) -> None:
     """In the child: the cases one by one, each outcome sent as soon as it is there."""
+    faulthandler.disable()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # decoders write to them as they like
         os.dup2(nowhere, stream)
@@ -141,7 +145,7 @@ def _work(numbers: list[int], folder: Path, sending: int) -> None:
         seconds, memory = time.process_time() - began, max(0, _resident("VmHWM") - before)
         if memory > MEMORY:
             said = f"takes {memory >> 20:,} MB"
-        content = struct.pack("<dQ", seconds, memory) + said.encode(errors="replace")
+        content = json.dumps((seconds, memory, one.reader, one.what, said)).encode()
         os.write(sending, struct.pack("<I", len(content)) + content)
 
 
@@ -179,18 +183,18 @@ def main() -> int:
     first, last = (int(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else (0, CASES)
     began, tally, worst, failed = time.monotonic(), Counter[str](), dict[str, Outcome](), 0
     for outcome in run(range(first, last)):
-        tally[f"{outcome.case.reader} {outcome.said.partition(':')[0] if outcome.good else 'failed'}"] += 1
+        tally[f"{outcome.reader} {outcome.said.partition(':')[0] if outcome.good else 'failed'}"] += 1
         for key, value in (("slowest", outcome.seconds), ("largest", outcome.memory)):
             if key not in worst or value > (worst[key].seconds if key == "slowest" else worst[key].memory):
                 worst[key] = outcome
         if not outcome.good:
             failed += 1
             again = f"python tests/fuzz/fuzz.py --case {outcome.number}"
-            print(f"case {outcome.number} ({outcome.case.reader}, {outcome.case.what}) {outcome.said}; again: {again}", flush=True)
+            print(f"case {outcome.number} ({outcome.reader}, {outcome.what}) {outcome.said}; again: {again}", flush=True)
     print(f"{last - first:,} cases in {time.monotonic() - began:.0f} s: " + ", ".join(f"{n:,} {what}" for what, n in sorted(tally.items())))
     slow, large = worst["slowest"], worst["largest"]
-    print(f"slowest: case {slow.number} ({slow.case.what}), {slow.seconds:.2f} s of a core")
-    print(f"largest: case {large.number} ({large.case.what}), {large.memory >> 20:,} MB")
+    print(f"slowest: case {slow.number} ({slow.what}), {slow.seconds:.2f} s of a core")
+    print(f"largest: case {large.number} ({large.what}), {large.memory >> 20:,} MB")
     return 1 if failed else 0
 
 

@@ -98,6 +98,12 @@ def test_every_parameter_receives_a_finite_gradient(name: str, edition: str, arg
     assert not without
 
 
+@pytest.mark.parametrize("width", [0.001, 0.26, 0.3, 1 / 3, 0.7])
+def test_alexnets_groups_share_out_their_channels_at_any_width(width: float) -> None:
+    model = on_meta("alexnet", width=width)
+    assert all(layer.in_channels % 2 == 0 for layer in (model.conv2, model.conv4, model.conv5) if isinstance(layer, nn.Conv2d))
+
+
 @pytest.mark.parametrize("name", quick(NAMES))
 def test_logits_are_what_comes_in_train_and_in_eval_mode(name: str) -> None:
     model, images = small(name)
@@ -287,6 +293,10 @@ def test_wrong_channels_and_ranks_are_named(name: str) -> None:
         ("resnet50", {"shortcut": 2}, "should be A, B or C, not 2"),
         ("lenet5", {"dropout": 1.0}, "below 1"),
         ("vgg16", {"image_size": 0}, "image_size should be"),
+        ("vgg16", {"width": 1e300}, "width of vgg16 should be at most 64"),
+        ("lenet5", {"width": 1e9}, "width of lenet5 should be at most 64"),
+        ("lenet5", {"num_classes": 10**12}, "num_classes of lenet5 should be at most 1,000,000"),
+        ("resnet50", {"image_size": (1 << 40, 32)}, "image_size of resnet50 should be at most 16,384 a side"),
         ("vgg16", {"image_size": (224, -1)}, "image_size should be"),
     ],
 )

@@ -31,11 +31,12 @@ def test_a_record_survives_its_json() -> None:
         ('{"inner": {"lr": 1}, "cuont": 2}', "file: Object contains unknown field `cuont`"),
         ('{"inner": ', "file: "),
         ("[" * 100_000, "file: "),
+        ('{"inner": {"lr": 1, "names": ["\udcff"]}}', "file: 'utf-8' codec"),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_place(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        from_json(text.encode(), Outer, "file")
+        from_json(text.encode(errors="surrogateescape"), Outer, "file")
 
 
 def test_a_field_is_set_by_its_path() -> None:

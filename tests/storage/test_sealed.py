@@ -1,4 +1,7 @@
+import hashlib
+import os
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,30 @@ def test_a_header_that_claims_to_be_huge_is_refused_before_it_is_parsed(path: Pa
     path.write_bytes((1 << 40).to_bytes(8, "little") + path.read_bytes()[8:])
     with pytest.raises(UserError, match="header"):
         sealed.read(path)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b'"deep":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b'"bad":"\xed\xa0\x80"', b'"bad\xff":1', b'"__metadata__":{"convatlas":7}'],
+    ids=["nested", "surrogate", "no UTF-8", "no text"],
+)
+def test_a_header_that_no_reader_should_follow_is_refused_though_its_seal_is_right(path: Path, more: bytes) -> None:
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].rstrip()[:-1] + b"," + more + b"}"
+    seal = re.search(rb'"sha256":"([0-9a-f]{64})"', header)
+    assert seal is not None
+    zeroed = len(header).to_bytes(8, "little") + header.replace(seal[1], b"0" * 64) + data[8 + length :]
+    path.write_bytes(zeroed.replace(b'"sha256":"' + b"0" * 64, b'"sha256":"' + hashlib.sha256(zeroed).hexdigest().encode()))
+    with pytest.raises(UserError, match="is not a file that ConvAtlas wrote"):
+        sealed.read(path)
+
+
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for endless in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UserError, match="not a file"):
+            sealed.read(endless)
 
 
 def test_a_plain_safetensors_file_is_not_taken_for_ours(tmp_path: Path) -> None:

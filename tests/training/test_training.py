@@ -36,7 +36,7 @@ def test_quick_makes_a_good_classifier_of_digits(trained: ca.Result) -> None:
 def test_the_folder_holds_what_the_interface_says(trained: ca.Result) -> None:
     names = {path.name for path in trained.out.iterdir()}
     assert {"run.json", "metrics.jsonl", "timing.jsonl", "checkpoints", "model.safetensors", "report.md"} <= names
-    assert {"batch.png", "curves.png", "confusion.png"} <= names
+    assert {"batch.png", "curves.png", "confusion.png", "filters.png", "grad_cam.png"} <= names
     assert len(list((trained.out / "checkpoints").iterdir())) == 2
     lines = [json.loads(line) for line in (trained.out / "metrics.jsonl").read_text().splitlines()]
     assert [line["split"] for line in lines].count("test") == 1
@@ -86,6 +86,13 @@ def _rewritten(source: Path, target: Path, **changes: object) -> Path:
         ({"network": {"name": "lenet9", "edition": "paper", "arguments": {}}}, "10|unknown network"),
         ({"surprise": 1}, "unknown field `surprise`"),
         ({"precision": "fp64"}, "precision"),
+        ({"batch": 10**9}, "evaluated 1000000000 images at once: expected 1 to 65,536"),
+        ({"classes": ["a"] * 10}, "names a class twice"),
+        (
+            {"preprocessing": {"channels": 1, "source": [8, 8], "size": [9, 9], "fit": "crop"}},
+            "8x8 pixels do not become 9x9 by 'crop' - at",
+        ),
+        ({"preprocessing": {"channels": 1, "source": [8, 8], "size": [0, 0], "fit": "resize"}}, "from 1 to 8,192 pixels a side, not 0x0"),
     ],
 )
 def test_a_model_file_that_says_what_cannot_be_is_refused(

@@ -62,6 +62,8 @@ class See:
         if self.data or (not self.images and classifier.card.provenance.get("data")):
             found = strongest(classifier, self.data or None, layer, () if self.map is None else (self.map,), self.split)
             keep("strongest.png", pictures.sheet(found, layer))
+        elif not self.images:
+            print("convatlas: nothing says what it was trained on: name images, or data with --data, to see more", file=sys.stderr)
         keep("filters.png", pictures.png(drawn(first_filters(classifier.model)[1])))
         if self.json:
             print_json({"out": str(out), "layer": layer, "files": files, "images": documents})

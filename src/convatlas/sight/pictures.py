@@ -2,6 +2,7 @@
 
 import io
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -74,7 +75,7 @@ def row(pictures: Sequence[Titled]) -> bytes:
             axis.imshow(picture, interpolation="nearest")
             axis.set_title(textwrap.fill(printable(title), 26))
             axis.axis("off")
-        return _saved(figure)
+        return saved(figure)
 
 
 def sheet(found: Mapping[int, Sequence[Activation]], path: str) -> bytes:
@@ -95,14 +96,17 @@ def sheet(found: Mapping[int, Sequence[Activation]], path: str) -> bytes:
                 axis.imshow(grid([tile.repeat(times, 0).repeat(times, 1) for tile in tiles], IN_A_ROW), interpolation="antialiased")
                 axis.axis("off")
             left.set_title(f"map {number}", loc="left")
-        return _saved(figure)
+        return saved(figure)
 
 
 def _maps(count: int) -> str:
     return "a map" if count == 1 else f"{count} maps"
 
 
-def _saved(figure: Figure) -> bytes:
+def saved(figure: Figure) -> bytes:
+    """As a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # characters that the font lacks are drawn as boxes
+        figure.savefig(buffer, format="png")
     return buffer.getvalue()
