@@ -4,8 +4,6 @@ import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from convatlas.classifier import Classifier
 from convatlas.data.preprocessing import Standardiser
 from convatlas.models import Network
+from convatlas.storage import sources
 from convatlas.storage.records import to_json
 from convatlas.storage.sealed import fingerprint
 
@@ -75,18 +74,7 @@ def _key(*parts: nn.Module) -> str | None:
     network = parts[0]
     if not isinstance(network, Network) or network.architecture is None:
         return None
-    digest = hashlib.sha256(f"{_code()} {torch.__version__} ".encode() + to_json(network.architecture))
+    digest = hashlib.sha256(f"{sources.digest('models', 'layers')} {torch.__version__} ".encode() + to_json(network.architecture))
     for part in parts:
         digest.update(fingerprint(dict(part.state_dict())).encode())
-    return digest.hexdigest()
-
-
-@cache
-def _code() -> str:
-    """SHA-256 of the files that say what a network computes."""
-    digest = hashlib.sha256()
-    for room in ("models", "layers"):
-        for file in sorted(files("convatlas").joinpath(room).iterdir(), key=lambda file: file.name):
-            if file.name.endswith(".py"):
-                digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -1,16 +1,13 @@
 """Whether ranks can do a run together: a batch that they divide, and the same run, code and data in each."""
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from convatlas.errors import UsageError
 from convatlas.runtime.ranks import Ranks
 from convatlas.storage.records import differences
+from convatlas.storage.sources import digest
 from convatlas.training.run import Run
-
-_PACKAGE = Path(__file__).parent.parent
 
 
 def divide(run: Run, ranks: Ranks) -> None:
@@ -26,7 +23,7 @@ def divide(run: Run, ranks: Ranks) -> None:
 
 def compare(run: Run, environment: Mapping[str, Any], ranks: Ranks, force: bool = False) -> None:
     """Raises UsageError when a rank has another run, other code or, unless by `force`, another environment than rank 0."""
-    for rank, (theirs, code, machine) in enumerate(found := ranks.gather((run, _code(), environment))):
+    for rank, (theirs, code, machine) in enumerate(found := ranks.gather((run, digest(), environment))):
         changes = differences(found[0][0], theirs)
         if not changes and code != found[0][1]:
             changes = ["the source of convatlas"]
@@ -34,9 +31,3 @@ def compare(run: Run, environment: Mapping[str, Any], ranks: Ranks, force: bool 
             changes = differences(dict(found[0][2]), dict(machine))
         if changes:
             raise UsageError(f"rank {rank} differs from rank 0 ({changes[0]}): start all ranks with the same command, code and data")
-
-
-def _code() -> str:
-    """SHA-256 of the package's sources."""
-    files = sorted(_PACKAGE.rglob("*.py"))
-    return hashlib.sha256(b"".join(f"{file.relative_to(_PACKAGE)}\n".encode() + file.read_bytes() for file in files)).hexdigest()
