@@ -283,14 +283,17 @@ class Plan:
 
     run: Annotated[Positional[Path], arg(metavar="RUN.json", help="A run.json, or a run's folder.")]
     device: Annotated[str, arg(metavar="NAME", help="here (measured), or a100-80gb, h100-sxm, v100-16gb, t4, rtx4090.")] = "here"
-    count: Annotated[int, arg(metavar="N", help="How many such devices.")] = 1
+    count: Annotated[int | None, arg(metavar="N", help="How many such devices; as many as there are ranks, one without torchrun.")] = None
     json: Json = False
 
     def __call__(self) -> None:
         from convatlas.cli import planned
+        from convatlas.runtime.progress import speaks
         from convatlas.training import probe
 
         document = probe.document(self.run, self.device, self.count, _display(True).say)
+        if not speaks():
+            return
         if self.json:
             print_json(document)
         else:

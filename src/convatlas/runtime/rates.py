@@ -5,16 +5,19 @@ those of a link go one way.
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import nn
 
 from convatlas.errors import unknown
 from convatlas.runtime.device import Precision
 from convatlas.runtime.memory import memory_bytes, resident_bytes
+from convatlas.runtime.ranks import ALONE, Ranks
 
 SECONDS = 0.7  # for each rate that is measured
 ETHERNET = 1.25e9  # 10 Gbit/s: between machines of which nothing else is known
@@ -117,31 +120,47 @@ def memory_of(device: torch.device, beside: int = 1) -> tuple[int, int]:
     return memory_bytes() // beside, resident_bytes()
 
 
-def measured(device: torch.device, precision: Precision) -> Rates:
-    """This machine's device, with all its threads: the best of many products of large matrices, and of many copies of a large tensor.
+def measured(device: torch.device, precision: Precision, ranks: Ranks = ALONE, exchanged: int = 0) -> Rates:
+    """This machine's device, with all the threads of this process: the best of many products of large matrices, and of many copies of a
+    large tensor. Ranks measure at the same time, and what ties them together is the exchange of `exchanged` bytes of gradients.
 
-    What ties it to others is not measured: the machines are taken to be joined by 10 Gbit/s.
+    What ties one process to others is not measured: the machines are taken to be joined by 10 Gbit/s.
     """
     cuda = device.type == "cuda"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     side, size = (8192, 1 << 30) if cuda else (2048, 1 << 28)
-    memory, rest = memory_of(device)
+    memory, rest = memory_of(device, ranks.beside)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = torch.empty(side, side, dtype=dtype, device=device)
     flops = 2 * side**3 / _best(lambda: torch.mm(a, b, out=product), device)
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     bandwidth = 2 * size / _best(lambda: target.copy_(source), device)
+    name = torch.cuda.get_device_name(device) if cuda else f"this machine's CPU, {torch.get_num_threads()} threads"
     return Rates(
-        name=torch.cuda.get_device_name(device) if cuda else f"this machine's CPU, {torch.get_num_threads()} threads",
+        name=name if ranks.count == 1 else f"{name}, for one of {ranks.count} ranks",
         origin="measured",
         source="measured here; between machines 10 Gbit/s, assumed",
         flops={precision: flops},
         bandwidth=bandwidth,
         memory=memory,
         rest=rest,
-        per_server=1,
+        link=_link(ranks, exchanged, device) if ranks.count > 1 else ETHERNET,
+        per_server=ranks.beside,
     )
+
+
+def _link(ranks: Ranks, size: int, device: torch.device) -> float:
+    """Bytes a second that each rank sends around the ring when they exchange `size` bytes of gradients, and do nothing else."""
+    layer = nn.Linear(size // 4, 1, bias=False, device=device)
+    function, one, times = ranks.wrap(layer), torch.ones(1, size // 4, device=device), list[float]()
+    for _ in range(10):
+        ranks.any(0)
+        began = time.perf_counter()
+        function(one).backward()
+        wait(device)
+        times.append(time.perf_counter() - began)
+    return 2 * (ranks.count - 1) / ranks.count * size / statistics.median(times)
 
 
 def _best(work: Callable[[], object], device: torch.device) -> float:

@@ -20,7 +20,9 @@ from convatlas.optim.optimizers import set_lr
 from convatlas.runtime import rates as devices
 from convatlas.runtime.compilation import worth_compiling
 from convatlas.runtime.device import Precision, Runtime, best_precision, pick_device
+from convatlas.runtime.meeting import join
 from convatlas.runtime.memory import keep_freed_memory
+from convatlas.runtime.ranks import Ranks
 from convatlas.runtime.rates import Rates
 from convatlas.training import plan
 from convatlas.training import run as runs
@@ -69,21 +71,24 @@ class Measured:
 
 
 def passes(run: Run, runtime: Runtime, most: int) -> Measured:
-    """Time passes of the run with random images: of two, then more, up to the micro-batch or `most`, or as many as take a second."""
-    recipe, shape, device = run.recipe, run.content.preprocessing.shape, runtime.device
+    """Time passes of the run with random images: of two, then more, up to the micro-batch or `most`, or as many as take a second.
+
+    Ranks do them together, and the slowest counts.
+    """
+    recipe, shape, device, ranks = run.recipe, run.content.preprocessing.shape, runtime.device, runtime.ranks
     torch.manual_seed(run.seed)
     objective = untrained(run)
     if recipe.average is not None:
         objective.average = recipe.average.build(objective.model).requires_grad_(False)
     runtime.place(objective)
     optimizer = recipe.optimizer.build(objective.model)
-    limit = max(1, min(work(run).micro_batch, most))
+    limit = max(1, min(work(run).micro_batch, work(run).batch // ranks.count, most))
     size, sizes, updates = min(2, limit), list[tuple[int, float]](), list[float]()
     while True:
         batch, data = _random(run, size, shape)
-        times, began = list[float](), time.perf_counter()
-        while len(times) < 4 or (size == limit and len(times) < MOST_PASSES and time.perf_counter() - began < SECONDS):
-            taken, update = _step(run, objective, optimizer, runtime, data, batch, len(times))
+        times = list[float]()
+        while len(times) < 4 or (size == limit and len(times) < MOST_PASSES and sum(times) < SECONDS):
+            taken, update = _slowest(ranks, *_step(run, objective, optimizer, runtime, data, batch, len(times)))
             times.append(taken)
             updates.append(update)
         seconds = statistics.median(times[1:])  # the first chooses kernels, and asks for memory
@@ -97,9 +102,23 @@ def passes(run: Run, runtime: Runtime, most: int) -> Measured:
             size = min(limit, by_time, 8 * size)
             limit = size if by_time <= size else limit
     fixed, per_image = plan.through(sizes)
-    evaluation = _evaluation(objective, runtime, batch, device)
-    pace = plan.Pace(fixed=fixed, per_image=per_image, update=statistics.median(updates[-3:]), evaluation=evaluation / size)
+    evaluation, telling = _slowest(ranks, _evaluation(objective, runtime, batch, device), _telling(ranks))
+    pace = plan.Pace(fixed=fixed, per_image=per_image, update=statistics.median(updates[-3:]) + telling, evaluation=evaluation / size)
     return Measured(pace, size, sizes[-1][1])
+
+
+def _slowest(ranks: Ranks, *seconds: float) -> tuple[float, ...]:
+    return tuple(nanoseconds / 1e9 for nanoseconds in ranks.any(*(round(1e9 * s) for s in seconds)))
+
+
+def _telling(ranks: Ranks) -> float:
+    """Seconds that ranks take for what they tell each other in a step beside the gradients."""
+    times = list[float]()
+    for _ in range(10):
+        began = time.perf_counter()
+        ranks.any(0, 0, 0)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
 
 
 def _random(run: Run, count: int, shape: tuple[int, int, int]) -> tuple[Batch, Training]:
@@ -144,10 +163,10 @@ def _evaluation(objective: Objective, runtime: Runtime, batch: Batch, device: to
     return statistics.median(times[1:])
 
 
-def loading(run: Run, dataset: Dataset, device: torch.device) -> plan.Loading:
+def loading(run: Run, dataset: Dataset, device: torch.device, ranks: Ranks) -> plan.Loading:
     """How fast the run's own training images become batches here, with as many processes as `train` would start."""
     split = dataset.splits["train"]
-    workers = workers_for(split)
+    workers = workers_for(split, ranks)
     data = Training(split, run.content.preprocessing, (), min(run.recipe.batch, 64, len(split)), run.seed, run.recipe.crop)
     seen, began = 0, time.perf_counter()
     with closing(batches(data, 0, sys.maxsize, workers)) as stream:
@@ -162,30 +181,37 @@ def loading(run: Run, dataset: Dataset, device: torch.device) -> plan.Loading:
     return plan.Loading(seen / (time.perf_counter() - began), overlaps=device.type == "cuda")
 
 
-def here(run: Run, device: torch.device, precision: Precision) -> tuple[Rates, plan.Network, Measured | None]:
-    """This machine's rates, the network's figures at the precision, and passes of the run; None for these where two images do not fit."""
-    runtime = Runtime(device, precision)
-    rates, figures = devices.measured(device, precision), network(run, precision)
+def here(run: Run, device: torch.device, precision: Precision, ranks: Ranks) -> tuple[Rates, plan.Network, Measured | None]:
+    """The rates of a rank's part of this machine, the network's figures at the precision, and passes of the run; None for these where two
+    images do not fit."""
+    runtime, figures = Runtime(device, precision, ranks=ranks), network(run, precision)
+    rates = ranks.gather(devices.measured(device, precision, ranks, 4 * figures.trainable))[0]
     most = plan.largest(figures, rates.rest, plan.USABLE * rates.memory)
     return rates, figures, passes(run, runtime, most) if most >= 2 else None
 
 
-def document(path: Path, wanted: str, count: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """The document of `plan`. `wanted` is `here` or a device of the table; `say` tells a person what is going on.
+def document(path: Path, wanted: str, count: int | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """The document of `plan`. `wanted` is `here` or a device of the table, `count` how many (None: as many as there are ranks); `say` tells
+    a person what is going on. Under torchrun the ranks measure together, and a device here is what one of them has of the machine.
 
     Raises UsageError for a device that is unknown, a count below 1, a file that is no run; and as `complete`.
     """
-    if count < 1:
+    if count is not None and count < 1:
         raise UsageError(f"--count should be 1 or more, not {count}")
-    published = None if wanted == "here" else devices.find(wanted)
-    asked, device = read(path), pick_device()
+    with join() as ranks:
+        return _document(path, None if wanted == "here" else devices.find(wanted), count or ranks.count, say, ranks)
+
+
+def _document(path: Path, published: Rates | None, count: int, say: Callable[[str], None], ranks: Ranks) -> dict[str, Any]:
+    asked, device = read(path), pick_device(ranks=ranks)
     say("convatlas: measuring this machine, passes of the run and the loading of its data: about 10 s")
     keep_freed_memory()
     run, dataset, missing = opened(asked, device)
     notes, amount = [missing] if missing else [], work(run)
-    loader = None if dataset is None else loading(run, dataset, device)
+    loader = None if dataset is None else min(ranks.gather(loading(run, dataset, device, ranks)), key=lambda loader: loader.rate)
     precision: Precision = "fp32" if run.precision == "auto" else run.precision
-    rates, figures, found = here(run, device, "fp32" if published and precision == "tf32" and device.type == "cpu" else precision)
+    measurable: Precision = "fp32" if published and precision == "tf32" and device.type == "cpu" else precision
+    rates, figures, found = here(run, device, measurable, ranks)
     share = min(1.0, plan.training_roofline(figures, rates, found.images) / found.seconds) if found else None
     if published is None and found is not None:
         origin, pace = "measured", found.pace
