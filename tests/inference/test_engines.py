@@ -260,3 +260,21 @@ def test_openvino_runs_without_its_telemetry(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "[]\n"
     assert not (tmp_path / "intel").exists()
+
+
+@needs_openvino
+def test_a_signal_is_survived_after_an_engine_has_gone_in_another_thread() -> None:
+    program = (
+        "import gc, signal, threading, torch\n"
+        "from convatlas.inference import graph, openvino\n"
+        "images = torch.randn(2, 3, 8, 8)\n"
+        "engines = [openvino.build(graph.subject(torch.nn.Conv2d(3, 4, 3)), images, 'fp32')]\n"
+        "engines[0](images)\n"
+        "thread = threading.Thread(target=lambda: (engines.clear(), gc.collect()))\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "signal.signal(signal.SIGTERM, lambda number, frame: print('handled'))\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "handled\n"

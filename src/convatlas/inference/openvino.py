@@ -6,7 +6,7 @@ So one image has the shortest latency, many have the best throughput, and two sh
 
 import sys
 import warnings
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,13 @@ def library() -> Any:
     return openvino
 
 
+@cache
+def core() -> Any:
+    """What reads and compiles models, one for as long as the process lives: its CPU plugin gives the thread that loads it another stack
+    for signal handlers, and unmaps that when it goes, on whichever thread that is: then the next signal would end the process."""
+    return library().Core()
+
+
 def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
     return Runner(model(part, example), precision)
 
@@ -47,7 +54,7 @@ def model(part: Subject, example: Tensor) -> Any:
 
 def read(file: Path) -> Any:
     """A model from the file that `save` wrote."""
-    return library().Core().read_model(file)
+    return core().read_model(file)
 
 
 def save(model: Any, file: Path, facts: dict[str, str]) -> None:
@@ -103,4 +110,4 @@ class Runner:
     def _compiled(self, batch: int, hints: dict[str, Any]) -> Any:
         fixed = self.model.clone()
         fixed.reshape([batch, *(dimension.get_length() for dimension in fixed.inputs[0].partial_shape[1:])])
-        return library().Core().compile_model(fixed, "CPU", self.settings | hints)
+        return core().compile_model(fixed, "CPU", self.settings | hints)
