@@ -19,6 +19,7 @@ from convatlas.runtime.stopping import Stopped
 from convatlas.runtime.watch import Watch
 
 PATIENCE = 600.0  # seconds; CONVATLAS_PATIENCE says otherwise
+SETTLE = 0.1  # seconds for the group's threads to come to rest
 _FOREVER = timedelta(days=30)  # for torch: whether to wait on is the watch's to say
 _joined = itertools.count()
 
@@ -71,6 +72,9 @@ def join(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
 def _part() -> None:
     """Leave the group, with all that holds on to it: its threads must not outlive the interpreter."""
     gc.collect()
+    # A thread of gloo that lets go of the last message needs Python's lock for its tensor, and holds one of its own, which the group's
+    # end waits for with Python's: each would wait for the other.
+    time.sleep(SETTLE)
     dist.destroy_process_group()
 
 
