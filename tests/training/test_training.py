@@ -1,7 +1,9 @@
 """From a name to a classifier."""
 
+import errno
 import json
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -14,9 +16,12 @@ import convatlas as ca
 from convatlas import models
 from convatlas.data import open_dataset
 from convatlas.data.dataset import Stack
+from convatlas.data.preprocessing import PixelRange, fit
 from convatlas.errors import UserError
 from convatlas.optim.optimizers import SGD
 from convatlas.storage import sealed
+from convatlas.storage.disk import Disk
+from convatlas.storage.sealed import fingerprint
 from convatlas.training.complete import complete
 from convatlas.training.folder import State, open_folder
 from convatlas.training.objective import Objective
@@ -143,20 +148,66 @@ def test_a_folder_of_photographs_is_trained_on_with_workers(tmp_path: Path) -> N
     assert ca.load(results[0].out).card.classes == ("dark", "light")
 
 
-def test_after_a_crash_at_any_point_of_saving_a_whole_checkpoint_is_found_and_the_log_agrees(tmp_path: Path) -> None:
-    from convatlas.data.preprocessing import PixelRange, fit
-
-    disk, run = RecordingDisk(), complete(small_run(), torch.device("cpu"))[0]
+def begun() -> tuple[ca.Run, Objective, torch.optim.Optimizer]:
+    run = complete(small_run(), torch.device("cpu"))[0]
     model = models.create_model("lenet5", width=0.25)
     standardiser = PixelRange(low=0, high=1).measure(Stack(np.zeros((1, 1, 8, 8), np.uint8)), fit(1, (8, 8), (32, 32)))
-    objective = Objective(model, standardiser, run.recipe.loss)
-    optimizer = SGD(lr=0.1).build(model)
+    return run, Objective(model, standardiser, run.recipe.loss), SGD(lr=0.1, momentum=0.9).build(model)
+
+
+class StuckDisk(Disk):
+    """Creates no file before it is let go, and then none if it is full."""
+
+    def __init__(self) -> None:
+        self.free, self.full = Event(), False
+
+    def create(self, path: Path) -> int:
+        if path.parent.name == "checkpoints":
+            assert self.free.wait(60)
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return super().create(path)
+
+
+def test_a_checkpoint_is_written_while_the_training_goes_on_and_holds_what_was_then(tmp_path: Path) -> None:
+    disk, (run, objective, optimizer) = StuckDisk(), begun()
+    objective.model(torch.ones(2, 1, 32, 32)).sum().backward()
+    optimizer.step()
+    then = fingerprint(objective.weights())
+    with open_folder(tmp_path / "run", run, {}, disk=disk) as folder:
+        folder.save(State(1), objective, optimizer, {"step": 1})
+        optimizer.step()  # while the disk is stuck
+        assert not list(folder.checkpoints.iterdir())
+        disk.free.set()
+        folder.log(step=2)
+        assert [line["step"] for line in folder.lines()] == [1, 2]
+        assert folder.lines()[0]["weights"] == then != fingerprint(objective.weights())
+        assert folder.restore(objective, optimizer).step == 1
+        assert fingerprint(objective.weights()) == then
+
+
+def test_a_disk_that_is_full_is_met_before_the_next_line_and_what_was_saved_stays(tmp_path: Path) -> None:
+    disk, (run, objective, optimizer) = StuckDisk(), begun()
+    disk.free.set()
+    with open_folder(tmp_path / "run", run, {}, disk=disk) as folder:
+        folder.save(State(1), objective, optimizer)
+        folder.settle()
+        disk.full = True
+        folder.save(State(2), objective, optimizer)
+        with pytest.raises(OSError, match="No space left"):
+            folder.log(step=3)
+        assert [path.stem for path in folder.checkpoints.iterdir()] == ["00000001"]
+
+
+def test_after_a_crash_at_any_point_of_saving_a_whole_checkpoint_is_found_and_the_log_agrees(tmp_path: Path) -> None:
+    disk, (run, objective, optimizer) = RecordingDisk(), begun()
     with open_folder(tmp_path / "run", run, {"threads": 1}, disk=disk) as folder:
         saved_when = [(len(disk.log), 0)]
         for step in range(1, 7):
             folder.log(step=step, split="train", loss=1.0)
             if step % 2 == 0:
                 folder.save(State(step), objective, optimizer)
+                folder.settle()
                 saved_when.append((len(disk.log), step))
     states = 0
     for number, state in enumerate(disk.crash_states()):

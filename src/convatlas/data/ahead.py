@@ -27,7 +27,7 @@ def ahead(files: Iterable[str | Path], see: Callable[[Picture], Tensor], most: i
             return error
 
     waiting: deque[tuple[str, Future[Tensor | UserError]]] = deque()
-    threads = lone_threads(usable_cores())
+    threads = lone_threads(usable_cores(), "reading")
     try:
         for file in files:
             waiting.append((str(file), threads.submit(one, file)))

@@ -101,7 +101,7 @@ def read(
     if threads == 1:
         return batch, some(range(len(indices)))
     # decoding and resizing let other threads run
-    found = lone_threads(threads).map(some, [range(start, len(indices), threads) for start in range(threads)])
+    found = lone_threads(threads, "reading").map(some, [range(start, len(indices), threads) for start in range(threads)])
     return batch, [unread for part in found for unread in part]
 
 

@@ -1,4 +1,4 @@
-"""Threads that read images while others compute."""
+"""Threads that read images or write files while others compute."""
 
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -8,8 +8,8 @@ import torch
 
 
 @cache
-def lone_threads(count: int) -> ThreadPoolExecutor:
-    """`count` threads, each of which computes by itself: torch would give each of them a team of as many."""
+def lone_threads(count: int, work: str) -> ThreadPoolExecutor:
+    """`count` threads for a kind of work, each of which computes by itself: torch would give each of them a team of as many."""
     together = Barrier(count)
 
     def alone() -> None:
@@ -18,7 +18,7 @@ def lone_threads(count: int) -> ThreadPoolExecutor:
         together.wait()
 
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count)
+    pool = ThreadPoolExecutor(count, work)
     wait([pool.submit(alone) for _ in range(count)])
     torch.set_num_threads(before)  # for the threads to come, which it has changed as well
     return pool

@@ -6,6 +6,7 @@ go to timing.jsonl. A checkpoint remembers how long metrics.jsonl was; going bac
 
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.optim.plateau import Watch
 from convatlas.runtime.ranks import ALONE, Ranks
+from convatlas.runtime.threads import lone_threads
 from convatlas.storage import sealed
 from convatlas.storage.disk import DISK, Disk, Lines, replace
 from convatlas.storage.lock import sole_writer
@@ -94,12 +96,11 @@ class RunFolder:
         self.metrics = Lines(path / "metrics.jsonl", disk)
         self.timing = Lines(path / "timing.jsonl", disk)
         self.warnings: list[str] = []
+        self._writing: Future[None] | None = None
 
     def log(self, **line: Any) -> None:
+        self.settle()  # the lines of metrics.jsonl stay in their order
         self.metrics.append(msgspec.json.encode(line))
-
-    def log_weights(self, objective: Objective, **line: Any) -> None:
-        self.log(**line, split="save", weights=sealed.fingerprint(objective.weights()))
 
     def log_timing(self, **line: Any) -> None:
         """Costs nothing to lose: a full disk must not stop the training for it."""
@@ -111,25 +112,38 @@ class RunFolder:
 
     def lines(self) -> list[dict[str, Any]]:
         """What metrics.jsonl holds now."""
+        self.settle()
         return [msgspec.json.decode(line) for line in (self.path / "metrics.jsonl").read_bytes().splitlines()]
 
-    def save(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
-        """Write a checkpoint durably, then drop the oldest beyond two; every rank returns when that is done. Raises OSError when the disk
-        refuses and UserError when a loss since the last log was not finite; the old ones remain."""
+    def save(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer, line: Mapping[str, Any] | None = None) -> None:
+        """Copy what a checkpoint keeps, and let a thread write it while the training goes on; `line`, with the weights' fingerprint, goes
+        to metrics.jsonl before it. Raises UserError when a loss since the last log was not finite, and as `settle`; the old ones remain."""
         state = state.whole(self.ranks)
         state.check()  # good checkpoints must not give way to a bad one
-        self._write(state, objective, optimizer)
-        self.ranks.any(0)
+        self.settle()
+        self._begin(state, objective, optimizer, line)
 
-    def _write(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
-        self.metrics.sync()  # the lines that the checkpoint counts on must be there before it is
-        tensors = objective.weights() | {"tally": state.tally}
+    def settle(self) -> None:
+        """Wait until the last checkpoint is on the disk, and the oldest beyond two are gone. Raises OSError when the disk refuses it."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def _begin(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer, line: Mapping[str, Any] | None) -> None:
+        weights = {name: tensor.detach().clone() for name, tensor in objective.weights().items()}
+        rest = {"tally": state.tally}
         for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
+            rest |= {f"optimizer.{index}.{key}": value.detach().clone() for key, value in values.items() if isinstance(value, Tensor)}
+        self._writing = lone_threads(1, "checkpoints").submit(self._write, state, weights, rest, line)
+
+    def _write(self, state: State, weights: dict[str, Tensor], rest: dict[str, Tensor], line: Mapping[str, Any] | None) -> None:
+        if line is not None:
+            self.metrics.append(msgspec.json.encode({**line, "split": "save", "weights": sealed.fingerprint(weights)}))
+        self.metrics.sync()  # the lines that the checkpoint counts on must be there before it is
         document = _Checkpoint(
             format=runs.FORMAT, run=self.stored.run.id, step=state.step, watch=state.watch, metrics_length=self.metrics.length
         )
-        sealed.write(self.checkpoints / f"{state.step:08d}.safetensors", tensors, document, self.disk)
+        sealed.write(self.checkpoints / f"{state.step:08d}.safetensors", weights | rest, document, self.disk)
         for old in self._newest_first()[KEEP:]:
             self.disk.remove(old)
 
@@ -145,6 +159,7 @@ class RunFolder:
         return state.own(self.ranks)
 
     def _newest(self) -> tuple[State, dict[str, Tensor]]:
+        self.settle()
         found = self._newest_first()
         for path in found:
             try:
@@ -166,6 +181,8 @@ class RunFolder:
         return sorted((p for p in self.checkpoints.iterdir() if re.fullmatch(r"\d{8,}\.safetensors", p.name)), reverse=True)
 
     def close(self) -> None:
+        if self._writing is not None:
+            wait([self._writing])
         self.metrics.close()
         self.timing.close()
 
@@ -174,12 +191,9 @@ class Elsewhere(RunFolder):
     """The folder that rank 0 writes, as the other ranks have it: they write nothing, and find nothing."""
 
     def __init__(self, path: Path, stored: Stored, ranks: Ranks):
-        self.path, self.stored, self.ranks, self.warnings = path, stored, ranks, []
+        self.path, self.stored, self.ranks, self.warnings, self._writing = path, stored, ranks, [], None
 
     def log(self, **line: Any) -> None:
-        pass
-
-    def log_weights(self, objective: Objective, **line: Any) -> None:
         pass
 
     def log_timing(self, **line: Any) -> None:
@@ -188,7 +202,7 @@ class Elsewhere(RunFolder):
     def lines(self) -> list[dict[str, Any]]:
         return []
 
-    def _write(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
+    def _begin(self, state: State, objective: Objective, optimizer: torch.optim.Optimizer, line: Mapping[str, Any] | None) -> None:
         pass
 
     def close(self) -> None:

@@ -73,11 +73,10 @@ def fit(
                 if recipe.plateau is not None:
                     state.watch = recipe.plateau.next(state.watch, 100 - score["top1"])
                 display.epoch(folder)
-            if saving:
-                folder.log_weights(objective, **here)
             if saving or stopping:
-                folder.save(state, objective, optimizer)
+                folder.save(state, objective, optimizer, here if saving else None)
             if stopping:
+                folder.settle()
                 raise Stopped(stopping, f"stopped and saved at step {state.step} of {run.steps}")
 
 
@@ -96,6 +95,7 @@ def ask(objective: Objective, split: Fixed, runtime: Runtime, workers: int) -> A
 def _give_up(state: State, objective: Objective, optimizer: torch.optim.Optimizer, folder: RunFolder) -> None:
     objective.take_back()
     folder.save(state, objective, optimizer)
+    folder.settle()
     run = folder.stored.run
     raise UserError(
         f"the loss is not finite at step {state.step + 1} (epoch {state.step / run.steps_per_epoch:.2f}): the weights before it are saved "
