@@ -12,13 +12,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from convatlas.classifier import Card
 
 FOLDER = Path(__file__).parent / "generated"
 PAGE, KEPT = FOLDER / "inference_speed.md", FOLDER / "inference_speed.json"
 NETWORKS = ("resnet50", "inception_v3")
 RUNS = ("runs/results/resnet20_cifar-small-0", "runs/results/inception_v3-small-0", "runs/results/photos")
-PARTS = (*NETWORKS, "start", "peak", "int8")
+FAMILIES = ("alexnet", "vgg11", "googlenet", "inception_v3", "resnet20_cifar", "mobilenet_v1", "shufflenet_v2")
+TRAINED = (*(f"runs/results/{name}-small-0" for name in FAMILIES), "runs/results/photos")
+PARTS = (*NETWORKS, "start", "peak", "int8", "same")
 
 
 def main() -> None:
@@ -28,7 +33,7 @@ def main() -> None:
     words = asked.parse_args()
     found = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     for part in () if words.render else words.only or PARTS:
-        found[part] = bench(part) if part in NETWORKS else {"start": start, "peak": peak, "int8": int8}[part]()
+        found[part] = bench(part) if part in NETWORKS else {"start": start, "peak": peak, "int8": int8, "same": same}[part]()
         KEPT.write_text(json.dumps(found, indent=1) + "\n")
     PAGE.write_text("\n".join(page(found)) + "\n")
 
@@ -104,11 +109,45 @@ def _int8(run: str) -> dict[str, Any]:
                 for piece in torch.split(images, 32):
                     infer(piece)
                 rates[name].append(len(images) / (time.perf_counter() - began))
-    card = classifier.card
-    what = {"network": card.network.name, "width": card.network.arguments["width"], "size": card.preprocessing.size[0]}
+    return found | _named(classifier.card) | {"engine": auto.name} | {name: statistics.median(values[1:]) for name, values in rates.items()}
+
+
+def _named(card: "Card") -> dict[str, Any]:
     data = str(card.provenance["data"])
-    what["data"] = "composites of docs/photos.md" if data.startswith("folder:") else data
-    return found | what | {"engine": auto.name} | {name: statistics.median(values[1:]) for name, values in rates.items()}
+    what = {"network": card.network.name, "width": card.network.arguments.get("width", 1), "size": card.preprocessing.size[0]}
+    return what | {"data": "composites of docs/photos.md" if data.startswith("folder:") else data}
+
+
+def same() -> Any:
+    """Of each run that is there: how many of its test images every engine here answers as PyTorch does in fp32, without and with bf16."""
+    return [one for run in TRAINED if Path(run).is_dir() for one in [_same(run)]]
+
+
+def _same(run: str) -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    import convatlas as ca
+    from convatlas.data import open_dataset
+    from convatlas.inference import eager, onnx, openvino
+    from convatlas.runtime.device import best_precision, pick_device
+
+    classifier = ca.load(run)
+    split, geometry = open_dataset(str(classifier.card.provenance["data"])).splits["test"], classifier.card.preprocessing
+    images, _ = geometry.read(split.images, np.arange(len(split)))
+    labels, answers = torch.from_numpy(split.labels), dict[str, torch.Tensor]()
+    for engine in (eager, openvino, onnx):
+        name, precisions = engine.__name__.rpartition(".")[2], {"fp32", "fp32" if engine is onnx else best_precision(pick_device("cpu"))}
+        for precision in sorted(precisions, reverse=True):
+            infer = ca.inference.engine(classifier, images[:8], name, precision)
+            answers[f"{name} {precision}"] = torch.cat([infer(part).argmax(1) for part in images.split(32)])
+    expected = answers["eager fp32"]
+    top1 = {name: 100 * float((found == labels).float().mean()) for name, found in answers.items()}
+    return _named(classifier.card) | {
+        "n": len(labels),
+        "top1": top1,
+        "same": {name: 100 * float((found == expected).float().mean()) for name, found in answers.items()},
+    }
 
 
 def page(found: dict[str, Any]) -> list[str]:
@@ -131,6 +170,8 @@ def page(found: dict[str, Any]) -> list[str]:
         ]
     if found.get("int8"):
         lines += ["", "## What int8 costs", "", *_drops(found["int8"])]
+    if found.get("same"):
+        lines += ["", "## Whether the engines answer the same", "", *_agreements(found["same"])]
     return lines
 
 
@@ -178,6 +219,23 @@ def _drops(found: list[dict[str, Any]]) -> list[str]:
         accuracy = f"{one['before']:.2f} | {one['after']:.2f} | {one['drop']:.2f} | {one['n']:,}"
         speed = f"{one['auto']:,.0f} ({one['engine']}) | {one['int8']:,.0f} | {one['int8'] / one['auto']:.2f}"
         lines.append(f"| {network} | {one['data']} | {accuracy} | {speed} |")
+    return lines
+
+
+def _agreements(found: list[dict[str, Any]]) -> list[str]:
+    engines = [name for name in found[0]["same"] if name != "eager fp32"]
+    lines = [
+        "Test images, in percent, of which an engine names the class that PyTorch names in fp32; in brackets, by how many points of top-1",
+        "that makes it better or worse.",
+        "",
+        f"| network | data | images | top-1 | {' | '.join(engines)} |",
+        f"|---|---|---:|---:|{'---:|' * len(engines)}",
+    ]
+    for one in found:
+        top1, same = one["top1"], one["same"]
+        cells = " | ".join(f"{same[name]:.2f} ({top1[name] - top1['eager fp32']:+.2f})" for name in engines)
+        network = f"{one['network']}, width {one['width']:g}, {one['size']}x{one['size']}"
+        lines.append(f"| {network} | {one['data']} | {one['n']:,} | {top1['eager fp32']:.2f} | {cells} |")
     return lines
 
 

@@ -21,7 +21,7 @@ GOAL = 93.0  # % of the validation images of Fashion-MNIST
 PLAIN = "python docs/plain_loop.py resnet20_cifar --recipe quick --bf16"
 OURS = "convatlas train resnet20_cifar --data fashion-mnist --epochs 4 --json"
 SEEDS = (0, 1, 2)
-AGREE = "convatlas train resnet20_cifar --data fashion-mnist --epochs 1 --set model.arguments.width=0.5 --json"
+AGREE = "convatlas train resnet20_cifar --data fashion-mnist --epochs 1 --json --set model.arguments.width=0.5"
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def _precisions() -> list[str]:
     lines = ["## bf16 and fp32", "", f"`{AGREE}`, test top-1 of seeds {SEEDS[0]} to {SEEDS[-1]}.", ""]
     lines += ["| | mean | lowest | highest |", "|---|---:|---:|---:|"]
     for precision in ("bf16", "fp32"):
-        commands = [f"{AGREE} --set precision={precision} --seed {seed} --out {KEPT / f'{precision}-{seed}'}" for seed in SEEDS]
+        commands = [f"{AGREE} precision={precision} --seed {seed} --out {KEPT / f'{precision}-{seed}'}" for seed in SEEDS]
         tops = [_accuracies(_found(command))[1] for command in commands]
         lines.append(f"| {precision} | {statistics.mean(tops):.2f} | {min(tops):.2f} | {max(tops):.2f} |")
     return lines

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from networks import DEEP, HUGE, settle, shake, small
-from torch import Tensor
+from torch import Tensor, nn
 
 import convatlas as ca
 from convatlas import models
@@ -245,6 +246,13 @@ class TestCache:
         with torch.inference_mode():
             assert difference(infer(images), model(images)) < 1e-3
         assert not (tmp_path / "engines").exists()
+
+
+@pytest.mark.parametrize("build", [pytest.param(openvino.build, marks=needs_openvino), pytest.param(onnx.build, marks=needs_onnx)])
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(3, 2, ceil_mode=True), nn.MaxPool2d(4, 3, 1, ceil_mode=True), nn.MaxPool2d(2)])
+def test_a_window_that_is_larger_than_what_is_pooled_gives_what_pytorch_gives(build: Any, pool: nn.Module) -> None:
+    images = -torch.rand(3, 2, 2, 5)  # negative: padding with zeros would be noticed
+    assert torch.equal(build(graph.subject(pool), images, "fp32")(images), pool(images))
 
 
 @needs_openvino

@@ -4,6 +4,7 @@ import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,21 @@ def exported(part: Subject, example: Tensor) -> torch.export.ExportedProgram:
     """The graph with a free batch, for images of the example's type and size."""
     images = torch.zeros((2, *example.shape[1:]), dtype=example.dtype, device=part.device)  # a batch of one would be taken for a constant
     with torch.no_grad():
-        return torch.export.export(part.graph, (images,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
+        program = torch.export.export(part.graph, (images,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.max_pool2d.default and len(node.args) == 6:  # the last, if given: sizes are rounded up
+            _cut(node)
+    return program
+
+
+def _cut(pool: torch.fx.Node) -> None:
+    """Cut a window of pooling that reaches over the image's far edge: GoogLeNet's last on small images is larger than its input, which
+    OpenVINO refuses."""
+    arguments: Any = pool.args
+    images, kernel, stride, padding, *rest = arguments
+    sizes = images.meta["val"].shape[-2:]
+    window = [min(k, n + 2 * p) for k, n, p in zip(kernel, sizes, padding, strict=True)]
+    pool.args = (images, window, stride or kernel, padding, *rest)
 
 
 def _key(*parts: nn.Module) -> str | None:
