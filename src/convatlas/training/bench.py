@@ -30,7 +30,8 @@ from convatlas.runtime.rounds import in_a_process, side_by_side
 from convatlas.training.objective import Objective
 from convatlas.training.step import gradients
 
-WARM_UP, SECONDS, LEAST, MOST = 3, 6.0, 4, 60  # steps, seconds, steps
+WARM_UP, SECONDS, LEAST, MOST = 3, 6.0, 4, 60  # steps, seconds, times
+TOGETHER = {"cpu": 1, "cuda": 10}  # steps that are timed as one: a GPU is waited for after them only
 BATCHES = 4  # of images that the rows go through again and again
 ROWS = ("baseline", "baseline-tuned", "bf16", "compiled", "ours")
 AUXILIARY = 0.3
@@ -86,13 +87,18 @@ def measure(model: str, batch: int | None, row: str) -> dict[str, float]:
     steps = _ours(model, images, labels, recipe) if row == "ours" else _baseline(model, images, labels, recipe.batch, row)
     for _ in range(WARM_UP):
         next(steps)
-    times: list[float] = []
+    device, times = pick_device(), list[float]()
+    together = TOGETHER[device.type]
+    rates.wait(device)
     end = time.perf_counter() + SECONDS
     while len(times) < LEAST or (time.perf_counter() < end and len(times) < MOST):
         began = time.perf_counter()
-        next(steps)
-        times.append(time.perf_counter() - began)
-    return {"images_per_second": recipe.batch / statistics.median(times), "memory_bytes": peak_memory_bytes()}
+        for _ in range(together):
+            next(steps)
+        rates.wait(device)
+        times.append((time.perf_counter() - began) / together)
+    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory_bytes()
+    return {"images_per_second": recipe.batch / statistics.median(times), "memory_bytes": memory}
 
 
 def _edition(model: str) -> str:
