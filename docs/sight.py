@@ -4,6 +4,7 @@ Builds the composites of examples/photos.py and trains a small network on them, 
 """
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -91,15 +92,20 @@ def main() -> None:
         row("for the class that is answered", classifier.model, classifier, test, predicted),
         row("weights as they began, for the true class", fresh, classifier, test, test.labels),
     ]
-    HERE.joinpath("sight_grad_cam.png").write_bytes(examples(classifier, test, predicted))
-    HERE.joinpath("sight_filters.png").write_bytes(pictures.png(drawn(sight.first_filters(classifier.model)[1])))
+    write("grad_cam", examples(classifier, test, predicted))
+    write("filters", pictures.png(drawn(sight.first_filters(classifier.model)[1])))
     for layer in LAYERS:
-        HERE.joinpath(f"sight_{layer}.png").write_bytes(pictures.sheet(sight.strongest(classifier, path=layer), layer))
+        write(layer, pictures.sheet(sight.strongest(classifier, path=layer), layer))
     shape = classifier.card.preprocessing.shape
     layer = sight.last_maps(classifier.model, shape)
     grid = analyze(classifier.model, shape).module(layer).output_shape[2:]
     HERE.joinpath("sight.md").write_text(page(rows, 100 * float(right.mean()), layer, grid))
     print(f"wrote {HERE / 'sight.md'}")
+
+
+def write(name: str, picture: bytes) -> None:
+    """In 256 colours: these are kept in the repository."""
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(256).save(HERE / f"sight_{name}.png", optimize=True)
 
 
 def read(classifier: Classifier) -> Test:
@@ -207,7 +213,8 @@ names {top1:.1f} % of the test images; objects and backgrounds of the test are i
 
 The object's mask goes through the image's own preprocessing; pixels of its edge are left out. Chance is what the same maps have on the
 masks of images of other objects: that counts what a map would have for lying in the middle, or for being wide. The interval is of the
-mean difference, from {RESAMPLES:,} bootstraps over objects: pictures of one object are not independent. {silent}
+mean difference, from {RESAMPLES:,} bootstraps over objects: pictures of one object are not independent.
+{silent}
 
 {chr(10).join(lines)}
 
