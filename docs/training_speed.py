@@ -19,7 +19,7 @@ TARGET, KEPT = Path(__file__).parent / "generated" / "training_speed.md", Path("
 STEPS = (("resnet20_cifar", 128, 3), ("resnet50", 32, 3), ("inception_v3", 16, 3))  # network, batch, rounds
 GOAL = 93.0  # % of the validation images of Fashion-MNIST
 PLAIN = "python docs/plain_loop.py resnet20_cifar --recipe quick --bf16"
-OURS = "convatlas train resnet20_cifar --data fashion-mnist --epochs 4 --json"
+OURS = """convatlas train resnet20_cifar --data fashion-mnist --epochs 3.5 --set 'recipe.augment=[{"type":"Flip"}]' --json"""
 SEEDS = (0, 1, 2)
 AGREE = "convatlas train resnet20_cifar --data fashion-mnist --epochs 1 --json --set model.arguments.width=0.5"
 
@@ -39,7 +39,11 @@ def _time_to_goal() -> list[str]:
     for name, command, found in (("plain PyTorch loop", PLAIN, plain), ("ours", OURS, ours)):
         val, test = _accuracies(found)
         lines.append(f"| {name}: `{command}` | {found['wall']:.0f} | {val:.2f} | {test:.2f} |")
-    return [*lines, "", f"Ours takes {ours['wall'] / plain['wall']:.2f} of the plain loop's time.", ""]
+    lines += [
+        "",
+        f"Ours takes {ours['wall'] / plain['wall']:.2f} of the plain loop's time, which goes through the images six times by the recipe",
+    ]
+    return [*lines, "`quick`. Images that are mirrored but not shifted are learnt in fewer epochs.", ""]
 
 
 def _precisions() -> list[str]:
