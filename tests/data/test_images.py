@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from convatlas.data import images
 from convatlas.data.cutting import cover
@@ -60,6 +60,17 @@ def test_exif_turns_the_image(tmp_path: Path) -> None:
     exif[0x0112] = 6  # the top of the scene is at the right
     Image.fromarray(GRADIENT).save(tmp_path / "x.png", exif=exif)
     assert (decode(tmp_path / "x.png", 1, (60, 40))[0] == np.rot90(GRADIENT, -1)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shape", [(40, 60), (1, 5), (5, 1), (1, 1)])
+def test_exif_turns_as_pillow_does(tmp_path: Path, shape: tuple[int, int], orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(GRADIENT[: shape[0], : shape[1]]).save(tmp_path / "x.png", exif=exif)
+    with Image.open(tmp_path / "x.png") as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert (decode(tmp_path / "x.png", 1, expected.shape)[0] == expected).all()
 
 
 def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:

@@ -203,7 +203,8 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return pixels
+    # a row or column alone, backwards, passes for contiguous with strides that torch refuses
+    return pixels.copy() if 2 <= orientation <= 8 else pixels
 
 
 @contextmanager
