@@ -44,6 +44,15 @@ def test_the_id_follows_every_field() -> None:
     assert len({first.id, *(run.id for run in others)}) == 5
 
 
+@pytest.mark.parametrize("change", ["recipe.batch", "recipe.micro_batch", "evaluation_batch", "log_every", "save_every"])
+def test_counts_that_are_none_are_refused_with_the_field(change: str) -> None:
+    run, field = ca.Run(model="lenet5", data="digits"), change.removeprefix("recipe.")
+    part = {field: -1 if field == "save_every" else 0}
+    run = run.but(recipe=run.recipe.but(**part)) if change.startswith("recipe.") else run.but(**part)
+    with pytest.raises(UsageError, match=rf"^{change} should be [01] or more, not (0|-1): .*--set {change}=N"):
+        complete(run, torch.device("cpu"))
+
+
 def test_digits_are_not_mirrored_and_that_is_said() -> None:
     run, _ = complete(ca.Run(model="resnet20_cifar", data="digits"), CPU)
     assert [type(a).__name__ for a in run.recipe.augment] == ["PadCrop"]

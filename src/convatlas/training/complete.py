@@ -20,6 +20,7 @@ _STANDARDISED = {"theirs": "as they are used to", "measured": "by the new data",
 def complete(run: Run, device: torch.device, force: bool = False) -> tuple[Run, Dataset]:
     """The run with everything filled in, and the opened data. Raises UsageError where network, recipe and data do not fit together,
     UserError when the data of a complete run has changed (`force` takes it all the same, with the same classes)."""
+    _count(run)
     entry = models.find(run.model.name, run.model.edition)
     if entry.task != "classification":
         raise UsageError(f"{entry.name} labels every pixel, and training on masks is not here yet: choose a network that classifies images")
@@ -61,6 +62,18 @@ def complete(run: Run, device: torch.device, force: bool = False) -> tuple[Run, 
         notes=run.notes or tuple(notes),
     )
     return whole.but(save_every=run.save_every or min(whole.steps_per_epoch, 200)), dataset
+
+
+def _count(run: Run) -> None:
+    for name, number, least in (
+        ("recipe.batch", run.recipe.batch, 1),
+        ("recipe.micro_batch", run.recipe.micro_batch, 1),
+        ("evaluation_batch", run.evaluation_batch, 1),
+        ("log_every", run.log_every, 1),
+        ("save_every", run.save_every, 0),
+    ):
+        if number is not None and number < least:
+            raise UsageError(f"{name} should be {least} or more, not {number}: give another with --set {name}=N")
 
 
 def _model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture:

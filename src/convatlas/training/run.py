@@ -40,7 +40,8 @@ class Run(Record, frozen=True, kw_only=True):
     `sync_batch_norm` lets batch norm see the images of all ranks as one batch; else each rank normalises its own share, and rank 0's
     statistics are those that evaluation uses. `initial` are weights to begin from. `frozen` are paths of modules that keep theirs, with
     their statistics and without dropout; `frozen_statistics` lets batch norm everywhere use the statistics that it has.
-    `evaluation_batch` is the one batch shape of evaluation. `log_every` and `save_every` are in steps; 0 means that completion chooses.
+    `evaluation_batch` is the one batch shape of evaluation. `log_every` and `save_every` are in steps; of the
+    latter 0 means that completion chooses.
     Raises UsageError for a name that does not exist.
     """
 
