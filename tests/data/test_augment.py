@@ -33,7 +33,12 @@ def test_half_of_the_images_are_mirrored() -> None:
 LIGHTING = Lighting().measured(torch.eye(3, dtype=torch.float64) / 12)
 
 
-@pytest.mark.parametrize("augmentation", [PadCrop(3), Flip(), LIGHTING, Photometric(), Elastic(std=1.0)], ids=lambda a: type(a).__name__)
+EVERY = pytest.mark.parametrize(
+    "augmentation", [PadCrop(3), Flip(), LIGHTING, Photometric(), Elastic(std=1.0)], ids=lambda a: type(a).__name__
+)
+
+
+@EVERY
 @given(st.integers(0, 2**31), st.integers(0, 99), st.lists(st.integers(0, 63), min_size=1, max_size=8))
 def test_what_happens_to_a_sample_hangs_on_seed_epoch_and_index_alone(
     augmentation: Augmentation, seed: int, epoch: int, picked: list[int]
@@ -41,6 +46,13 @@ def test_what_happens_to_a_sample_hangs_on_seed_epoch_and_index_alone(
     every = augmentation(IMAGES, Draw(seed, epoch, INDICES, 1))
     few = augmentation(IMAGES[picked], Draw(seed, epoch, np.array(picked), 1))
     assert torch.equal(few, every[picked])
+
+
+@pytest.mark.gpu
+@EVERY
+def test_a_cuda_device_augments_as_a_cpu(augmentation: Augmentation, cuda: torch.device) -> None:
+    draw = Draw(1, 2, INDICES, 0)
+    torch.testing.assert_close(augmentation(IMAGES.to(cuda), draw).cpu(), augmentation(IMAGES, draw), rtol=0, atol=0.05)
 
 
 COLOURS = torch.from_numpy(np.random.default_rng(1).integers(0, 256, size=(64, 3, 20, 24), dtype=np.uint8))

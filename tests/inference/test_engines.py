@@ -64,6 +64,16 @@ def test_openvino_and_pytorch_agree_on_every_network(name: str) -> None:
         assert difference(openvino.build(part, images, "bf16")(images), expected) < 0.05
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", rows(FAMILIES))
+def test_a_cuda_device_and_a_cpu_agree_on_every_network(name: str, cuda: torch.device) -> None:
+    part, images, expected = prepared(name)
+    moved = graph.subject(part.eager.to(cuda))
+    assert difference(eager.build(moved, images, "fp32")(images), expected) < 1e-3
+    assert difference(eager.build(moved, images, "bf16")(images), expected) < 0.05
+    assert choosing.engine(moved.eager, images, precision="fp32").name == "eager"
+
+
 @needs_onnx
 @pytest.mark.parametrize("name", rows(LIGHT))
 def test_onnx_runtime_agrees_on_every_network(name: str) -> None:

@@ -230,10 +230,9 @@ def test_it_is_its_papers_rule_to_ten_digits(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_cuda_device_it_is_the_same_rule() -> None:
+def test_on_a_cuda_device_it_is_the_same_rule(cuda: torch.device) -> None:
     for name in CASES:
-        follow(name, "cuda")
+        follow(name, cuda.type)
 
 
 @pytest.mark.parametrize(

@@ -145,12 +145,12 @@ def losses(
     runtime = Runtime(CPU, "fp32", ranks=ranks)
     runtime.place(objective)
     data = Training(split, geometry, (), 48, 0, None, ranks.rank, ranks.count)
-    function, optimizer = runtime.prepared(objective), torch.optim.SGD(model.parameters(), rate, momentum=0.9)
+    function, optimizer = runtime.prepared(objective, print), torch.optim.SGD(model.parameters(), rate, momentum=0.9)
     found = []
     for step in range(steps):
         batch = data[step]
         assert not isinstance(batch, Exception)
-        value, _ = gradients(function, data, batch, step, micro_batch, runtime, lambda loss, share: None)
+        value, _ = gradients(function, data, batch, step, micro_batch, lambda loss, share: None)
         found.append(ranks.sum(value).item() / ranks.count)
         runtime.update(optimizer)
     return found

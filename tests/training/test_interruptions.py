@@ -181,6 +181,5 @@ def test_a_full_disk_stops_the_run_in_one_line_and_what_was_saved_is_whole(tmp_p
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_cuda_device_trains_as_well(tmp_path: Path) -> None:
-    assert ca.train(small_run(epochs=20).but(precision="bf16"), out=tmp_path / "run", device="cuda").metrics["test_top1"] > 80
+def test_a_cuda_device_trains_as_well(tmp_path: Path, cuda: torch.device) -> None:
+    assert ca.train(small_run(epochs=20).but(precision="bf16"), out=tmp_path / "run", device=cuda.type).metrics["test_top1"] > 80

@@ -429,3 +429,10 @@ def test_the_plan_of_two_ranks_foretells_what_they_do(model: str, epochs: int, t
     after = convatlas("plan", str(file))
     assert (before["count"], before["asked"]["images"]) == (2, 32)
     foretold(before, tmp_path / "run", after)
+
+
+@pytest.mark.gpu
+def test_a_cuda_device_is_planned_from_what_it_does_here(run_json: Path, capsys: pytest.CaptureFixture[str], cuda: torch.device) -> None:
+    assert main(["plan", str(run_json), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert torch.cuda.get_device_name(cuda) in json.dumps(document)

@@ -39,7 +39,8 @@ def taken(objective: Objective, data: Training, micro_batch: int | None) -> tupl
     passed: list[float] = []
     batch = data[0]
     assert not isinstance(batch, Exception)
-    loss, logits = gradients(objective, data, batch, 0, micro_batch, Runtime(CPU, "fp32"), lambda loss, share: passed.append(share))
+    function = Runtime(CPU, "fp32").passes(objective, print)
+    loss, logits = gradients(function, data, batch, 0, micro_batch, lambda loss, share: passed.append(share))
     return loss, logits, passed
 
 
@@ -199,3 +200,12 @@ def test_answers_that_are_not_finite_are_an_error_and_no_score() -> None:
     source = Fixed(split, fit(1, (8, 8), (8, 8)), 50)
     with pytest.raises(UserError, match="not finite, first for #0"):
         answers(lambda images: torch.full((len(images), 10), np.nan), source, CPU)
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_cuda_device_is_timed(cuda: torch.device, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "train", "lenet5", "--row", "ours"]) == 0
+    captured = capsys.readouterr()
+    assert "no CUDA graph" not in captured.err
+    assert json.loads(captured.out)["images_per_second"] > 1000
+    assert torch.cuda.max_memory_allocated(cuda) > 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from convatlas.errors import UsageError
 from convatlas.runtime.memory import keep_freed_memory
+from convatlas.runtime.passes import Eager, Pass, Replayed
 from convatlas.runtime.ranks import ALONE, Ranks
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -108,9 +109,15 @@ class Runtime:
         if before is not None:
             yield before
 
-    def prepared(self, module: nn.Module) -> nn.Module:
-        """The module as a step calls it: compiled where that was decided, its gradients those of all ranks."""
-        return self.ranks.wrap(torch.compile(module) if self.compile else module)  # type: ignore[arg-type]
+    def prepared(self, module: nn.Module, say: Callable[[str], None]) -> Pass:
+        """The module, from images and targets to loss and logits, as a step calls it: compiled where that was decided, its gradients those
+        of all ranks. `say` is told what is done otherwise than decided."""
+        return self.passes(self.ranks.wrap(torch.compile(module) if self.compile else module), say)  # type: ignore[arg-type]
+
+    def passes(self, module: nn.Module, say: Callable[[str], None]) -> Pass:
+        """The module's passes by this rank alone; on CUDA, where no exchange with others interrupts them, as a graph."""
+        eager = Eager(module, self.autocast, self.ranks)
+        return Replayed(eager, say) if self.device.type == "cuda" and self.ranks.count == 1 else eager
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -118,11 +125,6 @@ class Runtime:
     def seed(self, value: int) -> None:
         """Everything random inside a step (dropout) follows from this."""
         torch.manual_seed(value)
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients to the parameters'."""
-        self.ranks.beat(arrived=True)
-        torch.autograd.backward(loss)
 
     def update(self, optimizer: torch.optim.Optimizer, clip: Callable[[Iterable[Tensor]], None] | None = None) -> None:
         """Clip the gradients, step, forget them."""

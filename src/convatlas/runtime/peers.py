@@ -20,6 +20,10 @@ def torchvision_has(model: str) -> bool:
     return is_here("torchvision") and hasattr(peer("torchvision.models"), model)
 
 
+def timm_has(model: str) -> bool:
+    return is_here("timm") and model in peer("timm").list_models()
+
+
 def peer(name: str) -> Any:
     """A module of one of them."""
     if (_FOLDER / "torchvision").is_dir() and not _declared:

@@ -39,7 +39,7 @@ def fit(
     optimizer, recipe = run.recipe.optimizer.build(objective.model), run.recipe
     ranks, state = runtime.ranks, folder.restore(objective, optimizer)
     display.start(state.step, folder)
-    step_function = runtime.prepared(objective)
+    function = runtime.prepared(objective, display.say)
     state.tally = state.tally.to(runtime.device)
     stream = batches(data, state.step, run.steps, workers, pin=runtime.device.type == "cuda")
     with closing(stream), display.clock() as clock:
@@ -48,7 +48,7 @@ def fit(
             objective.remember()
             runtime.seed(randomness.step_seed(run.seed, step, ranks.rank))
             set_lr(optimizer, lr := recipe.rate(step / run.steps, state.watch))
-            loss, logits = gradients(step_function, data, batch, step, recipe.micro_batch, runtime, clock.passed)
+            loss, logits = gradients(function, data, batch, step, recipe.micro_batch, clock.passed)
             lost, unreadable, stopping = ranks.any(runtime.device.type == "cpu" and not loss.isfinite(), len(batch.unread), stop.number)
             if lost:
                 _give_up(state, objective, optimizer, folder)

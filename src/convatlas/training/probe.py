@@ -22,6 +22,7 @@ from convatlas.runtime.compilation import worth_compiling
 from convatlas.runtime.device import Precision, Runtime, best_precision, pick_device
 from convatlas.runtime.meeting import join
 from convatlas.runtime.memory import keep_freed_memory
+from convatlas.runtime.passes import Pass
 from convatlas.runtime.ranks import Ranks
 from convatlas.runtime.rates import Rates
 from convatlas.training import plan
@@ -86,9 +87,9 @@ def passes(run: Run, runtime: Runtime, most: int) -> Measured:
     size, sizes, updates = min(2, limit), list[tuple[int, float]](), list[float]()
     while True:
         batch, data = _random(run, size, shape)
-        times = list[float]()
+        function, times = runtime.passes(objective, lambda remark: None), list[float]()
         while len(times) < 4 or (size == limit and len(times) < MOST_PASSES and sum(times) < SECONDS):
-            taken, update = _slowest(ranks, *_step(run, objective, optimizer, runtime, data, batch, len(times)))
+            taken, update = _slowest(ranks, *_step(run, objective, function, optimizer, runtime, data, batch, len(times)))
             times.append(taken)
             updates.append(update)
         seconds = statistics.median(times[1:])  # the first chooses kernels, and asks for memory
@@ -130,7 +131,14 @@ def _random(run: Run, count: int, shape: tuple[int, int, int]) -> tuple[Batch, T
 
 
 def _step(
-    run: Run, objective: Objective, optimizer: torch.optim.Optimizer, runtime: Runtime, data: Training, batch: Batch, step: int
+    run: Run,
+    objective: Objective,
+    function: Pass,
+    optimizer: torch.optim.Optimizer,
+    runtime: Runtime,
+    data: Training,
+    batch: Batch,
+    step: int,
 ) -> tuple[float, float]:
     """Seconds of one pass, and of all that a step does besides, as the training loop does it. Nothing is learnt: the rate is tiny."""
     began = time.perf_counter()
@@ -140,7 +148,7 @@ def _step(
     set_lr(optimizer, 1e-12)
     ready = time.perf_counter()
     batch = batch._replace(images=batch.images.to(runtime.device), targets=batch.targets.to(runtime.device))
-    gradients(objective, data, batch, step, None, runtime, lambda loss, through: None)
+    gradients(function, data, batch, step, None, lambda loss, through: None)
     devices.wait(runtime.device)
     passed = time.perf_counter()
     runtime.update(optimizer, run.recipe.clip)

@@ -1,41 +1,30 @@
 """The gradients of one step: a batch goes through the network in parts of the recipe's micro-batch, whose gradients add up."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convatlas.data.loader import Batch, Training
-from convatlas.runtime.device import Runtime
+from convatlas.runtime.passes import Pass
 from convatlas.training.objective import Outcome
 
 
 def gradients(
-    function: nn.Module,
-    data: Training,
-    batch: Batch,
-    step: int,
-    micro_batch: int | None,
-    runtime: Runtime,
-    passed: Callable[[Tensor, float], None],
+    function: Pass, data: Training, batch: Batch, step: int, micro_batch: int | None, passed: Callable[[Tensor, float], None]
 ) -> Outcome:
     """Add the gradients of the batch's mean loss to the parameters'; returns that loss and the logits of all images, in order.
 
-    `function` takes images and targets and gives an Outcome. With several ranks, `batch` is this one's share, and so are loss and logits;
-    the gradients, exchanged with the last part, are the mean of all shares'. `passed` is told after each part its loss, and the share of
-    the batch that is through.
+    With several ranks, `batch` is this one's share, and so are loss and logits; the gradients, exchanged with the last part, are the mean
+    of all shares'. `passed` is told after each part its loss, and the share of the batch that is through.
     """
     whole = len(batch.targets)
     losses, logits, through = [], [], 0
     parts = (torch.split(tensor, micro_batch or whole) for tensor in (batch.images, batch.targets, batch.indices))
     for images, targets, indices in zip(*parts, strict=True):
-        through += len(targets)
-        with runtime.autocast(), nullcontext() if through == whole else runtime.ranks.apart(function):
-            loss, answers = function(data.augmented(images, indices, step), targets)
-        loss = loss * (len(targets) / whole)
-        runtime.backward(loss)
-        losses.append(loss.detach())
-        logits.append(answers.detach())
-        passed(losses[-1] * (whole / len(targets)), through / whole)
+        through, share = through + len(targets), len(targets) / whole
+        loss, answers = function(data.augmented(images, indices, step), targets, share, last=through == whole)
+        losses.append(loss * share)
+        logits.append(answers)
+        passed(loss, through / whole)
     return Outcome(torch.stack(losses).sum(), torch.cat(logits))
