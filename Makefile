@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-evaluation bench-inference bench-train fuzz sight lint clean
+.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-evaluation bench-gpu bench-inference bench-train fuzz sight lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ bench-inference: setup peers ## how fast images are classified, beside torchvisi
 
 bench-train: setup peers ## how fast a training step is, beside torchvision's loop (half an hour, resumable)
 	$(BIN)/python docs/training_speed.py
+
+bench-gpu: setup peers ## training and inference on a CUDA device, beside timm (resumable)
+	$(BIN)/python docs/gpu_speed.py
 
 bench-data: setup peers ## how fast photographs are loaded, beside torchvision and timm
 	$(BIN)/python docs/data_speed.py

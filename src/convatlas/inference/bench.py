@@ -8,6 +8,9 @@ random images: its speed does not depend on them. Ours take uint8 images and sta
 Rows without a remark classify batches of 32. `batch 1` is the latency of one image. `files` is a folder of JPEGs of 500x375 from the
 disk to the probabilities: for the baselines a loop over the files as torchvision's documentation has it (`dataloader`: in batches of
 32, two worker processes), for ours `predict`.
+
+Where there is a CUDA device, that is measured, on batches of 256: `baseline-compiled` and `timm-compiled` are torchvision's and timm's
+networks in the precision of ours, channels-last and compiled, given floats that lie on the device; ours are given uint8 on the CPU.
 """
 
 import tempfile
@@ -27,41 +30,57 @@ from convatlas.data.preprocessing import Standardiser, centre
 from convatlas.errors import UserError, unknown
 from convatlas.inference import choosing, kept, onnx, openvino, quantise
 from convatlas.inference.graph import subject
+from convatlas.runtime import rates
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import Runtime, best_precision, pick_device
 from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
-from convatlas.runtime.peers import is_here, peer, torchvision_has
+from convatlas.runtime.peers import is_here, peer, timm_has, torchvision_has
 from convatlas.runtime.rounds import in_a_process, side_by_side
 
-BATCH, SECONDS, MEAN, STD = 32, 4.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BATCH, CUDA_BATCH, SECONDS, MEAN, STD = 32, 256, 4.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILES = 96  # of the folder, which the slowest row classifies once to warm up and once for the clock
 PARTS: dict[str, tuple[str, ...]] = {
     "": ("baseline", "baseline-tuned", "eager", "compile", "onnx", "openvino-direct", "auto", "int8"),
     ", batch 1": ("baseline", "baseline-tuned", "eager", "onnx", "openvino-direct", "auto", "int8"),
     ", files": ("baseline", "baseline-tuned", "dataloader", "auto"),
 }
+CUDA_ROWS = ("baseline", "baseline-tuned", "baseline-compiled", "timm-compiled", "eager", "compile")
+CUDA_PARTS: dict[str, tuple[str, ...]] = {"": CUDA_ROWS, ", batch 1": CUDA_ROWS}
 
 
 def inference(model: str, rounds: int, compile: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """The document of `bench inference`: rows in turn, `rounds` times, medians; ratios to the baselines of the same kind of work."""
-    entry = models.find(model)
+    entry, device = models.find(model), pick_device()
+    parts = PARTS if device.type == "cpu" else CUDA_PARTS
+    lacking = {name: _lacks(name, model, compile) for names in parts.values() for name in names}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        photographs(Path(scratch))
-        for kind in PARTS:
-            rows += part(model, kind, [name for name in PARTS[kind] if not _lacks(name, compile)], rounds, Path(scratch), say)
-    for name in (n for names in PARTS.values() for n in names if _lacks(n, compile)):
-        say(f"{name} is left out: it needs {_lacks(name, compile)}")
+        if ", files" in parts:
+            photographs(Path(scratch))
+        for kind, names in parts.items():
+            rows += part(model, kind, [name for name in names if not lacking[name]], rounds, Path(scratch), say)
+    for name, lack in lacking.items():
+        if lack:
+            say(f"{name} is left out: it needs {lack}")
+    runtime = Runtime(device, best_precision(device))
+    peak, macs = rates.measured(device, runtime.precision).flops[runtime.precision], models.counts(model)["macs"]
+    for row in rows:
+        row["share"] = 100 * row["images_per_second"] * 2 * macs / peak
     return {
         "kind": "inference",
         "model": model,
         "input": "x".join(map(str, entry.input)),
-        "batch": BATCH,
+        "batch": _batch(device),
         "rounds": rounds,
         "baseline": "torchvision" if torchvision_has(model) else "our edition of it",
-        "machine": Runtime(pick_device("cpu"), best_precision(pick_device("cpu"))).describe(),
+        "peak_flops": peak,
+        "machine": runtime.describe(),
         "rows": rows,
     }
+
+
+def _batch(device: torch.device) -> int:
+    return BATCH if device.type == "cpu" else CUDA_BATCH
 
 
 def part(model: str, kind: str, names: list[str], rounds: int, scratch: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -78,7 +97,9 @@ def part(model: str, kind: str, names: list[str], rounds: int, scratch: Path, sa
 def measure(model: str, row: str, scratch: Path) -> dict[str, float]:
     """Images a second and peak memory of one row, in this process."""
     name, _, remark = row.partition(", ")
-    known = [name + kind for kind in PARTS for name in PARTS[kind]]
+    device = pick_device()
+    parts = PARTS if device.type == "cpu" else CUDA_PARTS
+    known = [name + kind for kind in parts for name in parts[kind]]
     if row not in known:
         raise unknown("row", row, known)
     if name not in ("baseline", "dataloader"):
@@ -90,7 +111,7 @@ def measure(model: str, row: str, scratch: Path) -> dict[str, float]:
         work: Callable[[], int] = _FILES[name](model, network, size, sorted(scratch.rglob("*.jpg"))[:FILES])
     else:
         generator = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (1 if remark else BATCH, *size), generator=generator, dtype=torch.uint8)
+        images = torch.randint(0, 256, (1 if remark else _batch(device), *size), generator=generator, dtype=torch.uint8)
         run = _ENGINES[name](model, network, images)
         work = lambda: len(run())  # noqa: E731
     began = time.perf_counter()
@@ -101,13 +122,16 @@ def measure(model: str, row: str, scratch: Path) -> dict[str, float]:
     began, seen = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - began) < SECONDS:
         seen += work()
-    return {"images_per_second": seen / elapsed, "memory_bytes": peak_memory_bytes()}
+    memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory_bytes()
+    return {"images_per_second": seen / elapsed, "memory_bytes": memory}
 
 
-def _lacks(row: str, compile: bool) -> str | None:
+def _lacks(row: str, model: str, compile: bool) -> str | None:
     """What a row needs that is not here."""
-    if row == "compile":
-        return None if compile and can_compile(torch.device("cpu")) else "a C++ compiler and --compile: it takes half a minute a round"
+    if row.startswith("timm") and not timm_has(model):
+        return f"timm, and its {model}"
+    if "compile" in row:
+        return None if compile and can_compile(pick_device()) else "a C++ compiler and --compile: it takes half a minute a round"
     needed: dict[str, Callable[[], str | None]] = {"onnx": onnx.lacks, "openvino-direct": openvino.lacks, "int8": quantise.lacks}
     return needed[row]() if row in needed else None
 
@@ -118,9 +142,37 @@ def _network(model: str) -> tuple[models.Network, tuple[int, int, int]]:
 
 
 def _eager(model: str, network: models.Network, images: Tensor) -> Callable[[], Tensor]:
-    baseline = _baseline(model, network)
-    batch = images.float() / 255
-    return lambda: baseline(batch)
+    device = pick_device()
+    baseline, batch = _baseline(model, network).to(device), (images.float() / 255).to(device)
+    return _waited(device, lambda: baseline(batch))
+
+
+def _compiled(library: str) -> Callable[[str, models.Network, Tensor], Callable[[], Tensor]]:
+    """Their network as ours is run on a GPU."""
+
+    def run(model: str, network: models.Network, images: Tensor) -> Callable[[], Tensor]:
+        device = pick_device()
+        runtime = Runtime(device, best_precision(device))
+        theirs = peer("timm").create_model(model).eval() if library == "timm" else _baseline(model, network)
+        compiled, batch = torch.compile(runtime.place(theirs)), (images.float() / 255).to(device, memory_format=torch.channels_last)
+
+        def call() -> Tensor:
+            with runtime.autocast():
+                logits: Tensor = compiled(batch)
+            return logits
+
+        return _waited(device, call)
+
+    return run
+
+
+def _waited(device: torch.device, call: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def run() -> Tensor:
+        found = call()
+        rates.wait(device)
+        return found
+
+    return run
 
 
 def _baseline(model: str, network: models.Network) -> nn.Module:
@@ -171,6 +223,8 @@ def _int8(model: str, network: models.Network, images: Tensor) -> Callable[[], T
 _ENGINES: dict[str, Callable[[str, models.Network, Tensor], Callable[[], Any]]] = {
     "baseline": _eager,
     "baseline-tuned": _eager,
+    "baseline-compiled": _compiled("torchvision"),
+    "timm-compiled": _compiled("timm"),
     "eager": _engine("eager"),
     "compile": _engine("compile"),
     "onnx": _engine("onnx"),
