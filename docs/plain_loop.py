@@ -1,7 +1,7 @@
 """A recipe in a plain PyTorch loop, as a tutorial writes it: fp32 or autocast to bf16, channels first, a DataLoader over tensors, torch's
 optimiser.
 
-    python docs/plain_loop.py NETWORK [--recipe small] [--epochs N] [--bf16] [--seed N]
+    python docs/plain_loop.py NETWORK [--recipe small] [--epochs N] [--size PIXELS] [--bf16] [--seed N]
 
 prints one JSON document. `make results` sets it beside ours. What such loops leave out is left out: the average of the weights, the
 filters' radius; RMSProp is torch's. The network is ours: what is compared is the loop.
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("network")
     parser.add_argument("--recipe", default="small")
     parser.add_argument("--epochs", type=float)
+    parser.add_argument("--size", type=int)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -57,7 +58,7 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
 
     dataset = open_dataset("fashion-mnist")
-    size = int(str(recipe.network.get("image_size", entry.input[1])))
+    size = arguments.size or int(str(recipe.network.get("image_size", entry.input[1])))
     data = {}
     for part, split in dataset.splits.items():
         assert isinstance(split.images, Stack)
@@ -68,10 +69,10 @@ def main() -> None:
     standard = recipe.standardise.measure(train, fit(1, (28, 28), (size, size)))
     data = {part: ((images - standard.mean) / standard.std, labels) for part, (images, labels) in data.items()}
     loader = torch.utils.data.DataLoader(
-        Augmented(*data["train"], pad=2 if size == 32 else 4), batch_size=recipe.batch, shuffle=True, drop_last=True
+        Augmented(*data["train"], pad=2 if size <= 32 else 4), batch_size=recipe.batch, shuffle=True, drop_last=True
     )
 
-    model = models.build(models.describe(entry.name, "paper", **(recipe.network | {"num_classes": 10, "in_chans": 1})))
+    model = models.build(models.describe(entry.name, "paper", **(recipe.network | {"num_classes": 10, "in_chans": 1, "image_size": size})))
     if recipe.initialise == "he":
         model.apply(he)
     chosen, kept = recipe.optimizer, {"lr": recipe.optimizer.lr, "momentum": recipe.optimizer.momentum}  # type: ignore[union-attr]
