@@ -340,6 +340,7 @@ def _model(rng: random.Random) -> Case:
 
 @cache
 def _foreign() -> tuple[tuple[str, bytes], ...]:
+    torch.manual_seed(0)
     tensors = dict(models.create_model("lenet5", width=0.5).state_dict())
     found = [("safetensors", safetensors.torch.save(tensors))]
     for what, zipped in (("pth", True), ("old pth", False)):
