@@ -9,6 +9,7 @@ import pytest
 
 from convatlas import __version__
 from convatlas.cli.main import main
+from convatlas.cli.parse import parse
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,24 @@ def test_a_mistake_of_use_is_one_line_on_stderr_and_exit_code_2(
 def test_a_job_that_fails_is_one_line_and_exit_code_1(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--set", "log_every=5", "seed=3", "--epochs", "1"],
+        ["--set", "log_every=5", "--epochs", "1", "--set", "seed=3"],
+        ["--epochs", "1", "--set", "log_every=5", "--set", "seed=3"],
+    ],
+)
+def test_settings_may_stand_anywhere_and_more_than_once(words: list[str]) -> None:
+    command = parse(["train", "lenet5", *words, "--data", "digits"])
+    assert (command.set, command.epochs, command.data) == (("log_every=5", "seed=3"), 1, "digits")  # type: ignore[attr-defined]
+
+
+def test_settings_without_any_are_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "lenet5", "--data", "digits", "--set"]) == 2
+    assert "--set needs a value" in capsys.readouterr().err
 
 
 def test_version() -> None:

@@ -71,6 +71,11 @@ def _option(field: str) -> str:
 
 
 def _join_repeated(words: list[str]) -> list[str]:
-    """`--set a=1 --set b=2` means `--set a=1 b=2`."""
-    first = words.index("--set") if "--set" in words else len(words)
-    return words[: first + 1] + [word for word in words[first + 1 :] if word != "--set"]
+    """`--set a=1 --seed 0 --set b=2` means `--seed 0 --set a=1 b=2`."""
+    rest, values, inside = list[str](), list[str](), False
+    for word, following in zip(words, [*words[1:], "-"], strict=False):
+        if word == "--set" and following.startswith("-"):
+            raise UsageError("--set needs a value, for example --set recipe.batch=64")
+        inside = word == "--set" or (inside and not word.startswith("-"))
+        (values if inside else rest).append(word)
+    return rest + ["--set"] * bool(values) + [word for word in values if word != "--set"]
