@@ -43,7 +43,8 @@ test: setup peers ## the tests, in a few minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
 test-all: setup peers ## with the long ones
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 results: setup ## the long measurements, written under docs/generated (resumable)
 	$(BIN)/python docs/results.py

@@ -396,6 +396,7 @@ def foretold(before: dict[str, Any], out: Path, after: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(("model", "epochs"), [("lenet5", 10), ("resnet20_cifar", 2)])
 def test_the_plan_foretells_a_real_training(model: str, epochs: int, tmp_path: Path) -> None:
     file = stored(real_run(model, epochs), tmp_path / "run.json")
@@ -414,6 +415,7 @@ def test_the_plan_foretells_a_real_training(model: str, epochs: int, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(("model", "epochs"), [("lenet5", 10), ("resnet20_cifar", 2)])
 def test_the_plan_of_two_ranks_foretells_what_they_do(model: str, epochs: int, tmp_path: Path) -> None:
     file = stored(real_run(model, epochs), tmp_path / "run.json")
