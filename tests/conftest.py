@@ -8,10 +8,11 @@ from torch import Tensor
 
 from convatlas.classifier import Classifier
 
-# Each of the tests' processes has a core of its own: threads of two trainings would wait for each other.
-if hasattr(os, "sched_setaffinity"):
+# Each of the tests' processes has a core of its own: threads of two trainings would wait for each other. The one that starts them keeps
+# all, or they would share its core.
+if hasattr(os, "sched_setaffinity") and "PYTEST_XDIST_WORKER" in os.environ:
     cores = sorted(os.sched_getaffinity(0))
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
     os.sched_setaffinity(0, {cores[number % len(cores)]})
 torch.set_num_threads(1)
 
