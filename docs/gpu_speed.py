@@ -14,11 +14,11 @@ import torch
 FOLDER = Path(__file__).parent / "generated"
 PAGE, KEPT = FOLDER / "gpu_speed.md", FOLDER / "gpu_speed.json"
 ROUNDS = 3
-PARTS = {
-    f"convatlas bench {kind} {model} --compile" + (f" --batch {batch}" if kind == "train" else ""): kind
-    for model, batch in (("resnet50", 128), ("inception_v3", 128))
-    for kind in ("train", "inference")
-}
+PARTS = tuple(
+    f"convatlas bench {what} --rounds {ROUNDS} --compile"
+    for model in ("resnet50", "inception_v3")
+    for what in (f"train {model} --batch 128", f"inference {model}")
+)
 HEAD = """# On a GPU
 
 Made by `make bench-gpu`; do not edit. Every row runs in a process of its own; medians of {rounds} rounds, rows in turn. What the rows are:
@@ -33,7 +33,7 @@ def main() -> int:
         if not torch.cuda.is_available():
             print(f"{command}: left out, there is no CUDA device", file=sys.stderr)
             continue
-        words = [sys.executable, "-m", *command.split(), "--rounds", str(ROUNDS), "--json"]
+        words = [sys.executable, "-m", *command.split(), "--json"]
         found[command] = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
         KEPT.write_text(json.dumps(found, indent=1) + "\n")
     if not found:
@@ -51,11 +51,11 @@ def section(command: str, document: dict[str, Any]) -> list[str]:
     lines += ["| row | images/s | to baseline | to timm's, compiled | MB | % of the matrix product |", "|---|---:|---:|---:|---:|---:|"]
     speeds = {row["name"]: row["images_per_second"] for row in document["rows"]}
     for row in document["rows"]:
-        name = row["name"]
-        timm = speeds.get("timm-compiled" + name[len(name.partition(",")[0]) :])
+        _, _, remark = row["name"].partition(", ")
+        timm = speeds.get(f"timm-compiled, {remark}" if remark else "timm-compiled")
         ratio = f"{row['images_per_second'] / timm:.2f}" if timm else "-"
         figures = f"{row['images_per_second']:,.0f} | {row['ratio']:.2f} | {ratio} | {row['memory_bytes'] / 1e6:,.0f} | {row['share']:.1f}"
-        lines.append(f"| {name} | {figures} |")
+        lines.append(f"| {row['name']} | {figures} |")
     return lines
 
 

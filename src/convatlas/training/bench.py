@@ -45,7 +45,7 @@ def training(model: str, batch: int | None, rounds: int, compile: bool, say: Cal
     entry, device = models.find(model), pick_device()
     batch = batch or recipes.find("quick", entry).batch
     left_out = [] if compile and can_compile(device) else [name for name in ROWS if "compiled" in name]
-    if not timm_has(model):
+    if not left_out and not timm_has(model):
         left_out.append("timm-compiled")
     if best_precision(device) != "bf16":
         left_out.append("bf16")
