@@ -43,9 +43,8 @@ class Models:
                 shape, others = "x".join(map(str, r["input"])), ", ".join(r["editions"][1:]) or "-"
                 cells.append((r["name"], r["year"], shape, f"{r['params']:,}", f"{r['macs']:,}", others, r["headline"]))
             print_table(columns, cells, right=("parameters", "multiply-adds"))
-            print(
-                f"{len(rows)} networks as printed; multiply-adds of one image, 1000 classes or the data set's own. Editions besides paper."
-            )
+            count = f"{len(rows)} network{'s' * (len(rows) != 1)}"
+            print(f"{count} as printed; multiply-adds of one image, 1000 classes or the data set's own. Editions besides paper.")
 
 
 @dataclass
