@@ -169,7 +169,7 @@ def works() -> st.SearchStrategy[Work]:
 
 def paces() -> st.SearchStrategy[Pace]:
     seconds = st.floats(0, 1)
-    return st.builds(Pace, fixed=seconds, per_image=st.floats(1e-6, 1), update=seconds, evaluation=seconds)
+    return st.builds(Pace, fixed=seconds, per_image=st.floats(1e-6, 1), update=seconds, evaluation=seconds, exchange=seconds)
 
 
 def machine(**changes: Any) -> Rates:
@@ -181,8 +181,8 @@ LOADINGS = st.none() | st.builds(Loading, st.floats(1, 1e6), st.booleans())
 
 
 @given(networks(), works(), paces(), st.integers(1, 600), LOADINGS)
-def test_more_devices_never_take_longer_where_the_links_are_free(n: Network, w: Work, p: Pace, count: int, loading: Loading | None) -> None:
-    free = machine(link=math.inf, network=math.inf)
+def test_more_devices_never_take_longer_where_exchange_is_free(n: Network, w: Work, p: Pace, count: int, loading: Loading | None) -> None:
+    free, p = machine(link=math.inf, network=math.inf), p.but(exchange=0)
     fewer, more = (plan.row(n, w, p, free, k, loading) for k in (count, count + 1))
     assert more.epoch_seconds <= fewer.epoch_seconds * (1 + 1e-9)
     assert more.seconds <= fewer.seconds * (1 + 1e-9)
@@ -190,11 +190,11 @@ def test_more_devices_never_take_longer_where_the_links_are_free(n: Network, w: 
 
 
 @given(networks(), works(), paces(), st.integers(1, 600))
-def test_what_more_devices_may_take_longer_by_is_the_all_reduce(n: Network, w: Work, p: Pace, count: int) -> None:
+def test_what_more_devices_may_take_longer_by_is_the_exchange(n: Network, w: Work, p: Pace, count: int) -> None:
     row = plan.row(n, w, p, machine(), count)
     one = plan.row(n, w, p, machine(), 1)
     assert one.exposed_seconds == one.all_reduce_bytes == 0
-    assert row.compute_seconds <= one.compute_seconds * (1 + 1e-9)
+    assert row.compute_seconds <= one.compute_seconds * (1 + 1e-9) + (p.exchange if row.working > 1 else 0)
     assert 0 <= row.exposed_seconds <= row.all_reduce_seconds
     assert row.step_seconds == pytest.approx(row.compute_seconds + row.exposed_seconds)
 
@@ -223,6 +223,19 @@ def test_the_largest_batch_is_the_largest(n: Network, rest: int, room: int) -> N
 @pytest.mark.parametrize(("count", "factor"), [(1, 0), (2, 1), (4, 1.5), (8, 1.75), (4096, 2 * 4095 / 4096)])
 def test_a_ring_sends_less_than_twice_the_gradients(count: int, factor: float) -> None:
     assert plan.ring_bytes(1000, count) == factor * 1000
+
+
+@given(st.integers(0, 10**10), st.integers(2, 4096), st.floats(0, 1))
+def test_a_backward_hides_all_of_an_exchange_but_the_last_bucket(size: int, count: int, seconds: float) -> None:
+    rates = machine()
+
+    def exposed(seconds: float) -> float:
+        return plan.exposed(size, rates, count, seconds)
+
+    whole = exposed(0)
+    assert whole == plan.ring_bytes(size, count) / rates.between(count)
+    assert whole - seconds <= exposed(seconds) <= whole
+    assert exposed(math.inf) == pytest.approx(whole if size <= plan.BUCKET else whole * plan.BUCKET / size)
 
 
 def test_a_ring_is_as_quick_as_its_slowest_link() -> None:

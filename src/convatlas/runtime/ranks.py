@@ -114,7 +114,7 @@ class Together(Ranks):
     def wrap(self, module: nn.Module) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the option has another name from torch 2.13 on
-            wrapped = DistributedDataParallel(module, broadcast_buffers=False)
+            wrapped = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
         if self.count > 2 and next(module.parameters()).device.type == "cpu":
             wrapped.register_comm_hook(self, _mean_in_order)
         return wrapped

@@ -22,11 +22,11 @@ ESTIMATE_AFTER = 10  # steps
 
 
 class Clock:
-    """Measures the rate since the last reading, and the share of the time spent waiting for data."""
+    """Measures the rate of training since the last reading, and the share of its time spent waiting for data."""
 
     def __init__(self, display: "Display"):
         self.display, self.began = display, time.monotonic()
-        self.first, self.steps, self.waited = self.began, 0, 0.0
+        self.first, self.steps, self.waited, self.beside = self.began, 0, 0.0, 0.0
 
     def waiting(self, stream: Iterator[T]) -> Iterator[T]:
         while True:
@@ -40,15 +40,23 @@ class Clock:
             self.steps += 1
             self.display.advance(self)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is done in here is no training."""
+        before = time.monotonic()
+        yield
+        self.beside += time.monotonic() - before
+
     def passed(self, loss: Tensor, share: float) -> None:
         """A part of the step's batch is through the network: its loss, and the share of the batch up to it."""
         self.display.passed(loss, share, time.monotonic() - self.first)
 
     def read(self, batch: int) -> tuple[float, float, float]:
-        """(images a second, share of the time spent waiting, seconds) since the last reading."""
-        elapsed = max(time.monotonic() - self.began, 1e-9)
-        rate, share = self.steps * batch / elapsed, self.waited / elapsed
-        self.began, self.steps, self.waited = time.monotonic(), 0, 0.0
+        """(images a second in training, share of its time spent waiting, seconds in all) since the last reading."""
+        elapsed = time.monotonic() - self.began
+        training = max(elapsed - self.beside, 1e-9)
+        rate, share = self.steps * batch / training, self.waited / training
+        self.began, self.steps, self.waited, self.beside = time.monotonic(), 0, 0.0, 0.0
         return rate, share, elapsed
 
 

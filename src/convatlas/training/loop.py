@@ -66,7 +66,8 @@ def fit(
                 folder.log(**here, split="train", **line)
                 folder.log_timing(step=state.step, **display.progress(state.step, line, clock))
             if validating:
-                found = ask(objective, validation, runtime, workers)
+                with clock.aside():
+                    found = ask(objective, validation, runtime, workers)
                 unread.note(state.step, "val", found.unread)
                 score = scores(found.logits, found.labels)
                 folder.log(**here, split="val", **score)

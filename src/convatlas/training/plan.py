@@ -14,6 +14,9 @@ from convatlas.storage.records import Record
 
 BACKWARD = 2 / 3  # of a pass: as many products for the inputs' gradients as in the forward, and as many for the weights'
 OVERLAPPED = 0.8  # of the backward pass, gradients travel while others are made: all but the first layers' are known before its end
+BUCKET = (
+    25 * 2**20
+)  # bytes of gradients that torch exchanges together (arXiv:2006.15704, section 3.2.3): the last wait for the first layers'
 USABLE = 0.9  # of a device's memory: the rest is lost between the blocks of the allocator
 ASSUMED_SHARE = 0.3  # of the roofline, where none was measured
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -59,12 +62,14 @@ class Work(Record, frozen=True, kw_only=True):
 
 
 class Pace(Record, frozen=True, kw_only=True):
-    """Seconds: a training pass of k images takes fixed + k per_image; then `update` for the optimiser; `evaluation` an image."""
+    """Seconds: a training pass of k images takes fixed + k per_image; then `update` for the optimiser; `evaluation` an image. Where
+    gradients are exchanged, a step takes `exchange` more, beside their travelling: to gather them, and to wait for the slowest."""
 
     fixed: float
     per_image: float
     update: float
     evaluation: float
+    exchange: float = 0.0
 
     def images(self, count: int, micro_batch: int) -> float:
         """Seconds for `count` images in passes of at most `micro_batch`."""
@@ -184,6 +189,14 @@ def through(sizes: Sequence[tuple[int, float]]) -> tuple[float, float]:
 # Many devices
 
 
+def exposed(size: int, rates: Rates, count: int, seconds: float) -> float:
+    """Seconds that a pass of `seconds` is longer when `size` bytes of gradients travel around a ring of `count`: those that its backward
+    does not hide. It never hides the last bucket."""
+    slowest = rates.between(count)
+    hidden = OVERLAPPED * BACKWARD * seconds
+    return max(ring_bytes(size, count) / slowest - hidden, ring_bytes(min(size, BUCKET), count) / slowest)
+
+
 def ring_bytes(size: int, count: int) -> float:
     """Bytes that each device sends, and receives, to sum `size` bytes around a ring: 2 (n - 1) / n (Patarasuk & Yuan 2009,
     doi:10.1016/j.jpdc.2008.09.002)."""
@@ -198,7 +211,7 @@ class Row(Record, frozen=True, kw_only=True):
     images: int
     passes: int
     step_seconds: float
-    compute_seconds: float  # of a step, the optimiser included
+    compute_seconds: float  # of a step, the optimiser and the work of an exchange included
     all_reduce_bytes: float  # of a step, sent by each device
     all_reduce_seconds: float
     exposed_seconds: float  # of those, what the backward pass does not hide
@@ -221,10 +234,10 @@ def row(
     working = passes(work.batch, images)
     rounds = passes(images, work.micro_batch)
     through_network = pace.images(images, work.micro_batch)
-    travelling = ring_bytes(4 * network.trainable, working) / rates.between(working)
-    exposed = max(0.0, travelling - OVERLAPPED * BACKWARD * through_network / rounds)
-    compute = through_network + pace.update
-    alone = compute + exposed
+    gradients = 4 * network.trainable
+    waiting = exposed(gradients, rates, working, through_network / rounds)
+    compute = through_network + pace.update + (pace.exchange if working > 1 else 0.0)
+    alone = compute + waiting
     step = loading.joined(alone, images) if loading else alone
 
     def asked(split: int) -> float:
@@ -242,7 +255,7 @@ def row(
         limit = "data"
     elif count > work.batch:
         limit = "batch"
-    elif exposed > 0.1 * step:
+    elif waiting > 0.1 * step:
         limit = "all-reduce"
     return Row(
         devices=count,
@@ -251,9 +264,9 @@ def row(
         passes=rounds,
         step_seconds=step,
         compute_seconds=compute,
-        all_reduce_bytes=ring_bytes(4 * network.trainable, working),
-        all_reduce_seconds=travelling,
-        exposed_seconds=exposed,
+        all_reduce_bytes=ring_bytes(gradients, working),
+        all_reduce_seconds=ring_bytes(gradients, working) / rates.between(working),
+        exposed_seconds=waiting,
         images_per_second=rate,
         efficiency=rate / count / first,
         epoch_seconds=work.steps_per_epoch * step + asked(work.val),

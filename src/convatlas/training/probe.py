@@ -4,13 +4,14 @@ document."""
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from convatlas.data import Dataset, randomness
 from convatlas.data.dataset import Split, Stack
@@ -36,6 +37,7 @@ from convatlas.training.step import gradients
 LONGEST = 1.5  # seconds: of one measured pass
 SECONDS = 2.5  # for the passes of the largest size, for the batches that are loaded
 MOST_PASSES = 40
+MEETING = statistics.fmean  # where ranks wait for each other, one time in ten is several times the median, and counts
 
 
 def read(path: Path) -> Run:
@@ -71,10 +73,10 @@ class Measured:
     seconds: float
 
 
-def passes(run: Run, runtime: Runtime, most: int) -> Measured:
-    """Time passes of the run with random images: of two, then more, up to the micro-batch or `most`, or as many as take a second.
+def passes(run: Run, runtime: Runtime, figures: plan.Network, rates: Rates) -> Measured:
+    """Time passes of the run with random images: of two, then more, up to the micro-batch or what fits, or as many as take a second.
 
-    Ranks do them together, and the slowest counts.
+    Ranks do them together, and the slowest counts; then they exchange the gradients as well.
     """
     recipe, shape, device, ranks = run.recipe, run.content.preprocessing.shape, runtime.device, runtime.ranks
     torch.manual_seed(run.seed)
@@ -83,16 +85,22 @@ def passes(run: Run, runtime: Runtime, most: int) -> Measured:
         objective.average = recipe.average.build(objective.model).requires_grad_(False)
     runtime.place(objective)
     optimizer = recipe.optimizer.build(objective.model)
+    most = plan.largest(figures, rates.rest, plan.USABLE * rates.memory)
     limit = max(1, min(work(run).micro_batch, work(run).batch // ranks.count, most))
-    size, sizes, updates = min(2, limit), list[tuple[int, float]](), list[float]()
-    while True:
+    updates = list[float]()
+
+    def timed(module: nn.Module, size: int, average: Callable[[Sequence[float]], float] = statistics.median) -> float:
         batch, data = _random(run, size, shape)
-        function, times = runtime.passes(objective, lambda remark: None), list[float]()
+        function, times = runtime.passes(module, lambda remark: None), list[float]()
         while len(times) < 4 or (size == limit and len(times) < MOST_PASSES and sum(times) < SECONDS):
             taken, update = _slowest(ranks, *_step(run, objective, function, optimizer, runtime, data, batch, len(times)))
             times.append(taken)
             updates.append(update)
-        seconds = statistics.median(times[1:])  # the first chooses kernels, and asks for memory
+        return average(times[1:])  # the first chooses kernels, and asks for memory
+
+    size, sizes = min(2, limit), list[tuple[int, float]]()
+    while True:
+        seconds = timed(objective, size)
         sizes.append((size, seconds))
         if size == limit:
             break
@@ -102,10 +110,15 @@ def passes(run: Run, runtime: Runtime, most: int) -> Measured:
         else:
             size = min(limit, by_time, 8 * size)
             limit = size if by_time <= size else limit
+    exchange = 0.0
+    if ranks.count > 1:
+        travelling = plan.exposed(4 * figures.trainable, rates, ranks.count, seconds)
+        exchange = max(0.0, timed(ranks.wrap(objective), size, MEETING) - seconds - travelling)
     fixed, per_image = plan.through(sizes)
-    evaluation, telling = _slowest(ranks, _evaluation(objective, runtime, batch, device), _telling(ranks))
-    pace = plan.Pace(fixed=fixed, per_image=per_image, update=statistics.median(updates[-3:]) + telling, evaluation=evaluation / size)
-    return Measured(pace, size, sizes[-1][1])
+    evaluation, telling = _slowest(ranks, _evaluation(objective, runtime, _random(run, size, shape)[0], device), _telling(ranks))
+    update = statistics.median(updates[-3:]) + telling
+    pace = plan.Pace(fixed=fixed, per_image=per_image, update=update, evaluation=evaluation / size, exchange=exchange)
+    return Measured(pace, size, seconds)
 
 
 def _slowest(ranks: Ranks, *seconds: float) -> tuple[float, ...]:
@@ -115,11 +128,11 @@ def _slowest(ranks: Ranks, *seconds: float) -> tuple[float, ...]:
 def _telling(ranks: Ranks) -> float:
     """Seconds that ranks take for what they tell each other in a step beside the gradients."""
     times = list[float]()
-    for _ in range(10):
+    for _ in range(MOST_PASSES):
         began = time.perf_counter()
         ranks.any(0, 0, 0)
         times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    return MEETING(times)
 
 
 def _random(run: Run, count: int, shape: tuple[int, int, int]) -> tuple[Batch, Training]:
@@ -195,7 +208,7 @@ def here(run: Run, device: torch.device, precision: Precision, ranks: Ranks) -> 
     runtime, figures = Runtime(device, precision, ranks=ranks), network(run, precision)
     rates = ranks.gather(devices.measured(device, precision, ranks, 4 * figures.trainable))[0]
     most = plan.largest(figures, rates.rest, plan.USABLE * rates.memory)
-    return rates, figures, passes(run, runtime, most) if most >= 2 else None
+    return rates, figures, passes(run, runtime, figures, rates) if most >= 2 else None
 
 
 def document(path: Path, wanted: str, count: int | None, say: Callable[[str], None]) -> dict[str, Any]:
