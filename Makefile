@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-evaluation bench-gpu bench-inference bench-train fuzz sight lint clean
+.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-evaluation bench-gpu bench-inference bench-plan bench-train fuzz sight lint clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -69,6 +69,9 @@ bench-inference: setup peers ## how fast images are classified, beside torchvisi
 
 bench-train: setup peers ## how fast a training step is, beside torchvision's loop (half an hour, resumable)
 	$(BIN)/python docs/training_speed.py
+
+bench-plan: setup ## what a plan says of two runs, and what runs here then do (five minutes)
+	$(BIN)/python docs/plan.py
 
 bench-gpu: setup peers ## training and inference on a CUDA device, beside timm (resumable)
 	$(BIN)/python docs/gpu_speed.py

@@ -20,8 +20,8 @@ STEPS = (("resnet20_cifar", 128, 5), ("resnet50", 32, 5), ("inception_v3", 16, 5
 GOAL = 93.0  # % of the validation images of Fashion-MNIST
 PLAIN = "python docs/plain_loop.py resnet20_cifar --recipe quick --bf16"
 OURS = (
-    "convatlas train resnet20_cifar --data fashion-mnist --epochs 4 --set model.arguments.image_size=28 "
-    """--set 'recipe.augment=[{"type":"Flip"}]' --json"""
+    "convatlas train resnet20_cifar --data fashion-mnist --epochs 3.5 --set model.arguments.image_size=28 "
+    """recipe.loss.label_smoothing=0.1 'recipe.augment=[{"type":"Flip"}]' --json"""
 )
 SEEDS = (0, 1, 2)
 AGREE = "convatlas train resnet20_cifar --data fashion-mnist --epochs 1 --json --set model.arguments.width=0.5"
@@ -37,23 +37,24 @@ def main() -> None:
 
 def _time_to_goal() -> list[str]:
     lines = [f"## Time to {GOAL:g} % of Fashion-MNIST's validation images", "", "ResNet-20, from the start of the command to its end.", ""]
+    lines += [f"- plain loop: `{PLAIN}`", f"- the same on 28x28 pixels: `{PLAIN} --size 28`", f"- ours: `{OURS} --seed N`", ""]
     lines += ["| | seconds | validation top-1 | test top-1 |", "|---|---:|---:|---:|"]
     seconds = []
     for name, command in (
-        ("plain PyTorch loop", PLAIN),
+        ("plain loop", PLAIN),
         ("the same on 28x28 pixels", f"{PLAIN} --size 28"),
-        ("ours", f"{OURS} --out {KEPT / 'quick'} --seed 0"),
+        *((f"ours, seed {seed}", f"{OURS} --out {KEPT / f'quick-{seed}'} --seed {seed}") for seed in SEEDS),
     ):
         found = _found(command)
         val, test = _accuracies(found)
         seconds.append(found["wall"])
-        lines.append(f"| {name}: `{command.partition(' --out')[0]}` | {found['wall']:.0f} | {val:.2f} | {test:.2f} |")
-    shares = [f"{seconds[2] / other:.2f}" for other in seconds[:2]]
+        lines.append(f"| {name} | {found['wall']:.0f} | {val:.2f} | {test:.2f} |")
+    shares = [f"{statistics.median(seconds[2:]) / other:.2f}" for other in seconds[:2]]
     lines += [
         "",
         f"Ours takes {shares[0]} and {shares[1]} of the plain loops' times. These go through the images six times by the recipe `quick`:",
-        "padded to 32x32, as the network's paper has its images, or as they come. Images that are mirrored but not shifted are learnt in",
-        "fewer epochs.",
+        "padded to 32x32, as the network's paper has its images, or as they come. Images that are mirrored but not shifted, with smoothed",
+        "labels, are learnt in fewer epochs: settings chosen, out of a dozen, by validation accuracy.",
         "",
     ]
     return lines

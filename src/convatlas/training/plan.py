@@ -14,9 +14,7 @@ from convatlas.storage.records import Record
 
 BACKWARD = 2 / 3  # of a pass: as many products for the inputs' gradients as in the forward, and as many for the weights'
 OVERLAPPED = 0.8  # of the backward pass, gradients travel while others are made: all but the first layers' are known before its end
-BUCKET = (
-    25 * 2**20
-)  # bytes of gradients that torch exchanges together (arXiv:2006.15704, section 3.2.3): the last wait for the first layers'
+BUCKET = 25 * 2**20  # bytes of gradients that torch exchanges together, arXiv:2006.15704; the last wait for the first layers'
 USABLE = 0.9  # of a device's memory: the rest is lost between the blocks of the allocator
 ASSUMED_SHARE = 0.3  # of the roofline, where none was measured
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
