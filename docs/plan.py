@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 import convatlas as ca
 from convatlas import recipes
@@ -50,7 +50,7 @@ def _imagenet() -> Run:
     run = ca.Run(model="resnet50", data="imagenet:/data/imagenet", recipe="paper")
     geometry = centre(3, (224, 224), run.recipe.margin)
     content = Content(classes=tuple(f"class {i}" for i in range(1000)), counts=IMAGENET, preprocessing=geometry, digest="")
-    colours = tuple(a.measured(np.eye(3)) if isinstance(a, Lighting) else a for a in run.recipe.augment)
+    colours = tuple(a.measured(torch.eye(3)) if isinstance(a, Lighting) else a for a in run.recipe.augment)
     return run.but(data=Data(run.data.name, content), recipe=run.recipe.but(augment=colours), save_every=5000)
 
 
@@ -79,7 +79,7 @@ def _came_true() -> list[str]:
 
 
 def _said(command: str) -> str:
-    return _run([sys.executable, "-m", "convatlas", *command.split()])
+    return "\n".join(line.rstrip() for line in _run([sys.executable, "-m", "convatlas", *command.split()]).splitlines())
 
 
 def _document(ranks: int, command: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _document(ranks: int, command: str) -> dict[str, Any]:
 
 def _run(words: list[str]) -> str:
     print("  " + " ".join(words[1:]), file=sys.stderr, flush=True)
-    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "132"}).stdout.strip("\n")
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "132"}).stdout
 
 
 if __name__ == "__main__":

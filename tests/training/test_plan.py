@@ -265,6 +265,17 @@ def test_the_roofline_takes_the_longer_of_arithmetic_and_traffic() -> None:
     assert plan.roofline(n, rates, 2) == pytest.approx(2e-3 + (1000 + 2e8) / 1e11)
 
 
+@pytest.mark.parametrize(
+    ("device", "precision", "found"), [("v100-16gb", "fp32", 367), ("a100-80gb", "tf32", 938), ("a100-80gb", "bf16", 2470)]
+)
+def test_a_plan_by_published_peaks_is_within_two_fifths_of_what_gpus_do(device: str, precision: Any, found: int) -> None:
+    """Images a second of one GPU, ResNet-50 with the stride in its 3x3 convolutions: NVIDIA's DeepLearningExamples, resnet50v1.5."""
+    run = ca.Run(model=models.describe("resnet50", "torchvision"), data="digits", recipe="quick")
+    whole, _ = complete(run.but(recipe=run.recipe.but(batch=256)), CPU)
+    pace = plan.pace(figures.network(whole, precision), devices.find(device), 256, plan.ATTAINED)
+    assert found / 1.4 < 256 / (pace.images(256, 256) + pace.update) < found * 1.4
+
+
 def test_two_measured_sizes_give_a_line() -> None:
     assert plan.through([(2, 0.3), (32, 1.8)]) == pytest.approx((0.2, 0.05))
     assert plan.through([(4, 2.0)]) == (0, 0.5)

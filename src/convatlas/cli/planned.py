@@ -49,7 +49,7 @@ def _lines(d: dict[str, Any]) -> dict[str, str]:
     how = {
         "measured": f"{took}, measured; {share} of what the peaks allow",
         "roofline, its share measured here": f"{attained}, as by this run here ({took})",
-        "roofline, its share assumed": f"{attained}: assumed",
+        "roofline, its share assumed": f"{attained}: assumed, as of GPUs and ResNet-50",
     }[step["origin"]]
     parts = ", ".join(f"{NAMES.get(name, name)} {human(memory[name], 'B')}" for name in PARTS if memory[name])
     fits = "" if d["fits"] else f"; does not fit into {human(memory['usable'], 'B')}"

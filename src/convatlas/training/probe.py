@@ -245,11 +245,12 @@ def _document(path: Path, published: Rates | None, count: int, say: Callable[[st
             if precision != before:
                 notes.append(f"planned in {precision}, which is what {rates.name} multiplies in hardware; the run says {before}")
             figures = network(run, precision)
-        origin = "roofline, its share measured here" if share else "roofline, its share assumed"
-        pace = plan.pace(figures, rates, amount.micro_batch, share or plan.ASSUMED_SHARE)
+        origin = "roofline, its share measured here" if share and share < plan.ATTAINED else "roofline, its share assumed"
+        share = min(share or 1.0, plan.ATTAINED)
+        pace = plan.pace(figures, rates, amount.micro_batch, share)
     if count > amount.batch:
         notes.append(f"a batch of {amount.batch} gives an image to no more than {amount.batch} devices: the others have nothing to do")
-    step = {"origin": origin, "share": share or plan.ASSUMED_SHARE, "pace": pace, "overlapped": plan.OVERLAPPED}
+    step = {"origin": origin, "share": share, "pace": pace, "overlapped": plan.OVERLAPPED}
     return {
         "run_id": run.id,
         "model": run.model.name,
