@@ -2,6 +2,7 @@
 
 import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
@@ -22,6 +23,7 @@ from convatlas.optim.optimizers import SGD
 from convatlas.storage import sealed
 from convatlas.storage.disk import Disk
 from convatlas.storage.sealed import fingerprint
+from convatlas.training import display
 from convatlas.training.complete import complete
 from convatlas.training.folder import State, open_folder
 from convatlas.training.objective import Objective
@@ -46,6 +48,30 @@ def test_the_folder_holds_what_the_interface_says(trained: ca.Result) -> None:
     lines = [json.loads(line) for line in (trained.out / "metrics.jsonl").read_text().splitlines()]
     assert [line["split"] for line in lines].count("test") == 1
     assert lines[-1]["split"] == "test"
+
+
+def test_the_rate_that_is_shown_leaves_validation_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def spend(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def batches() -> Iterator[None]:
+        for _ in range(3):
+            spend(1)
+            yield
+
+    monkeypatch.setattr("convatlas.training.display.time.monotonic", lambda: now)
+    clock = display.Clock(display.Silent())
+    for _ in clock.waiting(batches()):
+        spend(3)
+    with clock.aside():
+        spend(100)
+    assert clock.read(batch=8) == (3 * 8 / 12, 3 / 12, 112)
+    for _ in clock.waiting(batches()):
+        spend(1)
+    assert clock.read(batch=8) == (3 * 8 / 6, 3 / 6, 6)
 
 
 def test_the_report_shows_only_pictures_that_are_there(trained: ca.Result) -> None:
