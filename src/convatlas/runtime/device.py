@@ -124,7 +124,9 @@ class Runtime:
 
     def seed(self, value: int) -> None:
         """Everything random inside a step (dropout) follows from this."""
-        torch.manual_seed(value)
+        torch.default_generator.manual_seed(value)  # torch.manual_seed asks every backend there is: 0.4 ms of a step that may take five
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(value)
 
     def update(self, optimizer: torch.optim.Optimizer, clip: Callable[[Iterable[Tensor]], None] | None = None) -> None:
         """Clip the gradients, step, forget them."""
