@@ -28,7 +28,7 @@ IMAGENET = {"train": 1_281_167, "val": 50_000, "test": 50_000}
 
 def main() -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
-    lines = ["# What a plan says, and what came true", "", "Made by `make bench-plan`; do not edit.", ""]
+    lines = ["# What a plan says, and what came true", "", "Made by `make bench-plan`, which writes the runs, too; do not edit.", ""]
     small, large = _stored(ca.Run(model="resnet20_cifar", data="fashion-mnist")), _stored(_imagenet())
     for title, command in (
         ("ResNet-20 on Fashion-MNIST by the recipe `quick`, on this machine", f"plan {small}"),
