@@ -1,4 +1,4 @@
-"""Plans: the terms of memory against real tensors, the laws of many devices, the document, the mistakes, and a real training."""
+"""Plans: the laws of many devices, the document, the mistakes, and a real training."""
 
 import json
 import math
@@ -14,22 +14,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from planned import LOADINGS, machine, networks, paces, works
 from ranks_jobs import finish, start, stored
 from small import small_run
-from torch import Tensor
 
 import convatlas as ca
-from convatlas import models, optim, recipes
+from convatlas import models, recipes
 from convatlas.cli.main import main
 from convatlas.errors import UserError
-from convatlas.optim import optimizers
-from convatlas.optim.averaging import ExponentialAverage
 from convatlas.runtime import rates as devices
-from convatlas.runtime.device import Precision, Runtime
-from convatlas.runtime.rates import Rates
-from convatlas.training import figures, plan, probe
+from convatlas.training import plan, probe, rehearsal
 from convatlas.training.complete import complete
-from convatlas.training.plan import Layer, Loading, Network, Pace, Work
+from convatlas.training.figures import Network, Work
+from convatlas.training.pace import Loading, Pace
 from convatlas.training.run import Data, Run
 
 CPU = torch.device("cpu")
@@ -37,147 +34,7 @@ KEYS = {"run_id", "model", "data_set", "recipe", "precision", "batch", "micro_ba
 KEYS |= {"memory", "fits", "largest_batch", "images_per_second", "seconds", "device_hours", "data", "asked", "rows", "notes"}
 
 
-def resnet_run(**changes: Any) -> Run:
-    run = ca.Run(model=models.describe("resnet20_cifar", width=0.5), data="digits", **changes)
-    return run.but(recipe=run.recipe.but(batch=32, budget=recipes.Epochs(1)))
-
-
-# Memory
-
-
-def kept(run: Run, precision: Precision, images: int) -> int:
-    """Bytes of the tensors, the module's own left out, that a real pass keeps for the backward pass."""
-    objective = figures.untrained(run).train()
-    own = {t.untyped_storage().data_ptr() for t in (*objective.parameters(), *objective.buffers())}
-    sizes, held = dict[int, int](), list[Tensor]()
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            held.append(tensor)
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    batch, _ = probe._random(run, images, run.content.preprocessing.shape)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), Runtime(CPU, precision, threads=1).autocast():
-        objective(batch.images, batch.targets)
-    return sum(sizes.values())
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("make", [small_run, resnet_run])
-def test_the_activations_are_those_that_autograd_keeps(make: Any, precision: Precision) -> None:
-    run, _ = complete(make(), CPU)
-    held = plan.memory(figures.network(run, precision), 0, 16)
-    assert held.activations + held.copies == pytest.approx(kept(run, precision, 16), rel=0.05)
-
-
-@pytest.mark.parametrize("make", [small_run, resnet_run])
-def test_weights_gradients_and_the_optimisers_state_are_counted_exactly(make: Any) -> None:
-    run, _ = complete(make(), CPU)
-    run = run.but(recipe=run.recipe.but(average=ExponentialAverage()))
-    objective = figures.untrained(run)
-    optimizer = run.recipe.optimizer.build(objective.model)
-    for p in objective.model.parameters():
-        p.grad = torch.ones_like(p)
-    optimizer.step()
-    held = plan.memory(figures.network(run, "fp32"), 7, 0)
-    tensors = [*objective.model.parameters(), *objective.model.buffers()]
-    assert held.weights == sum(t.nbytes for t in tensors)
-    assert held.average == held.weights
-    assert held.gradients == sum(p.grad.nbytes for p in objective.model.parameters() if p.grad is not None)
-    assert held.optimizer == sum(
-        t.nbytes for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor) and t.dim()
-    )
-    assert held.total == held.training == 7 + 2 * held.weights + held.gradients + held.optimizer + held.copies
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "states"),
-    [
-        (optimizers.SGD(lr=1), 0),
-        (optimizers.SGD(lr=1, momentum=0.9), 1),
-        (optimizers.SGD(lr=1, momentum=0.9, lr_in_velocity=True), 1),
-        (optimizers.RMSProp(lr=1), 1),
-        (optimizers.RMSProp(lr=1, momentum=0.9, eps_inside=True), 2),
-        (optimizers.AdaGrad(), 1),
-        (optimizers.AdaDelta(), 2),
-        (optimizers.Adam(), 2),
-        (optimizers.AdamW(lr=1), 2),
-        (optimizers.Adamax(), 2),
-        (optimizers.Nadam(), 2),
-        (optimizers.AMSGrad(), 3),
-        (optimizers.AMSGrad(corrected=True), 3),
-        (optimizers.AdaBound(), 2),
-    ],
-    ids=repr,
-)
-def test_the_optimiser_says_what_it_keeps(optimizer: optim.optimizers.Optimizer, states: int) -> None:
-    assert figures.state_tensors(optimizer) == states
-
-
-def test_what_is_frozen_has_no_gradient_and_keeps_less() -> None:
-    run, _ = complete(resnet_run(), CPU)
-    whole, part = figures.network(run, "fp32"), figures.network(run.but(frozen=("conv1", "conv2_x")), "fp32")
-    assert part.params == whole.params
-    assert part.trainable < whole.trainable
-    assert part.kept_bytes < whole.kept_bytes
-
-
-def test_auxiliary_heads_are_part_of_what_is_trained() -> None:
-    run = ca.Run(model=models.describe("inception_v3", width=0.25, image_size=139), data="digits", recipe="small")
-    run, _ = complete(run.but(recipe=run.recipe.but(batch=8)), CPU)
-    without = run.but(recipe=run.recipe.but(auxiliary={}))
-    assert figures.network(run, "fp32").macs > figures.network(without, "fp32").macs
-
-
 # Laws
-
-
-def networks() -> st.SearchStrategy[Network]:
-    size = st.integers(0, 10**9)
-    layers = st.builds(lambda f, w, m: Layer(f, w, w + m), size, st.integers(0, 10**8), st.integers(1, 10**8))
-    return st.builds(
-        lambda params, frozen, **rest: Network(params=params, trainable=params - frozen * params // 10, precision="fp32", **rest),
-        st.integers(1, 10**9),
-        st.integers(0, 10),
-        buffers=size,
-        pass_bytes=size,
-        states=st.integers(0, 3),
-        averaged=st.booleans(),
-        macs=size,
-        image_bytes=st.integers(1, 10**7),
-        kept_bytes=st.integers(0, 10**9),
-        passing_bytes=st.integers(0, 10**8),
-        inference_bytes=st.integers(0, 10**8),
-        layers=st.lists(layers, min_size=1, max_size=4).map(tuple),
-    )
-
-
-def works() -> st.SearchStrategy[Work]:
-    return st.builds(
-        lambda batch, micro, **rest: Work(batch=batch, micro_batch=min(batch, micro), **rest),
-        st.integers(1, 2048),
-        st.integers(1, 512),
-        evaluation_batch=st.integers(1, 512),
-        steps=st.integers(1, 10**6),
-        steps_per_epoch=st.integers(1, 10**4),
-        val=st.integers(0, 10**5),
-        test=st.integers(0, 10**5),
-    )
-
-
-def paces() -> st.SearchStrategy[Pace]:
-    seconds = st.floats(0, 1)
-    return st.builds(Pace, fixed=seconds, per_image=st.floats(1e-6, 1), update=seconds, evaluation=seconds, exchange=seconds)
-
-
-def machine(**changes: Any) -> Rates:
-    plain = Rates(name="m", origin="published", source="", flops={"fp32": 1e12}, bandwidth=1e11, memory=10**10)
-    return replace(plain, **changes)
-
-
-LOADINGS = st.none() | st.builds(Loading, st.floats(1, 1e6), st.booleans())
 
 
 @given(networks(), works(), paces(), st.integers(1, 600), LOADINGS)
@@ -213,13 +70,6 @@ def test_where_the_batch_is_exhausted_more_devices_change_nothing(n: Network, w:
     assert more.limited_by in ("batch", "data")
 
 
-@given(networks(), st.integers(0, 10**9), st.integers(0, 10**12))
-def test_the_largest_batch_is_the_largest(n: Network, rest: int, room: int) -> None:
-    most = plan.largest(n, rest, room)
-    assert plan.memory(n, rest, most + 1).training > room
-    assert most == 0 or plan.memory(n, rest, most).training <= room
-
-
 @pytest.mark.parametrize(("count", "factor"), [(1, 0), (2, 1), (4, 1.5), (8, 1.75), (4096, 2 * 4095 / 4096)])
 def test_a_ring_sends_less_than_twice_the_gradients(count: int, factor: float) -> None:
     assert plan.ring_bytes(1000, count) == factor * 1000
@@ -243,53 +93,13 @@ def test_a_ring_is_as_quick_as_its_slowest_link() -> None:
     assert (rates.between(8), rates.between(9)) == (450e9, 50e9)
 
 
-@given(networks(), st.integers(1, 512), st.floats(0.01, 1))
-def test_a_pace_by_the_roofline_is_exact_at_both_ends(n: Network, images: int, share: float) -> None:
-    pace = plan.pace(n, machine(), images, share)
-    for k in (1, images):
-        assert pace.images(k, images) == pytest.approx(plan.training_roofline(n, machine(), k) / share)
-    assert pace.fixed >= 0
-    assert pace.per_image >= 0
-
-
-def test_the_roofline_takes_the_longer_of_arithmetic_and_traffic() -> None:
-    n = Network(
-        **dict.fromkeys(("params", "trainable", "buffers", "pass_bytes", "states", "macs", "image_bytes", "kept_bytes"), 1),
-        passing_bytes=0,
-        inference_bytes=0,
-        averaged=False,
-        precision="fp32",
-        layers=(Layer(10**9, 0, 10), Layer(10, 1000, 10**8 + 1000)),
-    )
-    rates = machine()  # 10^12 FLOP/s, 10^11 bytes a second
-    assert plan.roofline(n, rates, 2) == pytest.approx(2e-3 + (1000 + 2e8) / 1e11)
-
-
-@pytest.mark.parametrize(
-    ("device", "precision", "found"), [("v100-16gb", "fp32", 367), ("a100-80gb", "tf32", 938), ("a100-80gb", "bf16", 2470)]
-)
-def test_a_plan_by_published_peaks_is_within_two_fifths_of_what_gpus_do(device: str, precision: Any, found: int) -> None:
-    """Images a second of one GPU, ResNet-50 with the stride in its 3x3 convolutions: NVIDIA's DeepLearningExamples, resnet50v1.5."""
-    run = ca.Run(model=models.describe("resnet50", "torchvision"), data="digits", recipe="quick")
-    whole, _ = complete(run.but(recipe=run.recipe.but(batch=256)), CPU)
-    pace = plan.pace(figures.network(whole, precision), devices.find(device), 256, plan.ATTAINED)
-    assert found / 1.4 < 256 / (pace.images(256, 256) + pace.update) < found * 1.4
-
-
-def test_two_measured_sizes_give_a_line() -> None:
-    assert plan.through([(2, 0.3), (32, 1.8)]) == pytest.approx((0.2, 0.05))
-    assert plan.through([(4, 2.0)]) == (0, 0.5)
-    assert plan.through([(2, 1.0), (8, 0.9)]) == (0.9, 0)  # a larger pass that was quicker: no more than its own time
-    assert plan.through([(2, 0.1), (8, 1.0)])[0] >= 0
-
-
 # The command
 
 
 @pytest.fixture(scope="module")
 def quick_measures() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        for module, name, value in ((devices, "SECONDS", 0.02), (probe, "SECONDS", 0.1), (probe, "LONGEST", 0.1)):
+        for module, name, value in ((devices, "SECONDS", 0.02), (rehearsal, "SECONDS", 0.1), (rehearsal, "LONGEST", 0.1)):
             patch.setattr(module, name, value)
         yield
 

@@ -1,4 +1,7 @@
-"""The figures of a run that a plan is made of: how much there is to do, and what the network takes, read off a pass on meta tensors."""
+"""The figures of a run that a plan is made of: how much there is to do, and what the network takes, read off a pass on meta tensors.
+
+Bytes are bytes, images of one image's size as the network sees it.
+"""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -15,14 +18,52 @@ from convatlas.data.preprocessing import Standardiser
 from convatlas.errors import UserError
 from convatlas.optim.optimizers import Optimizer
 from convatlas.runtime.device import Precision
-from convatlas.training import plan
+from convatlas.storage.records import Record
 from convatlas.training.objective import Objective, freeze
 from convatlas.training.run import Run
 
 
-def work(run: Run) -> plan.Work:
+class Layer(Record, frozen=True):
+    """The forward of one image through one layer: FLOPs, bytes of its weights, all bytes that its operators read and write."""
+
+    flops: int
+    weights: int
+    moved: int
+
+
+class Network(Record, frozen=True, kw_only=True):
+    """What is trained, at one precision. Parameters are kept, and their gradients averaged, in float32."""
+
+    precision: Precision
+    params: int
+    trainable: int
+    buffers: int  # bytes
+    states: int  # tensors of a parameter's size that the optimiser keeps for each that is trained
+    averaged: bool  # an average of the weights is kept, too
+    macs: int  # of one forward, auxiliary heads included
+    image_bytes: int  # one image as it arrives, uint8
+    kept_bytes: int  # activations of one image that autograd keeps for the backward pass
+    pass_bytes: int  # more that it keeps of a pass, however many images: of the weights, copies in bfloat16
+    passing_bytes: int  # most that one image needs beside those in its backward pass: gradients of activations
+    inference_bytes: int  # most activations of one image alive in evaluation
+    layers: tuple[Layer, ...]
+
+
+class Work(Record, frozen=True, kw_only=True):
+    """How much there is to do. `micro_batch` images at most go through a device together."""
+
+    batch: int
+    micro_batch: int
+    evaluation_batch: int
+    steps: int
+    steps_per_epoch: int
+    val: int  # images
+    test: int
+
+
+def work(run: Run) -> Work:
     counts, batch = run.content.counts, run.recipe.batch
-    return plan.Work(
+    return Work(
         batch=batch,
         micro_batch=min(run.recipe.micro_batch or batch, batch),
         evaluation_batch=run.evaluation_batch,
@@ -33,7 +74,7 @@ def work(run: Run) -> plan.Work:
     )
 
 
-def network(run: Run, precision: Precision) -> plan.Network:
+def network(run: Run, precision: Precision) -> Network:
     """The run's network with its losses and heads, read at a precision. Raises UserError for one that cannot be read in training."""
     with torch.device("meta"):
         objective = untrained(run)
@@ -44,7 +85,7 @@ def network(run: Run, precision: Precision) -> plan.Network:
         alive += kept.get(row.path, 0)
         passing = max(passing, alive + 2 * row.activation_bytes)
     total, each = sum(kept.values()), sum(kept_of_two.values()) - sum(kept.values())
-    return plan.Network(
+    return Network(
         precision=precision,
         params=sum(p.numel() for p in numbers),
         trainable=sum(p.numel() for p in numbers if p.requires_grad),
@@ -57,7 +98,7 @@ def network(run: Run, precision: Precision) -> plan.Network:
         pass_bytes=max(0, total - each),
         passing_bytes=max(0, passing - total),
         inference_bytes=two.inference_bytes - one.inference_bytes,
-        layers=tuple(plan.Layer(a.flops, max(0, 2 * a.bytes - b.bytes), a.bytes) for a, b in zip(one.rows, two.rows, strict=True)),
+        layers=tuple(Layer(a.flops, max(0, 2 * a.bytes - b.bytes), a.bytes) for a, b in zip(one.rows, two.rows, strict=True)),
     )
 
 

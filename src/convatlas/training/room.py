@@ -11,9 +11,10 @@ from convatlas.analysis.rows import human
 from convatlas.errors import UsageError, UserError
 from convatlas.runtime.device import Runtime
 from convatlas.runtime.rates import memory_of
-from convatlas.training import plan
-from convatlas.training.figures import network, work
+from convatlas.training.figures import Network, network, work
+from convatlas.training.footprint import USABLE, largest, largest_evaluation, memory
 from convatlas.training.objective import Objective
+from convatlas.training.pace import passes
 from convatlas.training.run import Run
 
 # The device's allocator, the system's, and libraries that ask for memory themselves
@@ -24,7 +25,7 @@ _RUN_OUT = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "bad alloc
 class Room:
     """`memory` bytes for one rank of a run, of which `rest` were gone before it began. It takes `share` images a step, `images` at once."""
 
-    network: plan.Network
+    network: Network
     memory: int
     rest: int
     share: int
@@ -35,11 +36,11 @@ class Room:
     @classmethod
     def of(cls, run: Run, runtime: Runtime) -> Self:
         asked, ranks = work(run), runtime.ranks
-        memory, rest = memory_of(runtime.device, ranks.beside)
+        room, rest = memory_of(runtime.device, ranks.beside)
         share = asked.batch // ranks.count
         return cls(
             network=network(run, runtime.precision),
-            memory=memory,
+            memory=room,
             rest=rest,
             share=share,
             images=min(share, asked.micro_batch),
@@ -49,7 +50,7 @@ class Room:
 
     def check(self) -> None:
         """Raises UsageError when a pass, or a batch of evaluation, needs more than all the memory, beyond doubt."""
-        held = plan.memory(self.network, self.rest, self.images, self.share, self.evaluation_batch)
+        held = memory(self.network, self.rest, self.images, self.share, self.evaluation_batch)
         training = held.training - held.passing  # the gradients of activations are an estimate
         if self.surely and training > self.memory:
             raise UsageError(f"{self._needs(self.images, training)}; {self._passes()}, or --force to try all the same")
@@ -73,12 +74,12 @@ class Room:
         return f"{images} images at once need {human(size, 'B')}, and there are {human(self.memory, 'B')} for this process"
 
     def _passes(self) -> str:
-        most = plan.largest(self.network, self.rest, plan.USABLE * self.memory)
-        parts = plan.passes(self.share, _fewer(most, self.images))
-        return _advice(most, self.images, f"recipe.micro_batch={plan.passes(self.share, parts)} (the batch stays, in {parts} parts)")
+        most = largest(self.network, self.rest, USABLE * self.memory)
+        parts = passes(self.share, _fewer(most, self.images))
+        return _advice(most, self.images, f"recipe.micro_batch={passes(self.share, parts)} (the batch stays, in {parts} parts)")
 
     def _batches(self) -> str:
-        most = plan.largest_evaluation(self.network, self.rest, plan.USABLE * self.memory)
+        most = largest_evaluation(self.network, self.rest, USABLE * self.memory)
         return _advice(most, self.evaluation_batch, f"evaluation_batch={_fewer(most, self.evaluation_batch)}")
 
 
