@@ -159,6 +159,19 @@ def test_a_signal_to_one_rank_stops_all(tmp_path: Path) -> None:
     assert "stopped and saved" in said(ended)
 
 
+def test_a_loss_that_is_not_finite_ends_both_ranks_with_a_checkpoint(tmp_path: Path) -> None:
+    whole = run("resnet20_cifar")
+    absurd = whole.but(recipe=whole.recipe.but(optimizer=whole.recipe.optimizer.but(lr=1e30)))
+    ended = finish(training(tmp_path / "run", absurd, absurd), 60)
+    assert [rank.code for rank in ended] == [1, 1], ended
+    message = said(ended)
+    assert "the loss is not finite at step" in message
+    step = int(re.search(r"at step (\d+)", message)[1])  # type: ignore[index]
+    assert step > 1
+    assert str(tmp_path / "run" / "checkpoints") in message
+    assert [file.name for file in (tmp_path / "run" / "checkpoints").iterdir()] == [f"{step - 1:08d}.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("runs", "code", "message"),
     [

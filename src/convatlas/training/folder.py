@@ -192,6 +192,7 @@ class Elsewhere(RunFolder):
 
     def __init__(self, path: Path, stored: Stored, ranks: Ranks):
         self.path, self.stored, self.ranks, self.warnings, self._writing = path, stored, ranks, [], None
+        self.checkpoints = path / "checkpoints"
 
     def log(self, **line: Any) -> None:
         pass
