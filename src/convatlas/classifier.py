@@ -13,7 +13,7 @@ from convatlas.data import Dataset
 from convatlas.data import images as image_files
 from convatlas.data.ahead import ahead
 from convatlas.data.preprocessing import Preprocessing, Standardiser, fit
-from convatlas.errors import UsageError, UserError, printable, unknown
+from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.models import Architecture
 from convatlas.runtime.device import Precision, Runtime, best_precision, pick_device
 from convatlas.runtime.memory import keep_freed_memory
@@ -44,7 +44,7 @@ class InPyTorch:
 
     def __init__(self, classifier: "Classifier", example: Tensor, name: str):
         if name not in ("auto", "eager"):
-            raise unknown("engine", name, ("auto", "eager"))
+            raise unknown_name("engine", name, ("auto", "eager"))
         self.classifier = classifier
 
     def __call__(self, images: Tensor) -> Tensor:

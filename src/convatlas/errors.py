@@ -26,7 +26,7 @@ class Said(UserError):
         self.exit_code = exit_code
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """`unknown network 'resnet21_cifar': the nearest is 'resnet20_cifar'`, or the list where nothing is near."""
     known = list(known)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)

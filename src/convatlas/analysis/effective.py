@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from convatlas.errors import UserError, unknown
+from convatlas.errors import UserError, unknown_name
 
 
 def effective_field(
@@ -25,7 +25,7 @@ def effective_field(
     modules = dict(model.named_modules())
     for path in paths:
         if path not in modules:
-            raise unknown("layer", path, modules)
+            raise unknown_name("layer", path, modules)
     twin = copy.deepcopy(model)
     device = next((p.device for p in twin.parameters()), torch.device("cpu"))
     images = torch.randn(draws, *input, generator=torch.Generator().manual_seed(seed)).to(device)

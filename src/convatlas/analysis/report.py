@@ -11,7 +11,7 @@ from convatlas.analysis.field import Extent
 from convatlas.analysis.principles import Finding, principles
 from convatlas.analysis.rows import CONVENTION, Part, Row, row_of, together
 from convatlas.analysis.trace import CONVOLUTIONS, Call, Trace, trace
-from convatlas.errors import UserError, unknown
+from convatlas.errors import UserError, unknown_name
 
 DEEPEST = 1000  # names deep: every layer by itself
 
@@ -77,7 +77,7 @@ class Report:
         """
         call = self._calls.get(path)
         if call is None:
-            raise unknown(f"layer of {self.model}", path, [p for p in self._calls if p])
+            raise unknown_name(f"layer of {self.model}", path, [p for p in self._calls if p])
         if not call.sight:
             raise UserError(f"{path or self.model} gives nothing that comes from the image: no receptive field")
         return tuple(axis.field.extent for axis in call.sight)
@@ -95,7 +95,7 @@ class Report:
     def module(self, path: str) -> Row:
         """A module with all that is in it."""
         if path not in self._calls:
-            raise unknown(f"layer of {self.model}", path, [p for p in self._calls if p])
+            raise unknown_name(f"layer of {self.model}", path, [p for p in self._calls if p])
         return self._gathered(path, [row for row in self.rows if _within(row.path, path)])
 
     def at_depth(self, depth: int | None) -> list[Row]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from convatlas.cli.output import Json, print_json
-from convatlas.errors import UsageError, printable, unknown
+from convatlas.errors import UsageError, printable, unknown_name
 
 PLACES = {"onnx": "model.onnx", "openvino": "openvino", "int8": "openvino-int8", "safetensors": "classifier.safetensors", "hub": "hub"}
 
@@ -28,7 +28,7 @@ class Export:
         if not self.to:
             raise UsageError(f"export needs --to and a format, for example: convatlas export {printable(self.weights)} --to onnx")
         if self.to not in PLACES:
-            raise unknown("format", self.to, PLACES)
+            raise unknown_name("format", self.to, PLACES)
         if not 0 <= self.max_drop <= 100:
             raise UsageError(f"--max-drop should be 0 to 100 points, not {self.max_drop:g}")
         home = self.weights if self.weights.is_dir() else self.weights.parent
@@ -74,7 +74,7 @@ class Export:
         dataset = open_dataset(self.data or classifier.trained_on)
         for split in ("train", "val"):
             if split not in dataset.splits:
-                raise unknown("split", split, dataset.splits)
+                raise unknown_name("split", split, dataset.splits)
         asked = question(Member(str(self.weights), classifier, None), papers.find("center", None), dataset, "val", None)
         source = Fixed(asked.split, asked.geometry, 32)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from convatlas.errors import UsageError, unknown
+from convatlas.errors import UsageError, unknown_name
 
 
 def parse(words: list[str]) -> Callable[[], int | None]:
@@ -22,7 +22,7 @@ def _parse(words: list[str], commands: dict[str, Any], said: str, about: str) ->
     from tyro import _errors  # private, so tyro is pinned exactly
 
     if words and not words[0].startswith("-") and words[0] not in commands:
-        raise unknown(f"{said} command".removeprefix("convatlas "), words[0], commands)
+        raise unknown_name(f"{said} command".removeprefix("convatlas "), words[0], commands)
     command = commands[words[0]] if words and words[0] in commands else None
     if command is not None and hasattr(command, "commands"):
         return _parse(words[1:], command.commands, f"{said} {words[0]}", str(command.__doc__))
@@ -47,7 +47,7 @@ def _sentence(event: object, command: type | None) -> str:
 
     match event:
         case _errors.UnrecognizedArgs(tokens=[token, *_]) if token.startswith("-") and command is not None:
-            return str(unknown("option", token.partition("=")[0], [_option(f.name) for f in dataclasses.fields(command)]))
+            return str(unknown_name("option", token.partition("=")[0], [_option(f.name) for f in dataclasses.fields(command)]))
         case _errors.UnrecognizedArgs(tokens=tokens):
             return f"unexpected {' '.join(tokens)!r}"
         case _errors.MissingArgs(missing_arguments=missing):
@@ -55,7 +55,7 @@ def _sentence(event: object, command: type | None) -> str:
         case _errors.MissingSubcommand():
             return "a command is missing"
         case _errors.InvalidChoice(argument=argument, value=value, choices=choices):
-            return str(unknown(argument.field.intern_name, value, choices))
+            return str(unknown_name(argument.field.intern_name, value, choices))
         case _errors.BadValue(argument=argument):
             return f"{_option(argument.field.intern_name)} needs a value"
         case _errors.InstantiationFailure(argument=argument, message=message) if argument is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from convatlas.cli.output import Json, print_json, write
-from convatlas.errors import UsageError, UserError, printable, unknown
+from convatlas.errors import UsageError, UserError, printable, unknown_name
 
 TOP = 3  # classes of an image
 
@@ -36,7 +36,7 @@ class See:
         classifier = load(self.weights)
         classes = list(classifier.card.classes)
         if self.class_ and self.class_ not in classes:
-            raise unknown("class", self.class_, classes)
+            raise unknown_name("class", self.class_, classes)
         layer = self.layer or last_maps(classifier.model, classifier.card.preprocessing.shape)
         out = self.out or (self.weights if self.weights.is_dir() else self.weights.parent) / "sight"
         files, failed = [], 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
 from convatlas.data.found import Found, dataset
-from convatlas.errors import UsageError, unknown
+from convatlas.errors import UsageError, unknown_name
 
 
 def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset:
@@ -38,5 +38,5 @@ def find(name: str) -> Found:
             raise UsageError(f"--data {kind}: lacks its path: expected {kind}:PATH")
         return sources[kind](where)
     if name not in PUBLISHED:
-        raise unknown("data set", name, [*PUBLISHED, *(f"{source}:PATH" for source in sources)])
+        raise unknown_name("data set", name, [*PUBLISHED, *(f"{source}:PATH" for source in sources)])
     return PUBLISHED[name]()

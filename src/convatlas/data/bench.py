@@ -22,7 +22,7 @@ from convatlas.data.crops import RandomResizedCrop
 from convatlas.data.loader import Training, batches
 from convatlas.data.packing import pack
 from convatlas.data.preprocessing import Standardiser, centre
-from convatlas.errors import UserError, unknown
+from convatlas.errors import UserError, unknown_name
 from convatlas.runtime.device import Runtime, best_precision, pick_device, usable_cores
 from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
 from convatlas.runtime.peers import is_here, peer
@@ -75,7 +75,7 @@ def loading(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
 def measure(row: str, scratch: Path) -> dict[str, float]:
     """Images a second and peak memory of one row, in this process."""
     if row not in _names():
-        raise unknown("row", row, _names())
+        raise unknown_name("row", row, _names())
     if row != "baseline" and not row.startswith(("baseline-2", "timm")):
         keep_freed_memory()
     kind, _, last = row.rpartition("-")

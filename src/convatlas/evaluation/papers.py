@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convatlas.data.views import Dense, InceptionCrops, TenCrop, Views
-from convatlas.errors import unknown
+from convatlas.errors import unknown_name
 from convatlas.evaluation.averaging import Average
 from convatlas.storage.records import Record
 
@@ -61,7 +61,7 @@ def find(name: str, crop: Mapping[str, Any] | None = None) -> Protocol:
     Raises UsageError for a name that does not exist.
     """
     if name not in PROTOCOLS:
-        raise unknown("protocol", name, PROTOCOLS)
+        raise unknown_name("protocol", name, PROTOCOLS)
     if name == "dense" and crop and crop.get("type") == "ScaleJitter":
         return DENSE.but(views=Dense(scales=(round(sum(crop["shorter"]) / 2),), paper_size=crop["crop"]))
     return PROTOCOLS[name]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from convatlas.classifier import Classifier, load
 from convatlas.data import open_dataset
-from convatlas.errors import UsageError, UserError, printable, unknown
+from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.evaluation import chosen, kept, metrics, papers
 from convatlas.evaluation.asking import Member, Question, Said, ask, question
 from convatlas.evaluation.averaging import Average, averaged
@@ -49,7 +49,7 @@ def evaluate(
     protocols = [papers.find(crops, member.classifier.card.provenance.get("crop")) for member in members]
     dataset = open_dataset(data or _trained_on(members))
     if split not in dataset.splits:
-        raise unknown("split", split, dataset.splits)
+        raise unknown_name("split", split, dataset.splits)
     places = chosen.read(Path(subset), dataset.splits[split], f"{dataset.name}, {split}") if subset is not None else None
     asked = [question(member, protocol, dataset, split, places) for member, protocol in zip(members, protocols, strict=True)]
     for one, other in combinations(asked, 2):

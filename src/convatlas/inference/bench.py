@@ -27,7 +27,7 @@ from convatlas import models
 from convatlas.classifier import FORMAT, Card, Classifier
 from convatlas.data.bench import photographs
 from convatlas.data.preprocessing import Standardiser, centre
-from convatlas.errors import UserError, unknown
+from convatlas.errors import UserError, unknown_name
 from convatlas.inference import choosing, kept, onnx, openvino, quantise
 from convatlas.inference.graph import subject
 from convatlas.runtime import rates
@@ -101,7 +101,7 @@ def measure(model: str, row: str, scratch: Path) -> dict[str, float]:
     parts = PARTS if device.type == "cpu" else CUDA_PARTS
     known = [name + kind for kind in parts for name in parts[kind]]
     if row not in known:
-        raise unknown("row", row, known)
+        raise unknown_name("row", row, known)
     if name not in ("baseline", "dataloader"):
         keep_freed_memory()
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.classifier import Classifier
-from convatlas.errors import UsageError, UserError, printable, unknown
+from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.inference import compile as inductor
 from convatlas.inference import eager, onnx, openvino
 from convatlas.inference.agreement import Agreement, agreement
@@ -49,7 +49,7 @@ def engine(model: nn.Module | Classifier, example: Tensor, name: str = "auto", p
     Raises UsageError for an unknown engine, UserError when the one named is not installed or does not agree.
     """
     if name not in ("auto", *ENGINES):
-        raise unknown("engine", name, ("auto", *ENGINES))
+        raise unknown_name("engine", name, ("auto", *ENGINES))
     if example.dim() != 4 or not len(example):
         raise UsageError(f"the example should be images (n, channels, height, width), not a tensor of shape {tuple(example.shape)}")
     part = subject(model)

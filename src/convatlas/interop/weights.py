@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import models
-from convatlas.errors import UsageError, UserError, printable, unknown
+from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.interop import pytorchcv, timm, torchvision
 from convatlas.interop.reading import read, tensors_of
 from convatlas.interop.twin import Names, Twin
@@ -84,7 +84,7 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
     """
     known = ("convatlas", *SOURCES)
     if source != "auto" and source not in known:
-        raise unknown("source", source, ["auto", *known])
+        raise unknown_name("source", source, ["auto", *known])
     if not isinstance(model, Network) or model.architecture is None:
         raise UsageError("load_weights needs a network of create_model: it does not know the names of another module's tensors")
     if isinstance(weights, Mapping):
@@ -113,7 +113,7 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
 def export_names(model: Network, target: str) -> dict[str, Tensor]:
     """The network's tensors under another library's names. Raises UsageError where that library has none that computes the same."""
     if target not in ("convatlas", *SOURCES):
-        raise unknown("library", target, ["convatlas", *SOURCES])
+        raise unknown_name("library", target, ["convatlas", *SOURCES])
     if model.architecture is None:
         raise UsageError("only a network of create_model has names in other libraries")
     rename = names(target, model.architecture)

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from convatlas.errors import UsageError, unknown
+from convatlas.errors import UsageError, unknown_name
 from convatlas.models import (
     alexnet,
     bn_inception,
@@ -61,10 +61,10 @@ def list_models(pattern: str = "*") -> list[str]:
 def find(name: str, edition: str = "paper") -> Entry:
     """The entry of a name. Raises UsageError for a name or an edition that does not exist, naming the nearest."""
     if name not in _ENTRIES:
-        raise unknown("network", name, _ENTRIES)
+        raise unknown_name("network", name, _ENTRIES)
     entry = _ENTRIES[name]
     if edition not in entry.editions:
-        raise unknown(f"edition of {name}", edition, entry.editions)
+        raise unknown_name(f"edition of {name}", edition, entry.editions)
     return entry
 
 
@@ -111,7 +111,7 @@ def describe(name: str, edition: str = "paper", **arguments: Any) -> Architectur
     known = find(name, edition).arguments(edition)
     for argument, value in arguments.items():
         if argument not in known:
-            raise unknown(f"argument of {name}", argument, known)
+            raise unknown_name(f"argument of {name}", argument, known)
         kind, expected = _KINDS.get(argument) or (type(known[argument]), type(known[argument]).__name__)
         if known[argument] is not None and not (isinstance(value, kind) and isinstance(value, bool) == (kind is bool)):
             raise UsageError(f"{argument} of {name} should be {expected}, not {value!r}")

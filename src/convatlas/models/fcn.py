@@ -28,7 +28,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from convatlas.errors import UsageError, unknown
+from convatlas.errors import UsageError, unknown_name
 from convatlas.layers.conv import conv_relu
 from convatlas.layers.initialisation import glorot
 from convatlas.layers.upsampling import BilinearUpsampling, crop
@@ -145,7 +145,7 @@ class FCN(Network):
         backbone: str = "vgg16",
     ):
         if backbone not in TABLE_1:
-            raise unknown("backbone", backbone, TABLE_1)
+            raise unknown_name("backbone", backbone, TABLE_1)
         if row.skips and backbone != "vgg16":
             raise UsageError(f"FCN-16s and FCN-8s are built on vgg16 alone, not on {backbone}: take fcn32s, or backbone='vgg16'")
         super().__init__(in_chans, smallest=1, layer="the first convolution")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from convatlas.errors import unknown
+from convatlas.errors import unknown_name
 from convatlas.models.network import Network
 
 PENULTIMATE = "penultimate"
@@ -20,7 +20,7 @@ def features(model: Network, images: Tensor, paths: Sequence[str] = (PENULTIMATE
     modules = dict(model.named_modules())
     for path in paths:
         if path != PENULTIMATE and (path not in modules or not path):
-            raise unknown("module", path, [*filter(None, modules), PENULTIMATE])
+            raise unknown_name("module", path, [*filter(None, modules), PENULTIMATE])
     found: dict[str, Tensor] = {}
     hooks = []
     for path in paths:

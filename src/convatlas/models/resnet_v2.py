@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convatlas.errors import UsageError, unknown
+from convatlas.errors import UsageError, unknown_name
 from convatlas.layers.conv import conv_norm
 from convatlas.layers.initialisation import he
 from convatlas.layers.residual import PaddedIdentity
@@ -180,7 +180,7 @@ class ResNetV2(Network):
     ):
         super().__init__(in_chans)
         if unit not in UNITS:
-            raise unknown("unit", unit, UNITS)
+            raise unknown_name("unit", unit, UNITS)
         if shortcut not in ("A", "B"):
             raise UsageError(f"shortcut {shortcut!r} does not exist: expected A or B")
         if stride_in not in ("1x1", "3x3"):

@@ -3,7 +3,7 @@ schedule, `finetune` a gentle one for weights that are there already."""
 
 from fnmatch import fnmatchcase
 
-from convatlas.errors import UsageError, unknown
+from convatlas.errors import UsageError, unknown_name
 from convatlas.models import Entry
 from convatlas.recipes.alexnet import ALEXNET, ALEXNET_SMALL
 from convatlas.recipes.dense import FCN, UNET
@@ -69,5 +69,5 @@ def find(name: str, network: Entry) -> Recipe:
     if name == "finetune":
         return FINETUNE_PHOTOS if photos else FINETUNE
     if name not in RECIPES:
-        raise unknown("recipe", name, [*ANY, *RECIPES])
+        raise unknown_name("recipe", name, [*ANY, *RECIPES])
     return RECIPES[name]

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from convatlas.errors import unknown
+from convatlas.errors import unknown_name
 from convatlas.runtime.device import Precision
 from convatlas.runtime.memory import memory_bytes, resident_bytes
 from convatlas.runtime.ranks import ALONE, Ranks
@@ -109,7 +109,7 @@ def find(name: str) -> Rates:
     """A device of the table, in any case of letters. Raises UsageError for another, naming the nearest."""
     key = name.lower().replace(" ", "")
     if key not in PUBLISHED:
-        raise unknown("device", name, ["here", *PUBLISHED])
+        raise unknown_name("device", name, ["here", *PUBLISHED])
     return PUBLISHED[key]
 
 

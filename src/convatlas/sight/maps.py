@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from convatlas.analysis import analyze
 from convatlas.analysis.trace import CONVOLUTIONS, Call
-from convatlas.errors import UsageError, UserError, unknown
+from convatlas.errors import UsageError, UserError, unknown_name
 
 
 class Seen(NamedTuple):
@@ -26,7 +26,7 @@ def forward(model: nn.Module, images: Tensor, path: str) -> Seen:
     """
     modules = dict(model.named_modules())
     if not path or path not in modules:
-        raise unknown("module", path, filter(None, modules))
+        raise unknown_name("module", path, filter(None, modules))
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: object, output: object) -> Tensor:

@@ -15,7 +15,7 @@ from convatlas.analysis import analyze
 from convatlas.classifier import Classifier
 from convatlas.data import open_dataset
 from convatlas.data.loader import Fixed, batches, workers_for
-from convatlas.errors import UsageError, UserError, unknown
+from convatlas.errors import UsageError, UserError, unknown_name
 from convatlas.runtime.progress import progress
 from convatlas.sight.deconvolution import reconstruct
 from convatlas.sight.maps import forward, last_maps
@@ -81,7 +81,7 @@ def strongest(
 def _source(classifier: Classifier, data: str | None, split: str) -> Fixed:
     dataset = open_dataset(data or classifier.trained_on)
     if split not in dataset.splits:
-        raise unknown("split", split, dataset.splits)
+        raise unknown_name("split", split, dataset.splits)
     return Fixed(dataset.splits[split], classifier.geometry(dataset), classifier.card.batch)
 
 

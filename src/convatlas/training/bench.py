@@ -21,7 +21,7 @@ from convatlas import analysis, models, recipes
 from convatlas.data.dataset import Split, Stack
 from convatlas.data.loader import Training, batches
 from convatlas.data.preprocessing import fit
-from convatlas.errors import unknown
+from convatlas.errors import unknown_name
 from convatlas.optim.optimizers import set_lr
 from convatlas.runtime import rates
 from convatlas.runtime.compilation import can_compile
@@ -78,7 +78,7 @@ def training(model: str, batch: int | None, rounds: int, compile: bool, say: Cal
 def measure(model: str, batch: int | None, row: str) -> dict[str, float]:
     """Images a second and peak memory of one row, in this process."""
     if row not in ROWS:
-        raise unknown("row", row, ROWS)
+        raise unknown_name("row", row, ROWS)
     if row != "baseline":
         keep_freed_memory()
     entry = models.find(model)

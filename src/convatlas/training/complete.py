@@ -6,7 +6,7 @@ from convatlas import models
 from convatlas.data import Dataset, open_dataset
 from convatlas.data.augment import Flip, Lighting
 from convatlas.data.preprocessing import centre, covariance, fit
-from convatlas.errors import UsageError, UserError, unknown
+from convatlas.errors import UsageError, UserError, unknown_name
 from convatlas.models import Architecture, Network
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision, best_precision
@@ -131,7 +131,7 @@ def _check(run: Run, recipe: Recipe, network: Network) -> None:
     modules = dict(network.named_modules())
     for path in run.frozen:
         if not path or path not in modules:
-            raise unknown(f"module of {run.model.name} to be frozen", path, [name for name in modules if name])
+            raise unknown_name(f"module of {run.model.name} to be frozen", path, [name for name in modules if name])
     trained = [name for name, _ in network.named_parameters() if not name.startswith(tuple(f"{path}." for path in run.frozen))]
     if not trained:
         raise UsageError(f"every parameter of {run.model.name} is frozen: leave something to be trained")
