@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from convatlas.data import bench
+from convatlas.benchmark import data
 
 TARGET = Path(__file__).parent / "generated" / "data_speed.md"
 SETS = (1_000, 20_000)
@@ -26,7 +26,7 @@ def main() -> None:
     lines = [
         "# How fast photographs are loaded",
         "",
-        f"Made by `make bench-data`; do not edit. {' '.join((bench.__doc__ or '').split())}",
+        f"Made by `make bench-data`; do not edit. {' '.join((data.__doc__ or '').split())}",
         "",
         f"{document['machine']}; {document['images']} JPEGs of 500x375, {document['bytes_per_image'] / 1e3:.0f} kB each; medians of "
         f"{document['rounds']} rounds. Baseline: {document['baseline']}.",
@@ -81,10 +81,11 @@ def _in_a_process(job: str, scratch: Path, count: int) -> int:
 def memory(job: str, scratch: Path, count: int) -> int:
     """Peak bytes of one job in this process and those that it starts."""
     from convatlas.data import open_dataset
-    from convatlas.data.crops import RandomResizedCrop
-    from convatlas.data.loader import Training, batches
-    from convatlas.data.packing import pack
-    from convatlas.data.preprocessing import centre
+    from convatlas.data.curation.pack import pack
+    from convatlas.data.loading.loader import batches
+    from convatlas.data.loading.train_batches import Training
+    from convatlas.data.transforms.preprocessing import centre
+    from convatlas.data.transforms.random_crop import RandomResizedCrop
 
     peaks: list[int] = []
     watch = threading.Event()

@@ -50,9 +50,9 @@ def bench(model: str) -> Any:
 
 def start() -> Any:
     """Seconds from `convatlas predict RESNET50 one.jpg` to its end: with nothing in the cache, and then the median of three more."""
+    from convatlas.benchmark.data import photographs
+    from convatlas.benchmark.inference import classifier_of
     from convatlas.classifier import save
-    from convatlas.data.bench import photographs
-    from convatlas.inference.bench import classifier_of
 
     with tempfile.TemporaryDirectory() as scratch:
         photographs(Path(scratch, "photos"))
@@ -151,7 +151,7 @@ def _same(run: str) -> dict[str, Any]:
 
 
 def page(found: dict[str, Any]) -> list[str]:
-    from convatlas.inference import bench as inference
+    from convatlas.benchmark import inference as inference
 
     lines = [
         "# How fast images are classified",

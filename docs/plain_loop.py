@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from convatlas import models, recipes
 from convatlas.data import open_dataset
 from convatlas.data.dataset import Stack
-from convatlas.data.preprocessing import fit
-from convatlas.layers.initialisation import he
+from convatlas.data.transforms.preprocessing import fit
+from convatlas.layers.init import he
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD, RMSProp
 

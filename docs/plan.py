@@ -16,8 +16,8 @@ import torch
 
 import convatlas as ca
 from convatlas import recipes
-from convatlas.data.augment import Lighting
-from convatlas.data.preprocessing import centre
+from convatlas.data.transforms.augment import Lighting
+from convatlas.data.transforms.preprocessing import centre
 from convatlas.training.run import Content, Data, Run, Stored, write
 
 TARGET, KEPT = Path(__file__).parent / "generated" / "plan.md", Path("runs/plan")

@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from convatlas import models, sight
+from convatlas import models, visualization
 from convatlas.analysis import analyze
 from convatlas.classifier import Classifier, load
 from convatlas.data import open_dataset
-from convatlas.data.images import Plain
+from convatlas.data.images.decode import Plain
 from convatlas.models import Network
-from convatlas.sight import pictures
-from convatlas.sight.filters import drawn
-from convatlas.sight.grad_cam import enlarged
+from convatlas.visualization import plots
+from convatlas.visualization.filters import drawn
+from convatlas.visualization.grad_cam import enlarged
 
 ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent / "generated"
@@ -93,11 +93,11 @@ def main() -> None:
         row("weights as they began, for the true class", fresh, classifier, test, test.labels),
     ]
     write("grad_cam", examples(classifier, test, predicted))
-    write("filters", pictures.png(drawn(sight.first_filters(classifier.model)[1])))
+    write("filters", plots.png(drawn(visualization.first_filters(classifier.model)[1])))
     for layer in LAYERS:
-        write(layer, pictures.sheet(sight.strongest(classifier, path=layer), layer))
+        write(layer, plots.sheet(visualization.strongest(classifier, path=layer), layer))
     shape = classifier.card.preprocessing.shape
-    layer = sight.last_maps(classifier.model, shape)
+    layer = visualization.last_maps(classifier.model, shape)
     grid = analyze(classifier.model, shape).module(layer).output_shape[2:]
     HERE.joinpath("sight.md").write_text(page(rows, 100 * float(right.mean()), layer, grid))
     print(f"wrote {HERE / 'sight.md'}")
@@ -151,7 +151,7 @@ def row(name: str, model: torch.nn.Module, classifier: Classifier, test: Test, c
 
 def maps(model: torch.nn.Module, classifier: Classifier, images: Tensor, classes: Tensor) -> Iterator[Tensor]:
     for part, asked in zip(images.split(100), classes.split(100), strict=True):
-        yield sight.grad_cam(model, classifier.standardiser(part), asked)
+        yield visualization.grad_cam(model, classifier.standardiser(part), asked)
 
 
 def interval(values: Values, things: NDArray[np.str_]) -> tuple[float, float]:
@@ -174,15 +174,15 @@ def examples(classifier: Classifier, test: Test, predicted: Tensor) -> bytes:
         found = torch.cat(list(maps(classifier.model, classifier, test.images[chosen], classes[chosen])))
         for axis, i, one in zip(axes[line], chosen.tolist(), found, strict=True):
             if line == 1 or classes[i] != test.labels[i]:
-                axis.imshow(pictures.overlay(test.images[i], one))
+                axis.imshow(plots.overlay(test.images[i], one))
                 axis.set_title(f"{'for' if line == 1 else 'answered:'} {names[classes[i]]}", fontsize=8, pad=2)
     for axis, i in zip(axes[0], chosen.tolist(), strict=True):
-        axis.imshow(pictures.plain(test.images[i]))
+        axis.imshow(plots.plain(test.images[i]))
         axis.contour(test.inside[i].numpy(), [0.5], colors="red", linewidths=0.8)
         axis.set_title(names[test.labels[i]], fontsize=8, pad=2)
     for axis in axes.flat:
         axis.axis("off")
-    return pictures.saved(figure)
+    return plots.saved(figure)
 
 
 def page(rows: list[Row], top1: float, layer: str, grid: list[int]) -> str:

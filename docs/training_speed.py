@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from convatlas.training import bench
+from convatlas.benchmark import training
 
 TARGET, KEPT = Path(__file__).parent / "generated" / "training_speed.md", Path("runs/speed")
 STEPS = ("resnet20_cifar --batch 128 --compile", "resnet50 --batch 32", "inception_v3 --batch 16")
@@ -30,7 +30,12 @@ SHORT = "convatlas train resnet20_cifar --data fashion-mnist --epochs 1 --json -
 
 def main() -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
-    lines = ["# How fast a training step is", "", f"Made by `make bench-train`; do not edit. {' '.join((bench.__doc__ or '').split())}", ""]
+    lines = [
+        "# How fast a training step is",
+        "",
+        f"Made by `make bench-train`; do not edit. {' '.join((training.__doc__ or '').split())}",
+        "",
+    ]
     for section in (*(partial(_steps, step) for step in STEPS), _time_to_goal, _precisions):
         lines += section()
         TARGET.write_text("\n".join(lines).rstrip() + "\n")  # what is measured so far

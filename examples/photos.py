@@ -28,11 +28,11 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
-from convatlas.data import images
-from convatlas.data.fingerprints import fingerprint
-from convatlas.data.images import Pixels, UnreadableImage
-from convatlas.data.locate import Tree
-from convatlas.data.splitting import hold_out
+from convatlas.data.images import decode
+from convatlas.data.images.decode import Pixels, UnreadableImage
+from convatlas.data.sources.content_hash import fingerprint
+from convatlas.data.sources.download import Tree
+from convatlas.data.sources.split import hold_out
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.progress import progress
@@ -184,7 +184,7 @@ def find(source: Path, kinds: Mapping[str, Sequence[str]]) -> list[Stamp]:
             inner = path.relative_to(source)
             if DRAWN & set(inner.parts) or inner.stem.endswith("_mirror"):
                 continue
-            file = images.read(path)
+            file = decode.read(path)
             try:
                 stamp = file.opened.convert("RGBA")
             except (OSError, ValueError, SyntaxError) as error:
@@ -238,9 +238,9 @@ def photographs(split: str) -> list[Image.Image]:
         raise UserError("the backgrounds come with scikit-image, which is not installed: pip install 'convatlas[sets]'")
     found = []
     for name, (left, top, right, bottom) in PHOTOGRAPHS[split].items():
-        whole = images.read(Path(package.origin).parent / "data" / name)
+        whole = decode.read(Path(package.origin).parent / "data" / name)
         box = (round(left * whole.width), round(top * whole.height), round(right * whole.width), round(bottom * whole.height))
-        found.append(whole.opened.convert("L" if images.is_grey(whole) else "RGB").crop(box))
+        found.append(whole.opened.convert("L" if decode.is_grey(whole) else "RGB").crop(box))
     return found
 
 

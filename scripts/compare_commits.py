@@ -30,7 +30,10 @@ RESNET = ("resnet20_cifar", "--epochs", "2")
 INCEPTION = ("inception_v3", "--recipe", "small", "--epochs", "0.5", "--batch", "32")
 SETTINGS = ("--data", "digits", "--workers", "0", "--set", "precision=fp32", "log_every=1", "save_every=20", "compile=false")
 RENAMED: dict[str, str] = {}  # keys of documents and log lines: at BASE -> now
-IGNORED = ("environment", "cached", "reused", "weights", "out", "seconds", "images_per_second")  # paths, machine, times
+# Paths, and what follows from measured times: a plan measures this machine
+IGNORED = {"environment", "cached", "reused", "weights", "out", "step", "asked", "requested", "device_hours", "limited_by"}
+IGNORED |= {"efficiency", "step_seconds", "compute_seconds", "epoch_seconds", "seconds", "images_per_second_needed"}
+IGNORED |= {"loader_images_per_second", "loaders", "meets", "machines_needed", "sufficient"}
 
 
 def convatlas(source: Path, *words: str, ranks: int = 1) -> subprocess.Popen[str]:
@@ -84,9 +87,7 @@ def record(source: Path, folder: Path) -> dict[str, Any]:
 
 
 def run_record(source: Path, out: Path) -> dict[str, Any]:
-    evaluations = {
-        crops: json.loads(output(convatlas(source, "eval", str(out), "--crops", crops, "--json"))) for crops in ("center", "10")
-    }
+    evaluations = {crops: json.loads(output(convatlas(source, "eval", str(out), "--crops", crops, "--json"))) for crops in ("center", "10")}
     return {
         "tensors": tensors_sha256(out / "model.safetensors"),
         "metrics": [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()],
@@ -103,10 +104,9 @@ def renamed(value: Any) -> Any:
 
 def differences(before: Any, after: Any, path: str = "$") -> list[str]:
     if isinstance(before, dict) and isinstance(after, dict):
-        keys = [key for key in dict.fromkeys([*before, *after]) if key not in IGNORED]
-        return [
-            line for key in keys for line in differences(before.get(key, "missing"), after.get(key, "missing"), f"{path}.{key}")
-        ]
+        line_of_log = "epoch" in before  # whose step counts
+        keys = [key for key in dict.fromkeys([*before, *after]) if key not in IGNORED or (line_of_log and key == "step")]
+        return [line for key in keys for line in differences(before.get(key, "missing"), after.get(key, "missing"), f"{path}.{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         return [line for i, pair in enumerate(zip(before, after, strict=True)) for line in differences(*pair, f"{path}[{i}]")]
     return [] if before == after else [f"{path}: {str(before)[:200]} -> {str(after)[:200]}"]

@@ -16,8 +16,9 @@ TIERS = (
     ("__main__",),
     ("cli",),
     ("studies",),
-    ("training",),
-    ("evaluation", "inference", "interop", "sight"),
+    ("benchmark",),
+    ("training", "export"),
+    ("evaluation", "inference", "interop", "visualization"),
     ("segmentation", "boxes"),
     ("recipes", "classifier"),
     ("data", "models"),
@@ -111,7 +112,7 @@ def test_the_page_of_recipes_is_as_make_docs_makes_it() -> None:
 
 
 def test_the_readmes_commands_exist() -> None:
-    from convatlas.cli.commands import COMMANDS
+    from convatlas.cli.registry import COMMANDS
 
     text = "".join(page.read_text() for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))])
     assert set(re.findall(r"(?<!import )\bconvatlas ([a-z]+)", text)) <= {*COMMANDS}

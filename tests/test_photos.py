@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from convatlas.data import locate, open_dataset
-from convatlas.data.locate import Tree, inside
+from convatlas.data import open_dataset
+from convatlas.data.sources import download
+from convatlas.data.sources.download import Tree, inside
 from convatlas.errors import UsageError, UserError
 
 photos = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent.parent / "examples" / "photos.py")))
@@ -312,7 +313,7 @@ def test_of_a_package_that_cannot_be_read_to_its_end_nothing_is_kept(package: Pa
     if kind == "a file as a folder":
         members.append(("./opt/some/stamps/0.png/1.png", b""))
     if kind == "too many":
-        monkeypatch.setattr(locate, "MOST_FILES", 3)
+        monkeypatch.setattr(download, "MOST_FILES", 3)
     if kind == "damaged":  # at its end, of which the one that unpacks it complains
         (package.parent / "programs" / "dpkg-deb").write_text('#!/bin/sh\ncat "$2"\nexit 2\n')
     data = archive([] if kind == "empty" else members)

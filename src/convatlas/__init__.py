@@ -7,18 +7,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from convatlas import inference as inference
-    from convatlas import sight as sight
-    from convatlas.analysis import analyze as analyze
+    from convatlas import visualization as visualization
+    from convatlas.analysis.analyze import analyze as analyze
     from convatlas.classifier import Classifier as Classifier
-    from convatlas.evaluation import evaluate as evaluate
+    from convatlas.evaluation.evaluate import evaluate as evaluate
     from convatlas.inference import load as load
-    from convatlas.interop import load_weights as load_weights
+    from convatlas.interop.load_weights import load_weights as load_weights
     from convatlas.models import create_model as create_model
     from convatlas.models import editions as editions
     from convatlas.models import list_models as list_models
-    from convatlas.training import Result as Result
-    from convatlas.training import Run as Run
-    from convatlas.training import train as train
+    from convatlas.training.run import Run as Run
+    from convatlas.training.train import Result as Result
+    from convatlas.training.train import train as train
 
 # Names are looked up on first use: `convatlas --help` must not wait for torch to be imported.
 _ROOMS = {
@@ -34,7 +34,7 @@ _ROOMS = {
     "Run": "training",
     "train": "training",
 }
-_WHOLE = ("inference", "sight")  # rooms whose names are used with the room's own
+_WHOLE = ("inference", "visualization")  # rooms whose names are used with the room's own
 __all__ = [*_ROOMS, *_WHOLE, "__version__"]
 
 

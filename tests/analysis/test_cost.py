@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import models
 from convatlas.analysis import analyze
-from convatlas.analysis.shapes import Shapes
+from convatlas.analysis.trace.shape_cache import Shapes
 
 
 @pytest.mark.parametrize("name", models.list_models())

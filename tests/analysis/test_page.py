@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convatlas import models
 from convatlas.analysis import Report, analyze
-from convatlas.analysis.page import Branch, branches, html
+from convatlas.analysis.render.html import Branch, branches, html
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas.analysis import analyze
-from convatlas.analysis.shapes import Shapes
+from convatlas.analysis.trace.shape_cache import Shapes
 
 NETWORKS = {
     "torchvision": (

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from convatlas import models
 from convatlas.analysis import Report, analyze
-from convatlas.analysis.principles import Finding
+from convatlas.analysis.design_principles import Finding
 
 
 def finding(report: Report, principle: str) -> Finding:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convatlas.analysis.shapes import Shapes
+from convatlas.analysis.trace.shape_cache import Shapes
 
 Make = Callable[..., Tensor]
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -150,11 +150,11 @@ def test_train_eval_and_predict_speak_json(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_an_interrupted_command_leaves_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from convatlas.cli import commands
+    from convatlas.cli import models
 
     def interrupt(self: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands.Models, "__call__", interrupt)
+    monkeypatch.setattr(models.Models, "__call__", interrupt)
     assert main(["models"]) == 130
     assert capsys.readouterr().err == "convatlas: interrupted\n"

@@ -134,7 +134,7 @@ def test_a_list_that_cannot_be_written_is_said_after_the_report(
     def refuse(self: object, entries: object) -> None:
         raise OSError(28, "No space left on device", "photos/quarantine.jsonl")
 
-    monkeypatch.setattr("convatlas.data.quarantine.Quarantine.add", refuse)
+    monkeypatch.setattr("convatlas.data.sources.quarantine.Quarantine.add", refuse)
     (photos / "cat" / "bad.jpg").write_bytes(b"")
     assert main(["data", "check", "folder:photos"]) == 1
     captured = capsys.readouterr()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from convatlas.data.augment import Augmentation, Draw, Elastic, Flip, Lighting, PadCrop, Photometric
+from convatlas.data.transforms.augment import Augmentation, Draw, Elastic, Flip, Lighting, PadCrop, Photometric
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size=(64, 3, 6, 8), dtype=np.uint8))
 INDICES = np.arange(64)

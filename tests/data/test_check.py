@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from convatlas.data import find, open_dataset
-from convatlas.data.check import Report, check, quarantine
-from convatlas.data.files import Files
-from convatlas.data.found import Found
-from convatlas.data.quarantine import NAME
+from convatlas.data.curation.check import Report, check, quarantine
+from convatlas.data.sources.files import Files
+from convatlas.data.sources.quarantine import NAME
+from convatlas.data.sources.source import Found
 
 RNG = np.random.default_rng(0)
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from convatlas.data.crops import CentralPatch, Crop, RandomResizedCrop, ScaleJitter
-from convatlas.data.cutting import Box, cover, cut, resize
-from convatlas.data.images import Encoded, Pixels, Plain
+from convatlas.data.images.decode import Encoded, Pixels, Plain
+from convatlas.data.images.resize import Box, cover, cut, resize
+from convatlas.data.transforms.random_crop import CentralPatch, Crop, RandomResizedCrop, ScaleJitter
 
 PHOTO = Image.fromarray(skimage.data.coffee())  # type: ignore[no-untyped-call]  # 600 x 400
 

@@ -17,11 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-from convatlas.data import hub, open_dataset
+from convatlas.data import open_dataset
 from convatlas.data.dataset import Dataset
-from convatlas.data.images import Encoded, UnreadableImage
-from convatlas.data.loader import Training, batches
-from convatlas.data.preprocessing import centre
+from convatlas.data.images.decode import Encoded, UnreadableImage
+from convatlas.data.loading.loader import batches
+from convatlas.data.loading.train_batches import Training
+from convatlas.data.sources import huggingface
+from convatlas.data.transforms.preprocessing import centre
 from convatlas.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -101,7 +103,7 @@ def test_loader_processes_give_the_batches_that_none_give(tmp_path: Path) -> Non
 
 
 def test_what_a_process_is_sent_holds_no_image(tmp_path: Path) -> None:
-    found = hub.find(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:"))
+    found = huggingface.find(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:"))
     first = found.images.picture(3).pixels(3, (0, 0))
     sent = pickle.dumps(found.images)
     assert len(sent) < 2_000
@@ -111,7 +113,7 @@ def test_what_a_process_is_sent_holds_no_image(tmp_path: Path) -> None:
 def test_a_second_start_does_not_read_the_images_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = save(tmp_path / "hub", {"train": split(40)})
     before = open_dataset(name).digest
-    monkeypatch.delattr(hub, "_read")
+    monkeypatch.delattr(huggingface, "_read")
     assert open_dataset(name).digest == before
 
 
@@ -158,7 +160,7 @@ def test_of_several_columns_of_classes_label_and_fine_label_are_preferred(tmp_pa
         "cat",
     )
     both = {"label": coarse, "fine_label": fine}
-    assert hub.find(save(tmp_path / "d", {"train": split(40, **both)}).removeprefix("hf:")).classes == ("animal",)
+    assert huggingface.find(save(tmp_path / "d", {"train": split(40, **both)}).removeprefix("hf:")).classes == ("animal",)
     with pytest.raises(UserError, match="several columns of classes, genus, species: expected one"):
         open_dataset(save(tmp_path / "c", {"train": split(40, label=NONE, genus=coarse, species=fine)}))
 
@@ -203,7 +205,7 @@ def test_a_broken_image_is_named_by_its_split_and_row(tmp_path: Path, broken: by
 
 def test_bytes_in_a_row_are_taken_whatever_file_they_came_from(tmp_path: Path) -> None:
     rows = [{"bytes": encoded(), "path": f"/somewhere/else/{i}.png"} for i in range(40)]
-    images = hub.find(save(tmp_path / "hub", {"train": split(40, image=(rows, IMAGES))}).removeprefix("hf:")).images
+    images = huggingface.find(save(tmp_path / "hub", {"train": split(40, image=(rows, IMAGES))}).removeprefix("hf:")).images
     assert all(isinstance(picture := images.picture(i), Encoded) and picture.data == rows[i]["bytes"] for i in range(40))
 
 
@@ -223,7 +225,7 @@ def test_images_in_files_are_named_from_the_folder_and_one_that_is_gone_is_named
     names: list[str | None] = [f"images/{i}.png" for i in range(40)]
     for name in names[:-1]:
         (tmp_path / "hub" / str(name)).write_bytes(encoded())
-    images = hub.find(by_name(tmp_path / "hub", names).removeprefix("hf:")).images
+    images = huggingface.find(by_name(tmp_path / "hub", names).removeprefix("hf:")).images
     assert images.picture(38).height == 12
     with pytest.raises(UnreadableImage, match=r"images/39\.png: No such file"):
         images.picture(39)
@@ -260,7 +262,7 @@ def test_tables_that_lead_out_of_their_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_set_that_is_changed_while_it_is_in_use_is_noticed_by_a_new_process(tmp_path: Path) -> None:
-    sent = pickle.dumps(hub.find(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:")).images)
+    sent = pickle.dumps(huggingface.find(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:")).images)
     (file,) = (tmp_path / "hub" / "train").glob("*.arrow")
     os.utime(file, (1, 1))
     with pytest.raises(UserError, match="changed while it is in use"):

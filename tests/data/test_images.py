@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from convatlas.data import images
-from convatlas.data.cutting import cover
-from convatlas.data.images import UnreadableImage, is_grey
+from convatlas.data.images import decode
+from convatlas.data.images.decode import UnreadableImage, is_grey
+from convatlas.data.images.resize import cover
 
 
-def decode(path: Path, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+def decode_file(path: Path, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """(channels, *size), as evaluation sees it."""
-    return np.asarray(cover(images.read(path), size, channels))
+    return np.asarray(cover(decode.read(path), size, channels))
 
 
 GRADIENT = np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)
@@ -27,7 +27,7 @@ COLOUR = Image.fromarray(np.stack([GRADIENT, GRADIENT[::-1], GRADIENT[:, ::-1]],
 
 def test_an_image_of_the_right_size_is_untouched(tmp_path: Path) -> None:
     Image.fromarray(GRADIENT).save(tmp_path / "x.png")
-    assert (decode(tmp_path / "x.png", 1, (40, 60))[0] == GRADIENT).all()
+    assert (decode_file(tmp_path / "x.png", 1, (40, 60))[0] == GRADIENT).all()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
@@ -39,7 +39,7 @@ def test_every_mode_becomes_the_channels_asked_for(tmp_path: Path, mode: str, ch
     )
     path = tmp_path / ("x.tif" if mode in ("CMYK", "F", "I") else "x.png")
     image.save(path)
-    pixels = decode(path, channels, (20, 20))
+    pixels = decode_file(path, channels, (20, 20))
     assert pixels.shape == (channels, 20, 20)
     assert pixels.dtype == np.uint8
     assert pixels.max() - pixels.min() > 100  # still a gradient, neither clipped nor dark
@@ -47,19 +47,19 @@ def test_every_mode_becomes_the_channels_asked_for(tmp_path: Path, mode: str, ch
 
 def test_sixteen_bits_become_eight_by_scale(tmp_path: Path) -> None:
     Image.fromarray(GRADIENT.astype(np.uint16) * 257).save(tmp_path / "x.png")
-    assert (decode(tmp_path / "x.png", 1, (40, 60))[0] == GRADIENT).all()
+    assert (decode_file(tmp_path / "x.png", 1, (40, 60))[0] == GRADIENT).all()
 
 
 def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (10, 20, 30, 0)).save(tmp_path / "x.png")
-    assert (decode(tmp_path / "x.png", 3, (8, 8)) == 255).all()
+    assert (decode_file(tmp_path / "x.png", 3, (8, 8)) == 255).all()
 
 
 def test_exif_turns_the_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the top of the scene is at the right
     Image.fromarray(GRADIENT).save(tmp_path / "x.png", exif=exif)
-    assert (decode(tmp_path / "x.png", 1, (60, 40))[0] == np.rot90(GRADIENT, -1)).all()
+    assert (decode_file(tmp_path / "x.png", 1, (60, 40))[0] == np.rot90(GRADIENT, -1)).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -70,26 +70,26 @@ def test_exif_turns_as_pillow_does(tmp_path: Path, shape: tuple[int, int], orien
     Image.fromarray(GRADIENT[: shape[0], : shape[1]]).save(tmp_path / "x.png", exif=exif)
     with Image.open(tmp_path / "x.png") as stored:
         expected = np.asarray(ImageOps.exif_transpose(stored))
-    assert (decode(tmp_path / "x.png", 1, expected.shape)[0] == expected).all()
+    assert (decode_file(tmp_path / "x.png", 1, expected.shape)[0] == expected).all()
 
 
 def test_the_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
     frames = [Image.new("L", (8, 8), value) for value in (10, 200)]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
-    assert (decode(tmp_path / "x.gif", 1, (8, 8)) == 10).all()
+    assert (decode_file(tmp_path / "x.gif", 1, (8, 8)) == 10).all()
 
 
 def test_the_centre_is_kept_when_the_shape_differs(tmp_path: Path) -> None:
     wide = np.zeros((20, 60), np.uint8)
     wide[:, 20:40] = 255
     Image.fromarray(wide).save(tmp_path / "x.png")
-    assert (decode(tmp_path / "x.png", 1, (20, 20)) == 255).all()
+    assert (decode_file(tmp_path / "x.png", 1, (20, 20)) == 255).all()
 
 
 def test_grey_is_told_from_colour_by_the_header(tmp_path: Path) -> None:
     COLOUR.save(tmp_path / "c.jpg")
     COLOUR.convert("L").save(tmp_path / "g.jpg")
-    assert (is_grey(images.read(tmp_path / "c.jpg")), is_grey(images.read(tmp_path / "g.jpg"))) == (False, True)
+    assert (is_grey(decode.read(tmp_path / "c.jpg")), is_grey(decode.read(tmp_path / "g.jpg"))) == (False, True)
 
 
 def _png(width: int, height: int) -> bytes:
@@ -119,7 +119,7 @@ def test_what_is_no_image_is_named_in_one_sentence(tmp_path: Path, kind: str) ->
     path = tmp_path / "bad\x1b[31m.jpg"
     path.write_bytes(BAD[kind]())
     with pytest.raises(UnreadableImage) as error:
-        decode(path, 3, (32, 32))
+        decode_file(path, 3, (32, 32))
     assert "bad" in str(error.value)
     assert "\x1b" not in str(error.value)
     assert "\n" not in str(error.value)
@@ -127,14 +127,14 @@ def test_what_is_no_image_is_named_in_one_sentence(tmp_path: Path, kind: str) ->
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match=r"nothing\.png: No such file"):
-        decode(tmp_path / "nothing.png", 3, (32, 32))
+        decode_file(tmp_path / "nothing.png", 3, (32, 32))
     with pytest.raises(UnreadableImage):
-        decode(tmp_path, 3, (32, 32))
+        decode_file(tmp_path, 3, (32, 32))
 
 
 def test_a_header_is_read_without_the_pixels(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(_png(9_000, 9_000)[:-30])  # of which the end is missing
-    picture = images.read(tmp_path / "x.png")
+    picture = decode.read(tmp_path / "x.png")
     assert (picture.height, picture.width) == (9_000, 9_000)
     with pytest.raises(UnreadableImage, match="truncated"):
         picture.pixels(3, (32, 32))
@@ -145,7 +145,7 @@ def test_a_webp_of_half_the_pixels_is_refused_since_its_decoder_holds_it_several
     sizes = ((side - 1) | (side - 1) << 14).to_bytes(4, "little")
     (tmp_path / "x.webp").write_bytes(b"RIFF" + (4 + 8 + 10).to_bytes(4, "little") + b"WEBPVP8L" + b"\x0a\0\0\0\x2f" + sizes + bytes(5))
     with pytest.raises(UnreadableImage, match="8000x8000 pixels, more than the 50,000,000 that are read"):
-        images.read(tmp_path / "x.webp")
+        decode.read(tmp_path / "x.webp")
 
 
 def test_scans_upon_scans_of_a_large_jpeg_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_scans_upon_scans_of_a_large_jpeg_are_refused_before_they_are_decoded(tm
     last = data[data.rindex(b"\xff\xda") : -2]
     (tmp_path / "sound.jpg").write_bytes(data)
     (tmp_path / "hostile.jpg").write_bytes(data[:-2] + 2000 * last + data[-2:])
-    assert decode(tmp_path / "sound.jpg", 1, (8, 8)).shape == (1, 8, 8)
+    assert decode_file(tmp_path / "sound.jpg", 1, (8, 8)).shape == (1, 8, 8)
     with pytest.raises(UnreadableImage, match=r"2000x2000 pixels in 2,006 scans"):
-        images.read(tmp_path / "hostile.jpg")
+        decode.read(tmp_path / "hostile.jpg")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "F", "CMYK", "1"])
@@ -177,7 +177,7 @@ def test_a_picture_that_is_converted_band_by_band_is_the_one_converted_whole(tmp
     path = tmp_path / ("x.png" if mode in ("RGBA", "LA", "P", "1") else "x.tif")
     image.save(path)
     expected = np.asarray(whole.convert("L" if channels == 1 else "RGB")).reshape(1500, 1700, channels)
-    assert (images.read(path).pixels(channels, (1500, 1700)) == expected).all()
+    assert (decode.read(path).pixels(channels, (1500, 1700)) == expected).all()
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -187,6 +187,6 @@ def test_damaged_bytes_give_pixels_or_a_named_error_and_nothing_else(tmp_path: P
     path = tmp_path / "x.jpg"
     path.write_bytes(data[: at % len(data)] + junk + data[at % len(data) + len(junk) :])
     try:
-        assert decode(path, 3, (16, 16)).shape == (3, 16, 16)
+        assert decode_file(path, 3, (16, 16)).shape == (3, 16, 16)
     except UnreadableImage as error:
         assert "x.jpg" in str(error)

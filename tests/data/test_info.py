@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from convatlas.data import Dataset, open_dataset
-from convatlas.data.augment import Flip, PadCrop
-from convatlas.data.crops import RandomResizedCrop
-from convatlas.data.loader import Training
-from convatlas.data.preprocessing import centre, fit
-from convatlas.data.sheet import png
-from convatlas.data.summary import summarise
+from convatlas.data.curation.contact_sheet import png
+from convatlas.data.curation.statistics import summarise
+from convatlas.data.loading.train_batches import Training
+from convatlas.data.transforms.augment import Flip, PadCrop
+from convatlas.data.transforms.preprocessing import centre, fit
+from convatlas.data.transforms.random_crop import RandomResizedCrop
 
 
 def photos(root: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int = 10) -> Dataset:

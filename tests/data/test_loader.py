@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from convatlas.data.augment import Flip, PadCrop
 from convatlas.data.dataset import Split, Stack
-from convatlas.data.images import Encoded, Plain
-from convatlas.data.loader import Batch, Fixed, Training, batches
-from convatlas.data.preprocessing import fit
+from convatlas.data.images.decode import Encoded, Plain
+from convatlas.data.loading.batch import Batch
+from convatlas.data.loading.eval_batches import Fixed
+from convatlas.data.loading.loader import batches
+from convatlas.data.loading.train_batches import Training
+from convatlas.data.transforms.augment import Flip, PadCrop
+from convatlas.data.transforms.preprocessing import fit
 from convatlas.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(50, 1, 8, 8), dtype=np.uint8)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convatlas.data import open_dataset, packing
+from convatlas.data import open_dataset
+from convatlas.data.curation import pack as packing
+from convatlas.data.curation.pack import pack
 from convatlas.data.dataset import Dataset
-from convatlas.data.packing import pack
-from convatlas.data.preprocessing import centre
+from convatlas.data.transforms.preprocessing import centre
 from convatlas.errors import UsageError, UserError
-from convatlas.storage.disk import DISK
+from convatlas.storage.atomic import DISK
 
 RNG = np.random.default_rng(0)
 
@@ -162,7 +163,7 @@ def test_another_version_is_refused_by_name(photos: Dataset, tmp_path: Path) -> 
 def test_an_index_that_points_outside_its_shards_is_refused_even_with_a_right_checksum(photos: Dataset, tmp_path: Path) -> None:
     import hashlib
 
-    from convatlas.data.packed import ENTRY
+    from convatlas.data.sources.packed import ENTRY
 
     pack(photos, tmp_path / "store")
     manifest, index = (tmp_path / "store" / name for name in ("manifest.json", "index.bin"))

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from convatlas.data.dataset import Stack
-from convatlas.data.preprocessing import ChannelStatistics, PixelMean, PixelRange, Preprocessing, fit
+from convatlas.data.transforms.normalize import ChannelStatistics, PixelMean, PixelRange
+from convatlas.data.transforms.preprocessing import Preprocessing, fit
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(50, 2, 28, 28), dtype=np.uint8)
 

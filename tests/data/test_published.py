@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convatlas.data import idx, open_dataset
-from convatlas.data.splitting import content_keys, hold_out
+from convatlas.data import open_dataset
+from convatlas.data.sources import idx
+from convatlas.data.sources.split import content_keys, hold_out
 from convatlas.errors import UserError
 
 RNG = np.random.default_rng(0)

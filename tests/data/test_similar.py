@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from convatlas.data.similar import CROWDED_REACH, REACH, Alike, alike, look
+from convatlas.data.curation.near_duplicates import CROWDED_REACH, REACH, Alike, alike, look
 
 PHOTOS = (
     *("astronaut.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png", "color.png"),

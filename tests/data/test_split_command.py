@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convatlas.cli.main import main
-from convatlas.data import Dataset, find, manifest, open_dataset
-from convatlas.data.dividing import divide
-from convatlas.data.files import Files
-from convatlas.data.found import Found, dataset
-from convatlas.data.quarantine import Entry, Quarantine
+from convatlas.data import Dataset, find, open_dataset
+from convatlas.data.curation.split_manifest import divide
+from convatlas.data.sources import manifest
+from convatlas.data.sources.files import Files
+from convatlas.data.sources.quarantine import Entry, Quarantine
+from convatlas.data.sources.source import Found, dataset
 from convatlas.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from convatlas.data.cutting import Box
-from convatlas.data.views import CentreCrop, Dense, InceptionCrops, TenCrop, Window
+from convatlas.data.images.resize import Box
+from convatlas.data.transforms.multi_crop import CentreCrop, Dense, InceptionCrops, TenCrop, Window
 
 
 def test_ten_crops_are_the_corners_and_centre_of_the_central_256_and_their_mirror_images() -> None:

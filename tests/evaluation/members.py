@@ -10,10 +10,10 @@ import torch
 from networks import settle, shake
 from PIL import Image
 
-from convatlas import classifier as classifiers
 from convatlas import models
-from convatlas.classifier import Classifier
-from convatlas.data.preprocessing import Preprocessing, Standardiser, centre
+from convatlas.classifier import Classifier, model_file
+from convatlas.data.transforms.normalize import Standardiser
+from convatlas.data.transforms.preprocessing import Preprocessing, centre
 
 CLASSES = ("cat", "dog", "fox", "hen", "owl", "pig")
 SIZES = ((48, 72), (70, 50), (64, 64), (33, 90), (55, 41))  # height, width
@@ -48,8 +48,8 @@ def member(
     model = models.create_model(network, width=0.25, num_classes=len(classes), in_chans=geometry.channels, image_size=geometry.size)
     settle(shake(model, seed), torch.randn(16, *geometry.shape, generator=torch.Generator().manual_seed(seed)))
     assert model.architecture is not None
-    card = classifiers.Card(
-        format=classifiers.FORMAT,
+    card = model_file.Card(
+        format=model_file.FORMAT,
         network=model.architecture,
         classes=tuple(classes),
         preprocessing=geometry,
@@ -65,7 +65,7 @@ def member(
 def saved(folder: Path, one: Classifier) -> Path:
     """A folder as a run leaves it, as far as evaluation looks."""
     folder.mkdir(parents=True)
-    classifiers.save(folder / "model.safetensors", one.card, one.model, one.standardiser)
+    model_file.save(folder / "model.safetensors", one.card, one.model, one.standardiser)
     return folder
 
 

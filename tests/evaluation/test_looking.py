@@ -13,17 +13,17 @@ import torch.nn.functional as F
 from members import SIZES, member
 from torch import Tensor
 
-from convatlas.data.cutting import Box
 from convatlas.data.dataset import Split, Stack
-from convatlas.data.files import Files
-from convatlas.data.images import Picture, Pixels, Plain, UnreadableImage
-from convatlas.data.preprocessing import centre, fit
-from convatlas.data.viewed import Viewed
-from convatlas.data.views import Dense, InceptionCrops, TenCrop, Views
+from convatlas.data.images.decode import Picture, Pixels, Plain, UnreadableImage
+from convatlas.data.images.resize import Box
+from convatlas.data.loading.multi_crop_batches import Viewed
+from convatlas.data.sources.files import Files
+from convatlas.data.transforms.multi_crop import Dense, InceptionCrops, TenCrop, Views
+from convatlas.data.transforms.preprocessing import centre, fit
 from convatlas.errors import UserError
-from convatlas.evaluation.averaging import averaged
-from convatlas.evaluation.papers import PROTOCOLS
-from convatlas.evaluation.protocol import Answers, answers
+from convatlas.evaluation.ensemble import averaged
+from convatlas.evaluation.predict import Answers, answers
+from convatlas.evaluation.protocols import PROTOCOLS
 
 COFFEE = skimage.data.coffee()  # type: ignore[no-untyped-call]  # 400 x 600
 GEOMETRY = centre(3, (32, 32), 8 / 7)

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from convatlas.data.dataset import Split, Stack
-from convatlas.data.loader import Fixed
-from convatlas.data.preprocessing import fit
+from convatlas.data.loading.eval_batches import Fixed
+from convatlas.data.transforms.preprocessing import fit
 from convatlas.evaluation import metrics
-from convatlas.evaluation.protocol import answers, document, scores
+from convatlas.evaluation.predict import answers
+from convatlas.evaluation.results import document, scores
 
 RNG = np.random.default_rng(0)
 LOGITS, LABELS = RNG.normal(size=(300, 10)).astype(np.float32), RNG.integers(0, 10, 300)

@@ -17,16 +17,15 @@ from PIL import Image
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
 import convatlas as ca
-from convatlas import classifier as classifiers
 from convatlas import models
-from convatlas.classifier import Classifier
+from convatlas.classifier import Classifier, model_file
 from convatlas.cli.main import main
-from convatlas.data.crops import RandomResizedCrop, ScaleJitter
-from convatlas.data.preprocessing import Preprocessing, centre
-from convatlas.data.views import Dense
+from convatlas.data.transforms.multi_crop import Dense
+from convatlas.data.transforms.preprocessing import Preprocessing, centre
+from convatlas.data.transforms.random_crop import RandomResizedCrop, ScaleJitter
 from convatlas.errors import UsageError, UserError
-from convatlas.evaluation import answered, kept, papers
-from convatlas.evaluation.protocol import Answers
+from convatlas.evaluation import prediction_cache, predictions, protocols
+from convatlas.evaluation.predict import Answers
 from convatlas.models.fully_convolutional import FullyConvolutional
 from convatlas.recipes import Epochs
 
@@ -73,14 +72,14 @@ def test_an_ensemble_of_one_is_the_model(crops: str, data: str, four: list[Path]
     assert {key: alone[key] for key in ("top1", "top5", "loss", "n")} == {
         key: alone["members"][0][key] for key in ("top1", "top5", "loss", "n")
     }
-    stored = answered.read(next((four[0] / "answers").iterdir()))
+    stored = predictions.read(next((four[0] / "answers").iterdir()))
     assert stored.logits.shape == (N, 6)
     assert 100 * np.mean(stored.logits.argmax(1) == stored.labels) == pytest.approx(alone["top1"])
 
 
 def test_members_are_averaged_by_their_probabilities(four: list[Path]) -> None:
     found = ca.evaluate(four, crops="10")
-    stored = [answered.read(next((folder / "answers").iterdir())) for folder in four]
+    stored = [predictions.read(next((folder / "answers").iterdir())) for folder in four]
     labels = stored[0].labels
     mean = np.mean([scipy.special.softmax(one.logits.astype(np.float64), axis=1) for one in stored], axis=0)
     assert found["models"] == 4
@@ -145,12 +144,12 @@ def test_other_weights_precision_or_data_are_asked_anew(data: str, tmp_path: Pat
     one = ca.load(folder)
     with torch.no_grad():
         one.model.get_parameter("fc.bias")[0] += 1e-3
-    classifiers.save(folder / "model.safetensors", one.card, one.model, one.standardiser)
+    model_file.save(folder / "model.safetensors", one.card, one.model, one.standardiser)
     after = ca.evaluate(folder)
     assert not after["members"][0]["reused"]
     assert after["loss"] != before["loss"]
     assert len([*(folder / "answers").iterdir()]) == 1  # the old ones have gone
-    classifiers.save(folder / "model.safetensors", one.card.but(preprocessing=centre(3, (32, 32))), one.model, one.standardiser)
+    model_file.save(folder / "model.safetensors", one.card.but(preprocessing=centre(3, (32, 32))), one.model, one.standardiser)
     assert not ca.evaluate(folder)["members"][0]["reused"]
     Image.new("RGB", (40, 40), "red").save(photos / "test" / "cat" / "cat0.png")
     assert not ca.evaluate(folder)["members"][0]["reused"]
@@ -162,14 +161,14 @@ def test_the_same_weights_in_another_edition_are_another_network(data: str, tmp_
     one = member(0, "resnet50", data=data)
     before = ca.evaluate(saved(tmp_path / "run", one))
     card = one.card.but(network=models.Architecture("resnet50", "torchvision", one.card.network.arguments))
-    classifiers.save(tmp_path / "run" / "model.safetensors", card, one.model, one.standardiser)
+    model_file.save(tmp_path / "run" / "model.safetensors", card, one.model, one.standardiser)
     after = ca.evaluate(tmp_path / "run")
     assert not after["members"][0]["reused"]
     assert after["loss"] != before["loss"]
 
 
 def test_answers_that_would_fill_a_disk_are_not_kept(four: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MOST_BYTES", N * 6 * 4 - 1)
+    monkeypatch.setattr(prediction_cache, "MOST_BYTES", N * 6 * 4 - 1)
     assert "are not kept" in ca.evaluate(four[0])["notes"][0]
     assert not (four[0] / "answers").exists()
 
@@ -200,11 +199,11 @@ def test_where_answers_cannot_be_kept_the_evaluation_goes_on(four: list[Path]) -
 def test_answers_from_another_environment_count_and_that_is_said(four: list[Path]) -> None:
     ca.evaluate(four[0])
     file = next((four[0] / "answers").iterdir())
-    stored = answered.read(file)
+    stored = predictions.read(file)
     card = stored.card.but(environment=stored.card.environment | {"torch": "1.0"})
     found = ca.evaluate(four[0])
     assert found["notes"] == []
-    answered.write(file, Answers(stored.logits, stored.labels, stored.indices, []), card)
+    predictions.write(file, Answers(stored.logits, stored.labels, stored.indices, []), card)
     (note,) = ca.evaluate(four[0])["notes"]
     assert "another environment (torch: " in note
 
@@ -212,7 +211,7 @@ def test_answers_from_another_environment_count_and_that_is_said(four: list[Path
 def test_a_lone_file_keeps_its_answers_beside_it(data: str, tmp_path: Path) -> None:
     one = member(0, data=data)
     for name in ("model.safetensors", "best.safetensors"):
-        classifiers.save(tmp_path / name, one.card, one.model, one.standardiser)
+        model_file.save(tmp_path / name, one.card, one.model, one.standardiser)
         ca.evaluate(tmp_path / name)
     assert {path.parent.name for path in tmp_path.glob("*/*.safetensors")} == {"answers", "best-answers"}
 
@@ -258,7 +257,7 @@ def test_dense_evaluation_is_that_of_vggs_and_resnets_papers(
     mean = torch.linspace(0.2, 0.7, 3 * 32 * 32).view(3, 32, 32)  # a mean image, as ResNet subtracts it
     folder = saved(tmp_path / "run", member(3, data=data, mean=mean))
     ca.evaluate(folder, crops=crops)
-    stored = answered.read(next((folder / "answers").iterdir()))
+    stored = predictions.read(next((folder / "answers").iterdir()))
     files = sorted(Path(data.removeprefix("folder:"), "test").glob("*/*.png"))
     with torch.no_grad():
         for place in (0, 7, 23):
@@ -274,8 +273,8 @@ def test_dense_evaluation_is_at_the_scale_of_training() -> None:
         (RandomResizedCrop(), Dense(scales=(256,))),
         (None, Dense(scales=(256,))),
     ):
-        assert papers.find("dense", msgspec.to_builtins(crop)).views == views
-    assert papers.find("multiscale", msgspec.to_builtins(ScaleJitter())).views == Dense(scales=(224, 256, 384, 480, 640))
+        assert protocols.get_protocol("dense", msgspec.to_builtins(crop)).views == views
+    assert protocols.get_protocol("multiscale", msgspec.to_builtins(ScaleJitter())).views == Dense(scales=(224, 256, 384, 480, 640))
 
 
 def test_a_training_tells_evaluation_how_it_cut(tmp_path: Path) -> None:
@@ -306,7 +305,7 @@ def test_a_subset_by_file_is_those_images_in_any_order_and_form(data: str, four:
     assert one["n"] == 4
     assert [row["n"] for row in one["per_class"]] == [1, 1, 0, 1, 1, 0]
     ca.evaluate(four[0])
-    files = {path.name: answered.read(path) for path in (four[0] / "answers").iterdir()}
+    files = {path.name: predictions.read(path) for path in (four[0] / "answers").iterdir()}
     some, whole = (next(one for one in files.values() if len(one.labels) == n) for n in (4, N))
     assert some.indices.tolist() == [2, 4, 15, 17]
     assert np.array_equal(some.logits, whole.logits[some.indices])

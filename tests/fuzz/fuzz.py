@@ -27,10 +27,11 @@ if __name__ == "__main__":
 import torch
 from hostile import CASES, MOST_PIXELS, Case, case
 
-from convatlas import classifier, interop, models
-from convatlas.data import images
-from convatlas.data.oddities import oddities
-from convatlas.data.preprocessing import centre
+from convatlas import interop, models
+from convatlas.classifier import classifier
+from convatlas.data.curation.image_warnings import oddities
+from convatlas.data.images import decode
+from convatlas.data.transforms.preprocessing import centre
 from convatlas.errors import UserError, printable
 
 SECONDS = 8.0  # of a core, for one file
@@ -66,7 +67,7 @@ def read(one: Case, file: Path) -> None:
         model = models.create_model("lenet5", width=0.5)
         interop.load_weights(model, file)
     else:
-        image = images.read(file)
+        image = decode.read(file)
         assert image.height * image.width <= MOST_PIXELS
         for channels in (3, 1):
             assert centre(channels, (32, 32)).see(image).shape == (channels, 32, 32)

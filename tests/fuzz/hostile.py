@@ -19,8 +19,8 @@ from PIL import Image
 
 from convatlas import models
 from convatlas.classifier import FORMAT, Card
-from convatlas.data.preprocessing import fit
-from convatlas.storage import sealed
+from convatlas.data.transforms.preprocessing import fit
+from convatlas.storage import checked_safetensors
 
 CASES = 10_000
 MOST_PIXELS = 100_000_000  # an image of more is refused: hostile headers aim on both sides of it
@@ -186,7 +186,7 @@ def _classifiers() -> tuple[bytes, ...]:
             metrics={"test_top1": 90.0},
         )
         tensors = dict(model.state_dict()) | {f"preprocessing.{what}": torch.full((3, 1, 1), 0.5) for what in ("mean", "std")}
-        found.append(sealed.seal(tensors, card))
+        found.append(checked_safetensors.seal(tensors, card))
     return tuple(found)
 
 

@@ -16,10 +16,11 @@ import convatlas as ca
 from convatlas import models
 from convatlas.classifier import Classifier
 from convatlas.errors import UsageError, UserError
-from convatlas.inference import choosing, eager, graph, kept, onnx, openvino
-from convatlas.inference.agreement import agreement
+from convatlas.inference import eager, graph, onnx, openvino, selection
+from convatlas.inference.parity import agreement
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import best_precision
+from convatlas.storage.cache import cached_folder
 
 needs_openvino = pytest.mark.skipif(openvino.lacks() is not None, reason="OpenVINO is not installed")
 needs_onnx = pytest.mark.skipif(onnx.lacks() is not None, reason="ONNX Runtime is not installed")
@@ -68,7 +69,7 @@ def test_a_cuda_device_and_a_cpu_agree_on_every_network(name: str, cuda: torch.d
     moved = graph.subject(part.eager.to(cuda))
     assert difference(eager.build(moved, images, "fp32")(images), expected) < 1e-3
     assert difference(eager.build(moved, images, "bf16")(images), expected) < 0.05
-    assert choosing.engine(moved.eager, images, precision="fp32").name == "eager"
+    assert selection.engine(moved.eager, images, precision="fp32").name == "eager"
 
 
 @needs_onnx
@@ -84,7 +85,7 @@ def test_onnx_runtime_agrees_on_every_network(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_compiled_networks_agree(name: str) -> None:
     part, images, expected = prepared(name)
-    assert difference(choosing.ENGINES["compile"].build(part, images, "fp32")(images), expected) < 1e-3
+    assert difference(selection.ENGINES["compile"].build(part, images, "fp32")(images), expected) < 1e-3
     torch._dynamo.reset()
 
 
@@ -186,7 +187,7 @@ class TestAuto:
         self, of_openvino: float, chosen: str, trained: Classifier, digits: Tensor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(onnx, "find_spec", lambda name: None)
-        monkeypatch.setattr(choosing, "_seconds", lambda run, images: of_openvino if isinstance(run, openvino.Runner) else 2.0)
+        monkeypatch.setattr(selection, "_seconds", lambda run, images: of_openvino if isinstance(run, openvino.Runner) else 2.0)
         infer = ca.inference.engine(trained, digits)
         assert infer.name == chosen
         assert ("2.0 times as fast as PyTorch" if chosen == "openvino" else "openvino is 2.0 times slower") in infer.why
@@ -228,12 +229,12 @@ class TestCache:
             (folder / "graph").write_bytes(b"whole")
             made.append(folder)
 
-        folder = kept.kept("name", make)
+        folder = cached_folder("engines", "name", make)
         assert folder is not None
-        assert kept.kept("name", make) == folder
+        assert cached_folder("engines", "name", make) == folder
         assert len(made) == 1
         (folder / "graph").write_bytes(b"whale")
-        assert kept.kept("name", make) == folder
+        assert cached_folder("engines", "name", make) == folder
         assert (folder / "graph").read_bytes() == b"whole"
         assert len(made) == 2
 

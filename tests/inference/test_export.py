@@ -17,10 +17,11 @@ from convatlas import models
 from convatlas.classifier import Classifier
 from convatlas.cli.main import main
 from convatlas.errors import UserError
-from convatlas.inference import eager, export, hub, onnx, openvino, quantise
+from convatlas.export import formats, huggingface, quantization
+from convatlas.inference import eager, onnx, openvino
 
 pytestmark = pytest.mark.skipif(
-    bool(onnx.lacks() or quantise.lacks()), reason="OpenVINO, NNCF and ONNX Runtime are not all installed: make setup"
+    bool(onnx.lacks() or quantization.lacks()), reason="OpenVINO, NNCF and ONNX Runtime are not all installed: make setup"
 )
 
 ELSEWHERE = """
@@ -96,7 +97,7 @@ def test_every_format_of_a_trained_classifier_is_read_by_a_process_without_us(
 def test_the_files_say_what_they_are(trained: Classifier, digits: Tensor, tmp_path: Path) -> None:
     import onnx as library
 
-    export.to_onnx(trained, digits[:3], tmp_path / "model.onnx")
+    formats.to_onnx(trained, digits[:3], tmp_path / "model.onnx")
     model = library.load(str(tmp_path / "model.onnx"))
     facts = {one.key: one.value for one in model.metadata_props}
     assert json.loads(facts["classes"]) == list(trained.card.classes)
@@ -108,7 +109,7 @@ def test_the_files_say_what_they_are(trained: Classifier, digits: Tensor, tmp_pa
     assert dims[0].dim_param
     assert [dim.dim_value for dim in dims[1:]] == [1, 32, 32]
     assert not any(tensor.data_location == library.TensorProto.EXTERNAL for tensor in model.graph.initializer)
-    export.to_openvino(trained, digits[:3], tmp_path / "ir")
+    formats.to_openvino(trained, digits[:3], tmp_path / "ir")
     read = openvino.read(tmp_path / "ir" / "model.xml")
     assert json.loads(read.get_rt_info("classes").astype(str)) == list(trained.card.classes)
     assert read.inputs[0].partial_shape[0].is_dynamic
@@ -122,7 +123,7 @@ def test_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
     with_heads = sum(parameter.numel() for parameter in model.parameters())
     heads = sum(p.numel() for name, p in model.named_parameters() if name.split(".")[0] in model.heads)
     shake(model).eval()
-    export.to_onnx(model, images, tmp_path / "model.onnx")
+    formats.to_onnx(model, images, tmp_path / "model.onnx")
     graph = library.load(str(tmp_path / "model.onnx")).graph
     kept = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer if len(tensor.dims) > 0)
     assert heads > 0.3 * with_heads
@@ -134,8 +135,8 @@ def test_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
 def test_every_network_is_exported_and_read_by_a_process_without_us(name: str, tmp_path: Path) -> None:
     model, images = small(name)
     steady(model, images)
-    export.to_onnx(model, images, tmp_path / "model.onnx")
-    export.to_openvino(model, images, tmp_path / "openvino")
+    formats.to_onnx(model, images, tmp_path / "model.onnx")
+    formats.to_openvino(model, images, tmp_path / "openvino")
     with torch.inference_mode():
         expected = model(images)
     for found in elsewhere(tmp_path, images, "onnx", "openvino").values():
@@ -153,7 +154,7 @@ class TestNothingIsLeft:
             return lambda images: run(images) * 1.01
 
         monkeypatch.setattr(eager, "build", wrong)
-        for write in (export.to_onnx, export.to_openvino):
+        for write in (formats.to_onnx, formats.to_openvino):
             with pytest.raises(UserError, match=r"does not agree with PyTorch: the largest difference is 0\.01 of"):
                 write(trained, digits[:3], tmp_path / "model")
         assert list(tmp_path.iterdir()) == []
@@ -161,7 +162,7 @@ class TestNothingIsLeft:
     def test_int8_that_loses_more_than_it_may(self, trained: Classifier, digits: Tensor, tmp_path: Path) -> None:
         scores = iter([92.0, 91.4])
         with pytest.raises(UserError, match=r"top-1 falls by 0.60 points, from 92.00 to 91.40 %, more than the 0.5 that --max-drop allows"):
-            export.to_int8(trained, digits[:3], tmp_path / "int8", [digits[:8]], lambda infer: next(scores))
+            formats.to_int8(trained, digits[:3], tmp_path / "int8", [digits[:8]], lambda infer: next(scores))
         assert list(tmp_path.iterdir()) == []
 
     def test_what_is_there_is_not_replaced(self, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +187,7 @@ class TestNothingIsLeft:
 
 def test_the_card_tells_what_the_run_knows_and_its_limits(trained: Classifier, tmp_path: Path) -> None:
     huggingface_hub = pytest.importorskip("huggingface_hub")
-    hub.to_hub(trained, tmp_path / "hub")
+    huggingface.to_hub(trained, tmp_path / "hub")
     card = huggingface_hub.ModelCard.load(tmp_path / "hub" / "README.md")
     (result,) = card.data.eval_results
     assert result.metric_value == pytest.approx(trained.card.metrics["test_top1"] / 100)
@@ -201,7 +202,7 @@ def test_names_from_files_are_harmless_in_the_card(trained: Classifier, tmp_path
     pytest.importorskip("huggingface_hub")
     odd = "[x](http://y)|<script>\x1b"
     card = trained.card.but(classes=(odd, *trained.card.classes[1:]), provenance={"data": f"folder:{odd}"}, metrics={})
-    hub.to_hub(Classifier(card, trained.model, trained.standardiser), tmp_path / "hub")
+    huggingface.to_hub(Classifier(card, trained.model, trained.standardiser), tmp_path / "hub")
     text = (tmp_path / "hub" / "README.md").read_text()
     assert "<script>" not in text
     assert "[x]" not in text

@@ -7,14 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
+from convatlas.benchmark import inference
+from convatlas.benchmark.peers import torchvision_has
 from convatlas.errors import UsageError
-from convatlas.inference import bench, onnx, openvino, quantise
-from convatlas.runtime.peers import torchvision_has
+from convatlas.export import quantization
+from convatlas.inference import onnx, openvino
 
 ROWS = ["baseline", "baseline-tuned", "eager", "auto", "baseline, batch 1", "auto, batch 1", "auto, files"]
 ROWS += [] if openvino.lacks() else ["openvino-direct"]
 ROWS += [] if onnx.lacks() else ["onnx"]
-ROWS += [] if quantise.lacks() else ["int8"]
+ROWS += [] if quantization.lacks() else ["int8"]
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +29,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_is_measured(row: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "SECONDS", 0.05)
+    monkeypatch.setattr(inference, "SECONDS", 0.05)
     try:
-        found = bench.measure("resnet20_cifar", row, photos)
+        found = inference.measure("resnet20_cifar", row, photos)
     finally:
         torch.set_grad_enabled(True)  # a row has a process of its own, and ends it
     assert found["images_per_second"] > 1
@@ -42,7 +44,7 @@ def test_the_usual_scripts_classify_every_file(row: str, photos: Path) -> None:
     if not torchvision_has("resnet18"):
         pytest.skip("torchvision is not installed: make peers")
     name, files = row.partition(",")[0], sorted(photos.iterdir())
-    assert bench._FILES[name]("resnet20_cifar", *bench._network("resnet20_cifar"), files)() == 5
+    assert inference._FILES[name]("resnet20_cifar", *inference._network("resnet20_cifar"), files)() == 5
 
 
 def test_the_document_compares_work_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,9 +55,9 @@ def test_the_document_compares_work_of_one_kind(monkeypatch: pytest.MonkeyPatch)
         return {"images_per_second": speeds[f",{rest}" if rest else ""] * (3 if name == "auto" else 1), "memory_bytes": 1e9}
 
     said: list[str] = []
-    monkeypatch.setattr(bench, "in_a_process", in_a_process)
-    monkeypatch.setattr(bench, "photographs", lambda folder: None)
-    found: dict[str, Any] = bench.inference("lenet5", 3, False, said.append)
+    monkeypatch.setattr(inference, "in_a_process", in_a_process)
+    monkeypatch.setattr(inference, "photographs", lambda folder: None)
+    found: dict[str, Any] = inference.inference("lenet5", 3, False, said.append)
     ratios = {row["name"]: row["ratio"] for row in found["rows"]}
     assert [ratios[name] for name in ("auto", "auto, batch 1", "auto, files", "eager")] == pytest.approx([3, 3, 3, 1])
     assert "compile" not in ratios
@@ -64,4 +66,4 @@ def test_the_document_compares_work_of_one_kind(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_unknown_row_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown row 'auto, batch': the nearest is 'auto, batch 1'"):
-        bench.measure("lenet5", "auto, batch", tmp_path)
+        inference.measure("lenet5", "auto, batch", tmp_path)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from convatlas.classifier import Classifier
 from convatlas.cli.main import main
-from convatlas.data.ahead import ahead
-from convatlas.data.images import read
+from convatlas.data.images.decode import read
+from convatlas.data.images.prefetch import ahead
 from convatlas.errors import UserError
 
 

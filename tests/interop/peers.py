@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from convatlas.runtime import peers
+from convatlas.benchmark import peers
 
 
 def peer(name: str) -> Any:

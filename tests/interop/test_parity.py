@@ -11,7 +11,7 @@ from peers import peer
 from torch import nn
 
 from convatlas import models
-from convatlas.interop.weights import export_names, load_weights
+from convatlas.interop.load_weights import export_names, load_weights
 
 Make = Callable[[], nn.Module]
 

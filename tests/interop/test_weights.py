@@ -15,7 +15,7 @@ from torch import Tensor
 from convatlas import interop, models
 from convatlas.classifier import save
 from convatlas.errors import UsageError, UserError
-from convatlas.interop.weights import export_names, load_weights
+from convatlas.interop.load_weights import export_names, load_weights
 from convatlas.models import Network
 
 Tensors = dict[str, Tensor]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convatlas import analysis
 from convatlas.errors import UsageError
-from convatlas.layers.initialisation import glorot
+from convatlas.layers.init import glorot
 from convatlas.layers.upsampling import BilinearUpsampling, bilinear_kernel, crop
 from convatlas.models import alexnet, googlenet, vgg
 from convatlas.models.fcn import FCN, TABLE_2, initialise_from

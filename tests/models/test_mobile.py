@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convatlas import analysis
 from convatlas.errors import UsageError
-from convatlas.layers.initialisation import he
+from convatlas.layers.init import he
 from convatlas.layers.shuffle import ChannelShuffle
 from convatlas.layers.squeeze_excite import SqueezeExcite
 from convatlas.models import mobilenet, shufflenet, shufflenet_v2, xception

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from convatlas.optim.averaging import ExponentialAverage
+from convatlas.optim.ema import ExponentialAverage
 
 
 def network() -> nn.Module:

@@ -30,8 +30,8 @@ from convatlas.optim.optimizers import (
     RMSProp,
     set_lr,
 )
-from convatlas.training.folder import State, open_folder
 from convatlas.training.objective import Objective
+from convatlas.training.run_folder import State, open_folder
 
 Array = NDArray[np.float64]
 Rule = Callable[[Array, Iterator[tuple[Array, float]]], Iterator[Array]]

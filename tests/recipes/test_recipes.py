@@ -6,7 +6,7 @@ from torch import Tensor
 
 import convatlas as ca
 from convatlas import models, recipes
-from convatlas.data.preprocessing import Standardiser
+from convatlas.data.transforms.normalize import Standardiser
 from convatlas.errors import UsageError
 from convatlas.optim.optimizers import set_lr
 from convatlas.optim.plateau import Watch

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import models
-from convatlas.runtime.device import Runtime
-from convatlas.runtime.passes import Eager, Replayed, cuda_graph
+from convatlas.runtime.cuda_graph import Eager, Replayed, cuda_graph
+from convatlas.runtime.runtime import Runtime
 
 Work = Callable[[], list[Tensor]]
 

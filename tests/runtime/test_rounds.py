@@ -2,8 +2,8 @@
 
 import pytest
 
+from convatlas.benchmark.harness import columns, in_a_process, side_by_side
 from convatlas.errors import UserError
-from convatlas.runtime.rounds import columns, in_a_process, side_by_side
 
 SPEEDS = {"baseline": [10.0, 20.0, 5.0], "baseline-tuned": [20.0, 30.0, 10.0], "ours": [40.0, 60.0, 30.0]}
 

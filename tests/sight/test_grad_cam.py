@@ -5,9 +5,9 @@ import torch
 from networks import HUGE, shake, small
 from torch import Tensor, nn
 
-from convatlas import models, sight
+from convatlas import models, visualization
 from convatlas.errors import UsageError, UserError
-from convatlas.sight.maps import forward
+from convatlas.visualization.feature_maps import forward
 
 NAMES = [name for name in models.list_models() if name not in HUGE and models.find(name).task == "classification"]
 FEW = [
@@ -53,7 +53,7 @@ def test_it_is_equations_1_and_2_with_gradients_measured_by_differences() -> Non
     trunk = nn.Sequential(nn.Conv2d(2, 5, 3), nn.Tanh())
     head = nn.Sequential(nn.Conv2d(5, 7, 2), nn.Tanh(), nn.Flatten(), nn.Linear(7 * 16, 3))
     model, images, classes = nn.Sequential(trunk, head).double(), torch.randn(3, 2, 7, 7).double(), torch.tensor([2, 0, 1])
-    found = sight.grad_cam(model, images, classes, "0")
+    found = visualization.grad_cam(model, images, classes, "0")
     for image, number, cam in zip(images, classes.tolist(), found, strict=True):
         maps = trunk(image[None])
         gradient = by_differences(head, maps, number)
@@ -73,8 +73,8 @@ def test_of_pooled_maps_and_a_linear_layer_it_is_cam() -> None:
     classes = torch.arange(4)
     maps = model.maps(images)
     cam = torch.einsum("nk,nkij->nij", model.linear.weight[classes], maps).clamp(min=0) / maps[0, 0].numel()
-    found = sight.grad_cam(model, images, classes)
-    assert sight.last_maps(model, (3, 15, 15)) == "maps"
+    found = visualization.grad_cam(model, images, classes)
+    assert visualization.last_maps(model, (3, 15, 15)) == "maps"
     assert (found > 0).any()
     torch.testing.assert_close(found, cam.detach(), rtol=1e-12, atol=1e-14)
 
@@ -83,7 +83,7 @@ def test_of_pooled_maps_and_a_linear_layer_it_is_cam() -> None:
 def test_its_last_maps_are_the_last_that_a_convolution_leaves_with_what_follows_on_their_grid(name: str) -> None:
     model, images = small(name, image_size=96) if name == "alexnet" else small(name)
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    path = sight.last_maps(model, shape)
+    path = visualization.last_maps(model, shape)
     grids: dict[str, tuple[int, ...]] = {}
     hooks = [m.register_forward_hook(lambda _, i, o, p=p: grids.update({p: tuple(o.shape[2:])})) for p, m in model.named_modules() if p]
     model.eval()(images)
@@ -103,7 +103,7 @@ def test_it_finds_something_in_every_kind_of_network_and_leaves_it_as_it_was(nam
     shake(model).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.inference_mode():  # where answers are usually made
-        found = sight.grad_cam(model, images, torch.tensor([1, 2, 3]))
+        found = visualization.grad_cam(model, images, torch.tensor([1, 2, 3]))
     assert found.shape[0] == 3
     assert found.isfinite().all()
     assert (found >= 0).all()
@@ -115,8 +115,10 @@ def test_it_finds_something_in_every_kind_of_network_and_leaves_it_as_it_was(nam
 def test_an_image_alone_or_among_others_looks_the_same() -> None:
     model, images = small("vgg11_bn", num_classes=5)
     shake(model).double()
-    together = sight.grad_cam(model, images.double(), torch.tensor([0, 3, 3]))
-    alone = torch.cat([sight.grad_cam(model, image[None].double(), torch.tensor([c])) for image, c in zip(images, (0, 3, 3), strict=True)])
+    together = visualization.grad_cam(model, images.double(), torch.tensor([0, 3, 3]))
+    alone = torch.cat(
+        [visualization.grad_cam(model, image[None].double(), torch.tensor([c])) for image, c in zip(images, (0, 3, 3), strict=True)]
+    )
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-12)
 
 
@@ -140,7 +142,7 @@ def test_maps_are_kept_as_they_were_before_an_activation_in_place() -> None:
 def test_what_cannot_be_asked_is_said_in_a_sentence(path: str, classes: list[int], said: str) -> None:
     model, images = small("vgg11")
     with pytest.raises(UsageError) as caught:
-        sight.grad_cam(model, images, torch.tensor(classes), path)
+        visualization.grad_cam(model, images, torch.tensor(classes), path)
     assert said in str(caught.value)
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -148,9 +150,9 @@ def test_what_cannot_be_asked_is_said_in_a_sentence(path: str, classes: list[int
 def test_networks_that_label_pixels_or_have_no_maps_are_refused() -> None:
     fcn, images = small("fcn32s")
     with pytest.raises(UsageError, match="labels every pixel"):
-        sight.grad_cam(fcn, images, torch.tensor([0, 0, 0]))
+        visualization.grad_cam(fcn, images, torch.tensor([0, 0, 0]))
     with pytest.raises(UserError, match="no convolution"):
-        sight.grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.zeros(1, 3, 2, 2), torch.tensor([0]))
+        visualization.grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.zeros(1, 3, 2, 2), torch.tensor([0]))
     googlenet, images = small("googlenet")
     with pytest.raises(UserError, match=r"aux1\.conv does not run in evaluation"):
-        sight.grad_cam(googlenet, images, torch.tensor([0, 0, 0]), "aux1.conv")
+        visualization.grad_cam(googlenet, images, torch.tensor([0, 0, 0]), "aux1.conv")

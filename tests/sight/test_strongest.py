@@ -10,15 +10,16 @@ import torch
 from networks import shake
 from PIL import Image
 
-from convatlas import models, sight
+from convatlas import models, visualization
 from convatlas.classifier import FORMAT, Card, Classifier, save
 from convatlas.cli.main import main
 from convatlas.data import open_dataset
-from convatlas.data.preprocessing import Standardiser, fit
+from convatlas.data.transforms.normalize import Standardiser
+from convatlas.data.transforms.preprocessing import fit
 from convatlas.errors import UsageError, UserError
-from convatlas.sight import pictures
-from convatlas.sight.filters import drawn
-from convatlas.sight.maps import forward
+from convatlas.visualization import plots
+from convatlas.visualization.feature_maps import forward
+from convatlas.visualization.filters import drawn
 
 
 def classifier_of_digits(name: str = "vgg11", width: float = 0.05, side: int = 32) -> Classifier:
@@ -49,7 +50,7 @@ def test_the_strongest_are_those_that_a_look_at_every_image_finds(classifier: Cl
     with torch.inference_mode():
         maps = forward(classifier.model, classifier.standardiser(images), "relu3_2").maps
     peaks = maps.amax((2, 3))
-    found = sight.strongest(classifier, path="relu3_2", maps=(2, 5), count=4)
+    found = visualization.strongest(classifier, path="relu3_2", maps=(2, 5), count=4)
     assert list(found) == [2, 5]
     for number, activations in found.items():
         expected = sorted(range(len(split)), key=lambda i: -float(peaks[i, number]))[:4]
@@ -62,35 +63,37 @@ def test_the_strongest_are_those_that_a_look_at_every_image_finds(classifier: Cl
 
 def test_a_patch_is_what_the_activation_sees_of_its_image_beside_its_projection(classifier: Classifier) -> None:
     split = open_dataset("digits").splits["val"]
-    for activation in sight.strongest(classifier, path="relu2_1", maps=(1,), count=5)[1]:
+    for activation in visualization.strongest(classifier, path="relu2_1", maps=(1,), count=5)[1]:
         assert activation.patch.shape == activation.reconstruction.shape == (1, 8, 8)  # 3x3, pooled, 3x3: 8 pixels
         images, _ = classifier.card.preprocessing.read(split.images, np.array([activation.image]))
         row, column = (min(max(2 * u - 3, 0), 24) for u in activation.unit)  # 2 pixels a unit, from 3 before the first
         assert torch.equal(activation.patch, images[0, :, row : row + 8, column : column + 8])
-        whole = sight.reconstruct(classifier.model, classifier.standardiser(images), "relu2_1", 1, torch.tensor([activation.unit]))
+        whole = visualization.reconstruct(classifier.model, classifier.standardiser(images), "relu2_1", 1, torch.tensor([activation.unit]))
         torch.testing.assert_close(activation.reconstruction, whole[0, :, row : row + 8, column : column + 8])
         torch.testing.assert_close(activation.reconstruction.abs().sum(), whole.abs().sum())  # nothing outside
 
 
 def test_six_maps_that_something_excites_are_chosen_and_dead_ones_are_not(classifier: Classifier) -> None:
-    found = sight.strongest(classifier, path="relu4_2", count=1)
+    found = visualization.strongest(classifier, path="relu4_2", count=1)
     assert len(found) == 6
     assert all(activations[0].value > 0 for activations in found.values())
 
 
 def test_what_does_not_exist_is_named(classifier: Classifier) -> None:
     with pytest.raises(UsageError, match="relu2_1 has maps 0 to 5: there is no map 6"):
-        sight.strongest(classifier, path="relu2_1", maps=(6,))
+        visualization.strongest(classifier, path="relu2_1", maps=(6,))
     with pytest.raises(UsageError, match="unknown split 'tests': the nearest is 'test'"):
-        sight.strongest(classifier, split="tests")
+        visualization.strongest(classifier, split="tests")
     with pytest.raises(UsageError, match="1 channels, the classifier takes 3"):
-        sight.strongest(Classifier(classifier.card.but(preprocessing=fit(3, (8, 8), (32, 32))), classifier.model, classifier.standardiser))
+        visualization.strongest(
+            Classifier(classifier.card.but(preprocessing=fit(3, (8, 8), (32, 32))), classifier.model, classifier.standardiser)
+        )
     with torch.no_grad():
         dead = classifier_of_digits()
         for parameter in dead.model.parameters():
             parameter.zero_()
     with pytest.raises(UserError, match="no image of the data excites any map of relu5_2"):
-        sight.strongest(dead)
+        visualization.strongest(dead)
 
 
 @pytest.mark.parametrize(
@@ -113,20 +116,20 @@ def test_filters_lie_side_by_side_around_grey(shape: tuple[int, ...], height: in
 
 
 def test_the_first_filters_are_those_that_see_the_pixels() -> None:
-    path, filters = sight.first_filters(models.create_model("inception_v3", width=0.25))
+    path, filters = visualization.first_filters(models.create_model("inception_v3", width=0.25))
     assert (path, filters.shape) == ("Conv2d_1a_3x3.conv", (8, 3, 3, 3))
     with pytest.raises(UserError, match="no convolution"):
-        sight.first_filters(torch.nn.Linear(3, 2))
+        visualization.first_filters(torch.nn.Linear(3, 2))
 
 
 def test_an_overlay_is_bright_where_the_map_is() -> None:
     image, found = torch.full((1, 40, 60), 100, dtype=torch.uint8), torch.zeros(4, 6)
     found[3, 1] = 2.0
-    picture = pictures.overlay(image, found).astype(int).sum(2)
+    picture = plots.overlay(image, found).astype(int).sum(2)
     assert picture.shape == (40, 60)
     assert np.unravel_index(picture.argmax(), picture.shape)[0] >= 30
     assert 10 <= np.unravel_index(picture.argmax(), picture.shape)[1] < 20
-    assert (pictures.overlay(image, torch.zeros(4, 6)) == pictures.overlay(image, torch.zeros(4, 6))[0, 0]).all()
+    assert (plots.overlay(image, torch.zeros(4, 6)) == plots.overlay(image, torch.zeros(4, 6))[0, 0]).all()
 
 
 def test_the_command_writes_a_picture_of_each_image_and_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,5 +173,5 @@ def test_a_wrong_word_is_one_line_and_exit_2(words: list[str], said: str, tmp_pa
 
 def test_pictures_are_pngs_whatever_a_file_is_called() -> None:
     tile = np.zeros((8, 8, 3), np.uint8)
-    data = pictures.row([pictures.Titled(tile, "$x^2 \x1b]52;c; <b> 图 " + "long " * 30)] * 2)
+    data = plots.row([plots.Titled(tile, "$x^2 \x1b]52;c; <b> 图 " + "long " * 30)] * 2)
     assert Image.open(io.BytesIO(data)).format == "PNG"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convatlas.storage.disk import Disk
+from convatlas.storage.atomic import Disk
 
 
 @dataclass

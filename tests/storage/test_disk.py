@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from crash_disk import RecordingDisk
 
-from convatlas.storage.disk import Disk, Lines, replace
+from convatlas.storage.atomic import Disk, Lines, replace
 
 
 class FailingDisk(Disk):

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 import convatlas as ca
 from convatlas import models, recipes
-from convatlas.runtime.rates import Rates
-from convatlas.training.figures import Layer, Network, Work
-from convatlas.training.pace import Loading, Pace
+from convatlas.runtime.hardware import Rates
+from convatlas.training.planning.step_time import Loading, Pace
+from convatlas.training.planning.workload import Layer, Network, Work
 from convatlas.training.run import Run
 
 

@@ -17,13 +17,15 @@ from torch import Tensor, nn
 import convatlas as ca
 from convatlas import models, recipes
 from convatlas.data import open_dataset
-from convatlas.data.loader import Fixed, Training
-from convatlas.data.preprocessing import PixelRange, fit
-from convatlas.evaluation.protocol import answers
+from convatlas.data.loading.eval_batches import Fixed
+from convatlas.data.loading.train_batches import Training
+from convatlas.data.transforms.normalize import PixelRange
+from convatlas.data.transforms.preprocessing import fit
+from convatlas.evaluation.predict import answers
 from convatlas.layers.batch_norm import SynchronisedBatchNorm2d, synchronise
-from convatlas.runtime.device import Runtime
-from convatlas.runtime.meeting import join
-from convatlas.runtime.ranks import ALONE, Ranks
+from convatlas.runtime.distributed.ranks import ALONE, Ranks
+from convatlas.runtime.distributed.rendezvous import join
+from convatlas.runtime.runtime import Runtime
 from convatlas.training.objective import Objective
 from convatlas.training.run import Stored, write
 from convatlas.training.step import gradients

@@ -9,12 +9,12 @@ from pathlib import Path
 import convatlas as ca
 from convatlas import models, recipes
 from convatlas.cli.main import main
-from convatlas.storage import sealed
-from convatlas.storage.sealed import fingerprint
+from convatlas.storage import checked_safetensors
+from convatlas.storage.checked_safetensors import fingerprint
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command does, before torch is loaded
 PROCESSES = multiprocessing.get_context("forkserver")  # imports torch once; every child is a fork of a process that never computed
-PROCESSES.set_forkserver_preload(["ranks_jobs", "convatlas.training.job", "convatlas.cli.commands", "sklearn.datasets", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(["ranks_jobs", "convatlas.training.train", "convatlas.cli.commands", "sklearn.datasets", "torch._dynamo"])
 
 
 def small_run(seed: int = 0, epochs: int = 4, **changes: object) -> ca.Run:
@@ -43,7 +43,7 @@ def command(arguments: list[str], errors: str, largest_file: int | None = None) 
 
 
 def weights(out: Path) -> str:
-    return fingerprint(sealed.read(out / "model.safetensors")[0])
+    return fingerprint(checked_safetensors.read(out / "model.safetensors")[0])
 
 
 def last_step(out: Path) -> int:

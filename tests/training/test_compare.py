@@ -17,12 +17,12 @@ import convatlas as ca
 from convatlas.cli.main import main
 from convatlas.data import open_dataset
 from convatlas.errors import UserError
-from convatlas.evaluation import answered
-from convatlas.evaluation.answered import Answered, Card
-from convatlas.evaluation.paired import Marks, interval, mark, mcnemar, obstacle, pair
+from convatlas.evaluation import predictions
+from convatlas.evaluation.predictions import Answered, Card
+from convatlas.evaluation.significance import Marks, interval, mark, mcnemar, obstacle, pair
 from convatlas.optim.optimizers import SGD
-from convatlas.storage import sealed
-from convatlas.training import compare, overlay
+from convatlas.storage import checked_safetensors
+from convatlas.training.comparison import compare, curves
 from convatlas.training.run import Stored
 
 CARD = Card(format=1, run="0" * 64, data="digits", digest="d", split="test", crops="center", classes=("a", "b"))
@@ -48,7 +48,7 @@ def cut(folder: Path, lines: int) -> Path:
 
 
 def test_the_answers_are_kept_beside_the_run(three: list[Path]) -> None:
-    kept, data = answered.read(three[0] / "test.safetensors"), open_dataset("digits")
+    kept, data = predictions.read(three[0] / "test.safetensors"), open_dataset("digits")
     found = ca.evaluate(ca.load(three[0]))
     assert kept.card.run == compare.read(three[0]).run.id
     assert (kept.card.digest, kept.card.classes, kept.card.split, kept.card.crops) == (data.digest, data.classes, "test", "center")
@@ -78,11 +78,11 @@ def test_answers_that_say_what_cannot_be_are_refused(
 ) -> None:
     good = {"logits": torch.zeros(2, 2), "labels": torch.tensor([0, 1]), "indices": torch.tensor([3, 5])}
     file = tmp_path / "test.safetensors"
-    sealed.write(file, good, CARD)
-    assert answered.read(file).indices.tolist() == [3, 5]
-    sealed.write(file, good | tensors, msgspec.to_builtins(CARD) | document)
+    checked_safetensors.write(file, good, CARD)
+    assert predictions.read(file).indices.tolist() == [3, 5]
+    checked_safetensors.write(file, good | tensors, msgspec.to_builtins(CARD) | document)
     with pytest.raises(UserError, match=message):
-        answered.read(file)
+        predictions.read(file)
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:
@@ -180,7 +180,7 @@ def test_three_seeds_side_by_side(three: list[Path]) -> None:
         {"runs": [0, 1, 2], "top1_mean": pytest.approx(np.mean(tops)), "top1_deviation": pytest.approx(np.std(tops, ddof=1))}
     ]
     assert [one["runs"] for one in document["paired"]] == [[0, 1], [0, 2], [1, 2]]
-    answers = [answered.read(path / "test.safetensors") for path in three]
+    answers = [predictions.read(path / "test.safetensors") for path in three]
     right = [a.logits.argmax(1) == a.labels for a in answers]
     for one in document["paired"]:
         i, j = one["runs"]
@@ -210,8 +210,8 @@ def test_a_run_that_stopped_is_compared_as_far_as_it_came(three: list[Path], tmp
 
 
 def _other_data(folder: Path) -> None:
-    tensors, document = sealed.read(folder / "test.safetensors")
-    sealed.write(folder / "test.safetensors", tensors, json.loads(document) | {"digest": "0" * 64, "data": "bad\x1b]52;"})
+    tensors, document = checked_safetensors.read(folder / "test.safetensors")
+    checked_safetensors.write(folder / "test.safetensors", tensors, json.loads(document) | {"digest": "0" * 64, "data": "bad\x1b]52;"})
 
 
 def test_other_data_is_not_paired_and_that_is_said(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -303,4 +303,4 @@ def test_a_picture_is_drawn_whatever_the_runs_are_like(three: list[Path], tmp_pa
     (empty / "metrics.jsonl").unlink()
     many = [copied(three[2], tmp_path / f"copy{i}") for i in range(9)]
     pasts = compare.read_all([three[0], strange, empty, *many])
-    assert overlay.png(pasts, compare.document(pasts)["differences"]).startswith(b"\x89PNG")
+    assert curves.png(pasts, compare.document(pasts)["differences"]).startswith(b"\x89PNG")

@@ -7,8 +7,8 @@ from planned import resnet_run
 import convatlas as ca
 from convatlas import models
 from convatlas.optim import optimizers
-from convatlas.training import figures
-from convatlas.training.complete import complete
+from convatlas.training.planning import workload
+from convatlas.training.resolve import complete
 
 CPU = torch.device("cpu")
 
@@ -34,12 +34,12 @@ CPU = torch.device("cpu")
     ids=repr,
 )
 def test_the_optimiser_says_what_it_keeps(optimizer: optimizers.Optimizer, states: int) -> None:
-    assert figures.state_tensors(optimizer) == states
+    assert workload.state_tensors(optimizer) == states
 
 
 def test_what_is_frozen_has_no_gradient_and_keeps_less() -> None:
     run, _ = complete(resnet_run(), CPU)
-    whole, part = figures.network(run, "fp32"), figures.network(run.but(frozen=("conv1", "conv2_x")), "fp32")
+    whole, part = workload.network(run, "fp32"), workload.network(run.but(frozen=("conv1", "conv2_x")), "fp32")
     assert part.params == whole.params
     assert part.trainable < whole.trainable
     assert part.kept_bytes < whole.kept_bytes
@@ -49,4 +49,4 @@ def test_auxiliary_heads_are_part_of_what_is_trained() -> None:
     run = ca.Run(model=models.describe("inception_v3", width=0.25, image_size=139), data="digits", recipe="small")
     run, _ = complete(run.but(recipe=run.recipe.but(batch=8)), CPU)
     without = run.but(recipe=run.recipe.but(auxiliary={}))
-    assert figures.network(run, "fp32").macs > figures.network(without, "fp32").macs
+    assert workload.network(run, "fp32").macs > workload.network(without, "fp32").macs

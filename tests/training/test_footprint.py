@@ -10,13 +10,14 @@ from planned import networks, resnet_run
 from small import small_run
 from torch import Tensor
 
-from convatlas.optim.averaging import ExponentialAverage
-from convatlas.runtime.device import Precision, Runtime
-from convatlas.training import figures
-from convatlas.training.complete import complete
-from convatlas.training.figures import Network
-from convatlas.training.footprint import largest, memory
-from convatlas.training.rehearsal import random_batch
+from convatlas.optim.ema import ExponentialAverage
+from convatlas.runtime.device import Precision
+from convatlas.runtime.runtime import Runtime
+from convatlas.training.planning import workload
+from convatlas.training.planning.memory import largest, memory
+from convatlas.training.planning.profiler import random_batch
+from convatlas.training.planning.workload import Network
+from convatlas.training.resolve import complete
 from convatlas.training.run import Run
 
 CPU = torch.device("cpu")
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 
 def kept(run: Run, precision: Precision, images: int) -> int:
     """Bytes of the tensors, the module's own left out, that a real pass keeps for the backward pass."""
-    objective = figures.untrained(run).train()
+    objective = workload.untrained(run).train()
     own = {t.untyped_storage().data_ptr() for t in (*objective.parameters(), *objective.buffers())}
     sizes, held = dict[int, int](), list[Tensor]()
 
@@ -45,7 +46,7 @@ def kept(run: Run, precision: Precision, images: int) -> int:
 @pytest.mark.parametrize("make", [small_run, resnet_run])
 def test_the_activations_are_those_that_autograd_keeps(make: Any, precision: Precision) -> None:
     run, _ = complete(make(), CPU)
-    held = memory(figures.network(run, precision), 0, 16)
+    held = memory(workload.network(run, precision), 0, 16)
     assert held.activations + held.copies == pytest.approx(kept(run, precision, 16), rel=0.05)
 
 
@@ -53,12 +54,12 @@ def test_the_activations_are_those_that_autograd_keeps(make: Any, precision: Pre
 def test_weights_gradients_and_the_optimisers_state_are_counted_exactly(make: Any) -> None:
     run, _ = complete(make(), CPU)
     run = run.but(recipe=run.recipe.but(average=ExponentialAverage()))
-    objective = figures.untrained(run)
+    objective = workload.untrained(run)
     optimizer = run.recipe.optimizer.build(objective.model)
     for p in objective.model.parameters():
         p.grad = torch.ones_like(p)
     optimizer.step()
-    held = memory(figures.network(run, "fp32"), 7, 0)
+    held = memory(workload.network(run, "fp32"), 7, 0)
     tensors = [*objective.model.parameters(), *objective.model.buffers()]
     assert held.weights == sum(t.nbytes for t in tensors)
     assert held.average == held.weights

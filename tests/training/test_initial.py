@@ -12,9 +12,9 @@ import convatlas as ca
 from convatlas import models
 from convatlas.cli.main import main
 from convatlas.errors import UsageError, UserError
-from convatlas.storage import sealed
-from convatlas.training.complete import complete
-from convatlas.training.initial import Initial, begin
+from convatlas.storage import checked_safetensors
+from convatlas.training.pretrained import Initial, begin
+from convatlas.training.resolve import complete
 
 CPU = torch.device("cpu")
 
@@ -32,7 +32,7 @@ def tiny(**changes: Any) -> ca.Run:
 
 
 def stored(out: Path) -> dict[str, torch.Tensor]:
-    return sealed.read(out / "model.safetensors")[0]
+    return checked_safetensors.read(out / "model.safetensors")[0]
 
 
 def folder(path: Path, names: tuple[str, ...]) -> str:

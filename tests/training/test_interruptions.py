@@ -14,8 +14,8 @@ from small import PROCESSES, command, last_step, small_run, train_quietly, weigh
 
 import convatlas as ca
 from convatlas.errors import UsageError, UserError
-from convatlas.runtime.stopping import Stopped
-from convatlas.storage.sealed import read
+from convatlas.runtime.signals import Stopped
+from convatlas.storage.checked_safetensors import read
 from convatlas.training import loop
 
 EPOCHS = 12  # 528 steps

@@ -1,7 +1,7 @@
 import torch
 
 from convatlas import models
-from convatlas.data.preprocessing import Standardiser
+from convatlas.data.transforms.normalize import Standardiser
 from convatlas.optim.losses import CrossEntropy
 from convatlas.training.objective import Objective
 

@@ -10,11 +10,11 @@ from planned import machine, networks
 
 import convatlas as ca
 from convatlas import models
-from convatlas.runtime import rates as devices
-from convatlas.training import figures
-from convatlas.training.complete import complete
-from convatlas.training.figures import Layer, Network
-from convatlas.training.pace import ATTAINED, by_roofline, roofline, through, training_roofline
+from convatlas.runtime import hardware as devices
+from convatlas.training.planning import workload
+from convatlas.training.planning.step_time import ATTAINED, by_roofline, roofline, through, training_roofline
+from convatlas.training.planning.workload import Layer, Network
+from convatlas.training.resolve import complete
 
 CPU = torch.device("cpu")
 
@@ -48,7 +48,7 @@ def test_a_plan_by_published_peaks_is_within_two_fifths_of_what_gpus_do(device: 
     """Images a second of one GPU, ResNet-50 with the stride in its 3x3 convolutions: NVIDIA's DeepLearningExamples, resnet50v1.5."""
     run = ca.Run(model=models.describe("resnet50", "torchvision"), data="digits", recipe="quick")
     whole, _ = complete(run.but(recipe=run.recipe.but(batch=256)), CPU)
-    pace = by_roofline(figures.network(whole, precision), devices.find(device), 256, ATTAINED)
+    pace = by_roofline(workload.network(whole, precision), devices.find(device), 256, ATTAINED)
     assert found / 1.4 < 256 / (pace.images(256, 256) + pace.update) < found * 1.4
 
 

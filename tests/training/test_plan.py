@@ -22,11 +22,11 @@ import convatlas as ca
 from convatlas import models, recipes
 from convatlas.cli.main import main
 from convatlas.errors import UserError
-from convatlas.runtime import rates as devices
-from convatlas.training import plan, probe, rehearsal
-from convatlas.training.complete import complete
-from convatlas.training.figures import Network, Work
-from convatlas.training.pace import Loading, Pace
+from convatlas.runtime import hardware as devices
+from convatlas.training.planning import plan, profiler, scaling
+from convatlas.training.planning.step_time import Loading, Pace
+from convatlas.training.planning.workload import Network, Work
+from convatlas.training.resolve import complete
 from convatlas.training.run import Data, Run
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ KEYS |= {"memory", "fits", "largest_batch", "images_per_second", "seconds", "dev
 @given(networks(), works(), paces(), st.integers(1, 600), LOADINGS)
 def test_more_devices_never_take_longer_where_exchange_is_free(n: Network, w: Work, p: Pace, count: int, loading: Loading | None) -> None:
     free, p = machine(link=math.inf, network=math.inf), p.but(exchange=0)
-    fewer, more = (plan.row(n, w, p, free, k, loading) for k in (count, count + 1))
+    fewer, more = (scaling.row(n, w, p, free, k, loading) for k in (count, count + 1))
     assert more.epoch_seconds <= fewer.epoch_seconds * (1 + 1e-9)
     assert more.seconds <= fewer.seconds * (1 + 1e-9)
     assert more.memory_bytes <= fewer.memory_bytes
@@ -48,8 +48,8 @@ def test_more_devices_never_take_longer_where_exchange_is_free(n: Network, w: Wo
 
 @given(networks(), works(), paces(), st.integers(1, 600))
 def test_what_more_devices_may_take_longer_by_is_the_exchange(n: Network, w: Work, p: Pace, count: int) -> None:
-    row = plan.row(n, w, p, machine(), count)
-    one = plan.row(n, w, p, machine(), 1)
+    row = scaling.row(n, w, p, machine(), count)
+    one = scaling.row(n, w, p, machine(), 1)
     assert one.exposed_seconds == one.all_reduce_bytes == 0
     assert row.compute_seconds <= one.compute_seconds * (1 + 1e-9) + (p.exchange if row.working > 1 else 0)
     assert 0 <= row.exposed_seconds <= row.all_reduce_seconds
@@ -58,13 +58,13 @@ def test_what_more_devices_may_take_longer_by_is_the_exchange(n: Network, w: Wor
 
 @given(networks(), works(), paces(), st.integers(1, 300), LOADINGS)
 def test_twice_the_devices_never_take_fewer_device_hours(n: Network, w: Work, p: Pace, count: int, loading: Loading | None) -> None:
-    once, twice = (plan.row(n, w, p, machine(), k, loading) for k in (count, 2 * count))
+    once, twice = (scaling.row(n, w, p, machine(), k, loading) for k in (count, 2 * count))
     assert twice.device_hours >= once.device_hours * (1 - 1e-9)
 
 
 @given(networks(), works(), paces())
 def test_where_the_batch_is_exhausted_more_devices_change_nothing(n: Network, w: Work, p: Pace) -> None:
-    enough, more = (plan.row(n, w, p, machine(), k) for k in (w.batch, 3 * w.batch))
+    enough, more = (scaling.row(n, w, p, machine(), k) for k in (w.batch, 3 * w.batch))
     assert (enough.images, enough.working, more.images, more.working) == (1, w.batch, 1, w.batch)
     assert more.step_seconds <= enough.step_seconds or more.working > machine().per_server
     assert more.limited_by in ("batch", "data")
@@ -72,7 +72,7 @@ def test_where_the_batch_is_exhausted_more_devices_change_nothing(n: Network, w:
 
 @pytest.mark.parametrize(("count", "factor"), [(1, 0), (2, 1), (4, 1.5), (8, 1.75), (4096, 2 * 4095 / 4096)])
 def test_a_ring_sends_less_than_twice_the_gradients(count: int, factor: float) -> None:
-    assert plan.ring_bytes(1000, count) == factor * 1000
+    assert scaling.ring_bytes(1000, count) == factor * 1000
 
 
 @given(st.integers(0, 10**10), st.integers(2, 4096), st.floats(0, 1))
@@ -80,12 +80,12 @@ def test_a_backward_hides_all_of_an_exchange_but_the_last_bucket(size: int, coun
     rates = machine()
 
     def exposed(seconds: float) -> float:
-        return plan.exposed(size, rates, count, seconds)
+        return scaling.exposed(size, rates, count, seconds)
 
     whole = exposed(0)
-    assert whole == plan.ring_bytes(size, count) / rates.between(count)
+    assert whole == scaling.ring_bytes(size, count) / rates.between(count)
     assert whole - seconds <= exposed(seconds) <= whole
-    assert exposed(math.inf) == pytest.approx(whole if size <= plan.BUCKET else whole * plan.BUCKET / size)
+    assert exposed(math.inf) == pytest.approx(whole if size <= scaling.BUCKET else whole * scaling.BUCKET / size)
 
 
 def test_a_ring_is_as_quick_as_its_slowest_link() -> None:
@@ -99,7 +99,7 @@ def test_a_ring_is_as_quick_as_its_slowest_link() -> None:
 @pytest.fixture(scope="module")
 def quick_measures() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        for module, name, value in ((devices, "SECONDS", 0.02), (rehearsal, "SECONDS", 0.1), (rehearsal, "LONGEST", 0.1)):
+        for module, name, value in ((devices, "SECONDS", 0.02), (profiler, "SECONDS", 0.1), (profiler, "LONGEST", 0.1)):
             patch.setattr(module, name, value)
         yield
 
@@ -199,7 +199,7 @@ def test_a_file_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_network_that_labels_pixels_is_refused_as_by_train(tmp_path: Path) -> None:
     run = ca.Run(model="lenet5", data="digits")
     with pytest.raises(UserError, match="labels every pixel"):
-        probe.opened(run.but(model=models.describe("unet")), CPU)
+        plan.opened(run.but(model=models.describe("unet")), CPU)
 
 
 def test_every_published_device_names_its_source_and_has_fp32() -> None:

@@ -21,9 +21,9 @@ from small import last_step, weights
 import convatlas as ca
 from convatlas.cli.main import main
 from convatlas.errors import UsageError
-from convatlas.runtime.device import Runtime
-from convatlas.runtime.meeting import join, patience
-from convatlas.runtime.ranks import ALONE, Ranks
+from convatlas.runtime.distributed.ranks import ALONE, Ranks
+from convatlas.runtime.distributed.rendezvous import join, patience
+from convatlas.runtime.runtime import Runtime
 
 SOURCE = Path(ca.__file__).parent.parent
 

@@ -13,7 +13,7 @@ from small import PROCESSES, command, small_run
 import convatlas as ca
 from convatlas import models, recipes
 from convatlas.errors import UsageError, UserError
-from convatlas.runtime import rates
+from convatlas.runtime import hardware
 from convatlas.training import loop
 from convatlas.training.run import Run, Stored, write
 
@@ -30,8 +30,8 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Lets there be so many megabytes, of which 10 are gone."""
 
     def grant(megabytes: int) -> None:
-        monkeypatch.setattr(rates, "memory_bytes", lambda: megabytes * 10**6)
-        monkeypatch.setattr(rates, "resident_bytes", lambda: 10**7)
+        monkeypatch.setattr(hardware, "memory_bytes", lambda: megabytes * 10**6)
+        monkeypatch.setattr(hardware, "resident_bytes", lambda: 10**7)
 
     return grant
 

@@ -7,7 +7,7 @@ import convatlas as ca
 from convatlas import recipes
 from convatlas.errors import UsageError, UserError
 from convatlas.training import run as runs
-from convatlas.training.complete import complete
+from convatlas.training.resolve import complete
 
 CPU = torch.device("cpu")
 
@@ -105,7 +105,7 @@ def test_recipes_are_the_papers() -> None:
 
 
 def test_the_default_folder_names_network_data_and_run() -> None:
-    from convatlas.training.job import default_folder
+    from convatlas.training.train import default_folder
 
     run = ca.Run(model="lenet5", data="folder:/some/where/cats/")
     assert default_folder(run) == Path("runs") / f"lenet5-cats-{run.id[:8]}"

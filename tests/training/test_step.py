@@ -13,15 +13,16 @@ import convatlas as ca
 from convatlas import models, recipes
 from convatlas.cli.main import main
 from convatlas.data import open_dataset
-from convatlas.data.loader import Training
-from convatlas.data.preprocessing import PixelRange, fit
+from convatlas.data.loading.train_batches import Training
+from convatlas.data.transforms.normalize import PixelRange
+from convatlas.data.transforms.preprocessing import fit
 from convatlas.errors import UsageError, UserError
-from convatlas.optim.averaging import ExponentialAverage
+from convatlas.optim.ema import ExponentialAverage
 from convatlas.optim.losses import CrossEntropy
-from convatlas.runtime.device import Runtime
-from convatlas.storage import sealed
-from convatlas.training.complete import complete
+from convatlas.runtime.runtime import Runtime
+from convatlas.storage import checked_safetensors
 from convatlas.training.objective import Objective
+from convatlas.training.resolve import complete
 from convatlas.training.step import gradients
 
 CPU = torch.device("cpu")
@@ -96,8 +97,8 @@ def test_inceptions_small_companion_trains_its_head_and_saves_its_average(tmp_pa
     run = small("small", "inception_v3")
     assert run.model.arguments["field"] == 79
     result = ca.train(run, out=tmp_path / "run")
-    tensors, _ = sealed.read(max((result.out / "checkpoints").iterdir()))
-    saved, _ = sealed.read(result.out / "model.safetensors")
+    tensors, _ = checked_safetensors.read(max((result.out / "checkpoints").iterdir()))
+    saved, _ = checked_safetensors.read(result.out / "model.safetensors")
     weight = "Conv2d_1a_3x3.conv.weight"
     assert torch.equal(saved[weight], tensors[f"average.module.{weight}"])
     assert not torch.equal(saved[weight], tensors[f"model.{weight}"])
@@ -139,7 +140,7 @@ def test_a_plateaus_memory_survives_a_resume(tmp_path: Path) -> None:
 def test_zfnets_filters_stay_within_their_radius(tmp_path: Path) -> None:
     run = small("small", "zfnet")
     out = ca.train(run, out=tmp_path / "run").out
-    tensors, _ = sealed.read(out / "model.safetensors")
+    tensors, _ = checked_safetensors.read(out / "model.safetensors")
     filters = [t for name, t in tensors.items() if name.startswith("conv") and t.dim() == 4]
     assert filters
     assert max(t.square().mean((1, 2, 3)).sqrt().max().item() for t in filters) <= 0.1 + 1e-6
@@ -193,8 +194,8 @@ def test_data_that_has_changed_goes_on_only_by_force(tmp_path: Path) -> None:
 
 
 def test_answers_that_are_not_finite_are_an_error_and_no_score() -> None:
-    from convatlas.data.loader import Fixed
-    from convatlas.evaluation.protocol import answers
+    from convatlas.data.loading.eval_batches import Fixed
+    from convatlas.evaluation.predict import answers
 
     split = open_dataset("digits").splits["test"]
     source = Fixed(split, fit(1, (8, 8), (8, 8)), 50)

@@ -5,23 +5,23 @@ from typing import Any
 import pytest
 import torch
 
+from convatlas.benchmark import training
+from convatlas.benchmark.peers import timm_has, torchvision_has
 from convatlas.errors import UsageError
-from convatlas.runtime import rates
-from convatlas.runtime.peers import timm_has, torchvision_has
-from convatlas.training import bench
+from convatlas.runtime import hardware
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "SECONDS", 0.05)
-    monkeypatch.setattr(bench, "WARM_UP", 1)
-    monkeypatch.setattr(rates, "SECONDS", 0.01)
+    monkeypatch.setattr(training, "SECONDS", 0.05)
+    monkeypatch.setattr(training, "WARM_UP", 1)
+    monkeypatch.setattr(hardware, "SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("row", ["baseline", "baseline-tuned", "bf16", "ours"])
 def test_every_row_is_measured(row: str) -> None:
-    found = bench.measure("lenet5", 8, row)
+    found = training.measure("lenet5", 8, row)
     assert found["images_per_second"] > 8
     assert found["memory_bytes"] > 1e7
 
@@ -29,11 +29,11 @@ def test_every_row_is_measured(row: str) -> None:
 def test_the_rows_train_the_same_network_in_other_libraries() -> None:
     if not (torchvision_has("resnet50") and timm_has("resnet50")):
         pytest.skip("torchvision and timm are not installed: make peers")
-    counts = {row: sum(p.numel() for p in bench._network("resnet50", row).parameters()) for row in ("baseline", "timm-compiled")}
+    counts = {row: sum(p.numel() for p in training._network("resnet50", row).parameters()) for row in ("baseline", "timm-compiled")}
     assert set(counts.values()) == {25_557_032}
-    with_heads = bench._network("inception_v3", "timm-compiled").train()
+    with_heads = training._network("inception_v3", "timm-compiled").train()
     images = torch.zeros(2, 3, 299, 299)
-    assert [tuple(output.shape) for output in bench._outputs(with_heads(images))] == [(2, 1000), (2, 1000)]
+    assert [tuple(output.shape) for output in training._outputs(with_heads(images))] == [(2, 1000), (2, 1000)]
 
 
 @pytest.mark.usefixtures("quick")
@@ -45,9 +45,9 @@ def test_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
         words.append(command)
         return {"images_per_second": speeds[command[-1]], "memory_bytes": 1e9}
 
-    monkeypatch.setattr(bench, "in_a_process", in_a_process)
-    monkeypatch.setattr(bench, "best_precision", lambda device: "bf16")
-    found: dict[str, Any] = bench.training("lenet5", 8, 2, False, lambda line: None)
+    monkeypatch.setattr(training, "in_a_process", in_a_process)
+    monkeypatch.setattr(training, "best_precision", lambda device: "bf16")
+    found: dict[str, Any] = training.training("lenet5", 8, 2, False, lambda line: None)
     rows = {row["name"]: row for row in found["rows"]}
     assert list(rows) == ["baseline", "baseline-tuned", "bf16", "ours"]  # nothing is compiled unasked
     assert (rows["ours"]["ratio"], rows["ours"]["ratio_tuned"]) == pytest.approx((3.6, 2.4))
@@ -60,4 +60,4 @@ def test_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_row_names_those_there_are() -> None:
     with pytest.raises(UsageError, match="unknown row 'our': the nearest is 'ours'"):
-        bench.measure("lenet5", 8, "our")
+        training.measure("lenet5", 8, "our")

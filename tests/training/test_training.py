@@ -17,16 +17,17 @@ import convatlas as ca
 from convatlas import models
 from convatlas.data import open_dataset
 from convatlas.data.dataset import Stack
-from convatlas.data.preprocessing import PixelRange, fit
+from convatlas.data.transforms.normalize import PixelRange
+from convatlas.data.transforms.preprocessing import fit
 from convatlas.errors import UserError
 from convatlas.optim.optimizers import SGD
-from convatlas.storage import sealed
-from convatlas.storage.disk import Disk
-from convatlas.storage.sealed import fingerprint
-from convatlas.training import display
-from convatlas.training.complete import complete
-from convatlas.training.folder import State, open_folder
+from convatlas.storage import checked_safetensors
+from convatlas.storage.atomic import Disk
+from convatlas.storage.checked_safetensors import fingerprint
+from convatlas.training import progress
 from convatlas.training.objective import Objective
+from convatlas.training.resolve import complete
+from convatlas.training.run_folder import State, open_folder
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,8 @@ def test_the_rate_that_is_shown_leaves_validation_out(monkeypatch: pytest.Monkey
             spend(1)
             yield
 
-    monkeypatch.setattr("convatlas.training.display.time.monotonic", lambda: now)
-    clock = display.Clock(display.Silent())
+    monkeypatch.setattr("convatlas.training.progress.time.monotonic", lambda: now)
+    clock = progress.Clock(progress.Silent())
     for _ in clock.waiting(batches()):
         spend(3)
     with clock.aside():
@@ -104,8 +105,8 @@ def test_a_classifier_predicts_from_files_of_any_size(trained: ca.Result, tmp_pa
 
 
 def _rewritten(source: Path, target: Path, **changes: object) -> Path:
-    tensors, document = sealed.read(source / "model.safetensors")
-    sealed.write(target, tensors, json.loads(document) | changes)
+    tensors, document = checked_safetensors.read(source / "model.safetensors")
+    checked_safetensors.write(target, tensors, json.loads(document) | changes)
     return target
 
 
@@ -134,11 +135,11 @@ def test_a_model_file_that_says_what_cannot_be_is_refused(
 
 
 def test_weights_that_are_not_finite_or_of_another_network_are_refused(trained: ca.Result, tmp_path: Path) -> None:
-    tensors, document = sealed.read(trained.out / "model.safetensors")
-    sealed.write(tmp_path / "nan.safetensors", tensors | {"F6.0.bias": torch.full((84,), torch.nan)}, json.loads(document))
+    tensors, document = checked_safetensors.read(trained.out / "model.safetensors")
+    checked_safetensors.write(tmp_path / "nan.safetensors", tensors | {"F6.0.bias": torch.full((84,), torch.nan)}, json.loads(document))
     with pytest.raises(UserError, match="not finite"):
         ca.load(tmp_path / "nan.safetensors")
-    sealed.write(tmp_path / "other.safetensors", {k: t for k, t in tensors.items() if k != "F6.0.bias"}, json.loads(document))
+    checked_safetensors.write(tmp_path / "other.safetensors", {k: t for k, t in tensors.items() if k != "F6.0.bias"}, json.loads(document))
     with pytest.raises(UserError, match="does not hold the weights of the lenet5"):
         ca.load(tmp_path / "other.safetensors")
 

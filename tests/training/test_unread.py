@@ -13,9 +13,9 @@ from small import weights
 
 import convatlas as ca
 from convatlas import models
-from convatlas.data.quarantine import NAME
+from convatlas.data.sources.quarantine import NAME
 from convatlas.errors import UserError
-from convatlas.runtime.stopping import Stopped
+from convatlas.runtime.signals import Stopped
 from convatlas.training import loop
 
 RNG = np.random.default_rng(0)

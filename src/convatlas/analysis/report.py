@@ -4,19 +4,16 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import nn
-
-from convatlas.analysis.field import Extent
-from convatlas.analysis.principles import Finding, principles
+from convatlas.analysis.design_principles import Finding, principles
+from convatlas.analysis.receptive_field.intervals import Extent
 from convatlas.analysis.rows import CONVENTION, Part, Row, row_of, together
-from convatlas.analysis.trace import CONVOLUTIONS, Call, Trace, trace
+from convatlas.analysis.trace.modules import Call
+from convatlas.analysis.trace.operations import CONVOLUTIONS
+from convatlas.analysis.trace.trace import Trace
 from convatlas.errors import UserError, unknown_name
 
-DEEPEST = 1000  # names deep: every layer by itself
 
-
-class Report:
+class ReportData:
     """What one forward showed. Made by `analyze`."""
 
     def __init__(self, found: Trace, model: str = "", edition: str | None = None):
@@ -163,36 +160,6 @@ class Report:
             "principles": self.principles,
             "rows": self.at_depth(depth),
         }
-
-    def to_json(self, depth: int | None = None) -> str:
-        import msgspec
-
-        return msgspec.json.encode(self.document(depth)).decode()
-
-    def to_markdown(self, depth: int | None = None) -> str:
-        from convatlas.analysis.tables import markdown
-
-        return markdown([self], DEEPEST if depth is None else depth)
-
-    def to_html(self) -> str:
-        """One page that needs nothing beside it."""
-        from convatlas.analysis.page import html
-
-        return html(self)
-
-
-def analyze(model: nn.Module, input: Any, axes: int | None = None, device: str = "meta") -> Report:
-    """Shapes, cost, memory and receptive field of any module, from one forward without data: the caller's module is left as it was.
-
-    `input`: (channels, height, width) of one image; or example inputs of any structure: a tensor, a tuple of the forward's arguments, a
-    dictionary of them by name. The first tensor is the image, (batch, channels, height, width), or fewer or more `axes`.
-    `device="cpu"` computes with copies of the real weights, which a module needs whose course depends on values.
-    Raises UsageError for an input that the module cannot take, naming the layer; UserError for a module that meta tensors cannot run.
-    """
-    architecture = getattr(model, "architecture", None)  # a network of the atlas knows its name
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # a forward on the CPU may draw; operators show only outside it
-        found = trace(model, input, axes, device)
-    return Report(found, getattr(architecture, "name", ""), getattr(architecture, "edition", None))
 
 
 def _within(path: str, parent: str) -> bool:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from convatlas.analysis.trace import Call
+from convatlas.analysis.trace.modules import Call
 from convatlas.storage.records import Record
 
 CONVENTION = (

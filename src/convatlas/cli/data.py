@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar
 
 from tyro.conf import Positional, arg
 
-from convatlas.cli.output import Json, paragraph, print_json, print_table
+from convatlas.cli.arguments import Json
+from convatlas.cli.output import paragraph, print_json, print_table
 from convatlas.errors import UsageError, printable
 
 LINES = 20  # of a kind; --json has all
@@ -30,7 +31,7 @@ class Check:
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers should be 1 or more, not {self.workers}")
         from convatlas.data import find
-        from convatlas.data.check import check, quarantine
+        from convatlas.data.curation.check import check, quarantine
 
         found = find(self.data)
         report = check(found, self.workers)
@@ -67,9 +68,9 @@ class Split:
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"--seed should be 0 or more, not {self.seed}")
         from convatlas.data import find
-        from convatlas.data.dividing import divide
-        from convatlas.data.summary import counts
-        from convatlas.storage.disk import replace
+        from convatlas.data.curation.split_manifest import divide
+        from convatlas.data.curation.statistics import counts
+        from convatlas.storage.atomic import replace
 
         found = find(self.data)
         division = divide(found, self.val, self.test, self.seed)
@@ -106,7 +107,7 @@ class Pack:
         if self.side < 1 or (self.workers is not None and self.workers < 1):
             raise UsageError("--side and --workers should be 1 or more")
         from convatlas.data import open_dataset
-        from convatlas.data.packing import pack
+        from convatlas.data.curation.pack import pack
 
         result = pack(open_dataset(self.data), self.out, self.side, self.files, self.workers)
         for one in result.unread:
@@ -135,9 +136,9 @@ class Info:
         if self.recipe and not self.model:
             raise UsageError("--recipe needs --model: images are cut to a network's size, for example --model resnet20_cifar")
         from convatlas.data import open_dataset
-        from convatlas.data.preprocessing import centre, fit
-        from convatlas.data.summary import summarise
-        from convatlas.storage.disk import replace
+        from convatlas.data.curation.statistics import summarise
+        from convatlas.data.transforms.preprocessing import centre, fit
+        from convatlas.storage.atomic import replace
 
         training, title = None, ""
         if self.model:
@@ -148,9 +149,9 @@ class Info:
             preprocessing = fit(dataset.channels, size, size) if size else centre(dataset.channels, (224, 224))
         summary = summarise(dataset, preprocessing)
         if self.png:
-            from convatlas.data import sheet
+            from convatlas.data.curation import contact_sheet
 
-            replace(self.png, sheet.png(dataset, self.seed, training, title))
+            replace(self.png, contact_sheet.png(dataset, self.seed, training, title))
         if self.json:
             facts = {name: getattr(summary, name) for name in ("name", "n", "channels", "classes", "looked_at", "mean", "std", "measured")}
             facts |= {"sizes": _sizes(summary.sizes), "size": summary.size, "remarks": remarks}
@@ -173,9 +174,9 @@ class Info:
     def _as_trained(self) -> tuple[Any, Any, Any, str, tuple[str, ...]]:
         import torch
 
-        from convatlas.data.loader import Training
+        from convatlas.data.loading.train_batches import Training
         from convatlas.training import Run
-        from convatlas.training.complete import complete
+        from convatlas.training.resolve import complete
 
         wanted = Run(model=self.model, data=self.data, recipe=self.recipe or "quick", seed=self.seed)
         run, dataset = complete(wanted, torch.device("cpu"))
@@ -225,7 +226,7 @@ def _print_classes(classes: Mapping[str, Mapping[str, int]]) -> None:
 
 
 def _say(report: Any) -> None:
-    from convatlas.data.similar import REACH
+    from convatlas.data.curation.near_duplicates import REACH
 
     _print_classes(report.classes)
     print(f"{report.n:,} images; {_extent(report.sizes)}")

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"cannot read or write{file}: {error.strerror or error}; what was saved before is whole: mend it and try again", 1, debug
         )
     except Exception as error:
-        from convatlas.runtime.stopping import Stopped
+        from convatlas.runtime.signals import Stopped
 
         if isinstance(error, Stopped):
             return _fail(str(error), error.exit_code, debug)

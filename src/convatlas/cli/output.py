@@ -1,17 +1,13 @@
 """What commands share in saying things: tables, paragraphs, JSON, files written."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-from tyro.conf import arg
+from typing import Any
 
 from convatlas.errors import printable
 
-Json = Annotated[bool, arg(help="Print one JSON document on stdout, and nothing else there.")]
-
 
 def write(file: Path, data: bytes, quiet: bool = False) -> None:
-    from convatlas.storage.disk import replace
+    from convatlas.storage.atomic import replace
 
     replace(file, data)
     if not quiet:
@@ -43,3 +39,10 @@ def print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], right: tu
     console = Console(markup=False, highlight=False)
     console.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum  # names are never cut
     console.print(table)
+
+
+def display(quiet_stdout: bool) -> Any:
+    """The display of a training; torch is imported first here."""
+    from convatlas.training import progress
+
+    return progress.display(quiet_stdout)

@@ -10,7 +10,7 @@ from convatlas.errors import UsageError, unknown_name
 
 def parse(words: list[str]) -> Callable[[], int | None]:
     """The command that the words ask for, ready to be called. Raises UsageError; `--help` prints and exits."""
-    from convatlas.cli.commands import COMMANDS
+    from convatlas.cli.registry import COMMANDS
 
     about = "The landmark convolutional networks, each exactly as its paper prints it: train, evaluate, use."
     return _parse(words, COMMANDS, "convatlas", about)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
-from convatlas.data.found import Found, dataset
+from convatlas.data.sources.source import Found, dataset
 from convatlas.errors import UsageError, unknown_name
 
 
@@ -21,16 +21,16 @@ def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset
 
 def find(name: str) -> Found:
     """What a data set's source holds, before it is split. Raises as `open_dataset`."""
-    from convatlas.data import folder, hub, imagenet, manifest, packed, tar
-    from convatlas.data.published import PUBLISHED
+    from convatlas.data.sources import huggingface, image_folder, imagenet, manifest, packed, webdataset
+    from convatlas.data.sources.builtin import PUBLISHED
 
     sources: dict[str, Callable[[str], Found]] = {
-        "folder": lambda where: folder.find(Path(where).expanduser()),
+        "folder": lambda where: image_folder.find(Path(where).expanduser()),
         "manifest": lambda where: manifest.find(Path(where).expanduser()),
         "imagenet": lambda where: imagenet.find(Path(where).expanduser()),
         "packed": lambda where: packed.find(Path(where).expanduser()),
-        "tar": lambda where: tar.find(os.path.expanduser(where)),
-        "hf": hub.find,
+        "tar": lambda where: webdataset.find(os.path.expanduser(where)),
+        "hf": huggingface.find,
     }
     kind, colon, where = name.partition(":")
     if colon and kind in sources:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.images import Picture, Plain
+from convatlas.data.images.decode import Picture, Plain
 
 
 class Images(Protocol):

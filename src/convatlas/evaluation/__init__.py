@@ -1,3 +1,5 @@
 """Protocols and metrics, over any callable from images to logits."""
 
-from convatlas.evaluation.together import evaluate as evaluate
+from convatlas.evaluation.evaluate import evaluate
+
+__all__ = ["evaluate"]

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from convatlas.errors import UsageError, printable
-from convatlas.evaluation import pictures
-from convatlas.storage.disk import replace
+from convatlas.evaluation import plots
+from convatlas.storage.atomic import replace
 
 DOCUMENT = "evaluation.json"
 
@@ -28,11 +28,11 @@ def write(folder: Path, document: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     replace(folder / DOCUMENT, msgspec.json.format(msgspec.json.encode(document), indent=1))
     classes = [printable(row["name"]) for row in document["per_class"]]
-    with matplotlib.rc_context(pictures.STYLE):
-        pictures.save(folder / "reliability.png", pictures.reliability(document["reliability"], document["ece"]))
-        pictures.save(folder / "confusion.png", pictures.confusion(np.array(document["confusion"]), classes))
+    with matplotlib.rc_context(plots.STYLE):
+        plots.save(folder / "reliability.png", plots.reliability(document["reliability"], document["ece"]))
+        plots.save(folder / "confusion.png", plots.confusion(np.array(document["confusion"]), classes))
         if len(document.get("by_size", ())) > 1:
-            pictures.save(folder / "subsets.png", pictures.subsets(document["subsets"]))
+            plots.save(folder / "subsets.png", plots.subsets(document["subsets"]))
     path = folder / "report.md"
     replace(path, _markdown(document).encode())
     return path

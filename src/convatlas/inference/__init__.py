@@ -2,9 +2,9 @@
 
 import functools
 
-from convatlas import classifier
-from convatlas.inference.choosing import ENGINES as ENGINES
-from convatlas.inference.choosing import Engine as Engine
-from convatlas.inference.choosing import engine as engine
+from convatlas.classifier import classifier
+from convatlas.inference.selection import ENGINES as ENGINES
+from convatlas.inference.selection import Engine as Engine
+from convatlas.inference.selection import engine as engine
 
 load = functools.partial(classifier.load, engines=engine)

@@ -5,9 +5,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from convatlas.inference.batching import in_pieces
 from convatlas.inference.graph import Infer, Subject
-from convatlas.inference.pieces import in_pieces
-from convatlas.runtime.device import Precision, Runtime
+from convatlas.runtime.device import Precision
+from convatlas.runtime.runtime import Runtime
 
 PIECE = 32  # images at once: more gains nothing and takes memory
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.classifier import Classifier
-from convatlas.data.preprocessing import Standardiser
+from convatlas.data.transforms.normalize import Standardiser
 from convatlas.models import Network
-from convatlas.storage import sources
+from convatlas.storage import source_hash
+from convatlas.storage.checked_safetensors import fingerprint
 from convatlas.storage.records import to_json
-from convatlas.storage.sealed import fingerprint
 
 Infer = Callable[[Tensor], Tensor]  # images (any n, c, h, w) -> logits (n, classes, ...), float32, on the CPU
 
@@ -89,7 +89,7 @@ def _key(*parts: nn.Module) -> str | None:
     network = parts[0]
     if not isinstance(network, Network) or network.architecture is None:
         return None
-    digest = hashlib.sha256(f"{sources.digest('models', 'layers')} {torch.__version__} ".encode() + to_json(network.architecture))
+    digest = hashlib.sha256(f"{source_hash.digest('models', 'layers')} {torch.__version__} ".encode() + to_json(network.architecture))
     for part in parts:
         digest.update(fingerprint(dict(part.state_dict())).encode())
     return digest.hexdigest()

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convatlas.inference.batching import in_pieces
 from convatlas.inference.graph import Infer, Subject, exported
-from convatlas.inference.pieces import in_pieces
 from convatlas.runtime.device import Precision, usable_cores
 
 PIECE = 32  # images at once

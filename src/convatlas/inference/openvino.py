@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convatlas.inference import kept
 from convatlas.inference.graph import Infer, Subject, exported
 from convatlas.runtime.device import Precision, usable_cores
+from convatlas.storage.cache import cached_folder, folder_key
 
 PIECE = 4  # images of a request
 STREAMS = 4  # requests at once, at most: a batch is no larger than 32
@@ -48,7 +48,7 @@ def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
 
 def model(part: Subject, example: Tensor) -> Any:
     """The graph as an OpenVINO model with a free batch, from the user's cache where it was converted before."""
-    folder = kept.kept(name(part, example), lambda folder: save(convert(part, example), folder / "graph.xml", {}))
+    folder = cached_folder("engines", name(part, example), lambda folder: save(convert(part, example), folder / "graph.xml", {}))
     return convert(part, example) if folder is None else read(folder / "graph.xml")
 
 
@@ -65,7 +65,7 @@ def save(model: Any, file: Path, facts: dict[str, str]) -> None:
 
 
 def name(part: Subject, example: Tensor) -> str | None:
-    return kept.name(part.key, "openvino", library().__version__, str(tuple(example.shape[1:])), str(example.dtype))
+    return folder_key(part.key, "openvino", library().__version__, str(tuple(example.shape[1:])), str(example.dtype))
 
 
 def convert(part: Subject, example: Tensor) -> Any:

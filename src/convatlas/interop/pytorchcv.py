@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from convatlas.interop.twin import Twin
+from convatlas.interop.key_mapping import Twin
 
 
 def _unit(match: re.Match[str]) -> str:

@@ -5,7 +5,7 @@ import re
 from torch import nn
 
 from convatlas.interop import torchvision
-from convatlas.interop.twin import HALF, Twin
+from convatlas.interop.key_mapping import HALF, Twin
 
 
 def senet(key: str, model: nn.Module) -> str:

@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from convatlas.interop.twin import HALF, Names, Twin
+from convatlas.interop.key_mapping import HALF, Names, Twin
 
 
 def _sequence(classifier: dict[str, int]) -> Names:

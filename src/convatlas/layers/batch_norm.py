@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from convatlas.runtime.ranks import Ranks
+from convatlas.runtime.distributed.ranks import Ranks
 
 _EACH = (0, 2, 3)  # all but the channels
 

@@ -21,7 +21,7 @@ from functools import partial
 from torch import nn
 
 from convatlas.layers.head import fully_connected
-from convatlas.layers.initialisation import gaussian
+from convatlas.layers.init import gaussian
 from convatlas.layers.local_response import LocalResponseNorm
 from convatlas.models.network import Entry, Network, Size, grid, pair, scaled, too_small
 

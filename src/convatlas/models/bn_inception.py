@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import Concat, Conv, chain, conv_norm_relu
-from convatlas.layers.initialisation import glorot
+from convatlas.layers.init import glorot
 from convatlas.models.network import Entry, Network, Size, grid, scaled
 
 

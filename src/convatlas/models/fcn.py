@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from convatlas.errors import UsageError, unknown_name
 from convatlas.layers.conv import conv_relu
-from convatlas.layers.initialisation import glorot
+from convatlas.layers.init import glorot
 from convatlas.layers.upsampling import BilinearUpsampling, crop
 from convatlas.models import alexnet, googlenet, vgg
 from convatlas.models.network import Entry, Network, Size, scaled

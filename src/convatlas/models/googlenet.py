@@ -23,7 +23,7 @@ from functools import partial
 from torch import nn
 
 from convatlas.layers.conv import Concat, Conv, chain, conv_norm_relu, conv_relu
-from convatlas.layers.initialisation import glorot
+from convatlas.layers.init import glorot
 from convatlas.layers.local_response import LocalResponseNorm
 from convatlas.layers.pooling import PoolToGrid
 from convatlas.models.network import Entry, Network, Size, scaled

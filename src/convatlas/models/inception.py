@@ -27,7 +27,7 @@ from torch import nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import Concat, Conv, Kernel, conv_norm_relu, conv_relu
-from convatlas.layers.initialisation import truncated
+from convatlas.layers.init import truncated
 from convatlas.layers.pooling import PoolToGrid
 from convatlas.models.network import Entry, Network, Size, scaled
 

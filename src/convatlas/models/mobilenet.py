@@ -26,7 +26,7 @@ from functools import partial
 from torch import nn
 
 from convatlas.layers.conv import conv_norm
-from convatlas.layers.initialisation import truncated
+from convatlas.layers.init import truncated
 from convatlas.models.network import Entry, Network, Size, scaled
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import conv_norm
-from convatlas.layers.initialisation import he, he_over_fan_out
+from convatlas.layers.init import he, he_over_fan_out
 from convatlas.layers.residual import SHORTCUTS, Residual, Shortcut
 from convatlas.models.network import Entry, Network, Size, scaled
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from convatlas.errors import UsageError, unknown_name
 from convatlas.layers.conv import conv_norm
-from convatlas.layers.initialisation import he
+from convatlas.layers.init import he
 from convatlas.layers.residual import PaddedIdentity
 from convatlas.models.network import Entry, Network, Size, scaled
 

@@ -20,7 +20,7 @@ from functools import partial
 from torch import nn
 
 from convatlas.layers.conv import conv_norm, conv_norm_relu
-from convatlas.layers.initialisation import he
+from convatlas.layers.init import he
 from convatlas.layers.residual import projection, where_shapes_differ
 from convatlas.layers.squeeze_excite import SqueezeExcite
 from convatlas.models import bn_inception, mobilenet, resnet, shufflenet

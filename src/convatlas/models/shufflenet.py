@@ -29,7 +29,7 @@ from torch import nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import Concat, conv_norm, conv_norm_relu
-from convatlas.layers.initialisation import he
+from convatlas.layers.init import he
 from convatlas.layers.residual import Residual
 from convatlas.layers.shuffle import ChannelShuffle
 from convatlas.models.network import Entry, Network, Size, scaled

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.layers.conv import Concat, conv_norm, conv_norm_relu
-from convatlas.layers.initialisation import he
+from convatlas.layers.init import he
 from convatlas.layers.shuffle import ChannelShuffle
 from convatlas.models.network import Entry, Network, Size, scaled
 

@@ -25,7 +25,7 @@ from torch import nn
 
 from convatlas.layers.conv import padding
 from convatlas.layers.head import fully_connected
-from convatlas.layers.initialisation import gaussian, glorot
+from convatlas.layers.init import gaussian, glorot
 from convatlas.layers.local_response import LocalResponseNorm
 from convatlas.models.network import Entry, Network, Size, pair, scaled, too_small
 

@@ -21,7 +21,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from convatlas.layers.conv import conv_norm, conv_norm_relu
-from convatlas.layers.initialisation import glorot, he_over_fan_out
+from convatlas.layers.init import glorot, he_over_fan_out
 from convatlas.models.network import Entry, Network, Size, scaled
 
 

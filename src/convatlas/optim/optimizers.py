@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from convatlas.optim import updates
+from convatlas.optim import update_rules
 from convatlas.storage.records import Record
 
 
@@ -32,7 +32,7 @@ class SGD(Record, frozen=True, tag=True, kw_only=True):
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         groups = _groups(module, self.weight_decay, self.decay_all, bias_lr=self.bias_lr)
         if self.lr_in_velocity:
-            return updates.VelocityMomentum(groups, {"lr": self.lr, "momentum": self.momentum})
+            return update_rules.VelocityMomentum(groups, {"lr": self.lr, "momentum": self.momentum})
         return torch.optim.SGD(groups, self.lr, momentum=self.momentum, nesterov=self.nesterov, fused=_fused(module))
 
 
@@ -58,7 +58,7 @@ class RMSProp(Record, frozen=True, tag=True, kw_only=True):
         groups = _groups(module, self.weight_decay, self.decay_all, self.decay_depthwise)
         if self.eps_inside or self.initial or (self.lr_in_velocity and self.momentum):
             names = ("lr", "alpha", "eps", "eps_inside", "momentum", "initial", "lr_in_velocity")
-            return updates.RMSProp(groups, {name: getattr(self, name) for name in names})
+            return update_rules.RMSProp(groups, {name: getattr(self, name) for name in names})
         return torch.optim.RMSprop(groups, self.lr, alpha=self.alpha, eps=self.eps, momentum=self.momentum)
 
 
@@ -113,7 +113,7 @@ class Adamax(Record, frozen=True, tag=True, kw_only=True):
     decay_all: bool = True
 
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
-        return updates.Adamax(_groups(module, self.weight_decay, self.decay_all), {"lr": self.lr, "betas": self.betas})
+        return update_rules.Adamax(_groups(module, self.weight_decay, self.decay_all), {"lr": self.lr, "betas": self.betas})
 
 
 class Nadam(Record, frozen=True, tag=True, kw_only=True):
@@ -131,7 +131,7 @@ class Nadam(Record, frozen=True, tag=True, kw_only=True):
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         groups = _groups(module, self.weight_decay, self.decay_all)
         names = ("lr", "betas", "eps", "momentum_decay")
-        return updates.Nadam(groups, {name: getattr(self, name) for name in names})
+        return update_rules.Nadam(groups, {name: getattr(self, name) for name in names})
 
 
 class AMSGrad(Record, frozen=True, tag=True, kw_only=True):
@@ -149,7 +149,7 @@ class AMSGrad(Record, frozen=True, tag=True, kw_only=True):
         groups = _groups(module, self.weight_decay, self.decay_all)
         if self.corrected:
             return torch.optim.Adam(groups, self.lr, betas=self.betas, eps=self.eps, amsgrad=True, fused=_fused(module))
-        return updates.AMSGrad(groups, {"lr": self.lr, "betas": self.betas, "eps": self.eps})
+        return update_rules.AMSGrad(groups, {"lr": self.lr, "betas": self.betas, "eps": self.eps})
 
 
 class AdaBound(Record, frozen=True, tag=True, kw_only=True):
@@ -168,7 +168,7 @@ class AdaBound(Record, frozen=True, tag=True, kw_only=True):
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         names = ("lr", "betas", "eps", "final_lr", "gamma")
         defaults = {name: getattr(self, name) for name in names} | {"base_lr": self.lr}
-        return updates.AdaBound(_groups(module, self.weight_decay, self.decay_all), defaults)
+        return update_rules.AdaBound(_groups(module, self.weight_decay, self.decay_all), defaults)
 
 
 class AdamW(Record, frozen=True, tag=True, kw_only=True):

@@ -1,8 +1,8 @@
 """AlexNet. Krizhevsky, Sutskever, Hinton 2012, NIPS, sec. 4 and 5. Run: convatlas train alexnet --data imagenet:PATH --recipe paper."""
 
-from convatlas.data.augment import Flip, Lighting, PadCrop
-from convatlas.data.crops import CentralPatch
-from convatlas.data.preprocessing import ChannelStatistics, PixelMean
+from convatlas.data.transforms.augment import Flip, Lighting, PadCrop
+from convatlas.data.transforms.normalize import ChannelStatistics, PixelMean
+from convatlas.data.transforms.random_crop import CentralPatch
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.plateau import Plateau

@@ -3,8 +3,8 @@
 They say how these networks are trained; reading masks, which it takes, is not here yet.
 """
 
-from convatlas.data.augment import Elastic
-from convatlas.data.preprocessing import ChannelMean, PixelRange
+from convatlas.data.transforms.augment import Elastic
+from convatlas.data.transforms.normalize import ChannelMean, PixelRange
 from convatlas.optim.losses import PixelCrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.schedules import Constant

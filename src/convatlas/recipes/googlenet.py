@@ -1,9 +1,9 @@
 """GoogLeNet. Szegedy et al. 2014, arXiv:1409.4842, sec. 5 and 6. Run: convatlas train googlenet --data imagenet:PATH --recipe paper."""
 
-from convatlas.data.augment import Flip, PadCrop, Photometric
-from convatlas.data.crops import RandomResizedCrop
-from convatlas.data.preprocessing import ChannelMean, ChannelStatistics
-from convatlas.optim.averaging import ExponentialAverage
+from convatlas.data.transforms.augment import Flip, PadCrop, Photometric
+from convatlas.data.transforms.normalize import ChannelMean, ChannelStatistics
+from convatlas.data.transforms.random_crop import RandomResizedCrop
+from convatlas.optim.ema import ExponentialAverage
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.schedules import Exponential, OneCycle

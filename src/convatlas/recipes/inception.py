@@ -3,11 +3,11 @@
 Run: convatlas train inception_v3 --data imagenet:PATH --recipe paper.
 """
 
-from convatlas.data.augment import Flip, PadCrop, Photometric
-from convatlas.data.crops import RandomResizedCrop
-from convatlas.data.preprocessing import ChannelStatistics, PixelRange
-from convatlas.optim.averaging import ExponentialAverage
+from convatlas.data.transforms.augment import Flip, PadCrop, Photometric
+from convatlas.data.transforms.normalize import ChannelStatistics, PixelRange
+from convatlas.data.transforms.random_crop import RandomResizedCrop
 from convatlas.optim.clipping import ClipNorm
+from convatlas.optim.ema import ExponentialAverage
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD, RMSProp
 from convatlas.optim.schedules import Exponential, OneCycle

@@ -1,6 +1,6 @@
 """LeNet-5. LeCun et al. 1998, sec. II-C (loss) and III (experiments). Run: convatlas train lenet5 --data mnist --recipe paper."""
 
-from convatlas.data.preprocessing import PixelRange
+from convatlas.data.transforms.normalize import PixelRange
 from convatlas.optim.losses import CompetingClasses
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.schedules import OneCycle, Steps

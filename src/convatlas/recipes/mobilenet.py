@@ -1,8 +1,8 @@
 """MobileNet. Howard et al. 2017, arXiv:1704.04861, sec. 3.2. Run: convatlas train mobilenet_v1 --data imagenet:PATH --recipe paper."""
 
-from convatlas.data.augment import Flip, PadCrop
-from convatlas.data.crops import RandomResizedCrop
-from convatlas.data.preprocessing import ChannelStatistics
+from convatlas.data.transforms.augment import Flip, PadCrop
+from convatlas.data.transforms.normalize import ChannelStatistics
+from convatlas.data.transforms.random_crop import RandomResizedCrop
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.schedules import OneCycle

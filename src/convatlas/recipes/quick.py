@@ -3,9 +3,9 @@
 Measured on Fashion-MNIST over three seeds: docs/generated/results.md.
 """
 
-from convatlas.data.augment import Flip, PadCrop
-from convatlas.data.crops import RandomResizedCrop
-from convatlas.data.preprocessing import ChannelStatistics
+from convatlas.data.transforms.augment import Flip, PadCrop
+from convatlas.data.transforms.normalize import ChannelStatistics
+from convatlas.data.transforms.random_crop import RandomResizedCrop
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.schedules import OneCycle

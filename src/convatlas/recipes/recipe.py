@@ -3,14 +3,14 @@
 import math
 from typing import Literal, Self
 
-from convatlas.data.augment import Augmentation
-from convatlas.data.crops import Crop
-from convatlas.data.preprocessing import Standardisation
+from convatlas.data.transforms.augment import Augmentation
+from convatlas.data.transforms.normalize import Standardisation
+from convatlas.data.transforms.random_crop import Crop
 from convatlas.errors import UsageError
 from convatlas.models import Argument
-from convatlas.optim.averaging import Averaging
 from convatlas.optim.clipping import Clipping
 from convatlas.optim.constraints import FilterRadius
+from convatlas.optim.ema import Averaging
 from convatlas.optim.losses import Loss
 from convatlas.optim.optimizers import Optimizer
 from convatlas.optim.plateau import Plateau, Watch

@@ -1,8 +1,8 @@
 """ResNet. He et al. 2015, arXiv:1512.03385. Run: convatlas train resnet20_cifar --data cifar10 --recipe paper."""
 
-from convatlas.data.augment import Flip, Lighting, PadCrop
-from convatlas.data.crops import ScaleJitter
-from convatlas.data.preprocessing import ChannelStatistics, PixelMean
+from convatlas.data.transforms.augment import Flip, Lighting, PadCrop
+from convatlas.data.transforms.normalize import ChannelStatistics, PixelMean
+from convatlas.data.transforms.random_crop import ScaleJitter
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.plateau import Plateau

@@ -1,6 +1,6 @@
 """ResNet v2. He et al. 2016, arXiv:1603.05027, appendix. Run: convatlas train resnetv2_164_cifar --data cifar10 --recipe paper."""
 
-from convatlas.data.crops import RandomResizedCrop
+from convatlas.data.transforms.random_crop import RandomResizedCrop
 from convatlas.optim.schedules import Steps
 from convatlas.recipes.recipe import Epochs
 from convatlas.recipes.resnet import RESNET, RESNET110_CIFAR, RESNET_CIFAR_SMALL, RESNET_SMALL

@@ -1,7 +1,7 @@
 """SENet. Hu et al. 2017, arXiv:1709.01507, sec. 5.1. Run: convatlas train se_resnet50 --data imagenet:PATH --recipe paper."""
 
-from convatlas.data.crops import RandomResizedCrop
-from convatlas.data.preprocessing import ChannelMean
+from convatlas.data.transforms.normalize import ChannelMean
+from convatlas.data.transforms.random_crop import RandomResizedCrop
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.plateau import Plateau

@@ -3,8 +3,8 @@
 Run: convatlas train shufflenet_v2 --data imagenet:PATH --recipe paper.
 """
 
-from convatlas.data.crops import RandomResizedCrop
-from convatlas.data.preprocessing import ChannelStatistics
+from convatlas.data.transforms.normalize import ChannelStatistics
+from convatlas.data.transforms.random_crop import RandomResizedCrop
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.schedules import Polynomial

@@ -1,8 +1,8 @@
 """VGG. Simonyan, Zisserman 2014, arXiv:1409.1556, sec. 3.1. Run: convatlas train vgg16 --data imagenet:PATH --recipe paper."""
 
-from convatlas.data.augment import Flip, Lighting, PadCrop
-from convatlas.data.crops import ScaleJitter
-from convatlas.data.preprocessing import ChannelMean, ChannelStatistics
+from convatlas.data.transforms.augment import Flip, Lighting, PadCrop
+from convatlas.data.transforms.normalize import ChannelMean, ChannelStatistics
+from convatlas.data.transforms.random_crop import ScaleJitter
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.plateau import Plateau

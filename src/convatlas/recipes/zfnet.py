@@ -1,7 +1,7 @@
 """ZFNet. Zeiler, Fergus 2013, arXiv:1311.2901, sec. 3. Run: convatlas train zfnet --data imagenet:PATH --recipe paper."""
 
-from convatlas.data.crops import CentralPatch
-from convatlas.data.preprocessing import PixelMean
+from convatlas.data.transforms.normalize import PixelMean
+from convatlas.data.transforms.random_crop import CentralPatch
 from convatlas.optim.constraints import FilterRadius
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD

@@ -82,5 +82,7 @@ def set_path(record: R, assignment: str) -> R:
 def _child(node: Any, key: str, path: str) -> Any:
     known = [str(i) for i in range(len(node))] if isinstance(node, list) else list(node) if isinstance(node, dict) else []
     if key not in known:
-        raise unknown_name(f"field in --set {path}:", key, known) if known else UsageError(f"--set {path}: {key!r} is inside a single value")
+        raise (
+            unknown_name(f"field in --set {path}:", key, known) if known else UsageError(f"--set {path}: {key!r} is inside a single value")
+        )
     return node[int(key)] if isinstance(node, list) else node[key]

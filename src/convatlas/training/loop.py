@@ -5,19 +5,22 @@ from itertools import chain
 
 import torch
 
-from convatlas.data import randomness
-from convatlas.data.loader import Fixed, Training, batches
+from convatlas.data.loading.eval_batches import Fixed
+from convatlas.data.loading.loader import batches
+from convatlas.data.loading.train_batches import Training
+from convatlas.data.transforms import counter_rng
 from convatlas.errors import UserError
-from convatlas.evaluation.protocol import Answers, answers, scores
+from convatlas.evaluation.predict import Answers, answers
+from convatlas.evaluation.results import scores
 from convatlas.optim.optimizers import set_lr
-from convatlas.runtime.device import Runtime
-from convatlas.runtime.stopping import Stopped, StopRequest
-from convatlas.training.display import Display
-from convatlas.training.folder import RunFolder, State
+from convatlas.runtime.runtime import Runtime
+from convatlas.runtime.signals import Stopped, StopRequest
 from convatlas.training.objective import Objective
+from convatlas.training.progress import Display
 from convatlas.training.run import Run
+from convatlas.training.run_folder import RunFolder, State
 from convatlas.training.step import gradients
-from convatlas.training.unread import UnreadImages
+from convatlas.training.unreadable import UnreadImages
 
 
 def fit(
@@ -46,7 +49,7 @@ def fit(
         for step, batch in clock.waiting(runtime.ahead(stream)):
             objective.train()
             objective.remember()
-            runtime.seed(randomness.step_seed(run.seed, step, ranks.rank))
+            runtime.seed(counter_rng.step_seed(run.seed, step, ranks.rank))
             set_lr(optimizer, lr := recipe.rate(step / run.steps, state.watch))
             loss, logits = gradients(function, data, batch, step, recipe.micro_batch, clock.passed)
             lost, unreadable, stopping = ranks.any(runtime.device.type == "cpu" and not loss.isfinite(), len(batch.unread), stop.number)

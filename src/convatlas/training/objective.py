@@ -6,9 +6,9 @@ from typing import NamedTuple, Self
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from convatlas.data.preprocessing import Standardiser
+from convatlas.data.transforms.normalize import Standardiser
 from convatlas.models import Network
-from convatlas.optim.averaging import Averaging
+from convatlas.optim.ema import Averaging
 from convatlas.optim.losses import Loss
 from convatlas.training.run import Run
 

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from convatlas.analysis import analyze
 from convatlas.classifier import Classifier
-from convatlas.data.loader import Fixed
+from convatlas.data.loading.eval_batches import Fixed
 from convatlas.errors import printable
 from convatlas.evaluation.metrics import log_probabilities
-from convatlas.evaluation.pictures import STYLE, confusion, reliability, save
-from convatlas.evaluation.protocol import Answers
-from convatlas.sight import first_filters, grad_cam, pictures
-from convatlas.sight.filters import drawn
-from convatlas.storage.disk import replace
+from convatlas.evaluation.plots import STYLE, confusion, reliability, save
+from convatlas.evaluation.predict import Answers
+from convatlas.storage.atomic import replace
 from convatlas.training.run import Run
+from convatlas.visualization import first_filters, grad_cam, plots
+from convatlas.visualization.filters import drawn
 
 MISTAKES = 24
 SEEN, DEAR = 8, 20e9  # mistakes that are looked into; multiply-adds of their passes forward
@@ -51,7 +51,7 @@ def write(
         if len(wrong):
             save(folder / "mistakes.png", _mistake_grid(wrong, found, test, classes))
             save(folder / "grad_cam.png", _evidence(wrong, found, test, classes, classifier))
-    replace(folder / "filters.png", pictures.png(drawn(first_filters(classifier.model)[1])))
+    replace(folder / "filters.png", plots.png(drawn(first_filters(classifier.model)[1])))
     path = folder / "report.md"
     replace(path, _markdown(run, lines, result, classes, bool(len(wrong)), first_filters(classifier.model)[0]).encode())
     return path
@@ -146,7 +146,7 @@ def _evidence(wrong: NDArray[np.int64], found: Answers, test: Fixed, classes: Se
     seen, titles = [], []
     for asked, title in ((predicted, "as {}"), (true, "is {}")):
         maps = grad_cam(classifier.model, standard, torch.from_numpy(asked))
-        seen += [pictures.overlay(image, one).transpose(2, 0, 1) for image, one in zip(images, maps, strict=True)]
+        seen += [plots.overlay(image, one).transpose(2, 0, 1) for image, one in zip(images, maps, strict=True)]
         titles += [title.format(classes[label]) for label in asked]
     return _grid(np.stack(seen), titles, columns=len(wrong))
 

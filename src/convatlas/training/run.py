@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec.structs import force_setattr
 
 from convatlas import models, recipes
-from convatlas.data.preprocessing import Preprocessing
+from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.errors import UsageError
 from convatlas.models import Architecture
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision
 from convatlas.storage.records import Record, from_json, identify, to_json
-from convatlas.training.initial import Initial
+from convatlas.training.pretrained import Initial
 
 FORMAT = 1
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from convatlas.data.loader import Batch, Training
-from convatlas.runtime.passes import Pass
+from convatlas.data.loading.batch import Batch
+from convatlas.data.loading.train_batches import Training
+from convatlas.runtime.cuda_graph import Pass
 from convatlas.training.objective import Outcome
 
 

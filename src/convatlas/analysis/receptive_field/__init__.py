@@ -1,0 +1,1 @@
+"""Receptive fields: intervals of pixels, and a rule for every operator."""

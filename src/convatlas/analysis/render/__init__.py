@@ -1,0 +1,1 @@
+"""A report as tables, pages and pictures."""

@@ -1,0 +1,1 @@
+"""One forward on meta tensors, recorded operator by operator."""

@@ -1,0 +1,33 @@
+"""The arguments of one forward, from a shape or from example inputs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from convatlas.errors import UsageError, printable
+
+
+def inputs(module: nn.Module, example: Any, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of one forward, on `device`."""
+    if isinstance(example, Sequence) and not isinstance(example, str) and example and all(isinstance(n, int) for n in example):
+        if min(example) < 1:
+            raise UsageError(f"the input {tuple(example)} has an empty side: expected (channels, height, width) of one image")
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+        return (torch.empty(1, *example, dtype=dtype, device=device),), {}
+
+    def place(value: Any) -> Any:
+        return value.detach().to(device) if isinstance(value, Tensor) else value
+
+    if isinstance(example, Tensor):
+        return (place(example),), {}
+    if isinstance(example, Mapping) and all(isinstance(key, str) for key in example):
+        return (), {key: tree_map(place, value) for key, value in example.items()}
+    if isinstance(example, tuple | list) and any(isinstance(t, Tensor) for t in tree_leaves(example)):
+        return tuple(tree_map(place, value) for value in example), {}
+    raise UsageError(
+        f"cannot make an input of {printable(repr(example))[:80]}: expected (channels, height, width), a tensor, a tuple of the forward's "
+        "arguments, or a dictionary of them by name"
+    )

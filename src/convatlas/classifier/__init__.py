@@ -1,0 +1,7 @@
+"""The saved thing: a trained network with its classes, preprocessing and provenance, and what it is for: to classify images."""
+
+from convatlas.classifier.classifier import Classifier as Classifier
+from convatlas.classifier.classifier import load as load
+from convatlas.classifier.model_file import FORMAT as FORMAT
+from convatlas.classifier.model_file import Card as Card
+from convatlas.classifier.model_file import save as save

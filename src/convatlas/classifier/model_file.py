@@ -1,0 +1,37 @@
+"""`model.safetensors`: weights, classes, preprocessing and provenance in one checked file."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convatlas.data.transforms.normalize import Standardiser
+from convatlas.data.transforms.preprocessing import Preprocessing
+from convatlas.models import Architecture
+from convatlas.runtime.device import Precision
+from convatlas.storage import checked_safetensors
+from convatlas.storage.records import Record
+
+FORMAT = 1
+
+
+MOST_AT_ONCE = 1 << 16  # images, in evaluation
+
+
+class Card(Record, frozen=True, kw_only=True):
+    """What a `model.safetensors` says of itself."""
+
+    format: int
+    network: Architecture
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    precision: Precision
+    batch: int  # the one shape in which it is evaluated
+    provenance: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+def save(path: Path, card: Card, model: torch.nn.Module, standardiser: Standardiser) -> None:
+    """Write `model.safetensors`: the network's own keys, the standardiser's under `preprocessing.`. Raises OSError."""
+    tensors = dict(model.state_dict()) | {f"preprocessing.{name}": t for name, t in standardiser.state_dict().items()}
+    checked_safetensors.write(path, tensors, card)

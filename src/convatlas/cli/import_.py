@@ -1,0 +1,51 @@
+"""`import`: another library's weights become a classifier."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from convatlas.cli.arguments import Json
+from convatlas.cli.output import print_json
+from convatlas.errors import UsageError, UserError, printable
+
+
+@dataclass
+class Import:
+    """Turn another library's weights (.pth, .safetensors) into a classifier: torchvision's, timm's or pytorchcv's."""
+
+    file: Annotated[Positional[Path], arg(metavar="FILE", help="The weights; nothing in them is run.")]
+    model: Annotated[str, arg(metavar="MODEL", help="The network's name.")]
+    edition: Annotated[str | None, arg(help="Default: the first edition that the weights fit.")] = None
+    classes: Annotated[Path | None, arg(metavar="FILE", help="Class names, one a line or a JSON list; default their numbers.")] = None
+    out: Annotated[Path | None, arg(metavar="FOLDER", help="Default runs/MODEL-LIBRARY.")] = None
+    json: Json = False
+
+    def __call__(self) -> None:
+        from convatlas.classifier import save
+        from convatlas.interop import import_classifier
+
+        classifier = import_classifier(self.file, self.model, self.edition, self.classes)
+        card = classifier.card
+        out = self.out or Path("runs") / f"{self.model}-{card.provenance['source']}"
+        file = out / "model.safetensors"
+        if file.exists() or (out / "run.json").exists():
+            raise UsageError(f"{printable(out)} already holds a classifier or a run: choose another folder with --out")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            save(file, card, classifier.model, classifier.standardiser)
+        except OSError as error:
+            raise UserError(f"cannot write {printable(file)}: {error.strerror}") from None
+        if self.json:
+            print_json({"out": str(out), "network": card.network, "source": card.provenance["source"], "classes": len(card.classes)})
+            return
+        size, shorter = card.preprocessing.size[0], card.preprocessing.source[0]
+        print(f"{card.provenance['source']}'s weights fit {self.model}, edition {card.network.edition}: {len(card.classes):,} classes")
+        print(f"images: shorter side to {shorter}, centre {size}x{size}, as that library's usual weights want them")
+        if self.classes is None:
+            print("classes bear their numbers: name them with --classes FILE, one a line")
+        print(f"wrote {printable(file)}")
+        print("next:")
+        print(f"  convatlas predict {printable(out)} IMAGE...")
+        print(f"  convatlas eval {printable(out)} --data folder:PHOTOS")

@@ -1,0 +1,31 @@
+"""The commands by name."""
+
+from typing import Any
+
+from convatlas.cli.bench import Bench
+from convatlas.cli.compare import Compare
+from convatlas.cli.data import Data
+from convatlas.cli.eval import Eval
+from convatlas.cli.export import Export
+from convatlas.cli.import_ import Import
+from convatlas.cli.models import Models
+from convatlas.cli.plan import Plan
+from convatlas.cli.predict import Predict
+from convatlas.cli.show import Show
+from convatlas.cli.train import Train
+from convatlas.cli.visualize import See
+
+COMMANDS: dict[str, Any] = {
+    "models": Models,
+    "show": Show,
+    "train": Train,
+    "eval": Eval,
+    "predict": Predict,
+    "see": See,
+    "import": Import,
+    "export": Export,
+    "compare": Compare,
+    "plan": Plan,
+    "bench": Bench,
+    "data": Data,
+}

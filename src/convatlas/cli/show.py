@@ -1,0 +1,105 @@
+"""`show`: a network's shapes, cost, memory and receptive field."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from convatlas.cli.arguments import Json
+from convatlas.cli.output import paragraph, print_json, print_table, write
+from convatlas.errors import UsageError
+
+
+@dataclass
+class Show:
+    """Read a network: shapes, cost, memory, receptive field and design principles, by stage; nothing is computed or allocated."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL", help="A network's name.")]
+    edition: Annotated[str, arg(help="The paper's network, or a named edition.")] = "paper"
+    input: Annotated[str, arg(metavar="CxHxW", help="Channels, height and width of one image; default the paper's.")] = ""
+    depth: Annotated[int | None, arg(metavar="N", help="Names deep: 1 for its parts, 9 for every layer; default by stage.")] = None
+    against: Annotated[str, arg(metavar="MODEL", help="A second network beside it, or NAME:EDITION.")] = ""
+    json: Json = False
+    markdown: Annotated[bool, arg(help="Print the tables as markdown.")] = False
+    html: Annotated[Path | None, arg(metavar="FILE", help="Write one page that unfolds, and works offline.")] = None
+    png: Annotated[Path | None, arg(metavar="FILE", help="Draw cost and receptive field along depth; takes some seconds.")] = None
+
+    def __call__(self) -> None:
+        given = [name for name in ("json", "markdown", "html", "png") if getattr(self, name)]
+        if len(given) > 1:
+            raise UsageError(f"--{given[0]} and --{given[1]} exclude each other: choose one")
+        if self.depth is not None and self.depth < 1:
+            raise UsageError(f"--depth should be 1 or more, not {self.depth}")
+        reports, models = zip(*self._networks(), strict=True)
+        if self.png:
+            from convatlas.analysis.render import plots
+
+            print("convatlas: drawing, with a few passes forward and backward", file=sys.stderr)
+            fields = [plots.effective_fields(model, report) for model, report in zip(models, reports, strict=True)]
+            write(self.png, plots.png(reports, fields))
+        elif self.html:
+            from convatlas.analysis.render.html import html
+
+            write(self.html, html(*reports).encode())
+        elif self.json:
+            document = reports[0].document(self.depth)
+            print_json(document | {"against": reports[1].document(self.depth)} if self.against else document)
+        elif self.markdown:
+            from convatlas.analysis.render.tables import markdown
+
+            print(markdown(reports, self.depth), end="")
+        else:
+            self._print(reports)
+
+    def _networks(self) -> list[tuple[Any, Any]]:
+        import torch
+
+        from convatlas import analysis, models
+
+        shape = _shape(self.input) if self.input else None
+        torch.manual_seed(0)  # the same picture each time
+        found = []
+        for name, edition in [(self.model, self.edition), *([self.against.partition(":")[::2]] if self.against else [])]:
+            entry = models.find(name, edition or "paper")
+            channels, height, width = shape or entry.input
+            arguments: dict[str, Any] = {"in_chans": channels, "image_size": (height, width)} if shape else {}
+            with torch.device("cpu" if self.png else "meta"):  # a gradient needs weights
+                model = models.create_model(name, edition or "paper", **arguments)
+            found.append((analysis.analyze(model, (channels, height, width)), model))
+        return found
+
+    def _print(self, reports: Any) -> None:
+        from convatlas.analysis.render import tables
+        from convatlas.analysis.render.comparison import compare
+        from convatlas.analysis.rows import CONVENTION
+
+        for table in compare(*reports) if self.against else ():
+            print_table(table.columns, table.rows, right=tuple(c for c in table.columns if c not in table.text))
+            print()
+        for report in reports:
+            print(tables.title(report))
+            rows = tables.rows(report, self.depth)
+            print_table(tables.HEADS, [tables.cells(row) for row in rows], right=tuple(h for h in tables.HEADS if h not in tables.TEXT))
+            print()
+            for name, text in tables.totals(report):
+                paragraph(f"{name:<14}{text}", 14)
+            for note in report.notes:
+                paragraph(f"{'note':<14}{note}", 14)
+            print("\ndesign principles (arXiv:1512.00567, sec. 2), measured; flags are advice")
+            for finding in report.principles:
+                paragraph(f"  {finding.principle}: {finding.reading}", 4)
+                for flag in finding.flags:
+                    paragraph(f"    flag: {flag}", 10)
+            print()
+        paragraph(CONVENTION, 0)
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    """CxHxW."""
+    sides = text.lower().split("x")
+    if len(sides) != 3 or not all(side.isascii() and side.isdigit() and 0 < int(side) < 1 << 16 for side in sides):
+        raise UsageError(f"--input is {text!r}: expected channels, height and width, as 3x224x224")
+    channels, height, width = map(int, sides)
+    return channels, height, width

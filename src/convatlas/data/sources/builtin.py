@@ -1,0 +1,121 @@
+"""The published sets: MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100, and scikit-learn's digits."""
+
+from collections.abc import Callable
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convatlas.data.dataset import Stack
+from convatlas.data.sources import cifar, idx
+from convatlas.data.sources.download import Published
+from convatlas.data.sources.source import Found
+from convatlas.data.sources.split import content_keys
+from convatlas.errors import UserError
+
+VALIDATION = 5_000  # held out of the published training images
+
+MNIST = Published(
+    name="mnist",
+    files={
+        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+    },
+    url="https://ossci-datasets.s3.amazonaws.com/mnist/",
+)
+FASHION_MNIST = Published(
+    name="fashion-mnist",
+    files={
+        "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+        "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+        "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+    },
+    url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    package="dataset-fashion-mnist",
+    installed="/usr/share/datasets/fashion-mnist",
+)
+CIFAR10 = Published("cifar10", {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}, "https://www.cs.toronto.edu/~kriz/")
+CIFAR100 = Published("cifar100", {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"}, "https://www.cs.toronto.edu/~kriz/")
+
+DIGITS = tuple("0123456789")
+GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+def _fine() -> tuple[str, ...]:
+    return tuple(files(__package__).joinpath("cifar100_classes.txt").read_text().split())
+
+
+def _idx(published: Published, classes: tuple[str, ...]) -> Found:
+    def read(part: str) -> Arrays:
+        images = idx.read(published.path(f"{part}-images-idx3-ubyte.gz"), 3)
+        return images[:, None], idx.read(published.path(f"{part}-labels-idx1-ubyte.gz"), 1).astype(np.int64)
+
+    return _with_validation(published.name, classes, read("train"), read("t10k"))
+
+
+def _cifar(published: Published, classes: tuple[str, ...], train: tuple[str, ...], test: str, label_bytes: int) -> Found:
+    path = published.path(next(iter(published.files)))
+    images, labels = cifar.read(path, (*train, test), label_bytes)
+    return _with_validation(published.name, classes, (images[:-10_000], labels[:-10_000]), (images[-10_000:], labels[-10_000:]))
+
+
+def _digits() -> Found:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise UserError("digits comes with scikit-learn, which is not installed: pip install 'convatlas[sets]'") from None
+    values, labels = load_digits(return_X_y=True)
+    images = np.round(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    _check("digits", DIGITS, images, labels)
+    return _in_memory("digits", DIGITS, images, labels.astype(np.int64))
+
+
+def _with_validation(name: str, classes: tuple[str, ...], train: Arrays, test: Arrays) -> Found:
+    for images, labels in (train, test):
+        _check(name, classes, images, labels)
+    parts = {"train": np.arange(len(train[1])), "test": np.arange(len(test[1])) + len(train[1])}
+    images, labels = np.concatenate([train[0], test[0]]), np.concatenate([train[1], test[1]])
+    return _in_memory(name, classes, images, labels, parts, VALIDATION / len(train[1]))
+
+
+def _check(name: str, classes: tuple[str, ...], images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    if len(images) != len(labels):
+        raise UserError(f"{name} holds {len(images):,} images but {len(labels):,} labels: its files do not belong together")
+    if labels.max() >= len(classes):
+        raise UserError(f"{name} has a label {labels.max()}: expected 0 to {len(classes) - 1}; the file of labels is not this set's")
+
+
+def _in_memory(
+    name: str,
+    classes: tuple[str, ...],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    parts: dict[str, NDArray[np.int64]] | None = None,
+    validation: float = 0.1,
+) -> Found:
+    return Found(
+        name=name,
+        classes=classes,
+        channels=images.shape[1],
+        size=(images.shape[2], images.shape[3]),
+        images=Stack(images),
+        labels=labels,
+        keys=content_keys(images),
+        parts=parts or {},
+        validation=validation,
+        mirrors=classes != DIGITS,
+    )
+
+
+PUBLISHED: dict[str, Callable[[], Found]] = {
+    "fashion-mnist": lambda: _idx(FASHION_MNIST, GARMENTS),
+    "mnist": lambda: _idx(MNIST, DIGITS),
+    "cifar10": lambda: _cifar(CIFAR10, OBJECTS, tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", 1),
+    "cifar100": lambda: _cifar(CIFAR100, _fine(), ("train.bin",), "test.bin", 2),
+    "digits": _digits,
+}

@@ -1,0 +1,1 @@
+"""From decoded images to the network's input: crops, augmentation, preprocessing, normalisation."""

@@ -1,0 +1,1 @@
+"""Classifiers in other formats: ONNX, OpenVINO, int8, safetensors, the Hugging Face Hub."""

@@ -1,0 +1,46 @@
+"""The network by torch.compile with its weights frozen: one shape of batch, about half a minute of compiling."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from convatlas.inference.batching import in_one_shape
+from convatlas.inference.graph import Infer, Subject
+from convatlas.runtime.compilation import can_compile
+from convatlas.runtime.device import Precision
+from convatlas.runtime.runtime import Runtime
+from convatlas.storage.cache import cache_dir
+
+MOST = 32
+COST = "about half a minute, an image of another size again"
+
+
+def lacks() -> str | None:
+    return None if can_compile(torch.device("cpu")) else "a C++ compiler: install g++"
+
+
+def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
+    """Compiled for as many images at once as the example has, at most 32."""
+    from torch._inductor import config
+
+    _keep_compiled_code()
+    runtime = Runtime(part.device, precision)
+    compiled = torch.compile(runtime.place(part.graph))
+
+    def run(images: Tensor) -> Tensor:
+        with torch.no_grad(), runtime.autocast(), config.patch(freezing=True):
+            logits: Tensor = compiled(images.to(runtime.device))
+        return logits.float().cpu()
+
+    infer = in_one_shape(run, min(len(example), MOST))
+    infer(example[:1])  # compiles
+    return infer
+
+
+def _keep_compiled_code() -> None:
+    """In the user's own cache: the compiler's default is a folder with a predictable name, where others may write."""
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        folder = cache_dir() / "inductor"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)

@@ -1,0 +1,41 @@
+"""Grad-CAM: where in an image a class finds its evidence. Selvaraju et al. 2016, arXiv:1610.02391, sec. 3.
+
+    alpha_k = 1/Z  sum over i, j of  d y / d A_k(i, j)        (1)
+    L = ReLU( sum over k of  alpha_k A_k )                    (2)
+
+A_k are the maps of a layer, Z their places, y the class's score before the softmax.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convatlas.errors import UsageError
+from convatlas.visualization.feature_maps import forward, last_maps
+
+
+def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, path: str | None = None) -> Tensor:
+    """Grad-CAM of each image for its class: (n, h, w), at least 0, on the grid of the layer's maps.
+
+    images: (n, c, height, width), standardised. classes: (n,), int64. `path`: a module that gives maps; by default the last convolutional
+    features. Zero all over where nothing there speaks for the class. Raises UsageError for a path that does not exist or gives no maps, for
+    a class that does not exist, and for a network that labels every pixel; UserError for a network without convolutions.
+    """
+    if path is None:
+        path = last_maps(model, (images.shape[1], images.shape[2], images.shape[3]))
+    with torch.inference_mode(False), torch.enable_grad():
+        maps, logits = forward(model, images.detach().clone().requires_grad_(), path)
+        if logits.dim() != 2:
+            raise UsageError("Grad-CAM needs one score a class: this network labels every pixel")
+        n, count = logits.shape
+        if classes.shape != (n,) or classes.min() < 0 or classes.max() >= count:
+            raise UsageError(f"Grad-CAM needs a class from 0 to {count - 1} for each of the {n} images")
+        scores = logits[range(n), classes.tolist()]
+        (gradient,) = torch.autograd.grad(scores.sum(), maps)  # no image's score hangs on another's maps
+    alpha = gradient.mean((2, 3), keepdim=True)
+    return (alpha * maps.detach()).sum(1).relu()
+
+
+def enlarged(found: Tensor, size: tuple[int, int]) -> Tensor:
+    """Brought to the images' size, bilinearly, as in the paper: (n, h, w) -> (n, *size)."""
+    return F.interpolate(found[:, None], size, mode="bilinear")[:, 0]
