@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def row(name: str) -> tuple[str, ...]:
-    shape = models.find(name).input
+    shape = models.get_entry(name).input
     model, images = ca.create_model(name).eval(), torch.randn(1, *shape)
 
     def fvcore() -> None:
@@ -88,7 +88,7 @@ def registry() -> tuple[str, ...]:
         for name in models.list_models():
             with torch.device("meta"):
                 model = ca.create_model(name)
-            ca.analyze(model, models.find(name).input).to_json()
+            ca.analyze(model, models.get_entry(name).input).to_json()
 
     count = len(models.list_models())
     return (f"all {count}, built and read", "", "", f"{1000 * seconds(read):.0f}", "", "", "", "")

@@ -82,9 +82,9 @@ def memory(job: str, scratch: Path, count: int) -> int:
     """Peak bytes of one job in this process and those that it starts."""
     from convatlas.data import open_dataset
     from convatlas.data.curation.pack import pack
-    from convatlas.data.loading.loader import batches
-    from convatlas.data.loading.train_batches import Training
-    from convatlas.data.transforms.preprocessing import centre
+    from convatlas.data.loading.loader import iterate_batches
+    from convatlas.data.loading.train_batches import TrainBatches
+    from convatlas.data.transforms.preprocessing import center_crop_preprocessing
     from convatlas.data.transforms.random_crop import RandomResizedCrop
 
     peaks: list[int] = []
@@ -97,8 +97,8 @@ def memory(job: str, scratch: Path, count: int) -> int:
         pack(open_dataset(f"folder:{scratch}/photos{count}"), scratch / f"files{count}" if files else store, shorter=96, files=files)
     else:
         dataset = open_dataset(f"packed:{store}" if "packed" in job else f"folder:{scratch}/photos{count}")
-        data = Training(dataset.splits["train"], centre(3, (96, 96)), (), 100, 0, RandomResizedCrop())
-        for _ in batches(data, 0, data.steps_per_epoch, 2 if "processes" in job else 0):
+        data = TrainBatches(dataset.splits["train"], center_crop_preprocessing(3, (96, 96)), (), 100, 0, RandomResizedCrop())
+        for _ in iterate_batches(data, 0, data.steps_per_epoch, 2 if "processes" in job else 0):
             pass
     watch.set()
     watcher.join()

@@ -19,7 +19,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from convatlas.evaluation import predictions, protocols
-from convatlas.evaluation.significance import mark, pair
+from convatlas.evaluation.significance import correctness, paired_comparison
 
 HERE = Path(__file__).parent / "generated"
 STORE, PAGE, PICTURE = HERE / "evaluation.json", HERE / "evaluation.md", HERE / "evaluation.png"
@@ -77,8 +77,11 @@ def run(command: str) -> dict[str, Any]:
 
 def against_center(run: Path, crops: str) -> dict[str, Any]:
     """One network seen through other windows, on the same images: what that changes, paired."""
-    one, other = (mark(predictions.read(next((run / "answers").glob(f"test-{name}-????????.safetensors")))) for name in ("center", crops))
-    return pair(one, other)
+    one, other = (
+        correctness(predictions.read_predictions(next((run / "answers").glob(f"test-{name}-????????.safetensors"))))
+        for name in ("center", crops)
+    )
+    return paired_comparison(one, other)
 
 
 def picture(store: dict[str, Any]) -> Figure:
@@ -89,7 +92,7 @@ def picture(store: dict[str, Any]) -> Figure:
         if evaluation(crops) in store:
             rows = store[evaluation(crops)]["by_size"]
             sizes, means = [row["size"] for row in rows], [row["top1_mean"] for row in rows]
-            axis.plot(sizes, means, color=f"C{i}", lw=1.4, marker="o", ms=3.5, label=protocols.PROTOCOLS[crops].says)
+            axis.plot(sizes, means, color=f"C{i}", lw=1.4, marker="o", ms=3.5, label=protocols.PROTOCOLS[crops].label)
     axis.set(xlabel="networks averaged", ylabel="test top-1 %, mean of the subsets", xticks=range(1, len(SEEDS) + 1))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
@@ -137,7 +140,7 @@ def table(found: dict[str, Any]) -> Sequence[str]:
         means = [row["top1_mean"] for row in one["by_size"]]
         low, high = one["top1_interval"]
         rows.append(
-            f"| {protocols.PROTOCOLS[crops].says} | {one['windows']} | {means[0]:.2f} | {statistics.stdev(alone):.2f} | {means[1]:.2f} | "
+            f"| {protocols.PROTOCOLS[crops].label} | {one['windows']} | {means[0]:.2f} | {statistics.stdev(alone):.2f} | {means[1]:.2f} | "
             f"{means[2]:.2f} | {means[3]:.2f} | {low:.2f} to {high:.2f} | {one['ece']:.2f} | {one['seconds']:,} |"
         )
     return rows
@@ -148,13 +151,13 @@ def against(found: dict[str, Any]) -> Sequence[str]:
     for crops, one in found.items():
         if "against_center" in one:
             mean = statistics.mean(each["difference"] for each in one["against_center"])
-            rows.append(f"| {protocols.PROTOCOLS[crops].says} | {mean:+.2f} | {' | '.join(map(_difference, one['against_center']))} |")
+            rows.append(f"| {protocols.PROTOCOLS[crops].label} | {mean:+.2f} | {' | '.join(map(_difference, one['against_center']))} |")
     return rows
 
 
 def ensembles(found: dict[str, Any]) -> Sequence[str]:
     rows = ["| | points, 95 % interval, p |", "|---|---:|"]
-    return [*rows, *(f"| {protocols.PROTOCOLS[crops].says} | {_difference(one['against_best'])} |" for crops, one in found.items())]
+    return [*rows, *(f"| {protocols.PROTOCOLS[crops].label} | {_difference(one['against_best'])} |" for crops, one in found.items())]
 
 
 def _difference(one: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from convatlas.classifier import Card
+    from convatlas.classifier import ClassifierMetadata
 
 FOLDER = Path(__file__).parent / "generated"
 PAGE, KEPT = FOLDER / "inference_speed.md", FOLDER / "inference_speed.json"
@@ -50,15 +50,15 @@ def bench(model: str) -> Any:
 
 def start() -> Any:
     """Seconds from `convatlas predict RESNET50 one.jpg` to its end: with nothing in the cache, and then the median of three more."""
-    from convatlas.benchmark.data import photographs
+    from convatlas.benchmark.data import write_photographs
     from convatlas.benchmark.inference import classifier_of
-    from convatlas.classifier import save
+    from convatlas.classifier import write_model_file
 
     with tempfile.TemporaryDirectory() as scratch:
-        photographs(Path(scratch, "photos"))
+        write_photographs(Path(scratch, "photos"))
         file, photo = Path(scratch, "model.safetensors"), next(Path(scratch, "photos").rglob("*.jpg"))
         made = classifier_of("resnet50")
-        save(file, made.card, made.model, made.standardiser)
+        write_model_file(file, made.metadata, made.model, made.normalizer)
         environment, seconds = os.environ | {"CONVATLAS_CACHE": f"{scratch}/cache"}, []
         for _ in range(4):
             began = time.perf_counter()
@@ -99,9 +99,9 @@ def _int8(run: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         words = command("export", run, "--to", "int8", "--out", f"{scratch}/int8", "--max-drop", "100", "--json")
         found = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
-        images = torch.randint(0, 256, (320, *classifier.card.preprocessing.shape), dtype=torch.uint8)
+        images = torch.randint(0, 256, (320, *classifier.metadata.preprocessing.shape), dtype=torch.uint8)
         auto = ca.inference.engine(classifier, images[:32])
-        small = openvino.Runner(openvino.read(Path(scratch, "int8", "model.xml")), auto.precision)
+        small = openvino.Runner(openvino.read_model(Path(scratch, "int8", "model.xml")), auto.precision)
         rates: dict[str, list[float]] = {"auto": [], "int8": []}
         for _ in range(6):  # in turn; the first warms up
             for name, infer in (("auto", auto), ("int8", small)):
@@ -109,10 +109,15 @@ def _int8(run: str) -> dict[str, Any]:
                 for piece in torch.split(images, 32):
                     infer(piece)
                 rates[name].append(len(images) / (time.perf_counter() - began))
-    return found | _named(classifier.card) | {"engine": auto.name} | {name: statistics.median(values[1:]) for name, values in rates.items()}
+    return (
+        found
+        | _named(classifier.metadata)
+        | {"engine": auto.name}
+        | {name: statistics.median(values[1:]) for name, values in rates.items()}
+    )
 
 
-def _named(card: "Card") -> dict[str, Any]:
+def _named(card: "ClassifierMetadata") -> dict[str, Any]:
     data = str(card.provenance["data"])
     what = {"network": card.network.name, "width": card.network.arguments.get("width", 1), "size": card.preprocessing.size[0]}
     return what | {"data": "composites of docs/photos.md" if data.startswith("folder:") else data}
@@ -130,20 +135,20 @@ def _same(run: str) -> dict[str, Any]:
     import convatlas as ca
     from convatlas.data import open_dataset
     from convatlas.inference import eager, onnx, openvino
-    from convatlas.runtime.device import best_precision, pick_device
+    from convatlas.runtime.device import best_precision, select_device
 
     classifier = ca.load(run)
-    split, geometry = open_dataset(str(classifier.card.provenance["data"])).splits["test"], classifier.card.preprocessing
-    images, _ = geometry.read(split.images, np.arange(len(split)))
+    split, geometry = open_dataset(str(classifier.metadata.provenance["data"])).splits["test"], classifier.metadata.preprocessing
+    images, _ = geometry.load_batch(split.images, np.arange(len(split)))
     labels, answers = torch.from_numpy(split.labels), dict[str, torch.Tensor]()
     for engine in (eager, openvino, onnx):
-        name, precisions = engine.__name__.rpartition(".")[2], {"fp32", "fp32" if engine is onnx else best_precision(pick_device("cpu"))}
+        name, precisions = engine.__name__.rpartition(".")[2], {"fp32", "fp32" if engine is onnx else best_precision(select_device("cpu"))}
         for precision in sorted(precisions, reverse=True):
             infer = ca.inference.engine(classifier, images[:8], name, precision)
             answers[f"{name} {precision}"] = torch.cat([infer(part).argmax(1) for part in images.split(32)])
     expected = answers["eager fp32"]
     top1 = {name: 100 * float((found == labels).float().mean()) for name, found in answers.items()}
-    return _named(classifier.card) | {
+    return _named(classifier.metadata) | {
         "n": len(labels),
         "top1": top1,
         "same": {name: 100 * float((found == expected).float().mean()) for name, found in answers.items()},

@@ -31,7 +31,7 @@ def page() -> str:
 
 
 def network(name: str) -> tuple[str, ...]:
-    entry, line = models.find(name), models.counts(name)
+    entry, line = models.get_entry(name), models.counts(name)
     return (
         f"`{name}`",
         f"{entry.paper} ({entry.year}); {line['source']}",

@@ -42,7 +42,7 @@ Nothing to compute: where to read it.
 
 def read(name: str, **arguments: Any) -> ca.analysis.Report:
     with torch.device("meta"):
-        return ca.analyze(ca.create_model(name, **arguments), models.find(name).input)
+        return ca.analyze(ca.create_model(name, **arguments), models.get_entry(name).input)
 
 
 def outputs(name: str, *paths: str) -> list[str]:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from convatlas import models, recipes
 from convatlas.data import open_dataset
-from convatlas.data.dataset import Stack
-from convatlas.data.transforms.preprocessing import fit
+from convatlas.data.dataset import ArrayImages
+from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.layers.init import he
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD, RMSProp
@@ -50,10 +50,10 @@ def main() -> None:
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    entry = models.find(arguments.network)
-    recipe = recipes.find(arguments.recipe, entry)
+    entry = models.get_entry(arguments.network)
+    recipe = recipes.get_recipe(arguments.recipe, entry)
     if arguments.epochs:
-        recipe = recipe.but(budget=recipes.Epochs(arguments.epochs))
+        recipe = recipe.replace(budget=recipes.Epochs(arguments.epochs))
     assert isinstance(recipe.budget, recipes.Epochs)
     torch.manual_seed(arguments.seed)
 
@@ -61,18 +61,20 @@ def main() -> None:
     size = arguments.size or int(str(recipe.network.get("image_size", entry.input[1])))
     data = {}
     for part, split in dataset.splits.items():
-        assert isinstance(split.images, Stack)
+        assert isinstance(split.images, ArrayImages)
         images = torch.from_numpy(split.images.array).float() / 255
         images = F.pad(images, [2] * 4) if size == 32 else F.interpolate(images, (size, size), mode="bilinear", antialias=True)
         data[part] = images, torch.from_numpy(split.labels)
     train = dataset.splits["train"].images
-    standard = recipe.standardise.measure(train, fit(1, (28, 28), (size, size)))
+    standard = recipe.standardise.fit(train, fixed_size_preprocessing(1, (28, 28), (size, size)))
     data = {part: ((images - standard.mean) / standard.std, labels) for part, (images, labels) in data.items()}
     loader = torch.utils.data.DataLoader(
         Augmented(*data["train"], pad=2 if size <= 32 else 4), batch_size=recipe.batch, shuffle=True, drop_last=True
     )
 
-    model = models.build(models.describe(entry.name, "paper", **(recipe.network | {"num_classes": 10, "in_chans": 1, "image_size": size})))
+    model = models.build(
+        models.get_architecture(entry.name, "paper", **(recipe.network | {"num_classes": 10, "in_chans": 1, "image_size": size}))
+    )
     if recipe.initialise == "he":
         model.apply(he)
     chosen, kept = recipe.optimizer, {"lr": recipe.optimizer.lr, "momentum": recipe.optimizer.momentum}  # type: ignore[union-attr]

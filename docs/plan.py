@@ -17,8 +17,8 @@ import torch
 import convatlas as ca
 from convatlas import recipes
 from convatlas.data.transforms.augment import Lighting
-from convatlas.data.transforms.preprocessing import centre
-from convatlas.training.run import Content, Data, Run, Stored, write
+from convatlas.data.transforms.preprocessing import center_crop_preprocessing
+from convatlas.training.run import DataContent, DataSpec, Run, RunFile, serialize_run_file
 
 TARGET, KEPT = Path(__file__).parent / "generated" / "plan.md", Path("runs/plan")
 CHECKED = (("lenet5", 2.0), ("resnet20_cifar", 0.5))  # network, epochs of Fashion-MNIST
@@ -41,17 +41,17 @@ def main() -> None:
 
 def _stored(run: Run) -> Path:
     file = KEPT / f"{run.model.name}.json"
-    file.write_bytes(write(Stored(run=run, environment={})))
+    file.write_bytes(serialize_run_file(RunFile(run=run, environment={})))
     return file
 
 
 def _imagenet() -> Run:
     """A run whose data is said, not there: to plan it no image is read."""
     run = ca.Run(model="resnet50", data="imagenet:/data/imagenet", recipe="paper")
-    geometry = centre(3, (224, 224), run.recipe.margin)
-    content = Content(classes=tuple(f"class {i}" for i in range(1000)), counts=IMAGENET, preprocessing=geometry, digest="")
-    colours = tuple(a.measured(torch.eye(3)) if isinstance(a, Lighting) else a for a in run.recipe.augment)
-    return run.but(data=Data(run.data.name, content), recipe=run.recipe.but(augment=colours), save_every=5000)
+    geometry = center_crop_preprocessing(3, (224, 224), run.recipe.margin)
+    content = DataContent(classes=tuple(f"class {i}" for i in range(1000)), counts=IMAGENET, preprocessing=geometry, digest="")
+    colours = tuple(a.with_covariance(torch.eye(3)) if isinstance(a, Lighting) else a for a in run.recipe.augment)
+    return run.replace(data=DataSpec(run.data.name, content), recipe=run.recipe.replace(augment=colours), save_every=5000)
 
 
 def _came_true() -> list[str]:
@@ -64,7 +64,7 @@ def _came_true() -> list[str]:
     lines += ["| network | processes | foretold before | after | trained | trained / foretold |", "|---|---:|---:|---:|---:|---:|"]
     for model, epochs in CHECKED:
         run = ca.Run(model=model, data="fashion-mnist")
-        file = _stored(run.but(recipe=run.recipe.but(budget=recipes.Epochs(epochs), batch=64), log_every=20))
+        file = _stored(run.replace(recipe=run.recipe.replace(budget=recipes.Epochs(epochs), batch=64), log_every=20))
         for ranks in RANKS:
             out = KEPT / f"{model}-{ranks}"
             shutil.rmtree(out, ignore_errors=True)

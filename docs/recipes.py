@@ -45,8 +45,8 @@ def found() -> tuple[dict[str, Recipe], dict[str, list[str]]]:
     networks: dict[str, list[str]] = {}
     for name in models.list_models():
         for kind in ("paper", "small"):
-            if kind == "paper" or models.find(name).task == "classification":
-                recipe = recipes.find(kind, models.find(name))
+            if kind == "paper" or models.get_entry(name).task == "classification":
+                recipe = recipes.get_recipe(kind, models.get_entry(name))
                 every.setdefault(recipe.name, recipe)
                 networks.setdefault(recipe.name, []).append(name)
     return every, networks

@@ -157,7 +157,7 @@ def small(store: dict[str, Any]) -> list[str]:
         beside = store.get(plain(network))
         if len(found) < 2:
             continue
-        recipe = recipes.find("small", models.find(network))
+        recipe = recipes.get_recipe("small", models.get_entry(network))
         assert isinstance(recipe.budget, recipes.Epochs)
         loop = f"{beside['test_top1']:.2f} | {beside['seconds']:,.0f}" if beside else "- | -"
         rows.append(f"| {network} | {recipe.budget.count:g} | {_scores(found)} | {loop} |")

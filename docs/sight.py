@@ -23,11 +23,11 @@ from convatlas import models, visualization
 from convatlas.analysis import analyze
 from convatlas.classifier import Classifier, load
 from convatlas.data import open_dataset
-from convatlas.data.images.decode import Plain
+from convatlas.data.images.decode import DecodedImage
 from convatlas.models import Network
 from convatlas.visualization import plots
-from convatlas.visualization.filters import drawn
-from convatlas.visualization.grad_cam import enlarged
+from convatlas.visualization.filters import draw_filters
+from convatlas.visualization.grad_cam import resize_map
 
 ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent / "generated"
@@ -83,7 +83,7 @@ def main() -> None:
     trained = row("for the true class", classifier.model, classifier, test, test.labels)
     assert isinstance(classifier.model, Network)
     assert classifier.model.architecture is not None
-    torch.manual_seed(classifier.card.provenance["seed"])
+    torch.manual_seed(classifier.metadata.provenance["seed"])
     fresh = models.build(classifier.model.architecture)
     rows = [
         trained,
@@ -93,11 +93,11 @@ def main() -> None:
         row("weights as they began, for the true class", fresh, classifier, test, test.labels),
     ]
     write("grad_cam", examples(classifier, test, predicted))
-    write("filters", plots.png(drawn(visualization.first_filters(classifier.model)[1])))
+    write("filters", plots.png(draw_filters(visualization.first_filters(classifier.model)[1])))
     for layer in LAYERS:
-        write(layer, plots.sheet(visualization.strongest(classifier, path=layer), layer))
-    shape = classifier.card.preprocessing.shape
-    layer = visualization.last_maps(classifier.model, shape)
+        write(layer, plots.sheet(visualization.top_activations(classifier, path=layer), layer))
+    shape = classifier.metadata.preprocessing.shape
+    layer = visualization.last_conv_layer(classifier.model, shape)
     grid = analyze(classifier.model, shape).module(layer).output_shape[2:]
     HERE.joinpath("sight.md").write_text(page(rows, 100 * float(right.mean()), layer, grid))
     print(f"wrote {HERE / 'sight.md'}")
@@ -110,17 +110,17 @@ def write(name: str, picture: bytes) -> None:
 
 def read(classifier: Classifier) -> Test:
     """The test split with its masks, through the same geometry. Images that their object has left are passed over."""
-    dataset, geometry = open_dataset(f"folder:{PHOTOS}/classes"), classifier.card.preprocessing
-    assert dataset.classes == classifier.card.classes
+    dataset, geometry = open_dataset(f"folder:{PHOTOS}/classes"), classifier.metadata.preprocessing
+    assert dataset.classes == classifier.metadata.classes
     split = dataset.splits["test"]
     with open(PHOTOS / "classes" / "manifest.csv", newline="") as file:
         groups = {Path(line["file"]).stem: line["group"] for line in csv.DictReader(file)}
-    images, _ = geometry.read(split.images, np.arange(len(split)))
+    images, _ = geometry.load_batch(split.images, np.arange(len(split)))
     stems = [Path(split.images.name(i)).stem for i in range(len(split))]
     masks = [np.asarray(Image.open(PHOTOS / "masks" / "test" / "masks" / f"{stem}.png")) for stem in stems]
 
     def seen(where: NDArray[np.bool_]) -> Tensor:
-        return geometry.see(Plain((255 * where[:, :, None]).astype(np.uint8)))[0].double() / 255
+        return geometry.transform(DecodedImage((255 * where[:, :, None]).astype(np.uint8)))[0].double() / 255
 
     inside = torch.stack([seen((mask != BACKGROUND) & (mask != EDGE)) for mask in masks])
     certain = torch.stack([1 - seen(mask == EDGE) for mask in masks])
@@ -131,7 +131,7 @@ def read(classifier: Classifier) -> Test:
 
 def row(name: str, model: torch.nn.Module, classifier: Classifier, test: Test, classes: Tensor) -> Row:
     found = torch.cat(list(maps(model, classifier, test.images, classes)))
-    heat = enlarged(found, (test.images.shape[2], test.images.shape[3])).double().flatten(1)
+    heat = resize_map(found, (test.images.shape[2], test.images.shape[3])).double().flatten(1)
     silent = int((heat.sum(1) == 0).sum())
     heat[heat.sum(1) == 0] = 1
     inside, certain = test.inside.flatten(1), test.certain.flatten(1)
@@ -151,7 +151,7 @@ def row(name: str, model: torch.nn.Module, classifier: Classifier, test: Test, c
 
 def maps(model: torch.nn.Module, classifier: Classifier, images: Tensor, classes: Tensor) -> Iterator[Tensor]:
     for part, asked in zip(images.split(100), classes.split(100), strict=True):
-        yield visualization.grad_cam(model, classifier.standardiser(part), asked)
+        yield visualization.grad_cam(model, classifier.normalizer(part), asked)
 
 
 def interval(values: Values, things: NDArray[np.str_]) -> tuple[float, float]:
@@ -167,7 +167,7 @@ def examples(classifier: Classifier, test: Test, predicted: Tensor) -> bytes:
     """The first picture of every few objects: the object's outline, Grad-CAM for the true class, for the answer where that is another."""
     firsts = np.unique(test.things, return_index=True)[1]
     chosen = torch.from_numpy(firsts[np.linspace(0, len(firsts) - 1, SHOWN).round().astype(int)])
-    names = classifier.card.classes
+    names = classifier.metadata.classes
     figure = Figure(figsize=(1.35 * SHOWN, 4.7), layout="constrained", dpi=110)
     axes = figure.subplots(3, SHOWN)
     for line, classes in ((1, test.labels), (2, predicted)):
@@ -177,12 +177,12 @@ def examples(classifier: Classifier, test: Test, predicted: Tensor) -> bytes:
                 axis.imshow(plots.overlay(test.images[i], one))
                 axis.set_title(f"{'for' if line == 1 else 'answered:'} {names[classes[i]]}", fontsize=8, pad=2)
     for axis, i in zip(axes[0], chosen.tolist(), strict=True):
-        axis.imshow(plots.plain(test.images[i]))
+        axis.imshow(plots.to_image(test.images[i]))
         axis.contour(test.inside[i].numpy(), [0.5], colors="red", linewidths=0.8)
         axis.set_title(names[test.labels[i]], fontsize=8, pad=2)
     for axis in axes.flat:
         axis.axis("off")
-    return plots.saved(figure)
+    return plots.figure_png(figure)
 
 
 def page(rows: list[Row], top1: float, layer: str, grid: list[int]) -> str:

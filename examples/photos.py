@@ -30,14 +30,14 @@ from PIL import Image, ImageFilter, ImageOps
 
 from convatlas.data.images import decode
 from convatlas.data.images.decode import Pixels, UnreadableImage
-from convatlas.data.sources.content_hash import fingerprint
-from convatlas.data.sources.download import Tree
-from convatlas.data.sources.split import hold_out
+from convatlas.data.sources.content_hash import content_hash
+from convatlas.data.sources.download import DebianTree
+from convatlas.data.sources.split import stratified_holdout
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.runtime.device import usable_cores
-from convatlas.runtime.progress import progress
+from convatlas.runtime.progress import track
 
-STAMPS = Tree("tuxpaint-stamps", "tuxpaint-stamps-default", "/usr/share/tuxpaint/stamps", (".png",))
+STAMPS = DebianTree("tuxpaint-stamps", "tuxpaint-stamps-default", "/usr/share/tuxpaint/stamps", (".png",))
 
 # A class is what the package keeps in these folders; of each there are a dozen or more photographed objects.
 KINDS = {
@@ -163,7 +163,7 @@ def build(
                 (part / inner).mkdir(parents=True)
         one = partial(make, part, scenes={split: photographs(split) for split in SPLITS}, ids=ids, size=size, seed=seed)
         with ThreadPoolExecutor(usable_cores()) as pool:
-            places = list(progress(pool.map(one, pictures), len(pictures), "laying objects over photographs"))
+            places = list(track(pool.map(one, pictures), len(pictures), "laying objects over photographs"))
         with open(part / "classes" / "manifest.csv", "w", newline="") as file:
             rows = [(picture.file, picture.stamp.kind, picture.split, picture.stamp.thing) for picture in pictures]
             csv.writer(file, lineterminator="\n").writerows([("file", "label", "split", "group"), *rows])
@@ -184,7 +184,7 @@ def find(source: Path, kinds: Mapping[str, Sequence[str]]) -> list[Stamp]:
             inner = path.relative_to(source)
             if DRAWN & set(inner.parts) or inner.stem.endswith("_mirror"):
                 continue
-            file = decode.read(path)
+            file = decode.open_image(path)
             try:
                 stamp = file.opened.convert("RGBA")
             except (OSError, ValueError, SyntaxError) as error:
@@ -195,7 +195,7 @@ def find(source: Path, kinds: Mapping[str, Sequence[str]]) -> list[Stamp]:
             thing = next((stem for stem in stems if continues(inner.stem, stem)), inner.stem)
             stems.append(inner.stem)
             cut_out = stamp.crop(stamp.getchannel("A").getbbox())
-            found.append(Stamp(str(inner.with_suffix("")), kind, str(inner.with_name(thing)), cut_out, fingerprint(file.data)))
+            found.append(Stamp(str(inner.with_suffix("")), kind, str(inner.with_name(thing)), cut_out, content_hash(file.data)))
     return found
 
 
@@ -223,7 +223,7 @@ def divide(stamps: Sequence[Stamp], kinds: Iterable[str]) -> dict[str, list[Stam
     """By thing: 15 % of every class's for validation, 15 % for test, the rest to train. Raises UserError."""
     ordered = sorted(kinds)
     labels = np.array([ordered.index(stamp.kind) for stamp in stamps], np.int64)
-    held = hold_out(labels, [stamp.key for stamp in stamps], [0.15, 0.15], [stamp.thing for stamp in stamps])
+    held = stratified_holdout(labels, [stamp.key for stamp in stamps], [0.15, 0.15], [stamp.thing for stamp in stamps])
     parts = {split: [stamps[i] for i in indices] for split, indices in zip(("val", "test", "train"), held, strict=True)}
     for kind, split in itertools.product(ordered, SPLITS):
         if not any(stamp.kind == kind for stamp in parts[split]):
@@ -238,9 +238,9 @@ def photographs(split: str) -> list[Image.Image]:
         raise UserError("the backgrounds come with scikit-image, which is not installed: pip install 'convatlas[sets]'")
     found = []
     for name, (left, top, right, bottom) in PHOTOGRAPHS[split].items():
-        whole = decode.read(Path(package.origin).parent / "data" / name)
+        whole = decode.open_image(Path(package.origin).parent / "data" / name)
         box = (round(left * whole.width), round(top * whole.height), round(right * whole.width), round(bottom * whole.height))
-        found.append(whole.opened.convert("L" if decode.is_grey(whole) else "RGB").crop(box))
+        found.append(whole.opened.convert("L" if decode.is_grayscale(whole) else "RGB").crop(box))
     return found
 
 

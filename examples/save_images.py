@@ -17,7 +17,7 @@ def main(folder: Path) -> None:
     dataset = open_dataset("fashion-mnist")
     test = dataset.splits["test"]
     for label, name in enumerate(dataset.classes):
-        pixels = test.images.picture(int(np.flatnonzero(test.labels == label)[0])).pixels(1, (0, 0))
+        pixels = test.images.image(int(np.flatnonzero(test.labels == label)[0])).decode(1, (0, 0))
         file = folder / f"{name.lower().replace('/', '-').replace(' ', '-')}.png"
         Image.fromarray(pixels[:, :, 0]).resize((224, 224), Image.Resampling.BICUBIC).save(file)
 

@@ -61,4 +61,4 @@ def digits(trained: Classifier) -> Tensor:
     from convatlas.data import open_dataset
 
     split = open_dataset("digits").splits["test"]
-    return torch.stack([trained.card.preprocessing.see(split.images.picture(i)) for i in range(len(split))])
+    return torch.stack([trained.metadata.preprocessing.transform(split.images.image(i)) for i in range(len(split))])

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from convatlas.data import open_dataset
 from convatlas.data.sources import download
-from convatlas.data.sources.download import Tree, inside
+from convatlas.data.sources.download import DebianTree, path_below
 from convatlas.errors import UsageError, UserError
 
 photos = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent.parent / "examples" / "photos.py")))
@@ -149,7 +149,7 @@ def test_its_manifest_lists_the_same_pictures(built: Path) -> None:
     listed, found = open_dataset(f"manifest:{built}/classes/manifest.csv"), open_dataset(f"folder:{built}/classes")
     assert listed.classes == found.classes
     for split in photos.SPLITS:
-        assert sorted(listed.splits[split].keys) == sorted(found.splits[split].keys)
+        assert sorted(listed.splits[split].content_hashes) == sorted(found.splits[split].content_hashes)
 
 
 def test_the_same_command_gives_the_same_bytes_and_another_seed_others_in_the_same_splits(stamps: Path, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_the_real_stamps_give_seven_classes_of_a_dozen_objects_or_more(tmp_path:
 # ---- the stamps' way here: a package's folder, streamed
 
 
-STAMPS = Tree("stamps", "some-stamps", "/opt/some/stamps", (".png",))
+STAMPS = DebianTree("stamps", "some-stamps", "/opt/some/stamps", (".png",))
 
 
 def archive(members: list[tuple[str, bytes]], links: dict[str, str] | None = None) -> bytes:
@@ -313,7 +313,7 @@ def test_of_a_package_that_cannot_be_read_to_its_end_nothing_is_kept(package: Pa
     if kind == "a file as a folder":
         members.append(("./opt/some/stamps/0.png/1.png", b""))
     if kind == "too many":
-        monkeypatch.setattr(download, "MOST_FILES", 3)
+        monkeypatch.setattr(download, "MAX_FILES", 3)
     if kind == "damaged":  # at its end, of which the one that unpacks it complains
         (package.parent / "programs" / "dpkg-deb").write_text('#!/bin/sh\ncat "$2"\nexit 2\n')
     data = archive([] if kind == "empty" else members)
@@ -327,7 +327,7 @@ def test_where_it_is_installed_or_named_nothing_is_fetched(tmp_path: Path, packa
     installed, named = tmp_path / "installed", tmp_path / "named" / "stamps"
     installed.mkdir()
     named.mkdir(parents=True)
-    tree = Tree("stamps", "some-stamps", str(installed), (".png",))
+    tree = DebianTree("stamps", "some-stamps", str(installed), (".png",))
     assert tree.locate() == installed
     monkeypatch.setenv("CONVATLAS_DATA", str(named.parent))
     assert tree.locate() == named
@@ -335,7 +335,7 @@ def test_where_it_is_installed_or_named_nothing_is_fetched(tmp_path: Path, packa
 
 @given(st.lists(st.sampled_from(["..", ".", "", "opt", "some", "stamps", "a", "b.png", "\0"]), max_size=8))
 def test_no_name_leads_out_of_the_folder(parts: list[str]) -> None:
-    found = inside("/".join(parts), "/opt/some/stamps")
+    found = path_below("/".join(parts), "/opt/some/stamps")
     plain = [part for part in parts if part not in ("", ".")]
     if found is None:
         assert plain[:3] != ["opt", "some", "stamps"] or len(plain) == 3 or {"..", "\0"} & set(plain) or parts[0] == ""

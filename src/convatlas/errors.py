@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-LISTED = 80  # names in a message
+MAX_LISTED = 80  # names in a message
 
 
 class UserError(Exception):
@@ -18,7 +18,7 @@ class UsageError(UserError):
     exit_code = 2
 
 
-class Said(UserError):
+class FailedOnOtherRank(UserError):
     """Another of the processes that work together has said what is wrong: this one ends with the same exit code, silently."""
 
     def __init__(self, exit_code: int):
@@ -30,8 +30,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """`unknown network 'resnet21_cifar': the nearest is 'resnet20_cifar'`, or the list where nothing is near."""
     known = list(known)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f"the nearest is {near[0]!r}" if near else f"known are {', '.join(known[:LISTED])}"
-    hint += f" and {len(known) - LISTED} more" if not near and len(known) > LISTED else ""
+    hint = f"the nearest is {near[0]!r}" if near else f"known are {', '.join(known[:MAX_LISTED])}"
+    hint += f" and {len(known) - MAX_LISTED} more" if not near and len(known) > MAX_LISTED else ""
     return UsageError(f"unknown {kind} {printable(name)!r}: {hint}")
 
 

@@ -17,26 +17,26 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas import models
 from convatlas.analysis import analyze
-from convatlas.analysis.trace.shape_cache import Shapes
+from convatlas.analysis.trace.shape_cache import ShapeCacheMode
 
 
 @pytest.mark.parametrize("name", models.list_models())
 def test_multiply_adds_are_half_of_what_torchs_flop_counter_counts(name: str) -> None:
     with torch.device("meta"):
-        model, shape = models.create_model(name).eval(), models.find(name).input
-        with torch.no_grad(), Shapes(), FlopCounterMode(display=False) as counter:
+        model, shape = models.create_model(name).eval(), models.get_entry(name).input
+        with torch.no_grad(), ShapeCacheMode(), FlopCounterMode(display=False) as counter:
             model(torch.empty(1, *shape))
     report = analyze(model, shape)
     assert 2 * report.macs == report.flops == counter.get_total_flops()
     assert report.conv_macs <= report.macs
-    assert sum(row.params for row in report.rows) + sum(n for _, n in report.trace.idle) == report.params
+    assert sum(row.params for row in report.rows) + sum(n for _, n in report.trace.uncalled) == report.params
 
 
 REAL = ["lenet5", "alexnet", "resnet50", "resnetv2_110_cifar", "inception_v3", "googlenet", "se_resnet50", "mobilenet_v1", "shufflenet_v2"]
 
 
 def images(name: str) -> Tensor:
-    channels, height, _ = models.find(name).input
+    channels, height, _ = models.get_entry(name).input
     side = {"inception_v3": 107, "alexnet": 227}.get(name, min(height, 96))
     return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0))
 

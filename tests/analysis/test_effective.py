@@ -65,10 +65,10 @@ def test_what_has_no_field_is_said() -> None:
 
 def test_the_picture_shows_both_networks_and_their_fields() -> None:
     nets = [models.create_model(name) for name in ("resnet20_cifar", "lenet5")]
-    reports = [analyze(net, models.find(name).input) for net, name in zip(nets, ("resnet20_cifar", "lenet5"), strict=True)]
+    reports = [analyze(net, models.get_entry(name).input) for net, name in zip(nets, ("resnet20_cifar", "lenet5"), strict=True)]
     fields = [plots.effective_fields(net, report, draws=1) for net, report in zip(nets, reports, strict=True)]
     assert [list(f) for f in fields] == [["conv1", "conv2_x", "conv3_x", "conv4_x"], ["C1", "S2", "C3", "S4"]]
-    image = Image.open(io.BytesIO(plots.png(reports, fields)))
+    image = Image.open(io.BytesIO(plots.draw_report(reports, fields)))
     assert image.format == "PNG"
     assert image.size == (1100, 1144)
     assert len(set(image.convert("RGB").get_flattened_data())) > 500  # not a blank sheet

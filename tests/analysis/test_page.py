@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from convatlas import models
 from convatlas.analysis import Report, analyze
-from convatlas.analysis.render.html import Branch, branches, html
+from convatlas.analysis.render.html import TreeNode, html, tree_nodes
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def resnet() -> Report:
 
 
 def test_stages_come_first_and_repeated_blocks_once_with_their_number(resnet: Report) -> None:
-    top = branches(resnet)
+    top = tree_nodes(resnet)
     assert [b.name for b in top] == [row.path for row in resnet.stages]
     conv4 = next(b for b in top if b.name == "conv4_x")
     assert [b.name for b in conv4.branches] == ["0", "1 to 5, x 5"]
@@ -29,13 +29,13 @@ def test_stages_come_first_and_repeated_blocks_once_with_their_number(resnet: Re
 
 
 def test_every_layer_stands_on_the_page_once_and_shares_add_up(resnet: Report) -> None:
-    def leaves(branch: Branch) -> list[Branch]:
+    def leaves(branch: TreeNode) -> list[TreeNode]:
         return [leaf for inner in branch.branches for leaf in leaves(inner)] if branch.branches else [branch]
 
-    found = [leaf for branch in branches(resnet) for leaf in leaves(branch)]
+    found = [leaf for branch in tree_nodes(resnet) for leaf in leaves(branch)]
     assert len(found) == len(resnet.rows)
     assert sum(leaf.macs for leaf in found) == pytest.approx(100)
-    assert sum(branch.params for branch in branches(resnet)) == pytest.approx(100)
+    assert sum(branch.params for branch in tree_nodes(resnet)) == pytest.approx(100)
 
 
 def test_the_page_needs_nothing_beside_it(resnet: Report) -> None:

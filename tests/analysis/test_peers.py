@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convatlas.analysis import analyze
-from convatlas.analysis.trace.shape_cache import Shapes
+from convatlas.analysis.trace.shape_cache import ShapeCacheMode
 
 NETWORKS = {
     "torchvision": (
@@ -55,7 +55,7 @@ def test_a_network_of_another_library_is_understood_whole(library: str, name: st
     report = analyze(model, (3, size, size))
     assert [note for note in report.notes if "not understood" in note] == []
     assert report.params == sum(p.numel() for p in model.parameters())
-    with torch.device("meta"), torch.no_grad(), Shapes(), FlopCounterMode(display=False) as counter:
+    with torch.device("meta"), torch.no_grad(), ShapeCacheMode(), FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, size, size))
     assert 2 * report.macs == counter.get_total_flops() > 0
     assert report.training_bytes

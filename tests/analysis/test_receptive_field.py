@@ -19,7 +19,7 @@ from convatlas.analysis import Report, analyze
 @cache
 def report(name: str, edition: str = "paper") -> Report:
     with torch.device("meta"):
-        return analyze(models.create_model(name, edition), models.find(name).input)
+        return analyze(models.create_model(name, edition), models.get_entry(name).input)
 
 
 # google-research/receptive_field, its README's table and the endpoints of its alexnet_v2, vgg_a, vgg_16, inception_v2 (BN-Inception) and
@@ -140,9 +140,9 @@ def test_a_gate_lets_every_unit_see_the_whole_image() -> None:
     with torch.device("meta"):
         found = analyze(models.create_model("se_resnet50"), (3, 224, 224))
     block = found.module("conv2_x.0")
-    assert block.whole
+    assert block.sees_whole_image
     assert block.stride == [4, 4]
-    assert not found.module("maxpool").whole
+    assert not found.module("maxpool").sees_whole_image
 
 
 def test_an_image_of_one_or_three_axes() -> None:

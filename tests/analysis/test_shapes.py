@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convatlas.analysis.trace.shape_cache import Shapes
+from convatlas.analysis.trace.shape_cache import ShapeCacheMode
 
 Make = Callable[..., Tensor]
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -30,7 +30,7 @@ def test_an_operator_remembered_gives_what_it_gave(name: str) -> None:
     x = torch.empty(2, 4, 9, 7, device="meta")
     derived = CALLS[name](x)
     for _ in range(3):
-        with Shapes():
+        with ShapeCacheMode():
             remembered = CALLS[name](x)
         assert (remembered.shape, remembered.stride(), remembered.dtype) == (derived.shape, derived.stride(), derived.dtype)
         assert remembered.device.type == "meta"
@@ -39,7 +39,7 @@ def test_an_operator_remembered_gives_what_it_gave(name: str) -> None:
 def test_what_works_in_place_gives_its_own_tensor_and_what_is_given_a_place_that_one() -> None:
     x, place = torch.empty(3, device="meta"), torch.empty(3, device="meta")
     for _ in range(3):
-        with Shapes():
+        with ShapeCacheMode():
             assert x.relu_() is x
             assert torch.add(x, x, out=place) is place
             assert x.view(3, 1)._base is x
@@ -48,7 +48,7 @@ def test_what_works_in_place_gives_its_own_tensor_and_what_is_given_a_place_that
 def test_other_shapes_and_mistakes_are_not_mixed_up() -> None:
     weight = torch.empty(8, 4, 3, 3, device="meta")
     for _ in range(2):
-        with Shapes():
+        with ShapeCacheMode():
             assert F.conv2d(torch.empty(1, 4, 9, 9, device="meta"), weight).shape[2:] == (7, 7)
             assert F.conv2d(torch.empty(1, 4, 5, 9, device="meta"), weight).shape[2:] == (3, 7)
             with pytest.raises(RuntimeError, match="Invalid channel dimensions"):
@@ -57,5 +57,5 @@ def test_other_shapes_and_mistakes_are_not_mixed_up() -> None:
 
 def test_real_tensors_are_computed() -> None:
     for value in (1.0, 2.0):
-        with Shapes():
+        with ShapeCacheMode():
             assert torch.full((2,), value).add(1).tolist() == [value + 1] * 2

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from convatlas.data.transforms.augment import Augmentation, Draw, Elastic, Flip, Lighting, PadCrop, Photometric
+from convatlas.data.transforms.augment import Augmentation, Elastic, Flip, Lighting, PadCrop, Photometric, SampleRng
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size=(64, 3, 6, 8), dtype=np.uint8))
 INDICES = np.arange(64)
 
 
 def test_a_crop_is_a_window_of_the_padded_image_at_the_drawn_place() -> None:
-    draw = Draw(1, 2, INDICES, 0)
+    draw = SampleRng(1, 2, INDICES, 0)
     cropped = PadCrop(2)(IMAGES, draw)
     down, right = draw.integers(5), draw.integers(5, 1)
     for n in range(64):
@@ -24,13 +24,13 @@ def test_a_crop_is_a_window_of_the_padded_image_at_the_drawn_place() -> None:
 
 
 def test_half_of_the_images_are_mirrored() -> None:
-    flipped = Flip()(IMAGES, Draw(1, 2, INDICES, 0))
+    flipped = Flip()(IMAGES, SampleRng(1, 2, INDICES, 0))
     mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(flipped, IMAGES, strict=True)]
     assert all(m or torch.equal(a, b) for m, a, b in zip(mirrored, flipped, IMAGES, strict=True))
     assert 20 <= sum(mirrored) <= 44
 
 
-LIGHTING = Lighting().measured(torch.eye(3, dtype=torch.float64) / 12)
+LIGHTING = Lighting().with_covariance(torch.eye(3, dtype=torch.float64) / 12)
 
 
 EVERY = pytest.mark.parametrize(
@@ -43,15 +43,15 @@ EVERY = pytest.mark.parametrize(
 def test_what_happens_to_a_sample_hangs_on_seed_epoch_and_index_alone(
     augmentation: Augmentation, seed: int, epoch: int, picked: list[int]
 ) -> None:
-    every = augmentation(IMAGES, Draw(seed, epoch, INDICES, 1))
-    few = augmentation(IMAGES[picked], Draw(seed, epoch, np.array(picked), 1))
+    every = augmentation(IMAGES, SampleRng(seed, epoch, INDICES, 1))
+    few = augmentation(IMAGES[picked], SampleRng(seed, epoch, np.array(picked), 1))
     assert torch.equal(few, every[picked])
 
 
 @pytest.mark.gpu
 @EVERY
 def test_a_cuda_device_augments_as_a_cpu(augmentation: Augmentation, cuda: torch.device) -> None:
-    draw = Draw(1, 2, INDICES, 0)
+    draw = SampleRng(1, 2, INDICES, 0)
     torch.testing.assert_close(augmentation(IMAGES.to(cuda), draw).cpu(), augmentation(IMAGES, draw), rtol=0, atol=0.05)
 
 
@@ -62,20 +62,20 @@ def test_lighting_adds_the_principal_components_times_their_variance_times_a_nor
     pixels = COLOURS.permute(0, 2, 3, 1).reshape(-1, 3).double().numpy() / 255
     pixels = pixels * [1.0, 0.5, 0.2]  # three different variances
     values, vectors = np.linalg.eigh(np.cov(pixels.T, bias=True))
-    lighting = Lighting().measured(torch.from_numpy(np.cov(pixels.T, bias=True)))
-    draw = Draw(0, 0, np.arange(2000), 3)
+    lighting = Lighting().with_covariance(torch.from_numpy(np.cov(pixels.T, bias=True)))
+    draw = SampleRng(0, 0, np.arange(2000), 3)
     shift = lighting(torch.zeros(2000, 3, 1, 1), draw)[:, :, 0, 0].double().numpy() / 255
     along = shift @ vectors  # of one standard deviation 0.1 times the eigenvalue each, uncorrelated
     np.testing.assert_allclose(along.std(0), 0.1 * values, rtol=0.05)
     np.testing.assert_allclose(np.corrcoef(along.T), np.eye(3), atol=0.06)
-    moved = lighting(COLOURS[:4], Draw(0, 0, np.arange(4), 3)) - COLOURS[:4]
+    moved = lighting(COLOURS[:4], SampleRng(0, 0, np.arange(4), 3)) - COLOURS[:4]
     np.testing.assert_allclose(moved.std((2, 3)), 0, atol=1e-3)  # the same for every pixel of an image
     assert torch.equal(lighting(COLOURS[:, :1], draw), COLOURS[:, :1])
 
 
 @pytest.mark.parametrize("order", list(permutations(("contrast", "brightness", "colour"))))
 def test_photometric_distortion_is_pillows_enhancers_in_a_random_order(order: tuple[str, ...]) -> None:
-    draw = Draw(5, 1, np.arange(64), 2)
+    draw = SampleRng(5, 1, np.arange(64), 2)
     u, enhancers = draw.uniforms(4), (ImageEnhance.Contrast, ImageEnhance.Brightness, ImageEnhance.Color)
     names = ("contrast", "brightness", "colour")
     found = Photometric()(COLOURS, draw)
@@ -91,7 +91,7 @@ def test_photometric_distortion_is_pillows_enhancers_in_a_random_order(order: tu
 
 
 def test_elastic_displacements_are_normal_of_ten_pixels_at_three_by_three_places_and_smooth_between() -> None:
-    field = Elastic().field((101, 141), Draw(0, 0, np.arange(500), 1)).numpy()
+    field = Elastic().field((101, 141), SampleRng(0, 0, np.arange(500), 1)).numpy()
     corners = field[:, :, ::50, ::70].reshape(500, -1)
     np.testing.assert_allclose(corners.std(0), 10, rtol=0.15)
     assert abs(np.corrcoef(corners.T) - np.eye(18)).max() < 0.2
@@ -101,7 +101,7 @@ def test_elastic_displacements_are_normal_of_ten_pixels_at_three_by_three_places
 def test_elastic_deformation_moves_masks_as_images_and_never_mixes_ids() -> None:
     masks = torch.zeros(8, 60, 80, dtype=torch.int64)
     masks[:, 20:40, 30:50] = 7
-    draw, elastic = Draw(0, 0, np.arange(8), 1), Elastic()
+    draw, elastic = SampleRng(0, 0, np.arange(8), 1), Elastic()
     moved = elastic.masks(masks, draw)
     assert set(torch.unique(moved).tolist()) == {0, 7}
     assert not torch.equal(moved, masks)
@@ -117,7 +117,7 @@ def test_elastic_deformation_moves_masks_as_images_and_never_mixes_ids() -> None
 
 def test_what_lies_outside_is_the_mirror_image() -> None:
     images = torch.arange(40.0)[None, None, None].expand(1, 1, 40, 40)
-    moved = Elastic(std=30.0)(images, Draw(2, 0, np.arange(1), 0))
+    moved = Elastic(std=30.0)(images, SampleRng(2, 0, np.arange(1), 0))
     assert moved.min() >= 0
     assert moved.max() <= 39  # nothing from outside, such as zeros turned grey, was let in
     assert moved.std() > 5

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convatlas.data import find, open_dataset
-from convatlas.data.curation.check import Report, check, quarantine
-from convatlas.data.sources.files import Files
+from convatlas.data import open_dataset, open_source
+from convatlas.data.curation.check import CheckReport, check, quarantine
+from convatlas.data.sources.files import FileImages
 from convatlas.data.sources.quarantine import NAME
-from convatlas.data.sources.source import Found
+from convatlas.data.sources.source import RawDataset
 
 RNG = np.random.default_rng(0)
 
@@ -35,8 +35,8 @@ def put(folder: Path, files: dict[str, bytes]) -> None:
         (folder / name).write_bytes(data)
 
 
-def checked(root: Path, workers: int | None = None) -> Report:
-    return check(find(f"folder:{root}"), workers)
+def checked(root: Path, workers: int | None = None) -> CheckReport:
+    return check(open_source(f"folder:{root}"), workers)
 
 
 def names(files: Iterable[str]) -> set[str]:
@@ -120,7 +120,7 @@ def test_the_bad_ones_are_put_on_the_quarantine_list_once_and_trainings_leave_th
     put(photos / "cat", damage.kinds())
     for _ in range(2):
         report = checked(photos)
-        assert quarantine(find(f"folder:{photos}"), report.bad) == photos / NAME
+        assert quarantine(open_source(f"folder:{photos}"), report.bad) == photos / NAME
     lines = [json.loads(line) for line in (photos / NAME).read_text().splitlines()]
     assert names(line["file"] for line in lines) == set(damage.kinds())
     assert len(lines) == len(damage.kinds())
@@ -130,7 +130,7 @@ def test_the_bad_ones_are_put_on_the_quarantine_list_once_and_trainings_leave_th
 
 def test_a_mended_file_is_no_longer_bad(photos: Path) -> None:
     put(photos / "cat", {"x.jpg": damage.kinds()["truncated.jpg"]})
-    quarantine(find(f"folder:{photos}"), checked(photos).bad)
+    quarantine(open_source(f"folder:{photos}"), checked(photos).bad)
     put(photos / "cat", {"x.jpg": damage.encode("JPEG")})
     assert checked(photos).bad == []
     assert checked(photos).notes == []
@@ -140,9 +140,9 @@ def test_a_file_on_the_list_that_can_be_read_is_a_note_and_left_out(photos: Path
     put(photos / "cat", {"x.jpg": damage.kinds()["truncated.jpg"]})
     (entry,) = checked(photos).bad
     put(photos / "cat", {"x.jpg": damage.encode("JPEG")})
-    found = find(f"folder:{photos}")
-    content = next(bytes(key).hex() for i, key in enumerate(found.keys) if found.images.name(i).endswith("cat/x.jpg"))
-    quarantine(found, [entry.but(content=content)])
+    found = open_source(f"folder:{photos}")
+    content = next(bytes(key).hex() for i, key in enumerate(found.content_hashes) if found.images.name(i).endswith("cat/x.jpg"))
+    quarantine(found, [entry.replace(content=content)])
     report = checked(photos)
     assert [Path(note.file).name for note in report.notes if "although it can be read" in note.note] == ["x.jpg"]
     assert sum(report.classes["cat"].values()) == 20
@@ -205,9 +205,15 @@ def test_sizes_are_the_smallest_the_median_and_the_largest(photos: Path) -> None
 def test_names_from_the_disk_cannot_steer_a_terminal(tmp_path: Path) -> None:
     named = {"a\x1b[31m.jpg": b"", os.fsdecode(b"\xff.jpg"): b"", "b\x1b[31m.jpg": damage.odd()["turned.jpg"]}
     put(tmp_path, named)
-    files = Files(tmp_path, list(named))
-    found = Found(
-        name="list", classes=("x",), channels=3, images=files, labels=np.zeros(3, np.int64), keys=[*map(str.encode, "abc")], home=tmp_path
+    files = FileImages(tmp_path, list(named))
+    found = RawDataset(
+        name="list",
+        classes=("x",),
+        channels=3,
+        images=files,
+        labels=np.zeros(3, np.int64),
+        content_hashes=[*map(str.encode, "abc")],
+        root=tmp_path,
     )
     report = check(found)
     assert all(text.isprintable() for text in [*(e.file for e in report.bad), *(e.reason for e in report.bad), *sum(report.notes, ())])
@@ -216,7 +222,7 @@ def test_names_from_the_disk_cannot_steer_a_terminal(tmp_path: Path) -> None:
 
 
 def test_a_published_set_in_memory_is_checked_too_and_has_no_list() -> None:
-    found = find("digits")
+    found = open_source("digits")
     report = check(found)
     assert (report.n, report.bad, report.notes) == (1797, [], [])
     assert quarantine(found, report.bad) is None

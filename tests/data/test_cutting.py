@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from convatlas.data.images.decode import Encoded, Pixels, Plain
-from convatlas.data.images.resize import Box, cover, cut, resize
+from convatlas.data.images.decode import DecodedImage, EncodedImage, Pixels
+from convatlas.data.images.resize import Box, crop_resize, resize, resize_center_crop
 from convatlas.data.transforms.random_crop import CentralPatch, Crop, RandomResizedCrop, ScaleJitter
 
 PHOTO = Image.fromarray(skimage.data.coffee())  # type: ignore[no-untyped-call]  # 600 x 400
@@ -32,14 +32,14 @@ def test_a_resized_picture_has_the_bits_of_torchs_antialiased_interpolation(size
         assert torch.equal(resize(part, size), theirs)
 
 
-class InFull(Encoded):
-    def pixels(self, channels: int, least: tuple[int, int]) -> Pixels:
-        return super().pixels(channels, (self.height, self.width))
+class InFull(EncodedImage):
+    def decode(self, channels: int, min_size: tuple[int, int]) -> Pixels:
+        return super().decode(channels, (self.height, self.width))
 
 
 @pytest.mark.parametrize("box", [Box(0, 0, 400, 600), Box(10, 20, 300, 280), Box(200, 100, 50, 60)])
 def test_a_box_is_cut_and_resized_as_pillow_does_it(box: Box) -> None:
-    ours = cut(Plain(np.asarray(PHOTO)), box, (96, 112), 3).permute(1, 2, 0).numpy()
+    ours = crop_resize(DecodedImage(np.asarray(PHOTO)), box, (96, 112), 3).permute(1, 2, 0).numpy()
     part = PHOTO.crop((box.left, box.top, box.left + box.width, box.top + box.height))
     theirs = np.asarray(part.resize((112, 96), Image.Resampling.BILINEAR))
     assert np.abs(ours.astype(int) - theirs).max() <= 1
@@ -49,8 +49,8 @@ def test_a_box_is_cut_and_resized_as_pillow_does_it(box: Box) -> None:
 def test_decoding_at_reduced_scale_shows_what_decoding_in_full_shows(size: tuple[int, int]) -> None:
     data = jpeg(PHOTO)
     box = Box(16, 32, 320, 320 * size[1] // size[0] // 8 * 8)  # whole pixels at every scale
-    pictures = Encoded(data, "x.jpg"), InFull(data, "x.jpg")
-    for reduced, full in ([cut(p, box, size, 3).int() for p in pictures], [cover(p, size, 3).int() for p in pictures]):
+    pictures = EncodedImage(data, "x.jpg"), InFull(data, "x.jpg")
+    for reduced, full in ([crop_resize(p, box, size, 3).int() for p in pictures], [resize_center_crop(p, size, 3).int() for p in pictures]):
         assert not torch.equal(reduced, full)  # it was decoded at another scale
         assert (reduced - full).abs().float().mean() < 1
         assert abs(reduced.float().std() / full.float().std() - 1) < 0.01  # neither sharper nor softer
@@ -59,13 +59,13 @@ def test_decoding_at_reduced_scale_shows_what_decoding_in_full_shows(size: tuple
 def test_reduced_scale_keeps_twice_the_pixels_that_are_wanted() -> None:
     asked = []
 
-    class Asked(Plain):
-        def pixels(self, channels: int, least: tuple[int, int] = (0, 0)) -> Pixels:
-            asked.append(least)
-            return super().pixels(channels, least)
+    class Asked(DecodedImage):
+        def decode(self, channels: int, min_size: tuple[int, int] = (0, 0)) -> Pixels:
+            asked.append(min_size)
+            return super().decode(channels, min_size)
 
-    cut(Asked(np.asarray(PHOTO)), Box(0, 0, 200, 300), (40, 50), 3)
-    cover(Asked(np.asarray(PHOTO)), (100, 100), 3)
+    crop_resize(Asked(np.asarray(PHOTO)), Box(0, 0, 200, 300), (40, 50), 3)
+    resize_center_crop(Asked(np.asarray(PHOTO)), (100, 100), 3)
     assert asked == [(160, 200), (200, 300)]
 
 
@@ -78,9 +78,9 @@ def test_every_exif_orientation_is_turned_as_pillow_turns_it(orientation: int, k
     exif[0x0112] = orientation
     PHOTO.resize((60, 40)).save(buffer, kind, exif=exif)
     data = buffer.getvalue()
-    picture, theirs = Encoded(data, "x.jpg"), ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    picture, theirs = EncodedImage(data, "x.jpg"), ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     assert (picture.width, picture.height) == theirs.size
-    assert (picture.pixels(3, (picture.height, picture.width)) == np.asarray(theirs)).all()
+    assert (picture.decode(3, (picture.height, picture.width)) == np.asarray(theirs)).all()
 
 
 CROPS = [RandomResizedCrop(), ScaleJitter(), ScaleJitter(shorter=(256, 512)), CentralPatch()]
@@ -89,7 +89,7 @@ CROPS = [RandomResizedCrop(), ScaleJitter(), ScaleJitter(shorter=(256, 512)), Ce
 @pytest.mark.parametrize("crop", CROPS, ids=str)
 @given(st.integers(8, 3000), st.integers(8, 3000), st.integers(0, 2**32), st.sampled_from([(224, 224), (32, 48), (299, 299)]))
 def test_a_crop_lies_inside_the_picture(crop: Crop, height: int, width: int, seed: int, size: tuple[int, int]) -> None:
-    picture = Plain(np.zeros((height, width, 1), np.uint8))
+    picture = DecodedImage(np.zeros((height, width, 1), np.uint8))
     top, left, h, w = crop.box(picture, size, np.random.default_rng(seed).random(crop.uniforms))
     assert h >= 1
     assert w >= 1
@@ -98,7 +98,7 @@ def test_a_crop_lies_inside_the_picture(crop: Crop, height: int, width: int, see
 
 
 def boxes(crop: Crop, height: int, width: int, n: int = 4000) -> np.ndarray:
-    picture, rng = Plain(np.zeros((height, width, 1), np.uint8)), np.random.default_rng(0)
+    picture, rng = DecodedImage(np.zeros((height, width, 1), np.uint8)), np.random.default_rng(0)
     return np.array([crop.box(picture, (224, 224), u) for u in rng.random((n, crop.uniforms))], float)
 
 

@@ -19,7 +19,7 @@ def fill(root: Path, classes: dict[str, int], grey: bool = False) -> None:
 
 
 def contents(split: Split) -> list[bytes]:
-    return sorted(split.images.picture(i).pixels(3, (0, 0)).tobytes() for i in range(len(split)))
+    return sorted(split.images.image(i).decode(3, (0, 0)).tobytes() for i in range(len(split)))
 
 
 def test_without_splits_a_tenth_is_for_validation_and_a_tenth_for_test(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_without_splits_a_tenth_is_for_validation_and_a_tenth_for_test(tmp_path:
     dataset = open_dataset(f"folder:{tmp_path}")
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 40, "val": 5, "test": 5}
     assert (dataset.classes, dataset.channels, dataset.size) == (("cat", "dog"), 3, None)
-    assert dataset.splits["val"].images.picture(0).pixels(3, (0, 0)).shape == (12, 16, 3)
+    assert dataset.splits["val"].images.image(0).decode(3, (0, 0)).shape == (12, 16, 3)
     assert any("split off by content" in note for note in dataset.notes)
 
 

@@ -19,11 +19,11 @@ from PIL import Image
 
 from convatlas.data import open_dataset
 from convatlas.data.dataset import Dataset
-from convatlas.data.images.decode import Encoded, UnreadableImage
-from convatlas.data.loading.loader import batches
-from convatlas.data.loading.train_batches import Training
+from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.loading.loader import iterate_batches
+from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.sources import huggingface
-from convatlas.data.transforms.preprocessing import centre
+from convatlas.data.transforms.preprocessing import center_crop_preprocessing
 from convatlas.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def save(path: Path, splits: Mapping[str, Any]) -> str:
 
 def pixels(dataset: Dataset, part: str) -> list[tuple[str, bytes]]:
     found = dataset.splits[part]
-    return sorted((dataset.classes[found.labels[i]], found.images.picture(i).pixels(3, (0, 0)).tobytes()) for i in range(len(found)))
+    return sorted((dataset.classes[found.labels[i]], found.images.image(i).decode(3, (0, 0)).tobytes()) for i in range(len(found)))
 
 
 @pytest.mark.parametrize("form", ["parquet", "save_to_disk", "files"])
@@ -89,13 +89,13 @@ def test_the_images_and_classes_are_those_of_a_folder_of_the_same_files(tmp_path
     assert list(ours.splits) == ["train", "val", "test"]
     for part, found in ours.splits.items():
         assert pixels(ours, part) == pixels(theirs, part)  # by content, validation is split off alike
-        assert sorted(found.keys) == sorted(theirs.splits[part].keys)
+        assert sorted(found.content_hashes) == sorted(theirs.splits[part].content_hashes)
 
 
 def test_loader_processes_give_the_batches_that_none_give(tmp_path: Path) -> None:
     dataset = open_dataset(save(tmp_path / "hub", {"train": split(40)}))
-    training = Training(dataset.splits["train"], centre(3, (12, 12)), (), batch=8, seed=0)
-    here, there = (list(batches(training, 0, 8, workers)) for workers in (0, 2))
+    training = TrainBatches(dataset.splits["train"], center_crop_preprocessing(3, (12, 12)), (), batch=8, seed=0)
+    here, there = (list(iterate_batches(training, 0, 8, workers)) for workers in (0, 2))
     assert len(here) == len(there) == 8
     for (_, one), (_, other) in zip(here, there, strict=True):
         assert torch.equal(one.images, other.images)
@@ -103,8 +103,8 @@ def test_loader_processes_give_the_batches_that_none_give(tmp_path: Path) -> Non
 
 
 def test_what_a_process_is_sent_holds_no_image(tmp_path: Path) -> None:
-    found = huggingface.find(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:"))
-    first = found.images.picture(3).pixels(3, (0, 0))
+    found = huggingface.open_huggingface(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:"))
+    first = found.images.image(3).decode(3, (0, 0))
     sent = pickle.dumps(found.images)
     assert len(sent) < 2_000
     assert (pickle.loads(sent).picture(3).pixels(3, (0, 0)) == first).all()
@@ -112,9 +112,9 @@ def test_what_a_process_is_sent_holds_no_image(tmp_path: Path) -> None:
 
 def test_a_second_start_does_not_read_the_images_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = save(tmp_path / "hub", {"train": split(40)})
-    before = open_dataset(name).digest
+    before = open_dataset(name).sha256
     monkeypatch.delattr(huggingface, "_read")
-    assert open_dataset(name).digest == before
+    assert open_dataset(name).sha256 == before
 
 
 def test_splits_are_understood_under_their_usual_names_and_others_keep_theirs(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_of_several_columns_of_classes_label_and_fine_label_are_preferred(tmp_pa
         "cat",
     )
     both = {"label": coarse, "fine_label": fine}
-    assert huggingface.find(save(tmp_path / "d", {"train": split(40, **both)}).removeprefix("hf:")).classes == ("animal",)
+    assert huggingface.open_huggingface(save(tmp_path / "d", {"train": split(40, **both)}).removeprefix("hf:")).classes == ("animal",)
     with pytest.raises(UserError, match="several columns of classes, genus, species: expected one"):
         open_dataset(save(tmp_path / "c", {"train": split(40, label=NONE, genus=coarse, species=fine)}))
 
@@ -199,14 +199,14 @@ def test_a_broken_image_is_named_by_its_split_and_row(tmp_path: Path, broken: by
     images = [*(encoded() for _ in range(17)), broken, *(encoded() for _ in range(22))]
     dataset = open_dataset(save(tmp_path / "hub", {"train": split(40, image=(images, IMAGES)), "val": split(4), "test": split(4)}))
     with pytest.raises(UnreadableImage) as caught:
-        dataset.splits["train"].images.picture(17)
+        dataset.splits["train"].images.image(17)
     assert caught.value.name == dataset.splits["train"].images.name(17) == f"hf:{tmp_path / 'hub'} train #17"
 
 
 def test_bytes_in_a_row_are_taken_whatever_file_they_came_from(tmp_path: Path) -> None:
     rows = [{"bytes": encoded(), "path": f"/somewhere/else/{i}.png"} for i in range(40)]
-    images = huggingface.find(save(tmp_path / "hub", {"train": split(40, image=(rows, IMAGES))}).removeprefix("hf:")).images
-    assert all(isinstance(picture := images.picture(i), Encoded) and picture.data == rows[i]["bytes"] for i in range(40))
+    images = huggingface.open_huggingface(save(tmp_path / "hub", {"train": split(40, image=(rows, IMAGES))}).removeprefix("hf:")).images
+    assert all(isinstance(picture := images.image(i), EncodedImage) and picture.data == rows[i]["bytes"] for i in range(40))
 
 
 def test_a_file_that_was_mended_is_read_again(tmp_path: Path) -> None:
@@ -214,10 +214,10 @@ def test_a_file_that_was_mended_is_read_again(tmp_path: Path) -> None:
         file = tmp_path / "hub" / CLASSES.names[i % 2] / f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encoded() if i else b"broken")
-    before = open_dataset(f"hf:{tmp_path / 'hub'}").digest
+    before = open_dataset(f"hf:{tmp_path / 'hub'}").sha256
     (tmp_path / "hub" / "dog" / "0.png").write_bytes(encoded())
     os.utime(tmp_path / "hub" / "dog" / "0.png", (1, 1))
-    assert open_dataset(f"hf:{tmp_path / 'hub'}").digest != before
+    assert open_dataset(f"hf:{tmp_path / 'hub'}").sha256 != before
 
 
 def test_images_in_files_are_named_from_the_folder_and_one_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -225,10 +225,10 @@ def test_images_in_files_are_named_from_the_folder_and_one_that_is_gone_is_named
     names: list[str | None] = [f"images/{i}.png" for i in range(40)]
     for name in names[:-1]:
         (tmp_path / "hub" / str(name)).write_bytes(encoded())
-    images = huggingface.find(by_name(tmp_path / "hub", names).removeprefix("hf:")).images
-    assert images.picture(38).height == 12
+    images = huggingface.open_huggingface(by_name(tmp_path / "hub", names).removeprefix("hf:")).images
+    assert images.image(38).height == 12
     with pytest.raises(UnreadableImage, match=r"images/39\.png: No such file"):
-        images.picture(39)
+        images.image(39)
 
 
 @pytest.mark.parametrize("name", ["{outside}", "../outside.png", "images/../../outside.png"])
@@ -262,7 +262,7 @@ def test_tables_that_lead_out_of_their_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_set_that_is_changed_while_it_is_in_use_is_noticed_by_a_new_process(tmp_path: Path) -> None:
-    sent = pickle.dumps(huggingface.find(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:")).images)
+    sent = pickle.dumps(huggingface.open_huggingface(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:")).images)
     (file,) = (tmp_path / "hub" / "train").glob("*.arrow")
     os.utime(file, (1, 1))
     with pytest.raises(UserError, match="changed while it is in use"):

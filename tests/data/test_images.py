@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from convatlas.data.images import decode
-from convatlas.data.images.decode import UnreadableImage, is_grey
-from convatlas.data.images.resize import cover
+from convatlas.data.images.decode import UnreadableImage, is_grayscale
+from convatlas.data.images.resize import resize_center_crop
 
 
 def decode_file(path: Path, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
     """(channels, *size), as evaluation sees it."""
-    return np.asarray(cover(decode.read(path), size, channels))
+    return np.asarray(resize_center_crop(decode.open_image(path), size, channels))
 
 
 GRADIENT = np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)
@@ -89,7 +89,7 @@ def test_the_centre_is_kept_when_the_shape_differs(tmp_path: Path) -> None:
 def test_grey_is_told_from_colour_by_the_header(tmp_path: Path) -> None:
     COLOUR.save(tmp_path / "c.jpg")
     COLOUR.convert("L").save(tmp_path / "g.jpg")
-    assert (is_grey(decode.read(tmp_path / "c.jpg")), is_grey(decode.read(tmp_path / "g.jpg"))) == (False, True)
+    assert (is_grayscale(decode.open_image(tmp_path / "c.jpg")), is_grayscale(decode.open_image(tmp_path / "g.jpg"))) == (False, True)
 
 
 def _png(width: int, height: int) -> bytes:
@@ -134,10 +134,10 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 def test_a_header_is_read_without_the_pixels(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(_png(9_000, 9_000)[:-30])  # of which the end is missing
-    picture = decode.read(tmp_path / "x.png")
+    picture = decode.open_image(tmp_path / "x.png")
     assert (picture.height, picture.width) == (9_000, 9_000)
     with pytest.raises(UnreadableImage, match="truncated"):
-        picture.pixels(3, (32, 32))
+        picture.decode(3, (32, 32))
 
 
 def test_a_webp_of_half_the_pixels_is_refused_since_its_decoder_holds_it_several_times(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_webp_of_half_the_pixels_is_refused_since_its_decoder_holds_it_several
     sizes = ((side - 1) | (side - 1) << 14).to_bytes(4, "little")
     (tmp_path / "x.webp").write_bytes(b"RIFF" + (4 + 8 + 10).to_bytes(4, "little") + b"WEBPVP8L" + b"\x0a\0\0\0\x2f" + sizes + bytes(5))
     with pytest.raises(UnreadableImage, match="8000x8000 pixels, more than the 50,000,000 that are read"):
-        decode.read(tmp_path / "x.webp")
+        decode.open_image(tmp_path / "x.webp")
 
 
 def test_scans_upon_scans_of_a_large_jpeg_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_scans_upon_scans_of_a_large_jpeg_are_refused_before_they_are_decoded(tm
     (tmp_path / "hostile.jpg").write_bytes(data[:-2] + 2000 * last + data[-2:])
     assert decode_file(tmp_path / "sound.jpg", 1, (8, 8)).shape == (1, 8, 8)
     with pytest.raises(UnreadableImage, match=r"2000x2000 pixels in 2,006 scans"):
-        decode.read(tmp_path / "hostile.jpg")
+        decode.open_image(tmp_path / "hostile.jpg")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "F", "CMYK", "1"])
@@ -177,7 +177,7 @@ def test_a_picture_that_is_converted_band_by_band_is_the_one_converted_whole(tmp
     path = tmp_path / ("x.png" if mode in ("RGBA", "LA", "P", "1") else "x.tif")
     image.save(path)
     expected = np.asarray(whole.convert("L" if channels == 1 else "RGB")).reshape(1500, 1700, channels)
-    assert (decode.read(path).pixels(channels, (1500, 1700)) == expected).all()
+    assert (decode.open_image(path).decode(channels, (1500, 1700)) == expected).all()
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -13,9 +13,9 @@ from convatlas.data import open_dataset
 from convatlas.data.curation import pack as packing
 from convatlas.data.curation.pack import pack
 from convatlas.data.dataset import Dataset
-from convatlas.data.transforms.preprocessing import centre
+from convatlas.data.transforms.preprocessing import center_crop_preprocessing
 from convatlas.errors import UsageError, UserError
-from convatlas.storage.atomic import DISK
+from convatlas.storage.atomic import FILE_OPS
 
 RNG = np.random.default_rng(0)
 
@@ -38,7 +38,7 @@ def test_a_store_holds_the_splits_classes_labels_and_images_of_its_source(
 ) -> None:
     monkeypatch.setattr(packing, "SHARD", 7)
     result = pack(photos, tmp_path / "store", shorter=None, files=files, workers=workers)
-    assert (result.samples, result.unread) == (40, ())
+    assert (result.samples, result.unreadable) == (40, ())
     assert result.size == sum(f.stat().st_size for f in (tmp_path / "store").glob("*.bin") if f.name != "index.bin")
     store = open_dataset(f"packed:{tmp_path / 'store'}")
     assert (store.classes, store.channels) == (photos.classes, photos.channels)
@@ -46,18 +46,18 @@ def test_a_store_holds_the_splits_classes_labels_and_images_of_its_source(
         found = store.splits[part]
         assert (found.labels == split.labels).all()
         for i in RNG.permutation(len(split)).tolist():
-            theirs, ours = (s.images.picture(i) for s in (split, found))
-            assert (ours.pixels(3, (0, 0)) == theirs.pixels(3, (theirs.height, theirs.width))).all() or files
+            theirs, ours = (s.images.image(i) for s in (split, found))
+            assert (ours.decode(3, (0, 0)) == theirs.decode(3, (theirs.height, theirs.width))).all() or files
             assert found.images.name(i).endswith(split.images.name(i))
-        geometry = centre(3, (40, 40))  # at this size every photo is decoded in full
-        assert (geometry.read(found.images, np.arange(4))[0] == geometry.read(split.images, np.arange(4))[0]).all()
+        geometry = center_crop_preprocessing(3, (40, 40))  # at this size every photo is decoded in full
+        assert (geometry.load_batch(found.images, np.arange(4))[0] == geometry.load_batch(split.images, np.arange(4))[0]).all()
 
 
 def test_pixels_are_brought_to_the_shorter_side_asked_for_and_never_enlarged(photos: Dataset, tmp_path: Path) -> None:
     pack(photos, tmp_path / "store", shorter=50)
     store = open_dataset(f"packed:{tmp_path / 'store'}").splits["train"].images
     for i in range(len(store)):
-        packed, source = store.picture(i), photos.splits["train"].images.picture(i)
+        packed, source = store.image(i), photos.splits["train"].images.image(i)
         assert min(packed.height, packed.width) == min(50, source.height, source.width)
         assert packed.height / packed.width == pytest.approx(source.height / source.width, rel=0.03)
 
@@ -66,9 +66,9 @@ def test_sets_in_memory_can_be_packed_too(tmp_path: Path) -> None:
     digits = open_dataset("digits")
     pack(digits, tmp_path / "store")
     store = open_dataset(f"packed:{tmp_path / 'store'}")
-    assert not store.mirrors
+    assert not store.hflip_safe
     for i in range(50):
-        theirs, ours = (d.splits["val"].images.picture(i).pixels(1, (0, 0)) for d in (digits, store))
+        theirs, ours = (d.splits["val"].images.image(i).decode(1, (0, 0)) for d in (digits, store))
         assert (ours == theirs).all()
     with pytest.raises(UsageError, match="no image files to pack"):
         pack(digits, tmp_path / "files", files=True)
@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_left_out_and_named(photos: Dataset, tmp_path: Pa
     broken = Path(photos.splits["train"].images.name(3))
     broken.write_bytes(broken.read_bytes()[:200])
     result = pack(photos, tmp_path / "store")
-    assert [(u.file, result.samples) for u in result.unread] == [(str(broken), 39)]
+    assert [(u.file, result.samples) for u in result.unreadable] == [(str(broken), 39)]
     assert len(open_dataset(f"packed:{tmp_path / 'store'}").splits["train"]) == len(photos.splits["train"]) - 1
 
 
@@ -149,7 +149,7 @@ def test_any_flipped_bit_or_cut_is_found_and_named(photos: Dataset, tmp_path: Pa
 def read_all(path: Path) -> None:
     for split in open_dataset(f"packed:{path}").splits.values():
         for i in range(len(split)):
-            split.images.picture(i)
+            split.images.image(i)
 
 
 def test_another_version_is_refused_by_name(photos: Dataset, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(photos: Dataset, tmp_path: 
     def full(file: int, data: bytes) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(DISK, "write", full)
+    monkeypatch.setattr(FILE_OPS, "write", full)
     with pytest.raises(OSError, match="No space"):
         pack(photos, tmp_path / "store", workers=0)
     monkeypatch.undo()
@@ -195,6 +195,6 @@ def test_a_store_that_has_been_read_travels_to_another_process_without_its_conte
     pack(photos, tmp_path / "store", shorter=None, files=files)
     images = open_dataset(f"packed:{tmp_path / 'store'}").splits["train"].images
     before = len(pickle.dumps(images))
-    first = images.picture(0).pixels(3, (0, 0))
+    first = images.image(0).decode(3, (0, 0))
     assert len(pickle.dumps(images)) == before
     assert (pickle.loads(pickle.dumps(images)).picture(0).pixels(3, (0, 0)) == first).all()

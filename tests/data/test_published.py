@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from convatlas.data import open_dataset
 from convatlas.data.sources import idx
-from convatlas.data.sources.split import content_keys, hold_out
+from convatlas.data.sources.split import hash_arrays, stratified_holdout
 from convatlas.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -45,18 +45,18 @@ def test_validation_is_held_out_of_the_training_images(fashion: Path) -> None:
 
 
 def test_reading_twice_gives_the_same_digest_and_other_bytes_another(fashion: Path) -> None:
-    first = open_dataset("fashion-mnist").digest
-    assert open_dataset("fashion-mnist").digest == first
+    first = open_dataset("fashion-mnist").sha256
+    assert open_dataset("fashion-mnist").sha256 == first
     write_idx(fashion / "t10k-labels-idx1-ubyte.gz", (np.arange(100) % 10)[::-1].astype(np.uint8))
-    assert open_dataset("fashion-mnist").digest != first
+    assert open_dataset("fashion-mnist").sha256 != first
 
 
 def test_unzipped_files_do_as_well(fashion: Path) -> None:
     zipped = fashion / "train-images-idx3-ubyte.gz"
-    before = open_dataset("fashion-mnist").digest
+    before = open_dataset("fashion-mnist").sha256
     (fashion / "train-images-idx3-ubyte").write_bytes(gzip.decompress(zipped.read_bytes()))
     zipped.unlink()
-    assert open_dataset("fashion-mnist").digest == before
+    assert open_dataset("fashion-mnist").sha256 == before
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
@@ -114,7 +114,7 @@ def test_cifar_is_read_from_its_binary_archive_or_folder(tmp_path: Path, monkeyp
     monkeypatch.setenv("CONVATLAS_DATA", str(tmp_path))
     dataset = open_dataset("cifar10")
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 45_000, "val": 5_000, "test": 10_000}
-    pixels = dataset.splits["test"].images.picture(3).pixels(3, (0, 0))
+    pixels = dataset.splits["test"].images.image(3).decode(3, (0, 0))
     np.testing.assert_array_equal(pixels.transpose(2, 0, 1).ravel(), images[50_003])
     assert dataset.splits["test"].labels[3] == 3
 
@@ -123,14 +123,14 @@ def test_digits_are_split_by_class_and_never_mirrored() -> None:
     dataset = open_dataset("digits")
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 1438, "val": 179, "test": 180}
     assert min(np.bincount(dataset.splits["val"].labels)) >= 17
-    assert not dataset.mirrors
+    assert not dataset.hflip_safe
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.floats(0, 0.5), st.floats(0, 0.5))
 def test_parts_are_disjoint_complete_and_stratified(labels: list[int], first: float, second: float) -> None:
     array = np.array(labels, np.int64)
-    keys = content_keys(RNG.integers(0, 256, size=(len(array), 8), dtype=np.uint8))
-    parts = hold_out(array, keys, [first, second])
+    keys = hash_arrays(RNG.integers(0, 256, size=(len(array), 8), dtype=np.uint8))
+    parts = stratified_holdout(array, keys, [first, second])
     assert sorted(np.concatenate(parts)) == list(range(len(array)))
     for label in range(5):
         count = int((array == label).sum())
@@ -140,8 +140,8 @@ def test_parts_are_disjoint_complete_and_stratified(labels: list[int], first: fl
 def test_a_split_hangs_on_content_not_on_order() -> None:
     images = RNG.integers(0, 256, size=(60, 8), dtype=np.uint8)
     labels, shuffle = np.arange(60) % 3, RNG.permutation(60)
-    one, _ = hold_out(labels, content_keys(images), [0.3])
-    other, _ = hold_out(labels[shuffle], content_keys(images[shuffle]), [0.3])
+    one, _ = stratified_holdout(labels, hash_arrays(images), [0.3])
+    other, _ = stratified_holdout(labels[shuffle], hash_arrays(images[shuffle]), [0.3])
     assert sorted(shuffle[other]) == sorted(one)
 
 
@@ -150,6 +150,6 @@ def test_no_bytes_make_the_idx_reader_do_anything_but_refuse(tmp_path_factory: p
     path = tmp_path_factory.getbasetemp() / "fuzz"
     path.write_bytes(b"\x00\x00\x08\x01" + data)
     try:
-        assert idx.read(path, 1).size == int.from_bytes(data[:4], "big")
+        assert idx.read_idx(path, 1).size == int.from_bytes(data[:4], "big")
     except UserError as error:
         assert str(path) in str(error)

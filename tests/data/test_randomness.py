@@ -10,26 +10,26 @@ SEEDS = st.integers(0, 2**63 - 1)
 
 def test_bits_are_those_of_splitmix64() -> None:
     # the first output of the published generator from state 0 (Vigna, splitmix64.c), and one chained by hand
-    assert int(counter_rng.bits(0)) == 0xE220A8397B1DCDAF
+    assert int(counter_rng.random_bits(0)) == 0xE220A8397B1DCDAF
     z = (0xE220A8397B1DCDAF ^ 5) + 0x9E3779B97F4A7C15
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         z = ((z % 2**64) ^ ((z % 2**64) >> shift)) * factor
-    assert int(counter_rng.bits(0, 5)) == (z % 2**64) ^ ((z % 2**64) >> 31)
+    assert int(counter_rng.random_bits(0, 5)) == (z % 2**64) ^ ((z % 2**64) >> 31)
 
 
 @given(SEEDS, st.integers(0, 1000), st.lists(st.integers(0, 10**6), min_size=1, max_size=20, unique=True))
 def test_a_sample_draws_the_same_whoever_is_beside_it(seed: int, epoch: int, samples: list[int]) -> None:
-    together = counter_rng.bits(seed, epoch, np.array(samples))
-    assert [int(counter_rng.bits(seed, epoch, s)) for s in samples] == together.tolist()
+    together = counter_rng.random_bits(seed, epoch, np.array(samples))
+    assert [int(counter_rng.random_bits(seed, epoch, s)) for s in samples] == together.tolist()
 
 
 @given(SEEDS, st.integers(0, 1000), st.integers(1, 500))
 def test_an_order_is_a_permutation(seed: int, epoch: int, count: int) -> None:
-    assert sorted(counter_rng.order(seed, epoch, count)) == list(range(count))
+    assert sorted(counter_rng.permutation(seed, epoch, count)) == list(range(count))
 
 
 def test_orders_differ_between_epochs_and_seeds() -> None:
-    orders = {tuple(counter_rng.order(seed, epoch, 100)) for seed in range(5) for epoch in range(5)}
+    orders = {tuple(counter_rng.permutation(seed, epoch, 100)) for seed in range(5) for epoch in range(5)}
     assert len(orders) == 25
 
 

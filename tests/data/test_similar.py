@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from convatlas.data.curation.near_duplicates import CROWDED_REACH, REACH, Alike, alike, look
+from convatlas.data.curation.near_duplicates import MAX_DISTANCE, MAX_DISTANCE_UNIFORM_SET, NearDuplicates, find_near_duplicates, signature
 
 PHOTOS = (
     *("astronaut.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png", "color.png"),
@@ -59,8 +59,10 @@ def reddened(image: Image.Image) -> Image.Image:
     return Image.merge("RGB", (red.point(lambda value: 0.7 * value + 75), green.point(lambda value: 0.7 * value), blue))
 
 
-def pairs(images: list[Image.Image]) -> Alike:
-    return alike(np.array([look(np.asarray(image.convert("RGB"))) for image in images]), [str(i).encode() for i in range(len(images))])
+def pairs(images: list[Image.Image]) -> NearDuplicates:
+    return find_near_duplicates(
+        np.array([signature(np.asarray(image.convert("RGB"))) for image in images]), [str(i).encode() for i in range(len(images))]
+    )
 
 
 @pytest.mark.parametrize("change", [jpeg(50), jpeg(75), jpeg(95), half, cropped, darker], ids=["q50", "q75", "q95", "half", "crop", "dark"])
@@ -68,7 +70,7 @@ def test_a_changed_photograph_is_found_beside_all_others_and_no_two_different_on
     originals = [photo(name) for name in PHOTOS]
     found = pairs(originals + [change(image) for image in originals])
     assert {(pair.first, pair.second) for pair in found.pairs} == {(i, i + len(PHOTOS)) for i in range(len(PHOTOS))}
-    assert found.reach == REACH
+    assert found.max_distance == MAX_DISTANCE
 
 
 @pytest.mark.parametrize("change", [mirrored, reddened])
@@ -86,16 +88,16 @@ def noisy(value: float, rng: np.random.Generator) -> NDArray[np.uint8]:
 def test_images_without_contrast_are_told_apart_by_content_alone() -> None:
     rng = np.random.default_rng(0)
     images = [np.full((64, 64, 1), value, np.uint8) for value in (0, 128, 255)] + [noisy(128, rng) for _ in range(300)]
-    looks = np.array([look(image) for image in images])
-    assert alike(looks, [image.tobytes() for image in images]).pairs == []
-    twice = alike(np.concatenate([looks, looks[:5]]), [image.tobytes() for image in images + images[:5]])
+    looks = np.array([signature(image) for image in images])
+    assert find_near_duplicates(looks, [image.tobytes() for image in images]).pairs == []
+    twice = find_near_duplicates(np.concatenate([looks, looks[:5]]), [image.tobytes() for image in images + images[:5]])
     assert [tuple(pair) for pair in twice.pairs] == [(i, 303 + i, 0.0) for i in range(5)]
 
 
 def test_a_thousand_copies_make_a_thousand_pairs_and_not_a_million() -> None:
-    one = look(np.asarray(photo("coffee.png")))
-    assert len(alike(np.array([one] * 1000), [b"same"] * 1000).pairs) == 999
-    near = alike(np.array([one] * 1000), [str(i).encode() for i in range(1000)]).pairs  # equal to the eye alone
+    one = signature(np.asarray(photo("coffee.png")))
+    assert len(find_near_duplicates(np.array([one] * 1000), [b"same"] * 1000).pairs) == 999
+    near = find_near_duplicates(np.array([one] * 1000), [str(i).encode() for i in range(1000)]).pairs  # equal to the eye alone
     assert len(near) < 10_000
     assert {i for pair in near for i in pair[:2]} == set(range(1000))
 
@@ -105,8 +107,8 @@ def test_where_all_images_look_alike_only_the_nearest_count() -> None:
     blob = np.asarray(photo("rocket.jpg").resize((32, 32)), np.float64)
     images = [(blob + rng.normal(0, 12, size=blob.shape)).clip(0, 255).astype(np.uint8) for _ in range(200)]
     images.append((images[0] * 0.9).astype(np.uint8))
-    found = alike(np.array([look(image) for image in images]), [image.tobytes() for image in images])
-    assert found.reach == CROWDED_REACH
+    found = find_near_duplicates(np.array([signature(image) for image in images]), [image.tobytes() for image in images])
+    assert found.max_distance == MAX_DISTANCE_UNIFORM_SET
     assert [(pair.first, pair.second) for pair in found.pairs] == [(0, 200)]
 
 
@@ -116,8 +118,8 @@ def test_the_search_finds_what_comparing_all_with_all_finds(seed: int, count: in
     rng = np.random.default_rng(seed)
     waves = rng.normal(size=(count, 4, 4, 1)).repeat(8, axis=1).repeat(8, axis=2)
     waves[1::2] = waves[: count // 2 * 2 : 2] + 0.25 * rng.normal(size=waves[1::2].shape)  # some near, some not
-    looks = np.array([look((128 + 30 * wave).clip(0, 255).astype(np.uint8)) for wave in waves])
+    looks = np.array([signature((128 + 30 * wave).clip(0, 255).astype(np.uint8)) for wave in waves])
     names = [str(i).encode() for i in range(count)]
-    found = {(pair.first, pair.second) for pair in alike(looks, names).pairs}
-    alone = {(i, j) for i in range(count) for j in range(i + 1, count) if alike(looks[[i, j]], [b"a", b"b"]).pairs}
+    found = {(pair.first, pair.second) for pair in find_near_duplicates(looks, names).pairs}
+    alone = {(i, j) for i in range(count) for j in range(i + 1, count) if find_near_duplicates(looks[[i, j]], [b"a", b"b"]).pairs}
     assert found == alone

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convatlas.cli.main import main
-from convatlas.data import Dataset, find, open_dataset
-from convatlas.data.curation.split_manifest import divide
+from convatlas.data import Dataset, open_dataset, open_source
+from convatlas.data.curation.split_manifest import split_files
 from convatlas.data.sources import manifest
-from convatlas.data.sources.files import Files
-from convatlas.data.sources.quarantine import Entry, Quarantine
-from convatlas.data.sources.source import Found, dataset
+from convatlas.data.sources.files import FileImages
+from convatlas.data.sources.quarantine import Quarantine, QuarantinedFile
+from convatlas.data.sources.source import RawDataset, prepare
 from convatlas.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -34,9 +34,9 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
-def listed(root: Path, names: list[str]) -> Found:
+def listed(root: Path, names: list[str]) -> RawDataset:
     labels, keys = np.arange(len(names)) % 2, [os.fsencode(name) for name in names]
-    return Found(name="list", classes=("a", "b"), channels=3, images=Files(root, names), labels=labels, keys=keys)
+    return RawDataset(name="list", classes=("a", "b"), channels=3, images=FileImages(root, names), labels=labels, content_hashes=keys)
 
 
 def rows(file: Path) -> list[dict[str, str]]:
@@ -45,7 +45,7 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 def opened(file: Path) -> Dataset:
-    return dataset(manifest.find(file))
+    return prepare(manifest.open_manifest(file))
 
 
 def members(dataset: Dataset) -> dict[str, set[str]]:
@@ -96,7 +96,7 @@ def test_groups_are_never_torn_apart_and_stay_in_the_list(photos: Path) -> None:
     lines = [("file", "label", "group")] + [(name, Path(name).parent.name, f"scene {i % 15}") for i, name in enumerate(names)]
     with (photos / "all.csv").open("w", newline="") as text:
         csv.writer(text).writerows(lines)
-    division = divide(manifest.find(photos / "all.csv"), 0.1, 0.1, seed=3)
+    division = split_files(manifest.open_manifest(photos / "all.csv"), 0.1, 0.1, seed=3)
     (photos / "split.csv").write_bytes(division.manifest(photos))
     parts = defaultdict(set)
     for row in rows(photos / "split.csv"):
@@ -108,8 +108,8 @@ def test_groups_are_never_torn_apart_and_stay_in_the_list(photos: Path) -> None:
 
 
 def test_broken_files_on_the_quarantine_list_are_left_out(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    key = bytes(find(f"folder:{photos}").keys[0]).hex()
-    Quarantine(photos).add([Entry(file="x", reason="broken", content=key)])
+    key = bytes(open_source(f"folder:{photos}").content_hashes[0]).hex()
+    Quarantine(photos).add([QuarantinedFile(file="x", reason="broken", content=key)])
     assert main(["data", "split", f"folder:{photos}"]) == 0
     assert "1 broken files are left out" in capsys.readouterr().out
     assert len(rows(photos / "split.csv")) == 59
@@ -171,13 +171,13 @@ def test_whatever_files_are_called_the_list_gives_them_back(tmp_path_factory: py
     for name in names:
         (root / name).write_bytes(name.encode())
     found = listed(root, names)
-    division = divide(found, 0.3, 0.3)
+    division = split_files(found, 0.3, 0.3)
     (root / "the list.csv").write_bytes(division.manifest(root))
-    again = manifest.find(root / "the list.csv")
-    assert isinstance(again.images, Files)
+    again = manifest.open_manifest(root / "the list.csv")
+    assert isinstance(again.images, FileImages)
     at = {name: i for i, name in enumerate(again.images.names)}
-    assert {part: {names[i] for i in indices} for part, indices in division.parts.items()} == {
-        part: {again.images.names[i] for i in indices} for part, indices in again.parts.items()
+    assert {part: {names[i] for i in indices} for part, indices in division.splits.items()} == {
+        part: {again.images.names[i] for i in indices} for part, indices in again.splits.items()
     }
     assert all(again.classes[again.labels[at[name]]] == found.classes[found.labels[i]] for i, name in enumerate(names))
 
@@ -186,5 +186,5 @@ def test_whatever_files_are_called_the_list_gives_them_back(tmp_path_factory: py
 def test_a_name_that_no_list_can_hold_is_said(name: str) -> None:
     names = [f"{i}.png" for i in range(11)] + [name]
     with pytest.raises(UserError, match="rename it") as error:
-        divide(listed(Path("photos"), names), 0.3, 0.3).manifest(Path("photos"))
+        split_files(listed(Path("photos"), names), 0.3, 0.3).manifest(Path("photos"))
     assert str(error.value).isprintable()

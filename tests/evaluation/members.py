@@ -12,8 +12,8 @@ from PIL import Image
 
 from convatlas import models
 from convatlas.classifier import Classifier, model_file
-from convatlas.data.transforms.normalize import Standardiser
-from convatlas.data.transforms.preprocessing import Preprocessing, centre
+from convatlas.data.transforms.normalize import Normalizer
+from convatlas.data.transforms.preprocessing import Preprocessing, center_crop_preprocessing
 
 CLASSES = ("cat", "dog", "fox", "hen", "owl", "pig")
 SIZES = ((48, 72), (70, 50), (64, 64), (33, 90), (55, 41))  # height, width
@@ -43,12 +43,12 @@ def member(
     mean: torch.Tensor | None = None,
     **provenance: Any,
 ) -> Classifier:
-    geometry = geometry or centre(3, (32, 32), 8 / 7)
+    geometry = geometry or center_crop_preprocessing(3, (32, 32), 8 / 7)
     torch.manual_seed(seed)
     model = models.create_model(network, width=0.25, num_classes=len(classes), in_chans=geometry.channels, image_size=geometry.size)
     settle(shake(model, seed), torch.randn(16, *geometry.shape, generator=torch.Generator().manual_seed(seed)))
     assert model.architecture is not None
-    card = model_file.Card(
+    card = model_file.ClassifierMetadata(
         format=model_file.FORMAT,
         network=model.architecture,
         classes=tuple(classes),
@@ -59,21 +59,21 @@ def member(
         metrics={},
     )
     grey = torch.full((geometry.channels, 1, 1), 0.45)
-    return Classifier(card, model, Standardiser(grey if mean is None else mean, torch.full((geometry.channels, 1, 1), 0.25)))
+    return Classifier(card, model, Normalizer(grey if mean is None else mean, torch.full((geometry.channels, 1, 1), 0.25)))
 
 
 def saved(folder: Path, one: Classifier) -> Path:
     """A folder as a run leaves it, as far as evaluation looks."""
     folder.mkdir(parents=True)
-    model_file.save(folder / "model.safetensors", one.card, one.model, one.standardiser)
+    model_file.write_model_file(folder / "model.safetensors", one.metadata, one.model, one.normalizer)
     return folder
 
 
 def permuted(one: Classifier, order: Sequence[int]) -> Classifier:
     """The same classifier, its classes in another order."""
     weights = one.model.state_dict()
-    classes = tuple(one.card.classes[i] for i in order)
-    other = member(classes=classes, geometry=one.card.preprocessing, batch=one.card.batch, data=one.card.provenance["data"])
+    classes = tuple(one.metadata.classes[i] for i in order)
+    other = member(classes=classes, geometry=one.metadata.preprocessing, batch=one.metadata.batch, data=one.metadata.provenance["data"])
     moved = {name: t[np.array(order)] if name.startswith("fc.") else t for name, t in weights.items()}
     other.model.load_state_dict(moved)
-    return Classifier(other.card, other.model, one.standardiser)
+    return Classifier(other.metadata, other.model, one.normalizer)

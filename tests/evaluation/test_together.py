@@ -20,12 +20,12 @@ import convatlas as ca
 from convatlas import models
 from convatlas.classifier import Classifier, model_file
 from convatlas.cli.main import main
-from convatlas.data.transforms.multi_crop import Dense
-from convatlas.data.transforms.preprocessing import Preprocessing, centre
+from convatlas.data.transforms.multi_crop import FullImage
+from convatlas.data.transforms.preprocessing import Preprocessing, center_crop_preprocessing
 from convatlas.data.transforms.random_crop import RandomResizedCrop, ScaleJitter
 from convatlas.errors import UsageError, UserError
 from convatlas.evaluation import prediction_cache, predictions, protocols
-from convatlas.evaluation.predict import Answers
+from convatlas.evaluation.predict import Predictions
 from convatlas.models.fully_convolutional import FullyConvolutional
 from convatlas.recipes import Epochs
 
@@ -72,14 +72,14 @@ def test_an_ensemble_of_one_is_the_model(crops: str, data: str, four: list[Path]
     assert {key: alone[key] for key in ("top1", "top5", "loss", "n")} == {
         key: alone["members"][0][key] for key in ("top1", "top5", "loss", "n")
     }
-    stored = predictions.read(next((four[0] / "answers").iterdir()))
+    stored = predictions.read_predictions(next((four[0] / "answers").iterdir()))
     assert stored.logits.shape == (N, 6)
     assert 100 * np.mean(stored.logits.argmax(1) == stored.labels) == pytest.approx(alone["top1"])
 
 
 def test_members_are_averaged_by_their_probabilities(four: list[Path]) -> None:
     found = ca.evaluate(four, crops="10")
-    stored = [predictions.read(next((folder / "answers").iterdir())) for folder in four]
+    stored = [predictions.read_predictions(next((folder / "answers").iterdir())) for folder in four]
     labels = stored[0].labels
     mean = np.mean([scipy.special.softmax(one.logits.astype(np.float64), axis=1) for one in stored], axis=0)
     assert found["models"] == 4
@@ -119,7 +119,7 @@ def test_members_with_their_classes_in_another_order_agree(data: str) -> None:
     for key in ("top1", "top5", "n", "confusion", "per_class"):
         assert together[key] == alone[key]
     assert together["loss"] == pytest.approx(alone["loss"], rel=1e-5)
-    assert [row["name"] for row in turned["per_class"]] == list(other.card.classes)
+    assert [row["name"] for row in turned["per_class"]] == list(other.metadata.classes)
     assert {row["name"]: row["top1"] for row in turned["per_class"]} == {row["name"]: row["top1"] for row in alone["per_class"]}
 
 
@@ -144,12 +144,14 @@ def test_other_weights_precision_or_data_are_asked_anew(data: str, tmp_path: Pat
     one = ca.load(folder)
     with torch.no_grad():
         one.model.get_parameter("fc.bias")[0] += 1e-3
-    model_file.save(folder / "model.safetensors", one.card, one.model, one.standardiser)
+    model_file.write_model_file(folder / "model.safetensors", one.metadata, one.model, one.normalizer)
     after = ca.evaluate(folder)
     assert not after["members"][0]["reused"]
     assert after["loss"] != before["loss"]
     assert len([*(folder / "answers").iterdir()]) == 1  # the old ones have gone
-    model_file.save(folder / "model.safetensors", one.card.but(preprocessing=centre(3, (32, 32))), one.model, one.standardiser)
+    model_file.write_model_file(
+        folder / "model.safetensors", one.metadata.replace(preprocessing=center_crop_preprocessing(3, (32, 32))), one.model, one.normalizer
+    )
     assert not ca.evaluate(folder)["members"][0]["reused"]
     Image.new("RGB", (40, 40), "red").save(photos / "test" / "cat" / "cat0.png")
     assert not ca.evaluate(folder)["members"][0]["reused"]
@@ -160,15 +162,15 @@ def test_other_weights_precision_or_data_are_asked_anew(data: str, tmp_path: Pat
 def test_the_same_weights_in_another_edition_are_another_network(data: str, tmp_path: Path) -> None:
     one = member(0, "resnet50", data=data)
     before = ca.evaluate(saved(tmp_path / "run", one))
-    card = one.card.but(network=models.Architecture("resnet50", "torchvision", one.card.network.arguments))
-    model_file.save(tmp_path / "run" / "model.safetensors", card, one.model, one.standardiser)
+    card = one.metadata.replace(network=models.Architecture("resnet50", "torchvision", one.metadata.network.arguments))
+    model_file.write_model_file(tmp_path / "run" / "model.safetensors", card, one.model, one.normalizer)
     after = ca.evaluate(tmp_path / "run")
     assert not after["members"][0]["reused"]
     assert after["loss"] != before["loss"]
 
 
 def test_answers_that_would_fill_a_disk_are_not_kept(four: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction_cache, "MOST_BYTES", N * 6 * 4 - 1)
+    monkeypatch.setattr(prediction_cache, "MAX_BYTES", N * 6 * 4 - 1)
     assert "are not kept" in ca.evaluate(four[0])["notes"][0]
     assert not (four[0] / "answers").exists()
 
@@ -199,11 +201,11 @@ def test_where_answers_cannot_be_kept_the_evaluation_goes_on(four: list[Path]) -
 def test_answers_from_another_environment_count_and_that_is_said(four: list[Path]) -> None:
     ca.evaluate(four[0])
     file = next((four[0] / "answers").iterdir())
-    stored = predictions.read(file)
-    card = stored.card.but(environment=stored.card.environment | {"torch": "1.0"})
+    stored = predictions.read_predictions(file)
+    card = stored.metadata.replace(environment=stored.metadata.environment | {"torch": "1.0"})
     found = ca.evaluate(four[0])
     assert found["notes"] == []
-    predictions.write(file, Answers(stored.logits, stored.labels, stored.indices, []), card)
+    predictions.write_predictions(file, Predictions(stored.logits, stored.labels, stored.indices, []), card)
     (note,) = ca.evaluate(four[0])["notes"]
     assert "another environment (torch: " in note
 
@@ -211,7 +213,7 @@ def test_answers_from_another_environment_count_and_that_is_said(four: list[Path
 def test_a_lone_file_keeps_its_answers_beside_it(data: str, tmp_path: Path) -> None:
     one = member(0, data=data)
     for name in ("model.safetensors", "best.safetensors"):
-        model_file.save(tmp_path / name, one.card, one.model, one.standardiser)
+        model_file.write_model_file(tmp_path / name, one.metadata, one.model, one.normalizer)
         ca.evaluate(tmp_path / name)
     assert {path.parent.name for path in tmp_path.glob("*/*.safetensors")} == {"answers", "best-answers"}
 
@@ -238,8 +240,8 @@ def dense_by_hand(one: Classifier, file: Path, scales: tuple[int, ...], average:
         size = tuple(max(shorter, int(side * shorter / min(height, width))) for side in (height, width))
         whole = F.interpolate(photo, size, mode="bilinear", antialias=True)
         for image in (whole, whole.flip(3)):
-            mean = one.standardiser.mean.mean((1, 2))[:, None, None]
-            standard = (image / 255 - mean) / one.standardiser.std
+            mean = one.normalizer.mean.mean((1, 2))[:, None, None]
+            standard = (image / 255 - mean) / one.normalizer.std
             rows.append(FullyConvolutional(one.model, (32, 32))(standard).mean((2, 3))[0])  # type: ignore[arg-type]
     stacked = torch.stack(rows).double().numpy()
     found: np.ndarray = (
@@ -257,7 +259,7 @@ def test_dense_evaluation_is_that_of_vggs_and_resnets_papers(
     mean = torch.linspace(0.2, 0.7, 3 * 32 * 32).view(3, 32, 32)  # a mean image, as ResNet subtracts it
     folder = saved(tmp_path / "run", member(3, data=data, mean=mean))
     ca.evaluate(folder, crops=crops)
-    stored = predictions.read(next((folder / "answers").iterdir()))
+    stored = predictions.read_predictions(next((folder / "answers").iterdir()))
     files = sorted(Path(data.removeprefix("folder:"), "test").glob("*/*.png"))
     with torch.no_grad():
         for place in (0, 7, 23):
@@ -267,21 +269,21 @@ def test_dense_evaluation_is_that_of_vggs_and_resnets_papers(
 
 def test_dense_evaluation_is_at_the_scale_of_training() -> None:
     for crop, views in (
-        (ScaleJitter(shorter=(256, 512)), Dense(scales=(384,))),  # arXiv:1409.1556, sec. 4.1: 0.5 (S_min + S_max)
-        (ScaleJitter(shorter=(256, 480)), Dense(scales=(368,))),
-        (ScaleJitter(shorter=(256, 256)), Dense(scales=(256,))),
-        (RandomResizedCrop(), Dense(scales=(256,))),
-        (None, Dense(scales=(256,))),
+        (ScaleJitter(shorter=(256, 512)), FullImage(scales=(384,))),  # arXiv:1409.1556, sec. 4.1: 0.5 (S_min + S_max)
+        (ScaleJitter(shorter=(256, 480)), FullImage(scales=(368,))),
+        (ScaleJitter(shorter=(256, 256)), FullImage(scales=(256,))),
+        (RandomResizedCrop(), FullImage(scales=(256,))),
+        (None, FullImage(scales=(256,))),
     ):
         assert protocols.get_protocol("dense", msgspec.to_builtins(crop)).views == views
-    assert protocols.get_protocol("multiscale", msgspec.to_builtins(ScaleJitter())).views == Dense(scales=(224, 256, 384, 480, 640))
+    assert protocols.get_protocol("multiscale", msgspec.to_builtins(ScaleJitter())).views == FullImage(scales=(224, 256, 384, 480, 640))
 
 
 def test_a_training_tells_evaluation_how_it_cut(tmp_path: Path) -> None:
     name = photographs(tmp_path / "photos", classes=CLASSES[:2])
     run = ca.Run(model="resnet20_cifar", data=name)
-    recipe = run.recipe.but(crop=ScaleJitter(shorter=(256, 512)), batch=4, budget=Epochs(1))
-    done = ca.train(run.but(recipe=recipe, precision="fp32"), out=tmp_path / "run")
+    recipe = run.recipe.replace(crop=ScaleJitter(shorter=(256, 512)), batch=4, budget=Epochs(1))
+    done = ca.train(run.replace(recipe=recipe, precision="fp32"), out=tmp_path / "run")
     found = ca.evaluate(done.out, crops="dense")
     assert found["members"][0]["views"] == {"type": "Dense", "scales": (384,), "mirrored": True, "paper_size": 224}
 
@@ -305,7 +307,7 @@ def test_a_subset_by_file_is_those_images_in_any_order_and_form(data: str, four:
     assert one["n"] == 4
     assert [row["n"] for row in one["per_class"]] == [1, 1, 0, 1, 1, 0]
     ca.evaluate(four[0])
-    files = {path.name: predictions.read(path) for path in (four[0] / "answers").iterdir()}
+    files = {path.name: predictions.read_predictions(path) for path in (four[0] / "answers").iterdir()}
     some, whole = (next(one for one in files.values() if len(one.labels) == n) for n in (4, N))
     assert some.indices.tolist() == [2, 4, 15, 17]
     assert np.array_equal(some.logits, whole.logits[some.indices])
@@ -388,19 +390,19 @@ def test_what_does_not_fit_is_one_sentence(data: str, four: list[Path], tmp_path
     with pytest.raises(UsageError, match="--subsets takes at most 10 members, not 11"):
         ca.evaluate([member(seed, data=data) for seed in range(11)], subsets=True)
     with pytest.raises(UsageError, match=r"sees images of 32x48, and the crops of Krizhevsky 2012, sec. 4.1 are squares"):
-        ca.evaluate(member(1, data=data, geometry=centre(3, (32, 48))), crops="10")
-    assert ca.evaluate(member(1, data=data, geometry=centre(3, (32, 48))))["n"] == N
+        ca.evaluate(member(1, data=data, geometry=center_crop_preprocessing(3, (32, 48))), crops="10")
+    assert ca.evaluate(member(1, data=data, geometry=center_crop_preprocessing(3, (32, 48))))["n"] == N
 
 
 def test_nothing_is_computed_before_all_members_fit(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     silent(monkeypatch)
     with pytest.raises(UsageError, match="#2 sees images of 32x48"):
-        ca.evaluate([member(0, data=data), member(1, data=data, geometry=centre(3, (32, 48)))], crops="144")
+        ca.evaluate([member(0, data=data), member(1, data=data, geometry=center_crop_preprocessing(3, (32, 48)))], crops="144")
 
 
 def test_a_network_that_labels_pixels_is_refused(data: str) -> None:
     one = member(0, data=data)
-    one.card = one.card.but(network=models.describe("unet"))
+    one.metadata = one.metadata.replace(network=models.get_architecture("unet"))
     with pytest.raises(UsageError, match="#1 is a unet, which labels pixels"):
         ca.evaluate(one)
 

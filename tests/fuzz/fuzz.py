@@ -29,9 +29,9 @@ from hostile import CASES, MOST_PIXELS, Case, case
 
 from convatlas import interop, models
 from convatlas.classifier import classifier
-from convatlas.data.curation.image_warnings import oddities
+from convatlas.data.curation.image_warnings import image_warnings
 from convatlas.data.images import decode
-from convatlas.data.transforms.preprocessing import centre
+from convatlas.data.transforms.preprocessing import center_crop_preprocessing
 from convatlas.errors import UserError, printable
 
 SECONDS = 8.0  # of a core, for one file
@@ -58,22 +58,22 @@ def read(one: Case, file: Path) -> None:
     """What a user does with such a file. Raises UserError where it cannot be used."""
     if one.reader == "model":
         found = classifier.load(file)
-        shape = found.card.preprocessing.shape
+        shape = found.metadata.preprocessing.shape
         if shape[1] * shape[2] <= LARGEST_SEEN:
             sample = Path(file).with_name("sample.png")
             (answer,) = found.predict([sample])
-            assert {name for name, _ in answer} <= set(found.card.classes)
+            assert {name for name, _ in answer} <= set(found.metadata.classes)
     elif one.reader == "weights":
         model = models.create_model("lenet5", width=0.5)
         interop.load_weights(model, file)
     else:
-        image = decode.read(file)
+        image = decode.open_image(file)
         assert image.height * image.width <= MOST_PIXELS
         for channels in (3, 1):
-            assert centre(channels, (32, 32)).see(image).shape == (channels, 32, 32)
-        pixels = image.pixels(3, (1 << 16, 1 << 16))  # all of them
+            assert center_crop_preprocessing(channels, (32, 32)).transform(image).shape == (channels, 32, 32)
+        pixels = image.decode(3, (1 << 16, 1 << 16))  # all of them
         assert pixels.shape == (image.height, image.width, 3)
-        oddities(image, pixels, 3)
+        image_warnings(image, pixels, 3)
 
 
 def run(numbers: Sequence[int]) -> Generator[Outcome]:

@@ -18,8 +18,8 @@ from damage import encode, picture
 from PIL import Image
 
 from convatlas import models
-from convatlas.classifier import FORMAT, Card
-from convatlas.data.transforms.preprocessing import fit
+from convatlas.classifier import FORMAT, ClassifierMetadata
+from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.storage import checked_safetensors
 
 CASES = 10_000
@@ -175,18 +175,18 @@ def _classifiers() -> tuple[bytes, ...]:
         torch.manual_seed(0)
         model = models.create_model(name, num_classes=4, in_chans=3, image_size=(size, size), width=width)
         assert model.architecture is not None
-        card = Card(
+        card = ClassifierMetadata(
             format=FORMAT,
             network=model.architecture,
             classes=("bird", "flower", "fruit", "vehicle"),
-            preprocessing=fit(3, (28, 28), (size, size)),
+            preprocessing=fixed_size_preprocessing(3, (28, 28), (size, size)),
             precision="fp32",
             batch=4,
             provenance={"run": "0" * 64, "data": "digits", "seed": 0},
             metrics={"test_top1": 90.0},
         )
         tensors = dict(model.state_dict()) | {f"preprocessing.{what}": torch.full((3, 1, 1), 0.5) for what in ("mean", "std")}
-        found.append(checked_safetensors.seal(tensors, card))
+        found.append(checked_safetensors.serialize(tensors, card))
     return tuple(found)
 
 
@@ -251,7 +251,7 @@ def _network(rng: random.Random, data: bytes) -> bytes:
 
 @cache
 def vars_of(name: str) -> dict[str, Any]:
-    architecture = models.describe(name)
+    architecture = models.get_architecture(name)
     return {"name": architecture.name, "edition": architecture.edition, "arguments": architecture.arguments}
 
 

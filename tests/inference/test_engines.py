@@ -17,13 +17,13 @@ from convatlas import models
 from convatlas.classifier import Classifier
 from convatlas.errors import UsageError, UserError
 from convatlas.inference import eager, graph, onnx, openvino, selection
-from convatlas.inference.parity import agreement
+from convatlas.inference.parity import check_parity
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import best_precision
 from convatlas.storage.cache import cached_folder
 
-needs_openvino = pytest.mark.skipif(openvino.lacks() is not None, reason="OpenVINO is not installed")
-needs_onnx = pytest.mark.skipif(onnx.lacks() is not None, reason="ONNX Runtime is not installed")
+needs_openvino = pytest.mark.skipif(openvino.missing_requirement() is not None, reason="OpenVINO is not installed")
+needs_onnx = pytest.mark.skipif(onnx.missing_requirement() is not None, reason="ONNX Runtime is not installed")
 BF16 = best_precision(torch.device("cpu")) == "bf16"
 
 # A row a family; the Inceptions after GoogLeNet take a quarter of a minute to convert, and are left to the long tests
@@ -37,12 +37,12 @@ def rows(quick: list[str]) -> list[object]:
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
 
 
-def prepared(name: str) -> tuple[graph.Subject, Tensor, Tensor]:
+def prepared(name: str) -> tuple[graph.InferenceModule, Tensor, Tensor]:
     """A network at a quarter of its width, three images, and its own answers."""
     model, images = small(name)
     steady(model, images)
     with torch.inference_mode():
-        return graph.subject(model), images, model(images)
+        return graph.prepare_module(model), images, model(images)
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
@@ -66,7 +66,7 @@ def test_openvino_and_pytorch_agree_on_every_network(name: str) -> None:
 @pytest.mark.parametrize("name", rows(FAMILIES))
 def test_a_cuda_device_and_a_cpu_agree_on_every_network(name: str, cuda: torch.device) -> None:
     part, images, expected = prepared(name)
-    moved = graph.subject(part.eager.to(cuda))
+    moved = graph.prepare_module(part.eager.to(cuda))
     assert difference(eager.build(moved, images, "fp32")(images), expected) < 1e-3
     assert difference(eager.build(moved, images, "bf16")(images), expected) < 0.05
     assert selection.engine(moved.eager, images, precision="fp32").name == "eager"
@@ -92,7 +92,7 @@ def test_compiled_networks_agree(name: str) -> None:
 @pytest.mark.parametrize("name", ["eager", pytest.param("openvino", marks=needs_openvino), pytest.param("onnx", marks=needs_onnx), "auto"])
 def test_a_trained_networks_answers_are_the_same_in_every_engine(name: str, trained: Classifier, digits: Tensor) -> None:
     with torch.inference_mode():
-        expected = trained.model(trained.standardiser(digits)).float()
+        expected = trained.model(trained.normalizer(digits)).float()
     fp32 = ca.inference.engine(trained, digits, name, precision="fp32")
     assert difference(fp32(digits), expected) < 1e-3
     best = ca.inference.engine(trained, digits, name)(digits)
@@ -100,9 +100,9 @@ def test_a_trained_networks_answers_are_the_same_in_every_engine(name: str, trai
 
 
 def test_eager_gives_the_bits_of_an_evaluation(trained: Classifier, digits: Tensor) -> None:
-    part = graph.subject(trained)
+    part = graph.prepare_module(trained)
     found = eager.build(part, digits, trained.runtime.precision)(digits)
-    assert torch.equal(found, torch.cat([trained.logits(piece) for piece in torch.split(digits, eager.PIECE)]))
+    assert torch.equal(found, torch.cat([trained.logits(piece) for piece in torch.split(digits, eager.MAX_BATCH)]))
 
 
 @pytest.mark.parametrize("name", ["eager", pytest.param("openvino", marks=needs_openvino), pytest.param("onnx", marks=needs_onnx)])
@@ -138,7 +138,7 @@ def test_the_callers_module_is_left_alone_and_may_change_afterwards() -> None:
     assert torch.equal(infer(images), before)
 
 
-def stand_in(answer: Callable[[Tensor], Tensor]) -> Callable[[graph.Subject, Tensor, str], Callable[[Tensor], Tensor]]:
+def stand_in(answer: Callable[[Tensor], Tensor]) -> Callable[[graph.InferenceModule, Tensor, str], Callable[[Tensor], Tensor]]:
     return lambda part, example, precision: answer
 
 
@@ -198,12 +198,12 @@ def test_agreement_forgives_in_bf16_what_fp32_can_hardly_tell_apart_and_nothing_
     swapped, wrong = expected.clone(), expected.clone()
     swapped[0, 0] = 0.998
     wrong[1] = torch.tensor([0.0, 0.5, 1.0])
-    assert agreement(swapped, expected, "bf16").enough
-    assert agreement(swapped, expected, "bf16").same == 0.5
-    assert not agreement(swapped, expected, "fp32").enough
-    assert not agreement(wrong, expected, "bf16").enough
-    assert not agreement(torch.full((2, 3), torch.nan), expected, "bf16").enough
-    assert not agreement(expected[:1], expected, "fp32").enough
+    assert check_parity(swapped, expected, "bf16").enough
+    assert check_parity(swapped, expected, "bf16").same_class == 0.5
+    assert not check_parity(swapped, expected, "fp32").enough
+    assert not check_parity(wrong, expected, "bf16").enough
+    assert not check_parity(torch.full((2, 3), torch.nan), expected, "bf16").enough
+    assert not check_parity(expected[:1], expected, "fp32").enough
 
 
 class TestCache:
@@ -219,7 +219,7 @@ class TestCache:
         assert (tmp_path / "engines").stat().st_mode & 0o077 == 0
         other = shake(small("lenet5")[0], seed=1).eval()
         with pytest.raises(TypeError):  # other weights are another network
-            openvino.build(graph.subject(other), images, "fp32")
+            openvino.build(graph.prepare_module(other), images, "fp32")
 
     def test_a_damaged_file_is_made_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CONVATLAS_CACHE", str(tmp_path))
@@ -260,7 +260,7 @@ class TestCache:
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(3, 2, ceil_mode=True), nn.MaxPool2d(4, 3, 1, ceil_mode=True), nn.MaxPool2d(2)])
 def test_a_window_that_is_larger_than_what_is_pooled_gives_what_pytorch_gives(build: Any, pool: nn.Module) -> None:
     images = -torch.rand(3, 2, 2, 5)  # negative: padding with zeros would be noticed
-    assert torch.equal(build(graph.subject(pool), images, "fp32")(images), pool(images))
+    assert torch.equal(build(graph.prepare_module(pool), images, "fp32")(images), pool(images))
 
 
 @needs_openvino

@@ -21,7 +21,8 @@ from convatlas.export import formats, huggingface, quantization
 from convatlas.inference import eager, onnx, openvino
 
 pytestmark = pytest.mark.skipif(
-    bool(onnx.lacks() or quantization.lacks()), reason="OpenVINO, NNCF and ONNX Runtime are not all installed: make setup"
+    bool(onnx.missing_requirement() or quantization.missing_requirement()),
+    reason="OpenVINO, NNCF and ONNX Runtime are not all installed: make setup",
 )
 
 ELSEWHERE = """
@@ -76,7 +77,7 @@ def test_every_format_of_a_trained_classifier_is_read_by_a_process_without_us(
     assert not [path for path in tmp_path.iterdir() if path.name not in places.values()]
     found = elsewhere(tmp_path, digits, *places)
     with torch.inference_mode():
-        expected = trained.model(trained.standardiser(digits)).float()
+        expected = trained.model(trained.normalizer(digits)).float()
     assert difference(found["onnx"], expected) < 1e-3
     assert difference(found["openvino"], expected) < 1e-3
     assert documents["onnx"]["difference"] < 1e-3
@@ -84,13 +85,13 @@ def test_every_format_of_a_trained_classifier_is_read_by_a_process_without_us(
     same = (found["int8"].argmax(1) == expected.argmax(1).numpy()).mean()
     assert same > 0.95
     assert documents["int8"]["drop"] == pytest.approx(documents["int8"]["before"] - documents["int8"]["after"])
-    tensors = [*trained.model.state_dict().values(), *trained.standardiser.state_dict().values()]
+    tensors = [*trained.model.state_dict().values(), *trained.normalizer.state_dict().values()]
     assert found["safetensors"] == pytest.approx(sum(float(tensor.abs().sum()) for tensor in tensors), rel=1e-5)
     assert found["hub"] == pytest.approx(found["safetensors"])
     # and by us again: the same classifier
     for place in ("classifier.safetensors", "hub"):
         again = ca.load(tmp_path / place)
-        assert again.card == trained.card
+        assert again.metadata == trained.metadata
         assert torch.equal(again.logits(digits), trained.logits(digits))
 
 
@@ -100,8 +101,8 @@ def test_the_files_say_what_they_are(trained: Classifier, digits: Tensor, tmp_pa
     formats.to_onnx(trained, digits[:3], tmp_path / "model.onnx")
     model = library.load(str(tmp_path / "model.onnx"))
     facts = {one.key: one.value for one in model.metadata_props}
-    assert json.loads(facts["classes"]) == list(trained.card.classes)
-    assert json.loads(facts["convatlas"])["preprocessing"]["fit"] == trained.card.preprocessing.fit
+    assert json.loads(facts["classes"]) == list(trained.metadata.classes)
+    assert json.loads(facts["convatlas"])["preprocessing"]["fit"] == trained.metadata.preprocessing.fit
     (images,) = model.graph.input
     assert images.name == "images"
     assert images.type.tensor_type.elem_type == library.TensorProto.UINT8
@@ -110,8 +111,8 @@ def test_the_files_say_what_they_are(trained: Classifier, digits: Tensor, tmp_pa
     assert [dim.dim_value for dim in dims[1:]] == [1, 32, 32]
     assert not any(tensor.data_location == library.TensorProto.EXTERNAL for tensor in model.graph.initializer)
     formats.to_openvino(trained, digits[:3], tmp_path / "ir")
-    read = openvino.read(tmp_path / "ir" / "model.xml")
-    assert json.loads(read.get_rt_info("classes").astype(str)) == list(trained.card.classes)
+    read = openvino.read_model(tmp_path / "ir" / "model.xml")
+    assert json.loads(read.get_rt_info("classes").astype(str)) == list(trained.metadata.classes)
     assert read.inputs[0].partial_shape[0].is_dynamic
 
 
@@ -190,9 +191,9 @@ def test_the_card_tells_what_the_run_knows_and_its_limits(trained: Classifier, t
     huggingface.to_hub(trained, tmp_path / "hub")
     card = huggingface_hub.ModelCard.load(tmp_path / "hub" / "README.md")
     (result,) = card.data.eval_results
-    assert result.metric_value == pytest.approx(trained.card.metrics["test_top1"] / 100)
+    assert result.metric_value == pytest.approx(trained.metadata.metrics["test_top1"] / 100)
     assert (result.dataset_name, result.dataset_split) == ("digits", "test")
-    assert f"{trained.card.metrics['test_top1']:.2f} % (95 % interval " in card.text
+    assert f"{trained.metadata.metrics['test_top1']:.2f} % (95 % interval " in card.text
     assert "width 0.5" in card.text
     assert "## Limits" in card.text
     assert "images like those of digits; of others nothing is known" in card.text
@@ -201,8 +202,8 @@ def test_the_card_tells_what_the_run_knows_and_its_limits(trained: Classifier, t
 def test_names_from_files_are_harmless_in_the_card(trained: Classifier, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     odd = "[x](http://y)|<script>\x1b"
-    card = trained.card.but(classes=(odd, *trained.card.classes[1:]), provenance={"data": f"folder:{odd}"}, metrics={})
-    huggingface.to_hub(Classifier(card, trained.model, trained.standardiser), tmp_path / "hub")
+    card = trained.metadata.replace(classes=(odd, *trained.metadata.classes[1:]), provenance={"data": f"folder:{odd}"}, metrics={})
+    huggingface.to_hub(Classifier(card, trained.model, trained.normalizer), tmp_path / "hub")
     text = (tmp_path / "hub" / "README.md").read_text()
     assert "<script>" not in text
     assert "[x]" not in text

@@ -14,9 +14,9 @@ from convatlas.export import quantization
 from convatlas.inference import onnx, openvino
 
 ROWS = ["baseline", "baseline-tuned", "eager", "auto", "baseline, batch 1", "auto, batch 1", "auto, files"]
-ROWS += [] if openvino.lacks() else ["openvino-direct"]
-ROWS += [] if onnx.lacks() else ["onnx"]
-ROWS += [] if quantization.lacks() else ["int8"]
+ROWS += [] if openvino.missing_requirement() else ["openvino-direct"]
+ROWS += [] if onnx.missing_requirement() else ["onnx"]
+ROWS += [] if quantization.missing_requirement() else ["int8"]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_row_is_measured(row: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "SECONDS", 0.05)
     try:
-        found = inference.measure("resnet20_cifar", row, photos)
+        found = inference.measure_row("resnet20_cifar", row, photos)
     finally:
         torch.set_grad_enabled(True)  # a row has a process of its own, and ends it
     assert found["images_per_second"] > 1
@@ -55,9 +55,9 @@ def test_the_document_compares_work_of_one_kind(monkeypatch: pytest.MonkeyPatch)
         return {"images_per_second": speeds[f",{rest}" if rest else ""] * (3 if name == "auto" else 1), "memory_bytes": 1e9}
 
     said: list[str] = []
-    monkeypatch.setattr(inference, "in_a_process", in_a_process)
-    monkeypatch.setattr(inference, "photographs", lambda folder: None)
-    found: dict[str, Any] = inference.inference("lenet5", 3, False, said.append)
+    monkeypatch.setattr(inference, "run_in_subprocess", in_a_process)
+    monkeypatch.setattr(inference, "write_photographs", lambda folder: None)
+    found: dict[str, Any] = inference.benchmark_inference("lenet5", 3, False, said.append)
     ratios = {row["name"]: row["ratio"] for row in found["rows"]}
     assert [ratios[name] for name in ("auto", "auto, batch 1", "auto, files", "eager")] == pytest.approx([3, 3, 3, 1])
     assert "compile" not in ratios
@@ -66,4 +66,4 @@ def test_the_document_compares_work_of_one_kind(monkeypatch: pytest.MonkeyPatch)
 
 def test_an_unknown_row_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown row 'auto, batch': the nearest is 'auto, batch 1'"):
-        inference.measure("lenet5", "auto, batch", tmp_path)
+        inference.measure_row("lenet5", "auto, batch", tmp_path)

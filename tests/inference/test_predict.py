@@ -15,8 +15,8 @@ from torch import Tensor
 
 from convatlas.classifier import Classifier
 from convatlas.cli.main import main
-from convatlas.data.images.decode import read
-from convatlas.data.images.prefetch import ahead
+from convatlas.data.images.decode import open_image
+from convatlas.data.images.prefetch import decode_ahead
 from convatlas.errors import UserError
 
 
@@ -91,12 +91,14 @@ def test_the_table_has_a_row_an_image_and_ends_with_the_rate(trained_run: Path, 
 
 def test_more_images_than_a_batch_come_in_order(trained: Classifier, photos: Path) -> None:
     files = [photos / f"set{number % 2}" / f"{number:02d}.png" for number in range(12)] * 6
-    answers = list(trained.stream(files, top=1, engine="eager", batch=5))
+    answers = list(trained.predict_iter(files, top=1, engine="eager", batch=5))
     assert [file for file, _ in answers] == [str(file) for file in files]
     assert [answer for _, answer in answers[:12]] == [answer for _, answer in answers[60:]]
-    images = torch.stack([trained.card.preprocessing.see(read(file)) for file in files[:12]])
+    images = torch.stack([trained.metadata.preprocessing.transform(open_image(file)) for file in files[:12]])
     classes = trained.logits(images).argmax(1)
-    assert [answer[0][0] for _, answer in answers[:12] if not isinstance(answer, UserError)] == [trained.card.classes[i] for i in classes]
+    assert [answer[0][0] for _, answer in answers[:12] if not isinstance(answer, UserError)] == [
+        trained.metadata.classes[i] for i in classes
+    ]
 
 
 def test_no_more_is_read_than_is_asked_for(photos: Path) -> None:
@@ -107,7 +109,7 @@ def test_no_more_is_read_than_is_asked_for(photos: Path) -> None:
             asked.append(number)
             yield photos / "set0" / "00.png"
 
-    stream = ahead(endless(), lambda picture: torch.zeros(1), 8)
+    stream = decode_ahead(endless(), lambda picture: torch.zeros(1), 8)
     for _ in range(3):
         next(stream)
     time.sleep(0.05)

@@ -9,6 +9,6 @@ from convatlas.benchmark import peers
 
 def peer(name: str) -> Any:
     """torchvision, timm or pytorchcv; skips the test visibly where they are not installed."""
-    if not peers.is_here(name):
+    if not peers.is_installed(name):
         pytest.skip(f"{name} is not in .peers: make peers")
-    return peers.peer(name)
+    return peers.import_peer(name)

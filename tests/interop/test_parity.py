@@ -11,7 +11,7 @@ from peers import peer
 from torch import nn
 
 from convatlas import models
-from convatlas.interop.load_weights import export_names, load_weights
+from convatlas.interop.load_weights import load_weights, to_library_state_dict
 
 Make = Callable[[], nn.Module]
 
@@ -85,7 +85,7 @@ def test_the_same_weights_give_the_same_outputs(name: str, arguments: dict[str, 
         for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-8)):
             expected, found = twin.to(dtype)(x.to(dtype)), ours.to(dtype)(x.to(dtype))
             assert (found - expected).abs().max() <= tolerance * expected.abs().max()
-    back, state = export_names(ours, source), twin.state_dict()
+    back, state = to_library_state_dict(ours, source), twin.state_dict()
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], state[key]) for key in state)
 

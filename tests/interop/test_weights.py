@@ -13,9 +13,9 @@ from networks import shake, small
 from torch import Tensor
 
 from convatlas import interop, models
-from convatlas.classifier import save
+from convatlas.classifier import write_model_file
 from convatlas.errors import UsageError, UserError
-from convatlas.interop.load_weights import export_names, load_weights
+from convatlas.interop.load_weights import load_weights, to_library_state_dict
 from convatlas.models import Network
 
 Tensors = dict[str, Tensor]
@@ -30,7 +30,7 @@ def theirs() -> Tensors:
     """A state dict under torchvision's names."""
     model = resnet18()
     shake(model)
-    return export_names(model, "torchvision")
+    return to_library_state_dict(model, "torchvision")
 
 
 def untouched(model: Network) -> Any:
@@ -64,7 +64,7 @@ def test_the_usual_wrappers_are_taken_off(wrap: Any, kind: str, theirs: Tensors,
         assert load_weights(model, tmp_path / "w.safetensors") == "torchvision"
     else:
         assert load_weights(model, content) == "torchvision"
-    for key, value in export_names(model, "torchvision").items():
+    for key, value in to_library_state_dict(model, "torchvision").items():
         if not key.endswith("num_batches_tracked"):
             torch.testing.assert_close(value, theirs[key], rtol=1e-3, atol=1e-3)
 
@@ -72,7 +72,7 @@ def test_the_usual_wrappers_are_taken_off(wrap: Any, kind: str, theirs: Tensors,
 def test_averaged_weights_are_preferred_as_they_are_what_is_evaluated(theirs: Tensors) -> None:
     model, averaged = resnet18(), {key: value + 1 if value.is_floating_point() else value for key, value in theirs.items()}
     load_weights(model, {"state_dict": theirs, "state_dict_ema": averaged})  # type: ignore[dict-item]
-    assert torch.equal(export_names(model, "torchvision")["fc.bias"], averaged["fc.bias"])
+    assert torch.equal(to_library_state_dict(model, "torchvision")["fc.bias"], averaged["fc.bias"])
 
 
 def test_our_own_state_dict_and_file_fit_under_our_own_names(tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ def test_our_own_state_dict_and_file_fit_under_our_own_names(tmp_path: Path) -> 
 
 def test_a_classifier_of_our_own_goes_only_into_the_network_that_it_was_trained_as(tmp_path: Path) -> None:
     bottleneck = models.create_model("resnet50", edition="torchvision", num_classes=3)
-    torch.save(export_names(bottleneck, "torchvision"), tmp_path / "r50.pth")
+    torch.save(to_library_state_dict(bottleneck, "torchvision"), tmp_path / "r50.pth")
     imported = interop.import_classifier(tmp_path / "r50.pth", "resnet50")
-    save(tmp_path / "model.safetensors", imported.card, imported.model, imported.standardiser)
+    write_model_file(tmp_path / "model.safetensors", imported.metadata, imported.model, imported.normalizer)
     same = untouched(paper := models.create_model("resnet50", num_classes=3))
     with pytest.raises(UserError, match="holds resnet50 with edition='torchvision', which computes something else: build that"):
         load_weights(paper, tmp_path)
@@ -130,11 +130,11 @@ def test_the_edition_that_would_fit_is_named() -> None:
     bottleneck = models.create_model("resnet50", edition="torchvision", width=0.25)
     same = untouched(paper := models.create_model("resnet50", width=0.25))
     with pytest.raises(UserError, match="it fits resnet50 built with edition='torchvision'"):
-        load_weights(paper, export_names(bottleneck, "torchvision"))
+        load_weights(paper, to_library_state_dict(bottleneck, "torchvision"))
     assert same()
     without = models.create_model("inception_v3", edition="torchvision", width=0.25, aux=False)
     with pytest.raises(UserError, match="it fits inception_v3 built with edition='torchvision', aux=False"):
-        load_weights(models.create_model("inception_v3", width=0.25), export_names(without, "timm"))
+        load_weights(models.create_model("inception_v3", width=0.25), to_library_state_dict(without, "timm"))
 
 
 def test_names_that_fit_a_network_that_computes_something_else_are_refused() -> None:
@@ -142,7 +142,7 @@ def test_names_that_fit_a_network_that_computes_something_else_are_refused() -> 
     with pytest.raises(UsageError, match="torchvision's resnet50 computes something else than edition paper: take torchvision"):
         load_weights(paper, paper.state_dict(), source="torchvision")
     with pytest.raises(UsageError, match="timm has no alexnet: known are convatlas, torchvision"):
-        export_names(small("alexnet")[0], "timm")
+        to_library_state_dict(small("alexnet")[0], "timm")
     with pytest.raises(UsageError, match="unknown source 'torchvison': the nearest is 'torchvision'"):
         load_weights(paper, {}, source="torchvison")
     with pytest.raises(UsageError, match="needs a network of create_model"):
@@ -197,10 +197,10 @@ def test_a_file_of_another_kind_is_one_sentence(content: bytes, tmp_path: Path) 
 
 def test_an_imported_classifier_brings_its_classes_edition_and_preprocessing(tmp_path: Path) -> None:
     bottleneck = models.create_model("resnet50", edition="torchvision", num_classes=3)
-    torch.save(export_names(bottleneck, "torchvision"), tmp_path / "r50.pth")
+    torch.save(to_library_state_dict(bottleneck, "torchvision"), tmp_path / "r50.pth")
     (tmp_path / "classes.txt").write_text("cat\ndog\n\nowl\n")
     classifier = interop.import_classifier(tmp_path / "r50.pth", "resnet50", classes=tmp_path / "classes.txt")
-    card = classifier.card
+    card = classifier.metadata
     assert (card.classes, card.network.edition, card.provenance["source"]) == (("cat", "dog", "owl"), "torchvision", "torchvision")
     assert (card.preprocessing.source, card.preprocessing.size, card.preprocessing.fit) == ((256, 256), (224, 224), "crop")
     pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)

@@ -17,7 +17,7 @@ _SIDES = {"alexnet": 67, "unet": 188, "inception_v2": 107, "inception_v3": 107}
 
 def small(name: str, width: float = 0.25, **arguments: Any) -> tuple[models.Network, Tensor]:
     """The network at a quarter of its width, and three small images for it."""
-    entry = models.find(name)
+    entry = models.get_entry(name)
     side = _SIDES.get(name, 32 if entry.input[1] == 32 else 64)
     if "reduction" in entry.arguments():
         arguments = {"reduction": 4} | arguments  # a quarter of 16: else one unit is left, and can be dead

@@ -7,7 +7,7 @@ from networks import HUGE, small
 from convatlas import models
 from convatlas.errors import UsageError
 
-NAMES = [name for name in models.list_models() if name not in HUGE and models.find(name).task == "classification"]
+NAMES = [name for name in models.list_models() if name not in HUGE and models.get_entry(name).task == "classification"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,7 +14,7 @@ from convatlas.errors import UsageError
 from convatlas.models import Network
 from convatlas.models.fully_convolutional import FullyConvolutional
 
-CLASSIFIERS = [name for name in models.list_models() if models.find(name).task == "classification"]
+CLASSIFIERS = [name for name in models.list_models() if models.get_entry(name).task == "classification"]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ INCEPTION_V2 = {
 def test_every_layer_gives_the_printed_channels_on_the_printed_grid(name: str, printed: dict[str, tuple[int, int]]) -> None:
     with torch.device("meta"):
         model = models.create_model(name).eval()
-    images = torch.empty(1, *models.find(name).input, device="meta")
+    images = torch.empty(1, *models.get_entry(name).input, device="meta")
     found = models.features(model, images, list(printed))
     assert {path: (value.shape[1], value.shape[2]) for path, value in found.items()} == printed
 

@@ -15,7 +15,7 @@ from convatlas.layers.shuffle import ChannelShuffle
 from convatlas.layers.squeeze_excite import SqueezeExcite
 from convatlas.models import mobilenet, shufflenet, shufflenet_v2, xception
 from convatlas.models.mobilenet import MobileNet
-from convatlas.models.network import Entry, Network
+from convatlas.models.network import ModelEntry, Network
 from convatlas.models.shufflenet import ShuffleNet
 from convatlas.models.shufflenet_v2 import ShuffleNetV2, Split
 from convatlas.models.xception import Xception
@@ -276,7 +276,7 @@ def test_shufflenet_refuses_groups_that_the_paper_lacks_and_widths_without_chann
 
 
 @pytest.mark.parametrize("entry", [paper.ENTRIES[0] for paper in (mobilenet, xception, shufflenet, shufflenet_v2)], ids=lambda e: e.name)
-def test_the_smallest_image_that_is_named_works_and_none_smaller(entry: Entry) -> None:
+def test_the_smallest_image_that_is_named_works_and_none_smaller(entry: ModelEntry) -> None:
     for build in entry.builds.values():
         network = on_meta(build)
         smallest = network.smallest

@@ -14,7 +14,7 @@ from convatlas.models import Network
 from convatlas.runtime.compilation import can_compile
 
 NAMES = models.list_models()
-DENSE = [name for name in NAMES if models.find(name).task != "classification"]  # these learn an image by heart in test_dense.py
+DENSE = [name for name in NAMES if models.get_entry(name).task != "classification"]  # these learn an image by heart in test_dense.py
 FAMILIES = ["lenet5", "alexnet", "zfnet", "vgg16_bn", "googlenet", "bn_inception", "inception_v3", "resnet18", "resnetv2_50", "se_resnet50"]
 FAMILIES += ["mobilenet_v1", "xception", "shufflenet_v1", "shufflenet_v2", "fcn8s", "unet"]
 
@@ -49,7 +49,7 @@ def test_parameters_and_multiply_adds_are_the_golden_ones(golden: dict[str, Any]
 def test_every_network_has_its_golden_line_as_the_paper_prints_it() -> None:
     assert {line["model"] for line in models.golden()} == {*models.list_models()}
     for name in models.list_models():
-        assert models.counts(name)["input"] == list(models.find(name).input)
+        assert models.counts(name)["input"] == list(models.get_entry(name).input)
 
 
 def test_every_name_of_the_lineage_is_here() -> None:
@@ -80,7 +80,7 @@ def test_every_name_of_the_lineage_is_here() -> None:
 
 @pytest.mark.parametrize(("name", "edition"), with_editions(slow=()))
 def test_the_arguments_of_every_network_are_there_in_every_edition(name: str, edition: str) -> None:
-    arguments = models.describe(name, edition).arguments
+    arguments = models.get_architecture(name, edition).arguments
     assert list(arguments)[:5] == ["num_classes", "in_chans", "width", "image_size", "dropout"]
     assert (arguments["width"], arguments["image_size"]) == (1.0, None)
 
@@ -91,7 +91,7 @@ def test_every_parameter_receives_a_finite_gradient(name: str, edition: str, arg
     model, images = small(name, edition=edition, **arguments)
     shake(model).double().train()
     outputs = model.training_outputs(images.double())
-    classes = arguments.get("num_classes", models.find(name).arguments(edition)["num_classes"])
+    classes = arguments.get("num_classes", models.get_entry(name).arguments(edition)["num_classes"])
     assert {output.shape[:2] for output in outputs.values()} == {(3, classes)}
     sum(output.square().sum() for output in outputs.values()).backward()  # type: ignore[union-attr]
     without = [path for path, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]

@@ -31,7 +31,7 @@ from convatlas.optim.optimizers import (
     set_lr,
 )
 from convatlas.training.objective import Objective
-from convatlas.training.run_folder import State, open_folder
+from convatlas.training.run_folder import TrainState, open_folder
 
 Array = NDArray[np.float64]
 Rule = Callable[[Array, Iterator[tuple[Array, float]]], Iterator[Array]]
@@ -278,7 +278,7 @@ def test_it_continues_from_a_checkpoint_as_if_never_stopped(name: str, tmp_path:
     move(whole, straight, range(8))
     move(first, before, range(4))
     with open_folder(tmp_path / "run", run, {}) as folder:
-        folder.save(State(step=4), Kept(first), before)
+        folder.save(TrainState(step=4), Kept(first), before)
         after = record.build(second)
         assert folder.restore(Kept(second), after).step == 4
     move(second, after, range(4, 8))
@@ -334,7 +334,7 @@ def test_with_the_rate_in_the_velocity_a_new_rate_leaves_the_way_under_way_as_it
     sgd = SGD(lr=0.1, momentum=momentum)
     tensorflow = RMSProp(lr=0.1, momentum=momentum, eps_inside=True, eps=1.0)
     for record in (sgd, tensorflow):
-        outside, inside = path(record), path(record.but(lr_in_velocity=True))
+        outside, inside = path(record), path(record.replace(lr_in_velocity=True))
         assert inside[:-1] == pytest.approx(outside[:-1], abs=1e-12)
         carried = momentum * (outside[-2] - outside[-3])
         assert inside[-1] - outside[-1] == pytest.approx((1 - change) * carried, abs=1e-12)

@@ -96,5 +96,5 @@ def test_a_plateau_divides_the_rate_where_torchs_does_and_at_most_as_often_as_it
 def test_to_a_plateau_an_error_that_is_no_number_is_no_better_even_as_the_first() -> None:
     plateau = Plateau(factor=0.1, patience=1)
     watch = plateau.next(Watch(), float("nan"))
-    assert watch == Watch(waits=1)
+    assert watch == Watch(bad_epochs=1)
     assert plateau.next(watch, 50.0) == Watch(best=50.0)

@@ -11,7 +11,7 @@ import pytest
 import convatlas as ca
 from convatlas import models
 
-CLASSIFIERS = [name for name in ca.list_models() if models.find(name).task == "classification"]
+CLASSIFIERS = [name for name in ca.list_models() if models.get_entry(name).task == "classification"]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import models
-from convatlas.runtime.cuda_graph import Eager, Replayed, cuda_graph
+from convatlas.runtime.cuda_graph import CudaGraphForwardBackward, EagerForwardBackward, capture_cuda_graph
 from convatlas.runtime.runtime import Runtime
 
 Work = Callable[[], list[Tensor]]
@@ -56,7 +56,9 @@ def network() -> nn.Module:
     return Loss(nn.Sequential(model, nn.Dropout(0.3))).double().train()
 
 
-def trained(module: nn.Module, function: Eager | Replayed, device: str, parts: tuple[int, ...] = (12,)) -> list[float]:
+def trained(
+    module: nn.Module, function: EagerForwardBackward | CudaGraphForwardBackward, device: str, parts: tuple[int, ...] = (12,)
+) -> list[float]:
     """The losses of five steps, the last of a smaller batch."""
     optimizer, losses = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9), list[float]()
     generator = torch.Generator().manual_seed(1)
@@ -75,11 +77,13 @@ def trained(module: nn.Module, function: Eager | Replayed, device: str, parts: t
     return losses
 
 
-def passes(module: nn.Module, device: str, said: list[str], record: Again | None = None) -> tuple[Eager, Replayed]:
+def passes(
+    module: nn.Module, device: str, said: list[str], record: Again | None = None
+) -> tuple[EagerForwardBackward, CudaGraphForwardBackward]:
     runtime = Runtime(torch.device(device), "fp32", threads=1)
     module.to(device)
-    eager = Eager(module, runtime.autocast, runtime.ranks)
-    return eager, Replayed(eager, said.append, record or (cuda_graph if device == "cuda" else Again(module)))
+    eager = EagerForwardBackward(module, runtime.autocast, runtime.ranks)
+    return eager, CudaGraphForwardBackward(eager, said.append, record or (capture_cuda_graph if device == "cuda" else Again(module)))
 
 
 @pytest.mark.parametrize("parts", [(12,), (5, 5, 2)])
@@ -128,8 +132,10 @@ def test_what_cannot_be_recorded_is_run() -> None:
     mine = network()
     theirs = copy.deepcopy(mine)
     runtime = Runtime(torch.device("cpu"), "fp32", threads=1)
-    eager = Eager(mine, runtime.autocast, runtime.ranks)
-    assert trained(mine, Replayed(eager, said.append, refused), "cpu") == trained(theirs, passes(theirs, "cpu", [])[0], "cpu")
+    eager = EagerForwardBackward(mine, runtime.autocast, runtime.ranks)
+    assert trained(mine, CudaGraphForwardBackward(eager, said.append, refused), "cpu") == trained(
+        theirs, passes(theirs, "cpu", [])[0], "cpu"
+    )
     assert said == ["no CUDA graph: operation not permitted when stream is capturing"]
     assert all(torch.equal(a, b) for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True))
 
@@ -142,7 +148,7 @@ def test_a_cuda_graph_trains_as_the_operators_one_by_one(parts: tuple[int, ...],
 
 @pytest.mark.gpu
 def test_on_a_cuda_device_one_rank_replays(cuda: torch.device) -> None:
-    assert isinstance(Runtime(cuda, "fp32").passes(network(), print), Replayed)
+    assert isinstance(Runtime(cuda, "fp32").forward_backward(network(), print), CudaGraphForwardBackward)
 
 
 @pytest.mark.gpu
@@ -153,7 +159,7 @@ def test_batches_that_travel_ahead_of_their_step_arrive_whole_and_in_order(cuda:
 
     sent = [Numbers(torch.full((4, 3, 512, 512), step, dtype=torch.uint8).pin_memory(), torch.full((4,), step)) for step in range(20)]
     arrived = 0
-    for step, batch in Runtime(cuda, "fp32").ahead(iter(enumerate(sent))):
+    for step, batch in Runtime(cuda, "fp32").prefetch(iter(enumerate(sent))):
         assert batch.images.is_cuda
         assert (batch.images == step).all()
         assert (batch.targets == step).all()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from convatlas import visualization
 from convatlas.errors import UsageError
 from convatlas.layers.local_response import LocalResponseNorm
-from convatlas.visualization.feature_maps import forward
+from convatlas.visualization.feature_maps import forward_with_maps
 
 
 class Deconvnet:
@@ -81,7 +81,7 @@ def test_it_is_the_papers_deconvolution_network(name: str, path: str) -> None:
                 value, place = activations[n, number].flatten().max(0)
                 alone[n, number].view(-1)[place] = value
             expected = theirs.down(path, alone)
-            found = visualization.reconstruct(model, images, path, number)
+            found = visualization.deconv_reconstruct(model, images, path, number)
             assert found.abs().max() > 0 or activations[:, number].max() <= 0
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10 * float(expected.abs().max() + 1))
 
@@ -91,9 +91,9 @@ def test_it_is_not_the_gradient() -> None:
     model, images = small("zfnet")
     shake(model)
     images.requires_grad_()
-    strongest = forward(model, images, "relu3").maps[:, 5].flatten(1).amax(1)
+    strongest = forward_with_maps(model, images, "relu3").maps[:, 5].flatten(1).amax(1)
     (gradient,) = torch.autograd.grad((strongest.square() / 2).sum(), images)
-    found = visualization.reconstruct(model, images, "relu3", 5)
+    found = visualization.deconv_reconstruct(model, images, "relu3", 5)
     assert (found - gradient).abs().max() > 0.1 * found.abs().max()
 
 
@@ -111,7 +111,7 @@ def test_a_planted_pattern_is_reconstructed_where_it_was_planted(row: int, colum
     model = nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), second, nn.ReLU(True), nn.MaxPool2d(2, ceil_mode=True))
     image = 0.2 * torch.rand(1, 1, 31, 31, generator=torch.Generator().manual_seed(0))
     image[0, 0, row : row + 4, column : column + 4] = PATTERN
-    found = visualization.reconstruct(model, image, "5", 0)[0, 0]
+    found = visualization.deconv_reconstruct(model, image, "5", 0)[0, 0]
     drawn = found[row : row + 4, column : column + 4].clone()
     found[row : row + 4, column : column + 4] = 0
     assert not found.any()  # nothing anywhere else
@@ -121,7 +121,7 @@ def test_a_planted_pattern_is_reconstructed_where_it_was_planted(row: int, colum
 def test_the_chosen_unit_is_the_one_that_is_projected() -> None:
     model, images = small("vgg11")
     shake(model).eval()
-    far = visualization.reconstruct(model, images, "pool2", torch.tensor([0, 3, 7]), torch.tensor([[0, 0], [15, 15], [0, 15]]))
+    far = visualization.deconv_reconstruct(model, images, "pool2", torch.tensor([0, 3, 7]), torch.tensor([[0, 0], [15, 15], [0, 15]]))
     ends = [(slice(0, 12), slice(0, 12)), (slice(52, 64), slice(52, 64)), (slice(0, 12), slice(52, 64))]  # a field of 10 pixels, stride 4
     for signal, (rows, columns) in zip(far, ends, strict=True):
         seen = signal[:, rows, columns].abs().sum()
@@ -133,10 +133,10 @@ def test_branches_sums_and_functions_in_place_need_nothing_more(name: str) -> No
     model, images = small(name)
     shake(model).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    path = visualization.last_maps(model, (images.shape[1], images.shape[2], images.shape[3]))
-    excited = int(forward(model, images, path).maps.amax((2, 3)).amin(0).argmax())  # in every image
+    path = visualization.last_conv_layer(model, (images.shape[1], images.shape[2], images.shape[3]))
+    excited = int(forward_with_maps(model, images, path).maps.amax((2, 3)).amin(0).argmax())  # in every image
     with torch.inference_mode():
-        found = visualization.reconstruct(model, images, path, excited)
+        found = visualization.deconv_reconstruct(model, images, path, excited)
     assert found.shape == images.shape
     assert found.isfinite().all()
     assert found.abs().amax((1, 2, 3)).min() > 0
@@ -163,7 +163,7 @@ def test_a_block_with_a_shortcut_is_rectified_on_both_ways() -> None:
     model = Branching()
     shake(model).eval().double()
     images = torch.randn(2, 1, 9, 9).double()
-    found = visualization.reconstruct(model, images, "out", 1, torch.tensor([[4, 4], [2, 6]]))
+    found = visualization.deconv_reconstruct(model, images, "out", 1, torch.tensor([[4, 4], [2, 6]]))
     with torch.no_grad():
         x = model.first(images).clamp(min=0)
         out = (x + model.norm(model.inner(x)).clamp(min=0)).clamp(min=0)
@@ -188,4 +188,4 @@ def test_a_block_with_a_shortcut_is_rectified_on_both_ways() -> None:
 def test_maps_and_units_that_do_not_exist_are_named(map: int, unit: list[list[int]] | None, said: str) -> None:
     model, images = small("vgg11")
     with pytest.raises(UsageError, match=said):
-        visualization.reconstruct(model, images, "relu5_2", map, None if unit is None else torch.tensor(unit))
+        visualization.deconv_reconstruct(model, images, "relu5_2", map, None if unit is None else torch.tensor(unit))

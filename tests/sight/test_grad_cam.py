@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from convatlas import models, visualization
 from convatlas.errors import UsageError, UserError
-from convatlas.visualization.feature_maps import forward
+from convatlas.visualization.feature_maps import forward_with_maps
 
-NAMES = [name for name in models.list_models() if name not in HUGE and models.find(name).task == "classification"]
+NAMES = [name for name in models.list_models() if name not in HUGE and models.get_entry(name).task == "classification"]
 FEW = [
     "alexnet",
     "vgg11_bn",
@@ -74,7 +74,7 @@ def test_of_pooled_maps_and_a_linear_layer_it_is_cam() -> None:
     maps = model.maps(images)
     cam = torch.einsum("nk,nkij->nij", model.linear.weight[classes], maps).clamp(min=0) / maps[0, 0].numel()
     found = visualization.grad_cam(model, images, classes)
-    assert visualization.last_maps(model, (3, 15, 15)) == "maps"
+    assert visualization.last_conv_layer(model, (3, 15, 15)) == "maps"
     assert (found > 0).any()
     torch.testing.assert_close(found, cam.detach(), rtol=1e-12, atol=1e-14)
 
@@ -83,7 +83,7 @@ def test_of_pooled_maps_and_a_linear_layer_it_is_cam() -> None:
 def test_its_last_maps_are_the_last_that_a_convolution_leaves_with_what_follows_on_their_grid(name: str) -> None:
     model, images = small(name, image_size=96) if name == "alexnet" else small(name)
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    path = visualization.last_maps(model, shape)
+    path = visualization.last_conv_layer(model, shape)
     grids: dict[str, tuple[int, ...]] = {}
     hooks = [m.register_forward_hook(lambda _, i, o, p=p: grids.update({p: tuple(o.shape[2:])})) for p, m in model.named_modules() if p]
     model.eval()(images)
@@ -125,9 +125,9 @@ def test_an_image_alone_or_among_others_looks_the_same() -> None:
 def test_maps_are_kept_as_they_were_before_an_activation_in_place() -> None:
     model, images = small("vgg11")
     shake(model)
-    assert (forward(model, images, "conv5_2").maps < 0).any()
-    assert torch.equal(forward(model, images, "conv5_2").maps.relu(), forward(model, images, "relu5_2").maps)
-    assert torch.equal(forward(model, images, "conv5_2").logits, model.eval()(images))
+    assert (forward_with_maps(model, images, "conv5_2").maps < 0).any()
+    assert torch.equal(forward_with_maps(model, images, "conv5_2").maps.relu(), forward_with_maps(model, images, "relu5_2").maps)
+    assert torch.equal(forward_with_maps(model, images, "conv5_2").logits, model.eval()(images))
 
 
 @pytest.mark.parametrize(

@@ -11,32 +11,32 @@ from networks import shake
 from PIL import Image
 
 from convatlas import models, visualization
-from convatlas.classifier import FORMAT, Card, Classifier, save
+from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata, write_model_file
 from convatlas.cli.main import main
 from convatlas.data import open_dataset
-from convatlas.data.transforms.normalize import Standardiser
-from convatlas.data.transforms.preprocessing import fit
+from convatlas.data.transforms.normalize import Normalizer
+from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import UsageError, UserError
 from convatlas.visualization import plots
-from convatlas.visualization.feature_maps import forward
-from convatlas.visualization.filters import drawn
+from convatlas.visualization.feature_maps import forward_with_maps
+from convatlas.visualization.filters import draw_filters
 
 
 def classifier_of_digits(name: str = "vgg11", width: float = 0.05, side: int = 32) -> Classifier:
     model = models.create_model(name, num_classes=10, in_chans=1, width=width, image_size=side)
     shake(model)
     assert model.architecture is not None
-    card = Card(
+    card = ClassifierMetadata(
         format=FORMAT,
         network=model.architecture,
         classes=tuple(f"digit {i}" for i in range(10)),
-        preprocessing=fit(1, (8, 8), (side, side)),
+        preprocessing=fixed_size_preprocessing(1, (8, 8), (side, side)),
         precision="fp32",
         batch=100,
         provenance={"data": "digits"},
         metrics={},
     )
-    return Classifier(card, model, Standardiser(torch.full((1, 1, 1), 0.5), torch.full((1, 1, 1), 0.5)))
+    return Classifier(card, model, Normalizer(torch.full((1, 1, 1), 0.5), torch.full((1, 1, 1), 0.5)))
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +46,11 @@ def classifier() -> Classifier:
 
 def test_the_strongest_are_those_that_a_look_at_every_image_finds(classifier: Classifier) -> None:
     split = open_dataset("digits").splits["val"]
-    images, _ = classifier.card.preprocessing.read(split.images, np.arange(len(split)))
+    images, _ = classifier.metadata.preprocessing.load_batch(split.images, np.arange(len(split)))
     with torch.inference_mode():
-        maps = forward(classifier.model, classifier.standardiser(images), "relu3_2").maps
+        maps = forward_with_maps(classifier.model, classifier.normalizer(images), "relu3_2").maps
     peaks = maps.amax((2, 3))
-    found = visualization.strongest(classifier, path="relu3_2", maps=(2, 5), count=4)
+    found = visualization.top_activations(classifier, path="relu3_2", maps=(2, 5), count=4)
     assert list(found) == [2, 5]
     for number, activations in found.items():
         expected = sorted(range(len(split)), key=lambda i: -float(peaks[i, number]))[:4]
@@ -63,37 +63,43 @@ def test_the_strongest_are_those_that_a_look_at_every_image_finds(classifier: Cl
 
 def test_a_patch_is_what_the_activation_sees_of_its_image_beside_its_projection(classifier: Classifier) -> None:
     split = open_dataset("digits").splits["val"]
-    for activation in visualization.strongest(classifier, path="relu2_1", maps=(1,), count=5)[1]:
+    for activation in visualization.top_activations(classifier, path="relu2_1", maps=(1,), count=5)[1]:
         assert activation.patch.shape == activation.reconstruction.shape == (1, 8, 8)  # 3x3, pooled, 3x3: 8 pixels
-        images, _ = classifier.card.preprocessing.read(split.images, np.array([activation.image]))
+        images, _ = classifier.metadata.preprocessing.load_batch(split.images, np.array([activation.image]))
         row, column = (min(max(2 * u - 3, 0), 24) for u in activation.unit)  # 2 pixels a unit, from 3 before the first
         assert torch.equal(activation.patch, images[0, :, row : row + 8, column : column + 8])
-        whole = visualization.reconstruct(classifier.model, classifier.standardiser(images), "relu2_1", 1, torch.tensor([activation.unit]))
+        whole = visualization.deconv_reconstruct(
+            classifier.model, classifier.normalizer(images), "relu2_1", 1, torch.tensor([activation.unit])
+        )
         torch.testing.assert_close(activation.reconstruction, whole[0, :, row : row + 8, column : column + 8])
         torch.testing.assert_close(activation.reconstruction.abs().sum(), whole.abs().sum())  # nothing outside
 
 
 def test_six_maps_that_something_excites_are_chosen_and_dead_ones_are_not(classifier: Classifier) -> None:
-    found = visualization.strongest(classifier, path="relu4_2", count=1)
+    found = visualization.top_activations(classifier, path="relu4_2", count=1)
     assert len(found) == 6
     assert all(activations[0].value > 0 for activations in found.values())
 
 
 def test_what_does_not_exist_is_named(classifier: Classifier) -> None:
     with pytest.raises(UsageError, match="relu2_1 has maps 0 to 5: there is no map 6"):
-        visualization.strongest(classifier, path="relu2_1", maps=(6,))
+        visualization.top_activations(classifier, path="relu2_1", maps=(6,))
     with pytest.raises(UsageError, match="unknown split 'tests': the nearest is 'test'"):
-        visualization.strongest(classifier, split="tests")
+        visualization.top_activations(classifier, split="tests")
     with pytest.raises(UsageError, match="1 channels, the classifier takes 3"):
-        visualization.strongest(
-            Classifier(classifier.card.but(preprocessing=fit(3, (8, 8), (32, 32))), classifier.model, classifier.standardiser)
+        visualization.top_activations(
+            Classifier(
+                classifier.metadata.replace(preprocessing=fixed_size_preprocessing(3, (8, 8), (32, 32))),
+                classifier.model,
+                classifier.normalizer,
+            )
         )
     with torch.no_grad():
         dead = classifier_of_digits()
         for parameter in dead.model.parameters():
             parameter.zero_()
     with pytest.raises(UserError, match="no image of the data excites any map of relu5_2"):
-        visualization.strongest(dead)
+        visualization.top_activations(dead)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_what_does_not_exist_is_named(classifier: Classifier) -> None:
 def test_filters_lie_side_by_side_around_grey(shape: tuple[int, ...], height: int, width: int) -> None:
     filters = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     filters[0] = 0
-    picture = drawn(filters)
+    picture = draw_filters(filters)
     assert picture.dtype == np.uint8
     side = (picture.shape[1] + 2) // width
     assert picture.shape == (height * side - 2, width * side - 2, 3)
@@ -134,7 +140,7 @@ def test_an_overlay_is_bright_where_the_map_is() -> None:
 
 def test_the_command_writes_a_picture_of_each_image_and_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = classifier_of_digits()
-    save(tmp_path / "model.safetensors", made.card, made.model, made.standardiser)
+    write_model_file(tmp_path / "model.safetensors", made.metadata, made.model, made.normalizer)
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         Image.fromarray(np.full((20, 30), 90, np.uint8)).save(tmp_path / folder / "seven.png")
@@ -163,7 +169,7 @@ def test_the_command_writes_a_picture_of_each_image_and_of_the_data(tmp_path: Pa
 )
 def test_a_wrong_word_is_one_line_and_exit_2(words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = classifier_of_digits()
-    save(tmp_path / "model.safetensors", made.card, made.model, made.standardiser)
+    write_model_file(tmp_path / "model.safetensors", made.metadata, made.model, made.normalizer)
     assert main(["see", str(tmp_path), *words]) == 2
     err = capsys.readouterr().err
     assert said in err
@@ -173,5 +179,5 @@ def test_a_wrong_word_is_one_line_and_exit_2(words: list[str], said: str, tmp_pa
 
 def test_pictures_are_pngs_whatever_a_file_is_called() -> None:
     tile = np.zeros((8, 8, 3), np.uint8)
-    data = plots.row([plots.Titled(tile, "$x^2 \x1b]52;c; <b> 图 " + "long " * 30)] * 2)
+    data = plots.row([plots.TitledImage(tile, "$x^2 \x1b]52;c; <b> 图 " + "long " * 30)] * 2)
     assert Image.open(io.BytesIO(data)).format == "PNG"

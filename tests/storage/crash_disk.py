@@ -4,25 +4,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convatlas.storage.atomic import Disk
+from convatlas.storage.atomic import FileOps
 
 
 @dataclass
-class RecordingDisk(Disk):
+class RecordingDisk(FileOps):
     """Does everything for real and writes it down."""
 
     log: list[tuple[str, str, bytes | str | int]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
 
     def create(self, path: Path) -> int:
-        file = super().create(path)
+        file = super().open_new(path)
         self.names[file] = str(path)
         self.log.append(("create", str(path), ""))
         return file
 
     def extend(self, path: Path) -> int:
         existed = path.exists()
-        file = super().extend(path)
+        file = super().open_append(path)
         self.names[file] = str(path)
         if not existed:
             self.log.append(("create", str(path), ""))

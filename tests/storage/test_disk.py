@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from crash_disk import RecordingDisk
 
-from convatlas.storage.atomic import Disk, Lines, replace
+from convatlas.storage.atomic import FileOps, JsonLines, atomic_write
 
 
-class FailingDisk(Disk):
+class FailingDisk(FileOps):
     """Refuses the n-th call, as a full or broken disk would."""
 
     def __init__(self, fail_at: int):
@@ -26,9 +26,9 @@ class FailingDisk(Disk):
 
 def test_after_a_crash_at_any_point_a_replaced_file_is_whole_old_or_new(tmp_path: Path) -> None:
     disk, path = RecordingDisk(), tmp_path / "file"
-    replace(path, b"old" * 100, disk)
+    atomic_write(path, b"old" * 100, disk)
     before = len(disk.log)
-    replace(path, b"new" * 100, disk)
+    atomic_write(path, b"new" * 100, disk)
     states = list(disk.crash_states())
     assert len(states) == 3 * (len(disk.log) + 1)
     assert {state[str(path)] for state in states[3 * before :]} == {b"old" * 100, b"new" * 100}
@@ -36,17 +36,17 @@ def test_after_a_crash_at_any_point_a_replaced_file_is_whole_old_or_new(tmp_path
 
 def test_a_replacement_without_fsync_would_be_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk, path = RecordingDisk(), tmp_path / "file"
-    monkeypatch.setattr(RecordingDisk, "fsync", Disk.fsync)  # real, but not on record
-    replace(path, b"new" * 100, disk)
+    monkeypatch.setattr(RecordingDisk, "fsync", FileOps.fsync)  # real, but not on record
+    atomic_write(path, b"new" * 100, disk)
     assert any(state.get(str(path)) not in (None, b"new" * 100) for state in disk.crash_states())
 
 
 @pytest.mark.parametrize("call", range(1, 5))
 def test_a_disk_that_refuses_any_call_leaves_the_old_file_and_no_litter(tmp_path: Path, call: int) -> None:
     path = tmp_path / "file"
-    replace(path, b"old")
+    atomic_write(path, b"old")
     with pytest.raises(OSError, match="No space"):
-        replace(path, b"new", FailingDisk(call))
+        atomic_write(path, b"new", FailingDisk(call))
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
@@ -54,17 +54,17 @@ def test_a_disk_that_refuses_any_call_leaves_the_old_file_and_no_litter(tmp_path
 def test_a_torn_last_line_is_cut_on_opening(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b'{"a":1}\n{"a":2')
-    lines = Lines(path)
+    lines = JsonLines(path)
     lines.append(b'{"a":3}')
     assert path.read_bytes() == b'{"a":1}\n{"a":3}\n'
-    lines.cut(8)
+    lines.truncate(8)
     lines.append(b"x")
     lines.close()
     assert path.read_bytes() == b'{"a":1}\nx\n'
 
 
-@pytest.mark.parametrize("open_again", [lambda p: Lines(p).length])
+@pytest.mark.parametrize("open_again", [lambda p: JsonLines(p).length])
 def test_lines_remember_their_length(tmp_path: Path, open_again: Callable[[Path], int]) -> None:
-    lines = Lines(tmp_path / "lines")
+    lines = JsonLines(tmp_path / "lines")
     lines.append(b"one")
     assert lines.length == open_again(tmp_path / "lines") == 4

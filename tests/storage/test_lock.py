@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from convatlas.errors import UsageError
-from convatlas.storage.lock import sole_writer
+from convatlas.storage.lock import folder_lock
 
 HOLD = """
 import sys, time
@@ -21,8 +21,8 @@ def test_a_second_writer_is_told_who_holds_the_folder_and_a_dead_owner_holds_not
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         owner.stdout.readline()
-        with pytest.raises(UsageError, match=f"process {owner.pid} on "), sole_writer(tmp_path):
+        with pytest.raises(UsageError, match=f"process {owner.pid} on "), folder_lock(tmp_path):
             pass
         owner.kill()
-    with sole_writer(tmp_path):
+    with folder_lock(tmp_path):
         pass

@@ -1,7 +1,7 @@
 import pytest
 
 from convatlas.errors import UsageError
-from convatlas.storage.records import Record, differences, from_json, identify, set_path, to_json
+from convatlas.storage.records import Record, diff, from_json, override, record_sha256, to_json
 
 
 class Inner(Record, frozen=True):
@@ -15,8 +15,8 @@ class Outer(Record, frozen=True, kw_only=True):
 
 
 def test_the_id_does_not_hang_on_how_a_number_was_written() -> None:
-    assert identify(Outer(inner=Inner(1))) == identify(Outer(inner=Inner(1.0)))
-    assert identify(Outer(inner=Inner(1.0))) != identify(Outer(inner=Inner(2.0)))
+    assert record_sha256(Outer(inner=Inner(1))) == record_sha256(Outer(inner=Inner(1.0)))
+    assert record_sha256(Outer(inner=Inner(1.0))) != record_sha256(Outer(inner=Inner(2.0)))
 
 
 def test_a_record_survives_its_json() -> None:
@@ -41,9 +41,9 @@ def test_what_does_not_fit_is_named_with_its_place(text: str, message: str) -> N
 
 def test_a_field_is_set_by_its_path() -> None:
     record = Outer(inner=Inner(0.1, ("a", "b")))
-    assert set_path(record, "inner.lr=2").inner.lr == 2.0
-    assert set_path(record, "inner.names.1=c").inner.names == ("a", "c")
-    assert set_path(record, "count=5").count == 5
+    assert override(record, "inner.lr=2").inner.lr == 2.0
+    assert override(record, "inner.names.1=c").inner.names == ("a", "c")
+    assert override(record, "count=5").count == 5
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_a_field_is_set_by_its_path() -> None:
 )
 def test_a_path_that_leads_nowhere_is_refused(assignment: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        set_path(Outer(inner=Inner(0.1)), assignment)
+        override(Outer(inner=Inner(0.1)), assignment)
 
 
 def test_differences_are_listed_by_path() -> None:
-    assert differences(Outer(inner=Inner(0.1)), Outer(inner=Inner(0.2), count=2)) == ["inner.lr: 0.1 -> 0.2", "count: 1 -> 2"]
+    assert diff(Outer(inner=Inner(0.1)), Outer(inner=Inner(0.2), count=2)) == ["inner.lr: 0.1 -> 0.2", "count: 1 -> 2"]

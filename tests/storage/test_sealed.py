@@ -19,13 +19,13 @@ TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.tensor(7), "half":
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    checked_safetensors.write(tmp_path / "x.safetensors", TENSORS, {"format": 1, "text": 'a "sha256":"' + "0" * 64 + '" inside'})
+    checked_safetensors.write_checked(tmp_path / "x.safetensors", TENSORS, {"format": 1, "text": 'a "sha256":"' + "0" * 64 + '" inside'})
     return tmp_path / "x.safetensors"
 
 
 def test_what_was_sealed_is_read_back_bit_for_bit(path: Path) -> None:
-    tensors, document = checked_safetensors.read(path)
-    assert checked_safetensors.fingerprint(tensors) == checked_safetensors.fingerprint(TENSORS)
+    tensors, document = checked_safetensors.read_checked(path)
+    assert checked_safetensors.hash_tensors(tensors) == checked_safetensors.hash_tensors(TENSORS)
     assert b'"format":1' in document
 
 
@@ -40,7 +40,7 @@ def test_every_flipped_bit_is_found(path: Path) -> None:
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=r"damaged|no ConvAtlas seal"):
-            checked_safetensors.read(path)
+            checked_safetensors.read_checked(path)
 
 
 def test_every_cut_is_found(path: Path) -> None:
@@ -48,13 +48,13 @@ def test_every_cut_is_found(path: Path) -> None:
     for length in range(len(data)):
         path.write_bytes(data[:length])
         with pytest.raises(UserError):
-            checked_safetensors.read(path)
+            checked_safetensors.read_checked(path)
 
 
 def test_a_header_that_claims_to_be_huge_is_refused_before_it_is_parsed(path: Path) -> None:
     path.write_bytes((1 << 40).to_bytes(8, "little") + path.read_bytes()[8:])
     with pytest.raises(UserError, match="header"):
-        checked_safetensors.read(path)
+        checked_safetensors.read_checked(path)
 
 
 @pytest.mark.parametrize(
@@ -71,20 +71,20 @@ def test_a_header_that_no_reader_should_follow_is_refused_though_its_seal_is_rig
     zeroed = len(header).to_bytes(8, "little") + header.replace(seal[1], b"0" * 64) + data[8 + length :]
     path.write_bytes(zeroed.replace(b'"sha256":"' + b"0" * 64, b'"sha256":"' + hashlib.sha256(zeroed).hexdigest().encode()))
     with pytest.raises(UserError, match="is not a file that ConvAtlas wrote"):
-        checked_safetensors.read(path)
+        checked_safetensors.read_checked(path)
 
 
 def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for endless in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(UserError, match="not a file"):
-            checked_safetensors.read(endless)
+            checked_safetensors.read_checked(endless)
 
 
 def test_a_plain_safetensors_file_is_not_taken_for_ours(tmp_path: Path) -> None:
     safetensors.torch.save_file(TENSORS, tmp_path / "plain.safetensors")
     with pytest.raises(UserError, match="no ConvAtlas seal"):
-        checked_safetensors.read(tmp_path / "plain.safetensors")
+        checked_safetensors.read_checked(tmp_path / "plain.safetensors")
 
 
 @settings(max_examples=50)
@@ -93,5 +93,5 @@ def test_fingerprints_differ_exactly_when_a_bit_does(array: object, where: int) 
     tensor = torch.from_numpy(array)
     other = tensor.clone()
     other.view(torch.int32).reshape(-1)[where % other.numel()] ^= 1
-    assert checked_safetensors.fingerprint({"x": tensor}) == checked_safetensors.fingerprint({"x": tensor.clone()})
-    assert checked_safetensors.fingerprint({"x": tensor}) != checked_safetensors.fingerprint({"x": other})
+    assert checked_safetensors.hash_tensors({"x": tensor}) == checked_safetensors.hash_tensors({"x": tensor.clone()})
+    assert checked_safetensors.hash_tensors({"x": tensor}) != checked_safetensors.hash_tensors({"x": other})

@@ -17,18 +17,18 @@ from torch import Tensor, nn
 import convatlas as ca
 from convatlas import models, recipes
 from convatlas.data import open_dataset
-from convatlas.data.loading.eval_batches import Fixed
-from convatlas.data.loading.train_batches import Training
+from convatlas.data.loading.eval_batches import EvalBatches
+from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.normalize import PixelRange
-from convatlas.data.transforms.preprocessing import fit
-from convatlas.evaluation.predict import answers
-from convatlas.layers.batch_norm import SynchronisedBatchNorm2d, synchronise
-from convatlas.runtime.distributed.ranks import ALONE, Ranks
-from convatlas.runtime.distributed.rendezvous import join
+from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
+from convatlas.evaluation.predict import predict_split
+from convatlas.layers.batch_norm import SyncBatchNorm2d, convert_sync_batchnorm
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
+from convatlas.runtime.distributed.rendezvous import init_ranks
 from convatlas.runtime.runtime import Runtime
 from convatlas.training.objective import Objective
-from convatlas.training.run import Stored, write
-from convatlas.training.step import gradients
+from convatlas.training.run import RunFile, serialize_run_file
+from convatlas.training.step import accumulate_gradients
 
 CPU = torch.device("cpu")
 SIZES: dict[str, dict[str, Any]] = {"lenet5": {}, "resnet20_cifar": {"image_size": 16}}
@@ -101,14 +101,14 @@ def finish(started: Sequence[Started], seconds: float = 100) -> list[Ended]:
 def run(network: str = "lenet5", steps: int = 50, dropout: float = 0.0, batch: int = 48, **changes: Any) -> ca.Run:
     """Tiny, on digits, every step in the log."""
     arguments = SIZES[network] | ({"dropout": dropout} if network == "lenet5" else {})
-    whole = ca.Run(model=models.describe(network, width=0.25, **arguments), data=changes.pop("data", "digits"), recipe="quick")
-    optimizer = whole.recipe.optimizer.but(lr=RATES[network])
-    recipe = whole.recipe.but(batch=batch, budget=recipes.Iterations(steps), augment=(), optimizer=optimizer)
-    return whole.but(recipe=recipe, log_every=1, save_every=10, precision="fp32", **changes)
+    whole = ca.Run(model=models.get_architecture(network, width=0.25, **arguments), data=changes.pop("data", "digits"), recipe="quick")
+    optimizer = whole.recipe.optimizer.replace(lr=RATES[network])
+    recipe = whole.recipe.replace(batch=batch, budget=recipes.Iterations(steps), augment=(), optimizer=optimizer)
+    return whole.replace(recipe=recipe, log_every=1, save_every=10, precision="fp32", **changes)
 
 
 def stored(run: ca.Run, file: Path) -> Path:
-    file.write_bytes(write(Stored(run=run, environment={})))
+    file.write_bytes(serialize_run_file(RunFile(run=run, environment={})))
     return file
 
 
@@ -136,25 +136,25 @@ def losses(
         for weights in model.parameters() if moved else ():
             weights.mul_(1 + moved * torch.randn_like(weights))
     if synchronised:
-        synchronise(model, ranks)
-    split, geometry = open_dataset("digits").splits["train"], fit(1, (8, 8), (side, side))
+        convert_sync_batchnorm(model, ranks)
+    split, geometry = open_dataset("digits").splits["train"], fixed_size_preprocessing(1, (8, 8), (side, side))
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits, targets, reduction="none")
 
-    standardiser = PixelRange(low=0, high=1).measure(split.images, geometry)
+    standardiser = PixelRange(low=0, high=1).fit(split.images, geometry)
     objective = Objective(model, standardiser, loss).to(dtype)  # type: ignore[arg-type]  # ours are in float32
     runtime = Runtime(CPU, "fp32", ranks=ranks)
-    runtime.place(objective)
-    data = Training(split, geometry, (), 48, 0, None, ranks.rank, ranks.count)
-    function, optimizer = runtime.prepared(objective, print), torch.optim.SGD(model.parameters(), rate, momentum=0.9)
+    runtime.to_device(objective)
+    data = TrainBatches(split, geometry, (), 48, 0, None, ranks.rank, ranks.world_size)
+    function, optimizer = runtime.compiled_forward_backward(objective, print), torch.optim.SGD(model.parameters(), rate, momentum=0.9)
     found = []
     for step in range(steps):
         batch = data[step]
         assert not isinstance(batch, Exception)
-        value, _ = gradients(function, data, batch, step, micro_batch, lambda loss, share: None)
-        found.append(ranks.sum(value).item() / ranks.count)
-        runtime.update(optimizer)
+        value, _ = accumulate_gradients(function, data, batch, step, micro_batch, lambda loss, share: None)
+        found.append(ranks.all_reduce_sum(value).item() / ranks.world_size)
+        runtime.optimizer_step(optimizer)
     return found
 
 
@@ -164,16 +164,16 @@ def batch_norm(ranks: Ranks, momentum: float | None, steps: int = 3) -> float:
     whole, worst = nn.BatchNorm2d(5, eps=1e-3, momentum=momentum).double(), 0.0
     nn.init.uniform_(whole.weight)
     nn.init.uniform_(whole.bias)
-    ours = SynchronisedBatchNorm2d(copy.deepcopy(whole), ranks)
+    ours = SyncBatchNorm2d(copy.deepcopy(whole), ranks)
     for _ in range(steps):
         images, weights = torch.randn(2, 8, 5, 4, 3, dtype=torch.float64) * 3 + 1
-        shares = images.chunk(ranks.count)
+        shares = images.chunk(ranks.world_size)
         own, all_ = shares[ranks.rank].clone().requires_grad_(), images.clone().requires_grad_()
         mine, theirs = ours(own), whole(all_)
-        (mine.sin() * weights.chunk(ranks.count)[ranks.rank]).sum().backward()
+        (mine.sin() * weights.chunk(ranks.world_size)[ranks.rank]).sum().backward()
         (theirs.sin() * weights).sum().backward()
-        pairs = [(mine, theirs.chunk(ranks.count)[ranks.rank]), (own.grad, all_.grad.chunk(ranks.count)[ranks.rank])]
-        pairs += [(ranks.sum(p.grad), q.grad) for p, q in zip(ours.parameters(), whole.parameters(), strict=True)]  # type: ignore[arg-type]
+        pairs = [(mine, theirs.chunk(ranks.world_size)[ranks.rank]), (own.grad, all_.grad.chunk(ranks.world_size)[ranks.rank])]
+        pairs += [(ranks.all_reduce_sum(p.grad), q.grad) for p, q in zip(ours.parameters(), whole.parameters(), strict=True)]  # type: ignore[arg-type]
         pairs += list(zip(ours.buffers(), whole.buffers(), strict=True))
         worst = max([worst, *(float((a - b).abs().max()) for a, b in pairs)])
         ours.zero_grad()
@@ -185,23 +185,25 @@ def evaluation(ranks: Ranks, batch: int) -> bool:
     """Whether the answers of all ranks together are those of one, to the last bit."""
     torch.manual_seed(0)
     model = models.create_model("lenet5", width=0.25, num_classes=10, in_chans=1).eval()
-    split, geometry = open_dataset("digits").splits["test"], fit(1, (8, 8), (32, 32))
+    split, geometry = open_dataset("digits").splits["test"], fixed_size_preprocessing(1, (8, 8), (32, 32))
 
     def ask(ranks: Ranks) -> Any:
-        return answers(lambda x: model(x.float() / 255), Fixed(split, geometry, batch, ranks.rank, ranks.count), CPU, 0, ranks=ranks)
+        return predict_split(
+            lambda x: model(x.float() / 255), EvalBatches(split, geometry, batch, ranks.rank, ranks.world_size), CPU, 0, ranks=ranks
+        )
 
-    one, all_ = ask(ALONE), ask(ranks)
+    one, all_ = ask(SINGLE_PROCESS), ask(ranks)
     return all(bool((getattr(one, name) == getattr(all_, name)).all()) for name in ("logits", "labels", "indices"))
 
 
 def numbers() -> None:
-    with join() as ranks:
+    with init_ranks() as ranks:
         torch.set_num_threads(1)
         found = {
-            "any": ranks.any(ranks.rank, 7 - ranks.rank),
-            "sum": ranks.sum(torch.tensor([1.5, ranks.rank])).tolist(),
-            "gather": ranks.gather({"rank": ranks.rank}),
-            "first": ranks.first(lambda: f"of {ranks.rank}"),
+            "any": ranks.all_reduce_max(ranks.rank, 7 - ranks.rank),
+            "sum": ranks.all_reduce_sum(torch.tensor([1.5, ranks.rank])).tolist(),
+            "gather": ranks.all_gather({"rank": ranks.rank}),
+            "first": ranks.run_on_main(lambda: f"of {ranks.rank}"),
             "batch norm": [batch_norm(ranks, momentum) for momentum in (0.1, None)],
             "evaluation": [evaluation(ranks, batch) for batch in (50, 60, 250)],
             "plain": losses(ranks, "lenet5", 0.001),
@@ -214,5 +216,5 @@ def numbers() -> None:
 
 def single() -> None:
     """In float32, at a real rate."""
-    with join() as ranks:
+    with init_ranks() as ranks:
         print(json.dumps(losses(ranks, "resnet20_cifar", 0.01, True, dtype=torch.float32)))

@@ -10,7 +10,7 @@ import convatlas as ca
 from convatlas import models, recipes
 from convatlas.cli.main import main
 from convatlas.storage import checked_safetensors
-from convatlas.storage.checked_safetensors import fingerprint
+from convatlas.storage.checked_safetensors import hash_tensors
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command does, before torch is loaded
 PROCESSES = multiprocessing.get_context("forkserver")  # imports torch once; every child is a fork of a process that never computed
@@ -18,9 +18,9 @@ PROCESSES.set_forkserver_preload(["ranks_jobs", "convatlas.training.train", "con
 
 
 def small_run(seed: int = 0, epochs: int = 4, **changes: object) -> ca.Run:
-    run = ca.Run(model=models.describe("lenet5", dropout=0.5, width=0.5), data="digits", seed=seed)
-    recipe = run.recipe.but(batch=32, budget=recipes.Epochs(epochs))
-    return run.but(recipe=recipe, save_every=10, log_every=1, precision="fp32", **changes)
+    run = ca.Run(model=models.get_architecture("lenet5", dropout=0.5, width=0.5), data="digits", seed=seed)
+    recipe = run.recipe.replace(batch=32, budget=recipes.Epochs(epochs))
+    return run.replace(recipe=recipe, save_every=10, log_every=1, precision="fp32", **changes)
 
 
 def train_quietly(out: str, workers: int, epochs: int) -> None:
@@ -43,7 +43,7 @@ def command(arguments: list[str], errors: str, largest_file: int | None = None) 
 
 
 def weights(out: Path) -> str:
-    return fingerprint(checked_safetensors.read(out / "model.safetensors")[0])
+    return hash_tensors(checked_safetensors.read_checked(out / "model.safetensors")[0])
 
 
 def last_step(out: Path) -> int:

@@ -18,14 +18,14 @@ from convatlas.cli.main import main
 from convatlas.data import open_dataset
 from convatlas.errors import UserError
 from convatlas.evaluation import predictions
-from convatlas.evaluation.predictions import Answered, Card
-from convatlas.evaluation.significance import Marks, interval, mark, mcnemar, obstacle, pair
+from convatlas.evaluation.predictions import PredictionsMetadata, StoredPredictions
+from convatlas.evaluation.significance import Correctness, correctness, interval, mcnemar, paired_comparison, pairing_problem
 from convatlas.optim.optimizers import SGD
 from convatlas.storage import checked_safetensors
 from convatlas.training.comparison import compare, curves
-from convatlas.training.run import Stored
+from convatlas.training.run import RunFile
 
-CARD = Card(format=1, run="0" * 64, data="digits", digest="d", split="test", crops="center", classes=("a", "b"))
+CARD = PredictionsMetadata(format=1, run="0" * 64, data="digits", digest="d", split="test", crops="center", classes=("a", "b"))
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,15 @@ def cut(folder: Path, lines: int) -> Path:
 
 
 def test_the_answers_are_kept_beside_the_run(three: list[Path]) -> None:
-    kept, data = predictions.read(three[0] / "test.safetensors"), open_dataset("digits")
+    kept, data = predictions.read_predictions(three[0] / "test.safetensors"), open_dataset("digits")
     found = ca.evaluate(ca.load(three[0]))
-    assert kept.card.run == compare.read(three[0]).run.id
-    assert (kept.card.digest, kept.card.classes, kept.card.split, kept.card.crops) == (data.digest, data.classes, "test", "center")
+    assert kept.metadata.run == compare.read_run(three[0]).run.id
+    assert (kept.metadata.digest, kept.metadata.classes, kept.metadata.split, kept.metadata.crops) == (
+        data.sha256,
+        data.classes,
+        "test",
+        "center",
+    )
     assert kept.indices.tolist() == list(range(180))
     assert np.array_equal(kept.labels, data.splits["test"].labels)
     assert 100 * np.mean(kept.logits.argmax(1) == kept.labels) == pytest.approx(found["top1"])
@@ -78,11 +83,11 @@ def test_answers_that_say_what_cannot_be_are_refused(
 ) -> None:
     good = {"logits": torch.zeros(2, 2), "labels": torch.tensor([0, 1]), "indices": torch.tensor([3, 5])}
     file = tmp_path / "test.safetensors"
-    checked_safetensors.write(file, good, CARD)
-    assert predictions.read(file).indices.tolist() == [3, 5]
-    checked_safetensors.write(file, good | tensors, msgspec.to_builtins(CARD) | document)
+    checked_safetensors.write_checked(file, good, CARD)
+    assert predictions.read_predictions(file).indices.tolist() == [3, 5]
+    checked_safetensors.write_checked(file, good | tensors, msgspec.to_builtins(CARD) | document)
     with pytest.raises(UserError, match=message):
-        predictions.read(file)
+        predictions.read_predictions(file)
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:
@@ -115,13 +120,13 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(n: int, first: float,
 def test_pairs_are_of_the_samples_that_both_answered() -> None:
     labels, indices = np.array([0, 0, 1, 1, 0]), np.array([2, 3, 5, 7, 11])
     says = np.eye(2, dtype=np.float32)
-    first = mark(Answered(CARD, says[[0, 1, 1, 0, 0]], labels, indices))  # right at 2, 5, 11
-    second = mark(Answered(CARD, says[[0, 1, 0, 1]], np.array([1, 0, 1, 1]), np.array([1, 3, 5, 7])))  # right at 7
-    found = pair(first, second)
+    first = correctness(StoredPredictions(CARD, says[[0, 1, 1, 0, 0]], labels, indices))  # right at 2, 5, 11
+    second = correctness(StoredPredictions(CARD, says[[0, 1, 0, 1]], np.array([1, 0, 1, 1]), np.array([1, 3, 5, 7])))  # right at 7
+    found = paired_comparison(first, second)
     assert (found["n"], found["unshared"]) == (3, 3)  # 3, 5 and 7
     assert (found["both"], found["neither"], found["only_first"], found["only_second"]) == (0, 1, 1, 1)
     assert (found["difference"], found["p"]) == (0, 1)
-    assert pair(first, first) | {"interval": 0} == {
+    assert paired_comparison(first, first) | {"interval": 0} == {
         **dict.fromkeys(("unshared", "only_first", "only_second", "difference", "interval"), 0), "n": 5, "both": 3, "neither": 2, "p": 1,
     }  # fmt: skip
 
@@ -139,18 +144,18 @@ def test_pairs_are_of_the_samples_that_both_answered() -> None:
 )
 def test_only_what_saw_the_same_is_paired(changes: dict[str, str], why: str | None) -> None:
     right = np.array([True])
-    first = Marks(CARD, np.array([0]), right)
-    assert obstacle(first, Marks(CARD.but(**changes), np.array([0]), right)) == why
-    assert obstacle(first, Marks(CARD, np.array([1]), right)) == "no sample that both could read"
+    first = Correctness(CARD, np.array([0]), right)
+    assert pairing_problem(first, Correctness(CARD.replace(**changes), np.array([0]), right)) == why
+    assert pairing_problem(first, Correctness(CARD, np.array([1]), right)) == "no sample that both could read"
 
 
 def test_the_differences_are_exactly_the_fields_that_were_changed(three: list[Path]) -> None:
-    base = compare.read(three[0]).stored
+    base = compare.read_run(three[0]).run_file
     recipe = base.run.recipe
     assert compare.differences([base, base]) == []
-    optimizer = recipe.optimizer.but(lr=0.5)
-    changed = base.but(
-        run=base.run.but(seed=7, recipe=recipe.but(optimizer=optimizer, unstated=("more",), source="elsewhere"), notes=("a note",)),
+    optimizer = recipe.optimizer.replace(lr=0.5)
+    changed = base.replace(
+        run=base.run.replace(seed=7, recipe=recipe.replace(optimizer=optimizer, unstated=("more",), source="elsewhere"), notes=("a note",)),
         environment=dict(base.environment) | {"threads": 99},
     )
     assert compare.differences([base, changed, base]) == [
@@ -158,14 +163,14 @@ def test_the_differences_are_exactly_the_fields_that_were_changed(three: list[Pa
         {"path": "run.seed", "values": [0, 7, 0]},
         {"path": "environment.threads", "values": [base.environment["threads"], 99, base.environment["threads"]]},
     ]
-    other = Stored(run=base.run.but(recipe=recipe.but(optimizer=SGD(lr=recipe.optimizer.lr))), environment=base.environment)
+    other = RunFile(run=base.run.replace(recipe=recipe.replace(optimizer=SGD(lr=recipe.optimizer.lr))), environment=base.environment)
     by_path = {one["path"]: one["values"] for one in compare.differences([base, other])}
     assert all(path.startswith("run.recipe.optimizer.") for path in by_path)
 
 
 def test_three_seeds_side_by_side(three: list[Path]) -> None:
-    pasts = compare.read_all(three)
-    document = msgspec.json.decode(msgspec.json.encode(compare.document(pasts)))
+    pasts = compare.read_runs(three)
+    document = msgspec.json.decode(msgspec.json.encode(compare.compare_runs(pasts)))
     assert {*document} == {"runs", "differences", "paired", "unpaired", "seeds"}
     assert document["differences"] == [{"path": "run.seed", "values": [0, 1, 2]}]
     results = [ca.evaluate(ca.load(path)) for path in three]
@@ -180,7 +185,7 @@ def test_three_seeds_side_by_side(three: list[Path]) -> None:
         {"runs": [0, 1, 2], "top1_mean": pytest.approx(np.mean(tops)), "top1_deviation": pytest.approx(np.std(tops, ddof=1))}
     ]
     assert [one["runs"] for one in document["paired"]] == [[0, 1], [0, 2], [1, 2]]
-    answers = [predictions.read(path / "test.safetensors") for path in three]
+    answers = [predictions.read_predictions(path / "test.safetensors") for path in three]
     right = [a.logits.argmax(1) == a.labels for a in answers]
     for one in document["paired"]:
         i, j = one["runs"]
@@ -196,7 +201,7 @@ def test_a_run_that_stopped_is_compared_as_far_as_it_came(three: list[Path], tmp
     (started / "metrics.jsonl").unlink()
     before = copied(three[2], tmp_path / "before")
     (before / "test.safetensors").unlink()
-    document = compare.document(compare.read_all([three[0], stopped, started, before]))
+    document = compare.compare_runs(compare.read_runs([three[0], stopped, started, before]))
     assert [row["finished"] for row in document["runs"]] == [True, False, False, True]
     assert 0 < document["runs"][1]["step"] < document["runs"][1]["steps"]
     assert document["runs"][1]["test_top1"] is document["runs"][2]["val_top1"] is None
@@ -210,8 +215,10 @@ def test_a_run_that_stopped_is_compared_as_far_as_it_came(three: list[Path], tmp
 
 
 def _other_data(folder: Path) -> None:
-    tensors, document = checked_safetensors.read(folder / "test.safetensors")
-    checked_safetensors.write(folder / "test.safetensors", tensors, json.loads(document) | {"digest": "0" * 64, "data": "bad\x1b]52;"})
+    tensors, document = checked_safetensors.read_checked(folder / "test.safetensors")
+    checked_safetensors.write_checked(
+        folder / "test.safetensors", tensors, json.loads(document) | {"digest": "0" * 64, "data": "bad\x1b]52;"}
+    )
 
 
 def test_other_data_is_not_paired_and_that_is_said(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,7 +288,7 @@ def test_the_command_speaks_json_and_says_where_the_picture_is(three: list[Path]
 
 def test_the_command_says_in_words_who_is_better(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "curves.png"
-    (pair_,) = compare.document(compare.read_all(three[:2]))["paired"]
+    (pair_,) = compare.compare_runs(compare.read_runs(three[:2]))["paired"]
     assert main(["compare", *map(str, three[:2]), "--png", str(file)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert f"wrote {file}" in said
@@ -302,5 +309,5 @@ def test_a_picture_is_drawn_whatever_the_runs_are_like(three: list[Path], tmp_pa
     empty = copied(three[1], tmp_path / ("猫" * 60))
     (empty / "metrics.jsonl").unlink()
     many = [copied(three[2], tmp_path / f"copy{i}") for i in range(9)]
-    pasts = compare.read_all([three[0], strange, empty, *many])
-    assert curves.png(pasts, compare.document(pasts)["differences"]).startswith(b"\x89PNG")
+    pasts = compare.read_runs([three[0], strange, empty, *many])
+    assert curves.draw_curves(pasts, compare.compare_runs(pasts)["differences"]).startswith(b"\x89PNG")

@@ -8,7 +8,7 @@ import convatlas as ca
 from convatlas import models
 from convatlas.optim import optimizers
 from convatlas.training.planning import workload
-from convatlas.training.resolve import complete
+from convatlas.training.resolve import resolve_run
 
 CPU = torch.device("cpu")
 
@@ -38,15 +38,15 @@ def test_the_optimiser_says_what_it_keeps(optimizer: optimizers.Optimizer, state
 
 
 def test_what_is_frozen_has_no_gradient_and_keeps_less() -> None:
-    run, _ = complete(resnet_run(), CPU)
-    whole, part = workload.network(run, "fp32"), workload.network(run.but(frozen=("conv1", "conv2_x")), "fp32")
+    run, _ = resolve_run(resnet_run(), CPU)
+    whole, part = workload.model_cost(run, "fp32"), workload.model_cost(run.replace(frozen=("conv1", "conv2_x")), "fp32")
     assert part.params == whole.params
     assert part.trainable < whole.trainable
-    assert part.kept_bytes < whole.kept_bytes
+    assert part.saved_activation_bytes < whole.saved_activation_bytes
 
 
 def test_auxiliary_heads_are_part_of_what_is_trained() -> None:
-    run = ca.Run(model=models.describe("inception_v3", width=0.25, image_size=139), data="digits", recipe="small")
-    run, _ = complete(run.but(recipe=run.recipe.but(batch=8)), CPU)
-    without = run.but(recipe=run.recipe.but(auxiliary={}))
-    assert workload.network(run, "fp32").macs > workload.network(without, "fp32").macs
+    run = ca.Run(model=models.get_architecture("inception_v3", width=0.25, image_size=139), data="digits", recipe="small")
+    run, _ = resolve_run(run.replace(recipe=run.recipe.replace(batch=8)), CPU)
+    without = run.replace(recipe=run.recipe.replace(auxiliary={}))
+    assert workload.model_cost(run, "fp32").macs > workload.model_cost(without, "fp32").macs

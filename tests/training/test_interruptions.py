@@ -14,8 +14,8 @@ from small import PROCESSES, command, last_step, small_run, train_quietly, weigh
 
 import convatlas as ca
 from convatlas.errors import UsageError, UserError
-from convatlas.runtime.signals import Stopped
-from convatlas.storage.checked_safetensors import read
+from convatlas.runtime.signals import StoppedBySignal
+from convatlas.storage.checked_safetensors import read_checked
 from convatlas.training import loop
 
 EPOCHS = 12  # 528 steps
@@ -87,7 +87,7 @@ def test_a_signal_to_the_whole_group_saves_and_exits_with_its_code(tmp_path: Pat
     assert "Traceback" not in errors
     saved = max((out / "checkpoints").iterdir())
     assert f"step {int(saved.stem)} of" in errors
-    read(saved)
+    read_checked(saved)
 
 
 def test_stopping_in_the_middle_of_an_epoch_and_going_on_is_not_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,15 +101,15 @@ def test_stopping_in_the_middle_of_an_epoch_and_going_on_is_not_stopping(tmp_pat
 def half_trained(out: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A run folder stopped at step 33, and its checkpoints, oldest first."""
     with monkeypatch.context() as patch:
-        real = loop.due
+        real = loop.is_due
 
         def due(step: int, every: int, last: int) -> bool:
             if step == 32 and every == 44:  # the first question that is asked after a step; the signal is seen during the next
                 signal.raise_signal(signal.SIGTERM)
             return real(step, every, last)
 
-        patch.setattr(loop, "due", due)
-        with pytest.raises(Stopped, match="saved at step 33 of 88"):
+        patch.setattr(loop, "is_due", due)
+        with pytest.raises(StoppedBySignal, match="saved at step 33 of 88"):
             ca.train(small_run(epochs=2), out=out)
     return sorted((out / "checkpoints").iterdir())
 
@@ -155,11 +155,11 @@ def test_a_folder_with_another_run_or_other_things_is_left_alone(tmp_path: Path)
 
 def test_a_loss_that_is_not_finite_stops_the_run_names_the_step_and_keeps_finite_weights(tmp_path: Path) -> None:
     run = ca.Run(model="resnet20_cifar", data="digits")
-    run = run.but(recipe=run.recipe.but(optimizer=run.recipe.optimizer.but(lr=1e30)), precision="fp32")
+    run = run.replace(recipe=run.recipe.replace(optimizer=run.recipe.optimizer.replace(lr=1e30)), precision="fp32")
     with pytest.raises(UserError, match=r"the loss is not finite at step (\d+) .*saved in") as error:
         ca.train(run, out=tmp_path / "run")
     step = int(str(error.value).split("at step ")[1].split()[0])
-    tensors, _ = read(tmp_path / "run" / "checkpoints" / f"{step - 1:08d}.safetensors")
+    tensors, _ = read_checked(tmp_path / "run" / "checkpoints" / f"{step - 1:08d}.safetensors")
     assert all(t.isfinite().all() for name, t in tensors.items() if name.startswith("model."))
 
 
@@ -182,4 +182,4 @@ def test_a_full_disk_stops_the_run_in_one_line_and_what_was_saved_is_whole(tmp_p
 
 @pytest.mark.gpu
 def test_a_cuda_device_trains_as_well(tmp_path: Path, cuda: torch.device) -> None:
-    assert ca.train(small_run(epochs=20).but(precision="bf16"), out=tmp_path / "run", device=cuda.type).metrics["test_top1"] > 80
+    assert ca.train(small_run(epochs=20).replace(precision="bf16"), out=tmp_path / "run", device=cuda.type).metrics["test_top1"] > 80

@@ -24,10 +24,10 @@ from convatlas.cli.main import main
 from convatlas.errors import UserError
 from convatlas.runtime import hardware as devices
 from convatlas.training.planning import plan, profiler, scaling
-from convatlas.training.planning.step_time import Loading, Pace
-from convatlas.training.planning.workload import Network, Work
-from convatlas.training.resolve import complete
-from convatlas.training.run import Data, Run
+from convatlas.training.planning.step_time import LoaderRate, StepTime
+from convatlas.training.planning.workload import ModelCost, Workload
+from convatlas.training.resolve import resolve_run
+from convatlas.training.run import DataSpec, Run
 
 CPU = torch.device("cpu")
 KEYS = {"run_id", "model", "data_set", "recipe", "precision", "batch", "micro_batch", "steps", "steps_per_epoch", "count", "device", "step"}
@@ -38,35 +38,39 @@ KEYS |= {"memory", "fits", "largest_batch", "images_per_second", "seconds", "dev
 
 
 @given(networks(), works(), paces(), st.integers(1, 600), LOADINGS)
-def test_more_devices_never_take_longer_where_exchange_is_free(n: Network, w: Work, p: Pace, count: int, loading: Loading | None) -> None:
-    free, p = machine(link=math.inf, network=math.inf), p.but(exchange=0)
-    fewer, more = (scaling.row(n, w, p, free, k, loading) for k in (count, count + 1))
+def test_more_devices_never_take_longer_where_exchange_is_free(
+    n: ModelCost, w: Workload, p: StepTime, count: int, loading: LoaderRate | None
+) -> None:
+    free, p = machine(link=math.inf, network=math.inf), p.replace(exchange=0)
+    fewer, more = (scaling.estimate(n, w, p, free, k, loading) for k in (count, count + 1))
     assert more.epoch_seconds <= fewer.epoch_seconds * (1 + 1e-9)
     assert more.seconds <= fewer.seconds * (1 + 1e-9)
     assert more.memory_bytes <= fewer.memory_bytes
 
 
 @given(networks(), works(), paces(), st.integers(1, 600))
-def test_what_more_devices_may_take_longer_by_is_the_exchange(n: Network, w: Work, p: Pace, count: int) -> None:
-    row = scaling.row(n, w, p, machine(), count)
-    one = scaling.row(n, w, p, machine(), 1)
+def test_what_more_devices_may_take_longer_by_is_the_exchange(n: ModelCost, w: Workload, p: StepTime, count: int) -> None:
+    row = scaling.estimate(n, w, p, machine(), count)
+    one = scaling.estimate(n, w, p, machine(), 1)
     assert one.exposed_seconds == one.all_reduce_bytes == 0
-    assert row.compute_seconds <= one.compute_seconds * (1 + 1e-9) + (p.exchange if row.working > 1 else 0)
+    assert row.compute_seconds <= one.compute_seconds * (1 + 1e-9) + (p.exchange if row.busy_devices > 1 else 0)
     assert 0 <= row.exposed_seconds <= row.all_reduce_seconds
     assert row.step_seconds == pytest.approx(row.compute_seconds + row.exposed_seconds)
 
 
 @given(networks(), works(), paces(), st.integers(1, 300), LOADINGS)
-def test_twice_the_devices_never_take_fewer_device_hours(n: Network, w: Work, p: Pace, count: int, loading: Loading | None) -> None:
-    once, twice = (scaling.row(n, w, p, machine(), k, loading) for k in (count, 2 * count))
+def test_twice_the_devices_never_take_fewer_device_hours(
+    n: ModelCost, w: Workload, p: StepTime, count: int, loading: LoaderRate | None
+) -> None:
+    once, twice = (scaling.estimate(n, w, p, machine(), k, loading) for k in (count, 2 * count))
     assert twice.device_hours >= once.device_hours * (1 - 1e-9)
 
 
 @given(networks(), works(), paces())
-def test_where_the_batch_is_exhausted_more_devices_change_nothing(n: Network, w: Work, p: Pace) -> None:
-    enough, more = (scaling.row(n, w, p, machine(), k) for k in (w.batch, 3 * w.batch))
-    assert (enough.images, enough.working, more.images, more.working) == (1, w.batch, 1, w.batch)
-    assert more.step_seconds <= enough.step_seconds or more.working > machine().per_server
+def test_where_the_batch_is_exhausted_more_devices_change_nothing(n: ModelCost, w: Workload, p: StepTime) -> None:
+    enough, more = (scaling.estimate(n, w, p, machine(), k) for k in (w.batch, 3 * w.batch))
+    assert (enough.images, enough.busy_devices, more.images, more.busy_devices) == (1, w.batch, 1, w.batch)
+    assert more.step_seconds <= enough.step_seconds or more.busy_devices > machine().devices_per_node
     assert more.limited_by in ("batch", "data")
 
 
@@ -80,17 +84,17 @@ def test_a_backward_hides_all_of_an_exchange_but_the_last_bucket(size: int, coun
     rates = machine()
 
     def exposed(seconds: float) -> float:
-        return scaling.exposed(size, rates, count, seconds)
+        return scaling.exposed_comm_seconds(size, rates, count, seconds)
 
     whole = exposed(0)
-    assert whole == scaling.ring_bytes(size, count) / rates.between(count)
+    assert whole == scaling.ring_bytes(size, count) / rates.ring_bandwidth(count)
     assert whole - seconds <= exposed(seconds) <= whole
-    assert exposed(math.inf) == pytest.approx(whole if size <= scaling.BUCKET else whole * scaling.BUCKET / size)
+    assert exposed(math.inf) == pytest.approx(whole if size <= scaling.BUCKET_BYTES else whole * scaling.BUCKET_BYTES / size)
 
 
 def test_a_ring_is_as_quick_as_its_slowest_link() -> None:
-    rates = devices.find("H100-SXM")
-    assert (rates.between(8), rates.between(9)) == (450e9, 50e9)
+    rates = devices.get_device_spec("H100-SXM")
+    assert (rates.ring_bandwidth(8), rates.ring_bandwidth(9)) == (450e9, 50e9)
 
 
 # The command
@@ -116,7 +120,7 @@ def test_the_document(run_json: Path, capsys: pytest.CaptureFixture[str]) -> Non
     found = json.loads(captured.out)
     assert set(found) >= KEYS
     assert "measuring" in captured.err
-    run, _ = complete(small_run(), CPU)
+    run, _ = resolve_run(small_run(), CPU)
     assert found["run_id"] == run.id
     assert found["step"]["origin"] == "measured"
     assert (found["steps"], found["batch"], found["count"]) == (run.steps, 32, 3)
@@ -141,7 +145,7 @@ def test_a_folder_a_named_device_and_the_words(run_json: Path, capsys: pytest.Ca
 
 @pytest.mark.usefixtures("quick_measures")
 def test_a_device_without_the_runs_precision_is_planned_in_fp32(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = stored(small_run().but(precision="bf16"), tmp_path / "run.json")
+    file = stored(small_run().replace(precision="bf16"), tmp_path / "run.json")
     assert main(["plan", str(file), "--device", "t4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["precision"] == "fp32"
@@ -150,14 +154,14 @@ def test_a_device_without_the_runs_precision_is_planned_in_fp32(tmp_path: Path, 
 
 @pytest.mark.usefixtures("quick_measures")
 def test_a_complete_run_is_planned_without_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, _ = complete(small_run(), CPU)
+    run, _ = resolve_run(small_run(), CPU)
     assert run.data.content is not None
-    file = stored(run.but(data=run.data.but(name="folder:/nowhere")), tmp_path / "run.json")
+    file = stored(run.replace(data=run.data.replace(name="folder:/nowhere")), tmp_path / "run.json")
     assert main(["plan", str(file), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["data"]["loader_images_per_second"] is None
     assert any("the data is not read" in note for note in found["notes"])
-    assert main(["plan", str(stored(small_run().but(data=Data("folder:/nowhere")), tmp_path / "run.json"))]) in (1, 2)
+    assert main(["plan", str(stored(small_run().replace(data=DataSpec("folder:/nowhere")), tmp_path / "run.json"))]) in (1, 2)
     assert capsys.readouterr().err.count("\n") == 2  # what it does, and the error
 
 
@@ -165,7 +169,7 @@ def test_a_complete_run_is_planned_without_its_data(tmp_path: Path, capsys: pyte
 def test_what_does_not_fit_is_said_and_not_an_error(
     run_json: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(devices.PUBLISHED, "t4", replace(devices.PUBLISHED["t4"], memory=1_001_000_000))
+    monkeypatch.setitem(devices.DEVICE_SPECS, "t4", replace(devices.DEVICE_SPECS["t4"], memory=1_001_000_000))
     assert main(["plan", str(run_json), "--device", "t4"]) == 0
     out = capsys.readouterr().out
     assert "not even one image" in out
@@ -199,16 +203,16 @@ def test_a_file_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_network_that_labels_pixels_is_refused_as_by_train(tmp_path: Path) -> None:
     run = ca.Run(model="lenet5", data="digits")
     with pytest.raises(UserError, match="labels every pixel"):
-        plan.opened(run.but(model=models.describe("unet")), CPU)
+        plan.open_data_if_present(run.replace(model=models.get_architecture("unet")), CPU)
 
 
 def test_every_published_device_names_its_source_and_has_fp32() -> None:
-    for key, rates in devices.PUBLISHED.items():
-        assert devices.find(rates.name).name == rates.name
+    for key, rates in devices.DEVICE_SPECS.items():
+        assert devices.get_device_spec(rates.name).name == rates.name
         assert rates.origin == "published"
         assert "datasheet" in rates.source or "whitepaper" in rates.source
         assert rates.flops["fp32"] > 1e12
-        assert rates.link >= rates.network
+        assert rates.intra_node_bandwidth >= rates.inter_node_bandwidth
         assert key == key.lower()
         assert msgspec.json.encode(rates)
 
@@ -218,7 +222,7 @@ def test_every_published_device_names_its_source_and_has_fp32() -> None:
 
 def real_run(model: str, epochs: int) -> Run:
     run = ca.Run(model=model, data="digits")
-    return run.but(recipe=run.recipe.but(budget=recipes.Epochs(epochs), batch=64), log_every=11)
+    return run.replace(recipe=run.recipe.replace(budget=recipes.Epochs(epochs), batch=64), log_every=11)
 
 
 def foretold(before: dict[str, Any], out: Path, after: dict[str, Any]) -> None:

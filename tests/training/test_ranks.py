@@ -21,8 +21,8 @@ from small import last_step, weights
 import convatlas as ca
 from convatlas.cli.main import main
 from convatlas.errors import UsageError
-from convatlas.runtime.distributed.ranks import ALONE, Ranks
-from convatlas.runtime.distributed.rendezvous import join, patience
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
+from convatlas.runtime.distributed.rendezvous import init_ranks, timeout_seconds
 from convatlas.runtime.runtime import Runtime
 
 SOURCE = Path(ca.__file__).parent.parent
@@ -70,11 +70,11 @@ def test_synchronised_batch_norm_is_torchs_on_the_whole_batch(found: dict[str, A
 
 def test_two_ranks_answer_as_one_to_the_last_bit(found: dict[str, Any]) -> None:
     assert found["evaluation"] == [True] * 3
-    assert evaluation(ALONE, 50)
+    assert evaluation(SINGLE_PROCESS, 50)
 
 
 def test_two_ranks_have_the_losses_of_one_in_float64(found: dict[str, Any]) -> None:
-    plain, synchronised = losses(ALONE, "lenet5", 0.001), losses(ALONE, "resnet20_cifar", 0.01)
+    plain, synchronised = losses(SINGLE_PROCESS, "lenet5", 0.001), losses(SINGLE_PROCESS, "resnet20_cifar", 0.01)
     assert plain[-1] < 0.9 * plain[0]
     assert synchronised[-1] < 0.3 * synchronised[0]
     assert found["plain"] == pytest.approx(plain, rel=1e-10)
@@ -161,7 +161,7 @@ def test_a_signal_to_one_rank_stops_all(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_ends_both_ranks_with_a_checkpoint(tmp_path: Path) -> None:
     whole = run("resnet20_cifar")
-    absurd = whole.but(recipe=whole.recipe.but(optimizer=whole.recipe.optimizer.but(lr=1e30)))
+    absurd = whole.replace(recipe=whole.recipe.replace(optimizer=whole.recipe.optimizer.replace(lr=1e30)))
     ended = finish(training(tmp_path / "run", absurd, absurd), 60)
     assert [rank.code for rank in ended] == [1, 1], ended
     message = said(ended)
@@ -221,22 +221,22 @@ def test_a_rank_that_hangs_is_named_and_all_end(tmp_path: Path) -> None:
 
 
 def test_variables_that_make_no_sense_are_named() -> None:
-    with pytest.raises(UsageError, match="WORLD_SIZE is not set, although others of torchrun's variables are"), join({"RANK": "0"}):
+    with pytest.raises(UsageError, match="WORLD_SIZE is not set, although others of torchrun's variables are"), init_ranks({"RANK": "0"}):
         pass
     with pytest.raises(UsageError, match="CONVATLAS_PATIENCE is 'soon': expected seconds"):
-        patience({"CONVATLAS_PATIENCE": "soon"})
+        timeout_seconds({"CONVATLAS_PATIENCE": "soon"})
 
 
 def test_without_torchruns_variables_a_process_is_alone() -> None:
-    with join({}) as ranks:
-        assert ranks == Ranks() == ALONE
+    with init_ranks({}) as ranks:
+        assert ranks == Ranks() == SINGLE_PROCESS
     words = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    with join(dict(zip(words, "0101", strict=True))) as ranks:
-        assert ranks.count == 1
+    with init_ranks(dict(zip(words, "0101", strict=True))) as ranks:
+        assert ranks.world_size == 1
 
 
 def test_ranks_on_one_machine_share_its_cores() -> None:
-    assert Runtime(torch.device("cpu"), "fp32", ranks=Ranks(beside=10**6)).threads == 1
+    assert Runtime(torch.device("cpu"), "fp32", ranks=Ranks(local_world_size=10**6)).threads == 1
 
 
 # In full
@@ -250,7 +250,9 @@ def apart(losses: list[float], others: list[float]) -> float:
 @pytest.mark.slow
 def test_at_a_real_rate_two_ranks_in_float32_go_no_further_from_one_than_a_rounding_takes_it(tmp_path: Path) -> None:
     """Batch norm and ReLU let any rounding grow: what one process makes of weights that are moved by one is the measure."""
-    one, other = (losses(ALONE, "resnet20_cifar", 0.01, dtype=torch.float32, moved=m) for m in (0, torch.finfo(torch.float32).eps / 2))
+    one, other = (
+        losses(SINGLE_PROCESS, "resnet20_cifar", 0.01, dtype=torch.float32, moved=m) for m in (0, torch.finfo(torch.float32).eps / 2)
+    )
     two = json.loads(finished(start(tmp_path, [(single,)] * 2))[0].stdout)
     assert one[-1] < 0.3 * one[0]
     assert 0 < apart(two, one) < 5 * apart(other, one)

@@ -15,14 +15,14 @@ from convatlas import models, recipes
 from convatlas.errors import UsageError, UserError
 from convatlas.runtime import hardware
 from convatlas.training import loop
-from convatlas.training.run import Run, Stored, write
+from convatlas.training.run import Run, RunFile, serialize_run_file
 
 
 def run(batch: int = 512, evaluation_batch: int = 64, **recipe: Any) -> Run:
     """A pass of 512 images of which keeps about 60 MB."""
-    whole = ca.Run(model=models.describe("resnet20_cifar", width=0.25, image_size=24), data="digits")
+    whole = ca.Run(model=models.get_architecture("resnet20_cifar", width=0.25, image_size=24), data="digits")
     recipe = {"batch": batch, "budget": recipes.Iterations(1), "augment": ()} | recipe
-    return whole.but(recipe=whole.recipe.but(**recipe), precision="fp32", evaluation_batch=evaluation_batch)
+    return whole.replace(recipe=whole.recipe.replace(**recipe), precision="fp32", evaluation_batch=evaluation_batch)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_another_error_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.Monk
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(loop, "gradients", fail)
+    monkeypatch.setattr(loop, "accumulate_gradients", fail)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         ca.train(small_run(epochs=1), out=tmp_path / "run")
 
@@ -114,7 +114,7 @@ def confined(arguments: list[str], errors: str, more: int) -> None:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_memory_that_really_runs_out_is_one_line(tmp_path: Path) -> None:
     file, said = tmp_path / "run.json", tmp_path / "stderr"
-    file.write_bytes(write(Stored(run=run(batch=1438), environment={})))
+    file.write_bytes(serialize_run_file(RunFile(run=run(batch=1438), environment={})))
     process = PROCESSES.Process(target=confined, args=(["train", str(file), "--out", str(tmp_path / "run"), "--json"], str(said), 10**8))
     process.start()
     process.join(60)

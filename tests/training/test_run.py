@@ -7,13 +7,13 @@ import convatlas as ca
 from convatlas import recipes
 from convatlas.errors import UsageError, UserError
 from convatlas.training import run as runs
-from convatlas.training.resolve import complete
+from convatlas.training.resolve import resolve_run
 
 CPU = torch.device("cpu")
 
 
 def test_names_become_records_at_once_and_the_record_is_complete_once_data_is_seen() -> None:
-    run, dataset = complete(ca.Run(model="resnet20_cifar", data="digits", recipe="resnet_cifar"), CPU)
+    run, dataset = resolve_run(ca.Run(model="resnet20_cifar", data="digits", recipe="resnet_cifar"), CPU)
     assert run.model.arguments == {
         "num_classes": 10, "in_chans": 1, "width": 1.0, "image_size": (32, 32), "dropout": 0.0, "shortcut": "A",
     }  # fmt: skip
@@ -25,10 +25,10 @@ def test_names_become_records_at_once_and_the_record_is_complete_once_data_is_se
 
 
 def test_completion_is_idempotent_and_survives_the_file() -> None:
-    run, _ = complete(ca.Run(model="lenet5", data="digits"), CPU)
-    again, _ = complete(run, CPU)
+    run, _ = resolve_run(ca.Run(model="lenet5", data="digits"), CPU)
+    again, _ = resolve_run(run, CPU)
     assert again == run
-    stored = runs.read(runs.write(runs.Stored(run=run, environment={"threads": 2})), "run.json")
+    stored = runs.read_run_file(runs.serialize_run_file(runs.RunFile(run=run, environment={"threads": 2})), "run.json")
     assert stored.run == run
     assert stored.run.id == run.id
 
@@ -36,10 +36,10 @@ def test_completion_is_idempotent_and_survives_the_file() -> None:
 def test_the_id_follows_every_field() -> None:
     first = ca.Run(model="lenet5", data="digits")
     others = [
-        first.but(seed=1),
-        first.but(recipe=first.recipe.but(batch=64)),
+        first.replace(seed=1),
+        first.replace(recipe=first.recipe.replace(batch=64)),
         ca.Run(model="lenet5", data="mnist"),
-        first.but(log_every=51),
+        first.replace(log_every=51),
     ]
     assert len({first.id, *(run.id for run in others)}) == 5
 
@@ -48,13 +48,13 @@ def test_the_id_follows_every_field() -> None:
 def test_counts_that_are_none_are_refused_with_the_field(change: str) -> None:
     run, field = ca.Run(model="lenet5", data="digits"), change.removeprefix("recipe.")
     part = {field: -1 if field == "save_every" else 0}
-    run = run.but(recipe=run.recipe.but(**part)) if change.startswith("recipe.") else run.but(**part)
+    run = run.replace(recipe=run.recipe.replace(**part)) if change.startswith("recipe.") else run.replace(**part)
     with pytest.raises(UsageError, match=rf"^{change} should be [01] or more, not (0|-1): .*--set {change}=N"):
-        complete(run, torch.device("cpu"))
+        resolve_run(run, torch.device("cpu"))
 
 
 def test_digits_are_not_mirrored_and_that_is_said() -> None:
-    run, _ = complete(ca.Run(model="resnet20_cifar", data="digits"), CPU)
+    run, _ = resolve_run(ca.Run(model="resnet20_cifar", data="digits"), CPU)
     assert [type(a).__name__ for a in run.recipe.augment] == ["PadCrop"]
     assert any("mirrored" in note for note in run.notes)
 
@@ -64,15 +64,15 @@ def test_a_count_that_disagrees_with_the_data_is_refused(argument: str) -> None:
     from convatlas import models
 
     with pytest.raises(UsageError, match=rf"{argument} is 7 but digits has"):
-        complete(ca.Run(model=models.describe("lenet5", **{argument: 7}), data="digits"), CPU)  # type: ignore[arg-type]
+        resolve_run(ca.Run(model=models.get_architecture("lenet5", **{argument: 7}), data="digits"), CPU)  # type: ignore[arg-type]
 
 
 def test_data_that_has_changed_is_not_trained_on() -> None:
-    run, _ = complete(ca.Run(model="lenet5", data="digits"), CPU)
+    run, _ = resolve_run(ca.Run(model="lenet5", data="digits"), CPU)
     assert run.data.content is not None
-    other = run.but(data=run.data.but(content=run.data.content.but(digest="0" * 64)))
+    other = run.replace(data=run.data.replace(content=run.data.content.replace(digest="0" * 64)))
     with pytest.raises(UserError, match="content has changed"):
-        complete(other, CPU)
+        resolve_run(other, CPU)
 
 
 @pytest.mark.parametrize(
@@ -85,23 +85,23 @@ def test_data_that_has_changed_is_not_trained_on() -> None:
     ],
 )
 def test_a_run_file_that_does_not_fit_is_refused_with_the_field(change: tuple[str, str], message: str) -> None:
-    text = runs.write(runs.Stored(run=ca.Run(model="lenet5", data="digits"), environment={})).decode()
+    text = runs.serialize_run_file(runs.RunFile(run=ca.Run(model="lenet5", data="digits"), environment={})).decode()
     assert change[0] in text
     with pytest.raises(UsageError, match=message):
-        runs.read(text.replace(*change).encode(), "run.json")
+        runs.read_run_file(text.replace(*change).encode(), "run.json")
 
 
 def test_recipes_are_the_papers() -> None:
-    from convatlas.models import find
+    from convatlas.models import get_entry
 
-    lenet, resnet = recipes.find("paper", find("lenet5")), recipes.find("paper", find("resnet56_cifar"))
+    lenet, resnet = recipes.get_recipe("paper", get_entry("lenet5")), recipes.get_recipe("paper", get_entry("resnet56_cifar"))
     assert (lenet.batch, lenet.budget) == (1, recipes.Epochs(20))
     assert any("Levenberg" in what for what in lenet.substituted)
     assert (resnet.batch, resnet.budget.steps(999)) == (128, 64_000)
-    assert recipes.find("paper", find("resnet110_cifar")) != resnet
-    assert recipes.find("quick", find("lenet5")).loss == lenet.loss
+    assert recipes.get_recipe("paper", get_entry("resnet110_cifar")) != resnet
+    assert recipes.get_recipe("quick", get_entry("lenet5")).loss == lenet.loss
     with pytest.raises(UsageError, match="the nearest is 'resnet_cifar'"):
-        recipes.find("resnet_cfar", find("lenet5"))
+        recipes.get_recipe("resnet_cfar", get_entry("lenet5"))
 
 
 def test_the_default_folder_names_network_data_and_run() -> None:

@@ -13,35 +13,35 @@ import convatlas as ca
 from convatlas import models, recipes
 from convatlas.cli.main import main
 from convatlas.data import open_dataset
-from convatlas.data.loading.train_batches import Training
+from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.normalize import PixelRange
-from convatlas.data.transforms.preprocessing import fit
+from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import UsageError, UserError
 from convatlas.optim.ema import ExponentialAverage
 from convatlas.optim.losses import CrossEntropy
 from convatlas.runtime.runtime import Runtime
 from convatlas.storage import checked_safetensors
 from convatlas.training.objective import Objective
-from convatlas.training.resolve import complete
-from convatlas.training.step import gradients
+from convatlas.training.resolve import resolve_run
+from convatlas.training.step import accumulate_gradients
 
 CPU = torch.device("cpu")
 
 
-def digits(model: models.Network, size: int, **parts: Any) -> tuple[Objective, Training]:
+def digits(model: models.Network, size: int, **parts: Any) -> tuple[Objective, TrainBatches]:
     split = open_dataset("digits").splits["train"]
-    geometry = fit(1, (8, 8), (size, size))
-    objective = Objective(model, PixelRange(low=0, high=1).measure(split.images, geometry), CrossEntropy(), **parts)
-    return objective, Training(split, geometry, (), 50, seed=0)
+    geometry = fixed_size_preprocessing(1, (8, 8), (size, size))
+    objective = Objective(model, PixelRange(low=0, high=1).fit(split.images, geometry), CrossEntropy(), **parts)
+    return objective, TrainBatches(split, geometry, (), 50, seed=0)
 
 
-def taken(objective: Objective, data: Training, micro_batch: int | None) -> tuple[Tensor, Tensor, list[float]]:
+def taken(objective: Objective, data: TrainBatches, micro_batch: int | None) -> tuple[Tensor, Tensor, list[float]]:
     objective.zero_grad()
     passed: list[float] = []
     batch = data[0]
     assert not isinstance(batch, Exception)
-    function = Runtime(CPU, "fp32").passes(objective, print)
-    loss, logits = gradients(function, data, batch, 0, micro_batch, lambda loss, share: passed.append(share))
+    function = Runtime(CPU, "fp32").forward_backward(objective, print)
+    loss, logits = accumulate_gradients(function, data, batch, 0, micro_batch, lambda loss, share: passed.append(share))
     return loss, logits, passed
 
 
@@ -67,7 +67,7 @@ def test_auxiliary_heads_count_by_their_weights() -> None:
     assert not isinstance(batch, Exception)
     objective.eval()  # no dropout: the two forwards are the same
     found, _ = objective(batch.images, batch.targets)
-    outputs = model.training_outputs(objective.standardiser(batch.images))
+    outputs = model.training_outputs(objective.normalizer(batch.images))
     parts = {name: torch.nn.functional.cross_entropy(logits, batch.targets) for name, logits in outputs.items()}
     torch.testing.assert_close(found, parts["logits"] + 0.3 * parts["aux1"] + 0.2 * parts["aux2"])
 
@@ -84,21 +84,21 @@ def test_the_average_is_what_is_evaluated_and_it_does_not_learn_by_itself() -> N
         for p in model.parameters():
             p.mul_(0.5)
     assert torch.equal(objective.logits(batch.images), before)
-    objective.follow()
+    objective.update_ema()
     assert not torch.equal(objective.logits(batch.images), before)
 
 
 def small(recipe_name: str, model: str, **changes: Any) -> ca.Run:
-    run = ca.Run(model=models.describe(model, width=0.125), data="digits", recipe=recipe_name)
-    return run.but(recipe=run.recipe.but(budget=recipes.Epochs(1), batch=64, **changes), log_every=5, precision="fp32")
+    run = ca.Run(model=models.get_architecture(model, width=0.125), data="digits", recipe=recipe_name)
+    return run.replace(recipe=run.recipe.replace(budget=recipes.Epochs(1), batch=64, **changes), log_every=5, precision="fp32")
 
 
 def test_inceptions_small_companion_trains_its_head_and_saves_its_average(tmp_path: Path) -> None:
     run = small("small", "inception_v3")
     assert run.model.arguments["field"] == 79
     result = ca.train(run, out=tmp_path / "run")
-    tensors, _ = checked_safetensors.read(max((result.out / "checkpoints").iterdir()))
-    saved, _ = checked_safetensors.read(result.out / "model.safetensors")
+    tensors, _ = checked_safetensors.read_checked(max((result.out / "checkpoints").iterdir()))
+    saved, _ = checked_safetensors.read_checked(result.out / "model.safetensors")
     weight = "Conv2d_1a_3x3.conv.weight"
     assert torch.equal(saved[weight], tensors[f"average.module.{weight}"])
     assert not torch.equal(saved[weight], tensors[f"model.{weight}"])
@@ -106,7 +106,7 @@ def test_inceptions_small_companion_trains_its_head_and_saves_its_average(tmp_pa
 
 
 def test_a_recipe_without_weights_for_the_heads_builds_none(tmp_path: Path) -> None:
-    run, _ = complete(ca.Run(model="googlenet", data="digits"), CPU)
+    run, _ = resolve_run(ca.Run(model="googlenet", data="digits"), CPU)
     assert run.model.arguments["aux"] is False
     assert any("no auxiliary heads" in note for note in run.notes)
 
@@ -116,7 +116,9 @@ def test_a_plateaus_memory_survives_a_resume(tmp_path: Path) -> None:
 
     def run() -> ca.Run:
         base = small("quick", "lenet5", plateau=Plateau(factor=0.5, patience=0))
-        return base.but(recipe=base.recipe.but(budget=recipes.Epochs(6), schedule=recipes.RECIPES["alexnet"].schedule), save_every=22)
+        return base.replace(
+            recipe=base.recipe.replace(budget=recipes.Epochs(6), schedule=recipes.RECIPES["alexnet"].schedule), save_every=22
+        )
 
     out = ca.train(run(), out=tmp_path / "run").out
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -140,7 +142,7 @@ def test_a_plateaus_memory_survives_a_resume(tmp_path: Path) -> None:
 def test_zfnets_filters_stay_within_their_radius(tmp_path: Path) -> None:
     run = small("small", "zfnet")
     out = ca.train(run, out=tmp_path / "run").out
-    tensors, _ = checked_safetensors.read(out / "model.safetensors")
+    tensors, _ = checked_safetensors.read_checked(out / "model.safetensors")
     filters = [t for name, t in tensors.items() if name.startswith("conv") and t.dim() == 4]
     assert filters
     assert max(t.square().mean((1, 2, 3)).sqrt().max().item() for t in filters) <= 0.1 + 1e-6
@@ -149,10 +151,10 @@ def test_zfnets_filters_stay_within_their_radius(tmp_path: Path) -> None:
 def test_a_head_that_the_network_lacks_is_named_before_training() -> None:
     run = ca.Run(model="resnet20_cifar", data="digits")
     with pytest.raises(UsageError, match=r"weights the auxiliary head 'aux', but resnet20_cifar has none"):
-        complete(run.but(recipe=run.recipe.but(auxiliary={"aux": 0.4})), CPU)
+        resolve_run(run.replace(recipe=run.recipe.replace(auxiliary={"aux": 0.4})), CPU)
     run = ca.Run(model="googlenet", data="digits")
     with pytest.raises(UsageError, match=r"'aux', but googlenet has aux1, aux2"):
-        complete(run.but(recipe=run.recipe.but(auxiliary={"aux": 0.4})), CPU)
+        resolve_run(run.replace(recipe=run.recipe.replace(auxiliary={"aux": 0.4})), CPU)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(
 
 
 def test_the_batch_follows_the_data_and_the_rate_follows_the_batch() -> None:
-    run, _ = complete(ca.Run(model=models.describe("inception_v3", width=0.1), data="digits", recipe="paper"), CPU)
+    run, _ = resolve_run(ca.Run(model=models.get_architecture("inception_v3", width=0.1), data="digits", recipe="paper"), CPU)
     assert run.recipe.batch == run.content.counts["train"] == 1438
     assert run.recipe.optimizer.lr == pytest.approx(0.045 * 1438 / 1600)
     assert run.recipe.micro_batch == 32
@@ -183,24 +185,24 @@ def test_the_batch_follows_the_data_and_the_rate_follows_the_batch() -> None:
 
 
 def test_data_that_has_changed_goes_on_only_by_force(tmp_path: Path) -> None:
-    run, _ = complete(ca.Run(model="lenet5", data="digits"), CPU)
-    content = run.content.but(digest="0" * 64)
-    changed = run.but(data=run.data.but(content=content))
+    run, _ = resolve_run(ca.Run(model="lenet5", data="digits"), CPU)
+    content = run.content.replace(digest="0" * 64)
+    changed = run.replace(data=run.data.replace(content=content))
     with pytest.raises(UserError, match=r"content has changed \(digest: .* -> .*\); train anew, or continue all the same with --force"):
-        complete(changed, CPU)
-    forced, dataset = complete(changed, CPU, force=True)
+        resolve_run(changed, CPU)
+    forced, dataset = resolve_run(changed, CPU, force=True)
     assert forced.content == content
     assert len(dataset.classes) == 10
 
 
 def test_answers_that_are_not_finite_are_an_error_and_no_score() -> None:
-    from convatlas.data.loading.eval_batches import Fixed
-    from convatlas.evaluation.predict import answers
+    from convatlas.data.loading.eval_batches import EvalBatches
+    from convatlas.evaluation.predict import predict_split
 
     split = open_dataset("digits").splits["test"]
-    source = Fixed(split, fit(1, (8, 8), (8, 8)), 50)
+    source = EvalBatches(split, fixed_size_preprocessing(1, (8, 8), (8, 8)), 50)
     with pytest.raises(UserError, match="not finite, first for #0"):
-        answers(lambda images: torch.full((len(images), 10), np.nan), source, CPU)
+        predict_split(lambda images: torch.full((len(images), 10), np.nan), source, CPU)
 
 
 @pytest.mark.gpu

@@ -15,13 +15,13 @@ from convatlas.runtime import hardware
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "SECONDS", 0.05)
     monkeypatch.setattr(training, "WARM_UP", 1)
-    monkeypatch.setattr(hardware, "SECONDS", 0.01)
+    monkeypatch.setattr(hardware, "SECONDS_PER_RATE", 0.01)
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("row", ["baseline", "baseline-tuned", "bf16", "ours"])
 def test_every_row_is_measured(row: str) -> None:
-    found = training.measure("lenet5", 8, row)
+    found = training.measure_row("lenet5", 8, row)
     assert found["images_per_second"] > 8
     assert found["memory_bytes"] > 1e7
 
@@ -45,9 +45,9 @@ def test_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
         words.append(command)
         return {"images_per_second": speeds[command[-1]], "memory_bytes": 1e9}
 
-    monkeypatch.setattr(training, "in_a_process", in_a_process)
+    monkeypatch.setattr(training, "run_in_subprocess", in_a_process)
     monkeypatch.setattr(training, "best_precision", lambda device: "bf16")
-    found: dict[str, Any] = training.training("lenet5", 8, 2, False, lambda line: None)
+    found: dict[str, Any] = training.benchmark_training("lenet5", 8, 2, False, lambda line: None)
     rows = {row["name"]: row for row in found["rows"]}
     assert list(rows) == ["baseline", "baseline-tuned", "bf16", "ours"]  # nothing is compiled unasked
     assert (rows["ours"]["ratio"], rows["ours"]["ratio_tuned"]) == pytest.approx((3.6, 2.4))
@@ -60,4 +60,4 @@ def test_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_row_names_those_there_are() -> None:
     with pytest.raises(UsageError, match="unknown row 'our': the nearest is 'ours'"):
-        training.measure("lenet5", 8, "our")
+        training.measure_row("lenet5", 8, "our")

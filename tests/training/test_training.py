@@ -16,18 +16,18 @@ from small import small_run
 import convatlas as ca
 from convatlas import models
 from convatlas.data import open_dataset
-from convatlas.data.dataset import Stack
+from convatlas.data.dataset import ArrayImages
 from convatlas.data.transforms.normalize import PixelRange
-from convatlas.data.transforms.preprocessing import fit
+from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import UserError
 from convatlas.optim.optimizers import SGD
 from convatlas.storage import checked_safetensors
-from convatlas.storage.atomic import Disk
-from convatlas.storage.checked_safetensors import fingerprint
+from convatlas.storage.atomic import FileOps
+from convatlas.storage.checked_safetensors import hash_tensors
 from convatlas.training import progress
 from convatlas.training.objective import Objective
-from convatlas.training.resolve import complete
-from convatlas.training.run_folder import State, open_folder
+from convatlas.training.resolve import resolve_run
+from convatlas.training.run_folder import TrainState, open_folder
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +64,13 @@ def test_the_rate_that_is_shown_leaves_validation_out(monkeypatch: pytest.Monkey
             yield
 
     monkeypatch.setattr("convatlas.training.progress.time.monotonic", lambda: now)
-    clock = progress.Clock(progress.Silent())
-    for _ in clock.waiting(batches()):
+    clock = progress.ThroughputMeter(progress.NullDisplay())
+    for _ in clock.timed(batches()):
         spend(3)
-    with clock.aside():
+    with clock.paused():
         spend(100)
     assert clock.read(batch=8) == (3 * 8 / 12, 3 / 12, 112)
-    for _ in clock.waiting(batches()):
+    for _ in clock.timed(batches()):
         spend(1)
     assert clock.read(batch=8) == (3 * 8 / 6, 3 / 6, 6)
 
@@ -92,7 +92,7 @@ def test_a_classifier_predicts_from_files_of_any_size(trained: ca.Result, tmp_pa
     test = open_dataset("digits").splits["test"]
     files = []
     for i in range(20):
-        image = Image.fromarray(test.images.picture(i).pixels(1, (0, 0))[:, :, 0])
+        image = Image.fromarray(test.images.image(i).decode(1, (0, 0))[:, :, 0])
         files.append(tmp_path / f"{i}.png")
         (image if i % 2 else image.convert("RGB")).save(files[-1])
     classifier = ca.load(trained.out / "model.safetensors")
@@ -105,8 +105,8 @@ def test_a_classifier_predicts_from_files_of_any_size(trained: ca.Result, tmp_pa
 
 
 def _rewritten(source: Path, target: Path, **changes: object) -> Path:
-    tensors, document = checked_safetensors.read(source / "model.safetensors")
-    checked_safetensors.write(target, tensors, json.loads(document) | changes)
+    tensors, document = checked_safetensors.read_checked(source / "model.safetensors")
+    checked_safetensors.write_checked(target, tensors, json.loads(document) | changes)
     return target
 
 
@@ -135,11 +135,15 @@ def test_a_model_file_that_says_what_cannot_be_is_refused(
 
 
 def test_weights_that_are_not_finite_or_of_another_network_are_refused(trained: ca.Result, tmp_path: Path) -> None:
-    tensors, document = checked_safetensors.read(trained.out / "model.safetensors")
-    checked_safetensors.write(tmp_path / "nan.safetensors", tensors | {"F6.0.bias": torch.full((84,), torch.nan)}, json.loads(document))
+    tensors, document = checked_safetensors.read_checked(trained.out / "model.safetensors")
+    checked_safetensors.write_checked(
+        tmp_path / "nan.safetensors", tensors | {"F6.0.bias": torch.full((84,), torch.nan)}, json.loads(document)
+    )
     with pytest.raises(UserError, match="not finite"):
         ca.load(tmp_path / "nan.safetensors")
-    checked_safetensors.write(tmp_path / "other.safetensors", {k: t for k, t in tensors.items() if k != "F6.0.bias"}, json.loads(document))
+    checked_safetensors.write_checked(
+        tmp_path / "other.safetensors", {k: t for k, t in tensors.items() if k != "F6.0.bias"}, json.loads(document)
+    )
     with pytest.raises(UserError, match="does not hold the weights of the lenet5"):
         ca.load(tmp_path / "other.safetensors")
 
@@ -150,7 +154,7 @@ def test_classes_are_matched_by_name(trained: ca.Result, tmp_path: Path) -> None
         for part in ("train", "val", "test"):
             (tmp_path / part / str(label)).mkdir(parents=True)
             for i in np.flatnonzero(test.labels == label).tolist():
-                Image.fromarray(test.images.picture(i).pixels(1, (0, 0))[:, :, 0]).save(tmp_path / part / str(label) / f"{i}.png")
+                Image.fromarray(test.images.image(i).decode(1, (0, 0))[:, :, 0]).save(tmp_path / part / str(label) / f"{i}.png")
     found = ca.evaluate(ca.load(trained.out), f"folder:{tmp_path}")
     assert found["top1"] > 85
     (tmp_path / "test" / "3").rename(tmp_path / "test" / "three")
@@ -167,22 +171,24 @@ def test_a_folder_of_photographs_is_trained_on_with_workers(tmp_path: Path) -> N
         for i in range(40):
             pixels = rng.integers(value - 50, value + 50, size=(40, 50, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
-    run = ca.Run(model=models.describe("resnet20_cifar", width=0.5, image_size=16), data=f"folder:{tmp_path / 'photos'}")
-    run = run.but(recipe=run.recipe.but(batch=16))
+    run = ca.Run(model=models.get_architecture("resnet20_cifar", width=0.5, image_size=16), data=f"folder:{tmp_path / 'photos'}")
+    run = run.replace(recipe=run.recipe.replace(batch=16))
     results = [ca.train(run, out=tmp_path / f"run{workers}", workers=workers) for workers in (0, 2)]
     assert results[0].metrics == results[1].metrics
     assert results[0].metrics["test_top1"] == 100
-    assert ca.load(results[0].out).card.classes == ("dark", "light")
+    assert ca.load(results[0].out).metadata.classes == ("dark", "light")
 
 
 def begun() -> tuple[ca.Run, Objective, torch.optim.Optimizer]:
-    run = complete(small_run(), torch.device("cpu"))[0]
+    run = resolve_run(small_run(), torch.device("cpu"))[0]
     model = models.create_model("lenet5", width=0.25)
-    standardiser = PixelRange(low=0, high=1).measure(Stack(np.zeros((1, 1, 8, 8), np.uint8)), fit(1, (8, 8), (32, 32)))
+    standardiser = PixelRange(low=0, high=1).fit(
+        ArrayImages(np.zeros((1, 1, 8, 8), np.uint8)), fixed_size_preprocessing(1, (8, 8), (32, 32))
+    )
     return run, Objective(model, standardiser, run.recipe.loss), SGD(lr=0.1, momentum=0.9).build(model)
 
 
-class StuckDisk(Disk):
+class StuckDisk(FileOps):
     """Creates no file before it is let go, and then none if it is full."""
 
     def __init__(self) -> None:
@@ -193,34 +199,34 @@ class StuckDisk(Disk):
             assert self.free.wait(60)
             if self.full:
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        return super().create(path)
+        return super().open_new(path)
 
 
 def test_a_checkpoint_is_written_while_the_training_goes_on_and_holds_what_was_then(tmp_path: Path) -> None:
     disk, (run, objective, optimizer) = StuckDisk(), begun()
     objective.model(torch.ones(2, 1, 32, 32)).sum().backward()
     optimizer.step()
-    then = fingerprint(objective.weights())
+    then = hash_tensors(objective.weights())
     with open_folder(tmp_path / "run", run, {}, disk=disk) as folder:
-        folder.save(State(1), objective, optimizer, {"step": 1})
+        folder.save(TrainState(1), objective, optimizer, {"step": 1})
         optimizer.step()  # while the disk is stuck
         assert not list(folder.checkpoints.iterdir())
         disk.free.set()
         folder.log(step=2)
         assert [line["step"] for line in folder.lines()] == [1, 2]
-        assert folder.lines()[0]["weights"] == then != fingerprint(objective.weights())
+        assert folder.lines()[0]["weights"] == then != hash_tensors(objective.weights())
         assert folder.restore(objective, optimizer).step == 1
-        assert fingerprint(objective.weights()) == then
+        assert hash_tensors(objective.weights()) == then
 
 
 def test_a_disk_that_is_full_is_met_before_the_next_line_and_what_was_saved_stays(tmp_path: Path) -> None:
     disk, (run, objective, optimizer) = StuckDisk(), begun()
     disk.free.set()
     with open_folder(tmp_path / "run", run, {}, disk=disk) as folder:
-        folder.save(State(1), objective, optimizer)
-        folder.settle()
+        folder.save(TrainState(1), objective, optimizer)
+        folder.wait()
         disk.full = True
-        folder.save(State(2), objective, optimizer)
+        folder.save(TrainState(2), objective, optimizer)
         with pytest.raises(OSError, match="No space left"):
             folder.log(step=3)
         assert [path.stem for path in folder.checkpoints.iterdir()] == ["00000001"]
@@ -233,8 +239,8 @@ def test_after_a_crash_at_any_point_of_saving_a_whole_checkpoint_is_found_and_th
         for step in range(1, 7):
             folder.log(step=step, split="train", loss=1.0)
             if step % 2 == 0:
-                folder.save(State(step), objective, optimizer)
-                folder.settle()
+                folder.save(TrainState(step), objective, optimizer)
+                folder.wait()
                 saved_when.append((len(disk.log), step))
     states = 0
     for number, state in enumerate(disk.crash_states()):

@@ -15,7 +15,7 @@ import convatlas as ca
 from convatlas import models
 from convatlas.data.sources.quarantine import NAME
 from convatlas.errors import UserError
-from convatlas.runtime.signals import Stopped
+from convatlas.runtime.signals import StoppedBySignal
 from convatlas.training import loop
 
 RNG = np.random.default_rng(0)
@@ -42,8 +42,8 @@ def cut_short(photos: Path) -> set[str]:
 
 
 def run(photos: Path, **changes: Any) -> ca.Run:
-    whole = ca.Run(model=models.describe("resnet20_cifar", width=0.5, image_size=16), data=f"folder:{photos}")
-    return whole.but(recipe=whole.recipe.but(batch=16, budget=whole.recipe.budget.but(count=3)), **changes)
+    whole = ca.Run(model=models.get_architecture("resnet20_cifar", width=0.5, image_size=16), data=f"folder:{photos}")
+    return whole.replace(recipe=whole.recipe.replace(batch=16, budget=whole.recipe.budget.replace(count=3)), **changes)
 
 
 def unread(out: Path) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def test_a_resumed_run_meets_the_broken_files_as_the_run_that_was_never_stopped(
     cut_short(photos)
     ca.train(run(photos), out=tmp_path / "whole")
     (photos / NAME).unlink()
-    real, sent = loop.due, list[int]()
+    real, sent = loop.is_due, list[int]()
 
     def due(step: int, every: int, last: int) -> bool:
         if step == 6 and not sent:  # seen during the step that follows
@@ -108,8 +108,8 @@ def test_a_resumed_run_meets_the_broken_files_as_the_run_that_was_never_stopped(
         return real(step, every, last)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "due", due)
-        with pytest.raises(Stopped, match="saved at step 7"):
+        patch.setattr(loop, "is_due", due)
+        with pytest.raises(StoppedBySignal, match="saved at step 7"):
             ca.train(run(photos), out=tmp_path / "stopped")
     ca.train(run(photos), out=tmp_path / "stopped", workers=workers)
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")

@@ -6,7 +6,7 @@ The paper itself calls the utility of its principles speculative; the thresholds
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from convatlas.analysis.trace.modules import Call
+from convatlas.analysis.trace.modules import ModuleCall
 from convatlas.analysis.trace.operations import Operation
 from convatlas.analysis.trace.trace import Trace
 from convatlas.storage.records import Record
@@ -32,7 +32,7 @@ def principles(trace: Trace, stages: "Sequence[Row]") -> list[Finding]:
     return [information(steps), balance(steps), aggregation(steps), shares(stages)]
 
 
-Steps = Sequence[tuple[Call, Operation]]
+Steps = Sequence[tuple[ModuleCall, Operation]]
 
 
 def information(steps: Steps) -> Finding:

@@ -6,8 +6,8 @@ from typing import Any
 
 from convatlas.analysis.design_principles import Finding, principles
 from convatlas.analysis.receptive_field.intervals import Extent
-from convatlas.analysis.rows import CONVENTION, Part, Row, row_of, together
-from convatlas.analysis.trace.modules import Call
+from convatlas.analysis.rows import CONVENTION, ModuleNode, Row, merge_rows, row_of
+from convatlas.analysis.trace.modules import ModuleCall
 from convatlas.analysis.trace.operations import CONVOLUTIONS
 from convatlas.analysis.trace.trace import Trace
 from convatlas.errors import UserError, unknown_name
@@ -33,14 +33,14 @@ class ReportData:
         self._calls = {call.path: call for call in found.calls}
 
     @cached_property
-    def kept_bytes(self) -> dict[str, int] | None:
+    def saved_bytes_by_module(self) -> dict[str, int] | None:
         """Bytes that autograd keeps for the backward pass, by module; None where the module does not run in training mode."""
-        return self.trace.kept()
+        return self.trace.saved_for_backward()
 
     @property
     def training_bytes(self) -> int | None:
         """Bytes of activations that autograd keeps of one forward in training mode."""
-        return None if self.kept_bytes is None else sum(self.kept_bytes.values())
+        return None if self.saved_bytes_by_module is None else sum(self.saved_bytes_by_module.values())
 
     @property
     def intensity(self) -> float:
@@ -55,7 +55,7 @@ class ReportData:
     @property
     def field(self) -> int:
         """Side of the largest receptive field of a map: what is left of the image after pooling it whole is not counted."""
-        maps = (row for row in self.rows if len(row.output_shape) > 2 and min(row.output_shape[2:]) > 1 and not row.whole)
+        maps = (row for row in self.rows if len(row.output_shape) > 2 and min(row.output_shape[2:]) > 1 and not row.sees_whole_image)
         return max((max(row.receptive_field, default=0) for row in maps), default=0)
 
     @property
@@ -75,9 +75,9 @@ class ReportData:
         call = self._calls.get(path)
         if call is None:
             raise unknown_name(f"layer of {self.model}", path, [p for p in self._calls if p])
-        if not call.sight:
+        if not call.axes:
             raise UserError(f"{path or self.model} gives nothing that comes from the image: no receptive field")
-        return tuple(axis.field.extent for axis in call.sight)
+        return tuple(axis.field.extent for axis in call.axes)
 
     def pixels(self, path: str, unit: Sequence[int]) -> tuple[tuple[int, int] | None, ...]:
         """First and last pixel that one unit of a module's output sees, along each axis; outside the image in the padding.
@@ -87,7 +87,7 @@ class ReportData:
         self.receptive_field(path)
         call = self._calls[path]
         before = len(call.outputs[0]) - len(unit)
-        return tuple(axis.pixels(0 if axis.dim is None or axis.dim < before else unit[axis.dim - before]) for axis in call.sight or ())
+        return tuple(axis.pixels(0 if axis.dim is None or axis.dim < before else unit[axis.dim - before]) for axis in call.axes or ())
 
     def module(self, path: str) -> Row:
         """A module with all that is in it."""
@@ -105,27 +105,27 @@ class ReportData:
         return [self._gathered(path, inside) for path, inside in groups.items()]
 
     @cached_property
-    def tree(self) -> Part:
+    def tree(self) -> ModuleNode:
         """The network as its modules hold each other."""
         return self._part("", self.rows)
 
-    def _part(self, path: str, rows: Sequence[Row]) -> Part:
+    def _part(self, path: str, rows: Sequence[Row]) -> ModuleNode:
         groups: dict[str, list[Row]] = {}
         depth = path.count(".") + 2 if path else 1
         for row in rows:
             if row.path != path:
                 groups.setdefault(".".join(row.path.split(".")[:depth]), []).append(row)
-        own = [Part(row, ()) for row in rows if row.path == path and groups]  # what a module does beside its parts
+        own = [ModuleNode(row, ()) for row in rows if row.path == path and groups]  # what a module does beside its parts
         parts = [self._part(name, inside) for name, inside in groups.items()]
-        return Part(self._gathered(path, rows), (*parts, *own))
+        return ModuleNode(self._gathered(path, rows), (*parts, *own))
 
     def _gathered(self, path: str, inside: Sequence[Row]) -> Row:
         if len(inside) == 1 and inside[0].path == path:
             return inside[0]
         if path in self._calls:
-            return together(self._calls[path], inside)
+            return merge_rows(self._calls[path], inside)
         last = self._calls[inside[-1].path]  # a list of modules has no forward of its own
-        return together(Call(path, "ModuleList", 0, False, outputs=last.outputs, sight=last.sight), inside)
+        return merge_rows(ModuleCall(path, "ModuleList", 0, False, outputs=last.outputs, axes=last.axes), inside)
 
     @property
     def stages(self) -> list[Row]:
@@ -177,9 +177,9 @@ def _notes(found: Trace) -> list[str]:
     for name, paths in strangers.items():
         where = ", ".join(dict.fromkeys(paths[:3])) + (", ..." if len(set(paths)) > 3 else "")
         notes.append(f"not understood: {name} ({len(paths)} x, in {where}): taken to multiply nothing and to see all that goes into it")
-    if found.idle:
+    if found.uncalled:
         tops: dict[str, int] = {}
-        for path, params in found.idle:
+        for path, params in found.uncalled:
             top = path.split(".")[0]
             tops[top] = tops.get(top, 0) + params
         notes += [f"not called in evaluation: {path} ({params:,} parameters, counted in the total)" for path, params in tops.items()]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from convatlas.analysis.trace.modules import Call
+from convatlas.analysis.trace.modules import ModuleCall
 from convatlas.storage.records import Record
 
 CONVENTION = (
@@ -27,7 +27,7 @@ class Row(Record, frozen=True):
     receptive_field: list[int]  # sizes [h, w]; empty where nothing is left of the image, null for what sees no pixel
     start: list[int]  # first pixel that the first unit sees; negative in the padding
     stride: list[float]
-    whole: bool  # a gate or a normalisation lets each unit see the whole image
+    sees_whole_image: bool  # a gate or a normalisation lets each unit see the whole image
     activation_bytes: int
     read_bytes: int
     written_bytes: int
@@ -40,14 +40,14 @@ class Row(Record, frozen=True):
         return self.read_bytes + self.written_bytes
 
 
-class Part(NamedTuple):
+class ModuleNode(NamedTuple):
     """A module with those in it, in the order in which they ran."""
 
     row: Row
-    parts: "tuple[Part, ...]"
+    parts: "tuple[ModuleNode, ...]"
 
 
-def row_of(call: Call) -> Row:
+def row_of(call: ModuleCall) -> Row:
     own = [o for o in call.operations if o.name not in _SILENT]
     kind = call.kind if call.leaf else " + ".join(dict.fromkeys(o.name.strip("_") for o in own)) or call.kind
     shape = call.outputs[0] if call.outputs else ()
@@ -60,12 +60,12 @@ def row_of(call: Call) -> Row:
         params=call.params,
         macs=macs,
         flops=2 * macs,
-        **_seen(call),
+        **_receptive_field(call),
         activation_bytes=sum(o.activation for o in call.operations),
         read_bytes=read,
         written_bytes=written,
         intensity=round(2 * macs / max(read + written, 1), 3),
-        calls=call.times,
+        calls=call.num_calls,
     )
 
 
@@ -73,7 +73,7 @@ def row_of(call: Call) -> Row:
 _SILENT = {"view", "_unsafe_view", "t", "detach", "alias", "empty", "expand", "unsqueeze", "squeeze", "lift_fresh"}
 
 
-def together(call: Call, inside: Sequence[Row]) -> Row:
+def merge_rows(call: ModuleCall, inside: Sequence[Row]) -> Row:
     def total(name: str) -> int:
         return sum(getattr(row, name) for row in inside)
 
@@ -84,27 +84,27 @@ def together(call: Call, inside: Sequence[Row]) -> Row:
         params=total("params"),
         macs=total("macs"),
         flops=total("flops"),
-        **_seen(call),
+        **_receptive_field(call),
         activation_bytes=total("activation_bytes"),
         read_bytes=total("read_bytes"),
         written_bytes=total("written_bytes"),
         intensity=round(total("flops") / max(total("read_bytes") + total("written_bytes"), 1), 3),
-        calls=max(call.times, 1),
+        calls=max(call.num_calls, 1),
         layers=sum(row.layers for row in inside),
     )
 
 
-def _seen(call: Call) -> dict[str, Any]:
-    extents = [axis.field.extent for axis in call.sight or ()]
+def _receptive_field(call: ModuleCall) -> dict[str, Any]:
+    extents = [axis.field.extent for axis in call.axes or ()]
     return {
         "receptive_field": [e.size for e in extents],
         "start": [e.start for e in extents],
         "stride": [e.stride for e in extents],
-        "whole": any(axis.field.still for axis in call.sight or ()),
+        "whole": any(axis.field.is_global for axis in call.axes or ()),
     }
 
 
-def human(count: float, unit: str = "") -> str:
+def format_si(count: float, unit: str = "") -> str:
     """1.82 G: three digits and a power of a thousand."""
     if not count:
         return "-"

@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from convatlas.benchmark.harness import in_a_process, side_by_side
-from convatlas.benchmark.peers import is_here, peer
+from convatlas.benchmark.harness import run_in_subprocess, run_interleaved
+from convatlas.benchmark.peers import import_peer, is_installed
 from convatlas.data import open_dataset
 from convatlas.data.curation.pack import pack
-from convatlas.data.loading.loader import batches
-from convatlas.data.loading.train_batches import Training
-from convatlas.data.transforms.normalize import Standardiser
-from convatlas.data.transforms.preprocessing import centre
+from convatlas.data.loading.loader import iterate_batches
+from convatlas.data.loading.train_batches import TrainBatches
+from convatlas.data.transforms.normalize import Normalizer
+from convatlas.data.transforms.preprocessing import center_crop_preprocessing
 from convatlas.data.transforms.random_crop import RandomResizedCrop
 from convatlas.errors import UserError, unknown_name
-from convatlas.runtime.device import best_precision, pick_device, usable_cores
-from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
+from convatlas.runtime.device import best_precision, select_device, usable_cores
+from convatlas.runtime.memory import peak_memory_bytes, tune_malloc
 from convatlas.runtime.runtime import Runtime
 
 WIDTH, HEIGHT, SIZE, BATCH, IMAGES, QUALITY = 500, 375, 224, 32, 480, 92
@@ -40,23 +40,23 @@ def _names() -> list[str]:
     many = usable_cores()
     rows = ["baseline", "baseline-tuned", "files", "packed files", "packed pixels", f"baseline-{many}", f"files-{many}"]
     rows += [f"packed files-{many}", f"packed pixels-{many}", "pillow decodes", "libjpeg decodes", "crops of pixels"]
-    return rows if not (is_here("torchvision") and is_here("timm")) else [*rows[:6], f"timm-{many}", *rows[6:]]
+    return rows if not (is_installed("torchvision") and is_installed("timm")) else [*rows[:6], f"timm-{many}", *rows[6:]]
 
 
-def loading(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+def benchmark_data(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """The document of `bench data`. `ratio_same` is to torchvision's row with as many loader processes."""
     names = _names()
     with tempfile.TemporaryDirectory() as scratch:
         say(f"making {IMAGES} JPEGs of {WIDTH}x{HEIGHT}, and packing them")
         photos = Path(scratch, "photos")
-        size = photographs(photos)
+        size = write_photographs(photos)
         dataset = open_dataset(f"folder:{photos}")
         pack(dataset, Path(scratch, "files"), files=True)
         pack(dataset, Path(scratch, "pixels"), shorter=256)
-        rows = side_by_side(
+        rows = run_interleaved(
             names,
             rounds,
-            lambda row: in_a_process(f"the row {row}", "bench", "data", "--row", row, "--photos", scratch),
+            lambda row: run_in_subprocess(f"the row {row}", "bench", "data", "--row", row, "--photos", scratch),
             say,
         )
     speeds = {row["name"]: row["images_per_second"] for row in rows}
@@ -68,19 +68,19 @@ def loading(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
         "model": None,
         "images": IMAGES,
         "bytes_per_image": size // IMAGES,
-        "baseline": "torchvision" if is_here("torchvision") else "Pillow",
+        "baseline": "torchvision" if is_installed("torchvision") else "Pillow",
         "rounds": rounds,
-        "machine": Runtime(pick_device("cpu"), best_precision(pick_device("cpu"))).describe(),
+        "machine": Runtime(select_device("cpu"), best_precision(select_device("cpu"))).describe(),
         "rows": rows,
     }
 
 
-def measure(row: str, scratch: Path) -> dict[str, float]:
+def measure_row(row: str, scratch: Path) -> dict[str, float]:
     """Images a second and peak memory of one row, in this process."""
     if row not in _names():
         raise unknown_name("row", row, _names())
     if row != "baseline" and not row.startswith(("baseline-2", "timm")):
-        keep_freed_memory()
+        tune_malloc()
     kind, _, last = row.rpartition("-")
     workers = int(last) if last.isdigit() else 0
     kind = (kind if last.isdigit() else row).removesuffix("-tuned")
@@ -101,19 +101,19 @@ def _ours(source: str) -> Callable[[Path, int], Iterator[int]]:
         dataset = open_dataset(source.format(scratch))
         parts = list(dataset.splits.values())
         split = max(parts, key=len)
-        data = Training(split, centre(3, (SIZE, SIZE)), (), BATCH, 0, RandomResizedCrop())
-        standardise = Standardiser(*(torch.tensor(values)[:, None, None] for values in (MEAN, STD)))
-        for step, batch in batches(data, 0, sys.maxsize, workers):
+        data = TrainBatches(split, center_crop_preprocessing(3, (SIZE, SIZE)), (), BATCH, 0, RandomResizedCrop())
+        standardise = Normalizer(*(torch.tensor(values)[:, None, None] for values in (MEAN, STD)))
+        for step, batch in iterate_batches(data, 0, sys.maxsize, workers):
             yield len(standardise(data.augmented(batch.images, batch.indices, step)))
 
     return steps
 
 
 def _torchvision(scratch: Path, workers: int) -> Iterator[int]:
-    if not is_here("torchvision"):
+    if not is_installed("torchvision"):
         yield from _loader(_ByPillow(scratch / "photos"), workers)
-    torchvision = peer("torchvision.datasets")
-    v2 = peer("torchvision.transforms.v2")
+    torchvision = import_peer("torchvision.datasets")
+    v2 = import_peer("torchvision.transforms.v2")
     steps = v2.Compose(
         [
             v2.RandomResizedCrop(size=(SIZE, SIZE), antialias=True),
@@ -151,8 +151,8 @@ class _ByPillow(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
 
 def _timm(scratch: Path, workers: int) -> Iterator[int]:
-    peer("torchvision")
-    data = peer("timm.data")
+    import_peer("torchvision")
+    data = import_peer("timm.data")
     dataset = data.create_dataset("", str(scratch / "photos"))
     loader = data.create_loader(
         dataset, (3, SIZE, SIZE), BATCH, is_training=True, num_workers=workers, use_prefetcher=False, color_jitter=0.0, device="cpu"
@@ -202,7 +202,7 @@ _ROWS: dict[str, Callable[[Path, int], Iterator[int]]] = {
 }
 
 
-def photographs(folder: Path) -> int:
+def write_photographs(folder: Path) -> int:
     """The photographs: parts of scikit-image's, at their own sharpness. Returns their bytes in all."""
     try:
         from skimage import data
@@ -228,5 +228,5 @@ class _Size:
     def __init__(self, height: int, width: int):
         self.height, self.width = height, width
 
-    def pixels(self, channels: int, least: tuple[int, int]) -> Any:
+    def decode(self, channels: int, min_size: tuple[int, int]) -> Any:
         raise NotImplementedError

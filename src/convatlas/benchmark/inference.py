@@ -24,20 +24,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convatlas import models
-from convatlas.benchmark.data import photographs
-from convatlas.benchmark.harness import in_a_process, side_by_side
-from convatlas.benchmark.peers import is_here, peer, timm_has, torchvision_has
-from convatlas.classifier import FORMAT, Card, Classifier
-from convatlas.data.transforms.normalize import Standardiser
-from convatlas.data.transforms.preprocessing import centre
+from convatlas.benchmark.data import write_photographs
+from convatlas.benchmark.harness import run_in_subprocess, run_interleaved
+from convatlas.benchmark.peers import import_peer, is_installed, timm_has, torchvision_has
+from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata
+from convatlas.data.transforms.normalize import Normalizer
+from convatlas.data.transforms.preprocessing import center_crop_preprocessing
 from convatlas.errors import UserError, unknown_name
 from convatlas.export import quantization
 from convatlas.inference import onnx, openvino, selection
-from convatlas.inference.graph import subject
+from convatlas.inference.graph import prepare_module
 from convatlas.runtime import hardware
 from convatlas.runtime.compilation import can_compile
-from convatlas.runtime.device import best_precision, pick_device
-from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
+from convatlas.runtime.device import best_precision, select_device
+from convatlas.runtime.memory import peak_memory_bytes, tune_malloc
 from convatlas.runtime.runtime import Runtime
 from convatlas.storage.cache import cached_folder, folder_key
 
@@ -52,22 +52,22 @@ CUDA_ROWS = ("baseline", "baseline-tuned", "baseline-compiled", "timm-compiled",
 CUDA_PARTS: dict[str, tuple[str, ...]] = {"": CUDA_ROWS, ", batch 1": CUDA_ROWS}
 
 
-def inference(model: str, rounds: int, compile: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def benchmark_inference(model: str, rounds: int, compile: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """The document of `bench inference`: rows in turn, `rounds` times, medians; ratios to the baselines of the same kind of work."""
-    entry, device = models.find(model), pick_device()
+    entry, device = models.get_entry(model), select_device()
     parts = PARTS if device.type == "cpu" else CUDA_PARTS
     lacking = {name: _lacks(name, model, compile) for names in parts.values() for name in names}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         if ", files" in parts:
-            photographs(Path(scratch))
+            write_photographs(Path(scratch))
         for kind, names in parts.items():
-            rows += part(model, kind, [name for name in names if not lacking[name]], rounds, Path(scratch), say)
+            rows += measure_part(model, kind, [name for name in names if not lacking[name]], rounds, Path(scratch), say)
     for name, lack in lacking.items():
         if lack:
             say(f"{name} is left out: it needs {lack}")
     runtime = Runtime(device, best_precision(device))
-    peak, macs = hardware.measured(device, runtime.precision).flops[runtime.precision], models.counts(model)["macs"]
+    peak, macs = hardware.measure_device(device, runtime.precision).flops[runtime.precision], models.counts(model)["macs"]
     for row in rows:
         row["share"] = 100 * row["images_per_second"] * 2 * macs / peak
     return {
@@ -87,27 +87,27 @@ def _batch(device: torch.device) -> int:
     return BATCH if device.type == "cpu" else CUDA_BATCH
 
 
-def part(model: str, kind: str, names: list[str], rounds: int, scratch: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure_part(model: str, kind: str, names: list[str], rounds: int, scratch: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """The rows of one kind of work, a key of PARTS."""
 
     def one(name: str) -> dict[str, float]:
         row = name + kind
-        return in_a_process(f"{model}, {row}", "bench", "inference", model, "--row", row, "--photos", str(scratch))
+        return run_in_subprocess(f"{model}, {row}", "bench", "inference", model, "--row", row, "--photos", str(scratch))
 
-    found = side_by_side(names, rounds, one, lambda line: say(f"{line}{kind}"))
+    found = run_interleaved(names, rounds, one, lambda line: say(f"{line}{kind}"))
     return [row | {"name": row["name"] + kind} for row in found]
 
 
-def measure(model: str, row: str, scratch: Path) -> dict[str, float]:
+def measure_row(model: str, row: str, scratch: Path) -> dict[str, float]:
     """Images a second and peak memory of one row, in this process."""
     name, _, remark = row.partition(", ")
-    device = pick_device()
+    device = select_device()
     parts = PARTS if device.type == "cpu" else CUDA_PARTS
     known = [name + kind for kind in parts for name in parts[kind]]
     if row not in known:
         raise unknown_name("row", row, known)
     if name not in ("baseline", "dataloader"):
-        keep_freed_memory()
+        tune_malloc()
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
     network, size = _network(model)
@@ -135,18 +135,22 @@ def _lacks(row: str, model: str, compile: bool) -> str | None:
     if row.startswith("timm") and not timm_has(model):
         return f"timm, and its {model}"
     if "compile" in row:
-        return None if compile and can_compile(pick_device()) else "a C++ compiler and --compile: it takes half a minute a round"
-    needed: dict[str, Callable[[], str | None]] = {"onnx": onnx.lacks, "openvino-direct": openvino.lacks, "int8": quantization.lacks}
+        return None if compile and can_compile(select_device()) else "a C++ compiler and --compile: it takes half a minute a round"
+    needed: dict[str, Callable[[], str | None]] = {
+        "onnx": onnx.missing_requirement,
+        "openvino-direct": openvino.missing_requirement,
+        "int8": quantization.missing_requirement,
+    }
     return needed[row]() if row in needed else None
 
 
 def _network(model: str) -> tuple[models.Network, tuple[int, int, int]]:
     edition = "torchvision" if "torchvision" in models.editions(model) else "paper"
-    return models.create_model(model, edition).eval(), models.find(model).input
+    return models.create_model(model, edition).eval(), models.get_entry(model).input
 
 
 def _eager(model: str, network: models.Network, images: Tensor) -> Callable[[], Tensor]:
-    device = pick_device()
+    device = select_device()
     baseline, batch = _baseline(model, network).to(device), (images.float() / 255).to(device)
     return _waited(device, lambda: baseline(batch))
 
@@ -155,10 +159,10 @@ def _compiled(library: str) -> Callable[[str, models.Network, Tensor], Callable[
     """Their network as ours is run on a GPU."""
 
     def run(model: str, network: models.Network, images: Tensor) -> Callable[[], Tensor]:
-        device = pick_device()
+        device = select_device()
         runtime = Runtime(device, best_precision(device))
-        theirs = peer("timm").create_model(model).eval() if library == "timm" else _baseline(model, network)
-        compiled, batch = torch.compile(runtime.place(theirs)), (images.float() / 255).to(device, memory_format=torch.channels_last)
+        theirs = import_peer("timm").create_model(model).eval() if library == "timm" else _baseline(model, network)
+        compiled, batch = torch.compile(runtime.to_device(theirs)), (images.float() / 255).to(device, memory_format=torch.channels_last)
 
         def call() -> Tensor:
             with runtime.autocast():
@@ -173,7 +177,7 @@ def _compiled(library: str) -> Callable[[str, models.Network, Tensor], Callable[
 def _waited(device: torch.device, call: Callable[[], Tensor]) -> Callable[[], Tensor]:
     def run() -> Tensor:
         found = call()
-        hardware.wait(device)
+        hardware.synchronize(device)
         return found
 
     return run
@@ -182,7 +186,7 @@ def _waited(device: torch.device, call: Callable[[], Tensor]) -> Callable[[], Te
 def _baseline(model: str, network: models.Network) -> nn.Module:
     if not torchvision_has(model):
         return network
-    found: nn.Module = getattr(peer("torchvision.models"), model)(weights=None).eval()
+    found: nn.Module = getattr(import_peer("torchvision.models"), model)(weights=None).eval()
     return found
 
 
@@ -196,7 +200,7 @@ def _direct(model: str, network: models.Network, images: Tensor) -> Callable[[],
         converted = ov.convert_model(_baseline(model, network), example_input=batch)
     converted.reshape(list(batch.shape))
     compiled = ov.compile_model(
-        converted, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"} if best_precision(pick_device("cpu")) == "bf16" else {}
+        converted, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"} if best_precision(select_device("cpu")) == "bf16" else {}
     )
     values = batch.numpy()
     return lambda: compiled(values)[0]
@@ -204,7 +208,7 @@ def _direct(model: str, network: models.Network, images: Tensor) -> Callable[[],
 
 def _engine(name: str) -> Callable[[str, models.Network, Tensor], Callable[[], Tensor]]:
     def run(model: str, network: models.Network, images: Tensor) -> Callable[[], Tensor]:
-        infer = selection.engine(_classifier(network, models.find(model).input), images, name)
+        infer = selection.engine(_classifier(network, models.get_entry(model).input), images, name)
         return lambda: infer(images)
 
     return run
@@ -212,15 +216,15 @@ def _engine(name: str) -> Callable[[str, models.Network, Tensor], Callable[[], T
 
 def _int8(model: str, network: models.Network, images: Tensor) -> Callable[[], Tensor]:
     ov = openvino.library()
-    part = subject(_classifier(network, models.find(model).input))
+    part = prepare_module(_classifier(network, models.get_entry(model).input))
 
     def make(folder: Path) -> None:
-        openvino.save(quantization.quantise(part, images, [images]), folder / "graph.xml", {})
+        openvino.write_model(quantization.quantize(part, images, [images]), folder / "graph.xml", {})
 
     folder = cached_folder("engines", folder_key(part.key, "bench int8", ov.__version__), make)
     if folder is None:
         raise UserError("the cache cannot be written: name another folder in CONVATLAS_CACHE")
-    infer = openvino.Runner(openvino.read(folder / "graph.xml"), best_precision(pick_device("cpu")))
+    infer = openvino.Runner(openvino.read_model(folder / "graph.xml"), best_precision(select_device("cpu")))
     return lambda: infer(images)
 
 
@@ -247,24 +251,24 @@ def classifier_of(model: str) -> Classifier:
 def _classifier(network: models.Network, size: tuple[int, int, int]) -> Classifier:
     assert network.architecture is not None
     classes = tuple(map(str, range(int(network.architecture.arguments["num_classes"]))))  # type: ignore[arg-type]
-    card = Card(
+    card = ClassifierMetadata(
         format=FORMAT,
         network=network.architecture,
         classes=classes,
-        preprocessing=centre(size[0], size[1:], 256 / 224),
+        preprocessing=center_crop_preprocessing(size[0], size[1:], 256 / 224),
         precision="fp32",
         batch=BATCH,
         provenance={},
         metrics={},
     )
     mean, std = (torch.tensor(values)[: size[0], None, None] for values in (MEAN, STD))
-    return Classifier(card, network, Standardiser(mean, std), engines=selection.engine)
+    return Classifier(card, network, Normalizer(mean, std), engines=selection.engine)
 
 
 def _preprocess(side: int) -> Callable[[Any], Tensor]:
-    if not is_here("torchvision"):
+    if not is_installed("torchvision"):
         raise UserError("the script that is measured is torchvision's: make peers")
-    v2 = peer("torchvision.transforms.v2")
+    v2 = import_peer("torchvision.transforms.v2")
     steps = [v2.Resize(side * 256 // 224), v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     found: Callable[[Any], Tensor] = v2.Compose([*steps, v2.Normalize(mean=list(MEAN), std=list(STD))])
     return found
@@ -305,7 +309,7 @@ def _dataloader(model: str, network: models.Network, size: tuple[int, int, int],
 
 def _predict(model: str, network: models.Network, size: tuple[int, int, int], files: list[Path]) -> Callable[[], int]:
     classifier = _classifier(network, size)
-    return lambda: sum(not isinstance(answer, UserError) for _, answer in classifier.stream(files))
+    return lambda: sum(not isinstance(answer, UserError) for _, answer in classifier.predict_iter(files))
 
 
 _FILES: dict[str, Callable[[str, models.Network, tuple[int, int, int], list[Path]], Callable[[], int]]] = {

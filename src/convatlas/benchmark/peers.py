@@ -12,19 +12,19 @@ _FOLDER = Path(".peers").absolute()
 _declared: list[Any] = []
 
 
-def is_here(name: str) -> bool:
+def is_installed(name: str) -> bool:
     return (_FOLDER / name).is_dir() or find_spec(name) is not None
 
 
 def torchvision_has(model: str) -> bool:
-    return is_here("torchvision") and hasattr(peer("torchvision.models"), model)
+    return is_installed("torchvision") and hasattr(import_peer("torchvision.models"), model)
 
 
 def timm_has(model: str) -> bool:
-    return is_here("timm") and model in peer("timm").list_models()
+    return is_installed("timm") and model in import_peer("timm").list_models()
 
 
-def peer(name: str) -> Any:
+def import_peer(name: str) -> Any:
     """A module of one of them."""
     if (_FOLDER / "torchvision").is_dir() and not _declared:
         # beside a CPU build of torch the wheel's own operators do not load; declared, they let the rest be imported

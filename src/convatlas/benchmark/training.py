@@ -18,21 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import analysis, models, recipes
-from convatlas.benchmark.harness import in_a_process, side_by_side
-from convatlas.benchmark.peers import peer, timm_has, torchvision_has
-from convatlas.data.dataset import Split, Stack
-from convatlas.data.loading.loader import batches
-from convatlas.data.loading.train_batches import Training
-from convatlas.data.transforms.preprocessing import fit
+from convatlas.benchmark.harness import run_in_subprocess, run_interleaved
+from convatlas.benchmark.peers import import_peer, timm_has, torchvision_has
+from convatlas.data.dataset import ArrayImages, Split
+from convatlas.data.loading.loader import iterate_batches
+from convatlas.data.loading.train_batches import TrainBatches
+from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import unknown_name
 from convatlas.optim.optimizers import set_lr
 from convatlas.runtime import hardware
 from convatlas.runtime.compilation import can_compile
-from convatlas.runtime.device import best_precision, pick_device
-from convatlas.runtime.memory import keep_freed_memory, peak_memory_bytes
+from convatlas.runtime.device import best_precision, select_device
+from convatlas.runtime.memory import peak_memory_bytes, tune_malloc
 from convatlas.runtime.runtime import Runtime
 from convatlas.training.objective import Objective
-from convatlas.training.step import gradients
+from convatlas.training.step import accumulate_gradients
 
 WARM_UP, SECONDS, LEAST, MOST = 3, 6.0, 4, 60  # steps, seconds, times
 TOGETHER = {"cpu": 1, "cuda": 10}  # steps that are timed as one: a GPU is waited for after them only
@@ -41,11 +41,11 @@ ROWS = ("baseline", "baseline-tuned", "bf16", "compiled", "timm-compiled", "ours
 AUXILIARY = 0.3
 
 
-def training(model: str, batch: int | None, rounds: int, compile: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def benchmark_training(model: str, batch: int | None, rounds: int, compile: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """The document of `bench train`: rows in turn, `rounds` times, medians; ratios to `baseline` and to `baseline-tuned`. `share` is that
     of the device's largest measured matrix product, in percent, which the row's multiply-adds take (three times a forward's)."""
-    entry, device = models.find(model), pick_device()
-    batch = batch or recipes.find("quick", entry).batch
+    entry, device = models.get_entry(model), select_device()
+    batch = batch or recipes.get_recipe("quick", entry).batch
     left_out = [] if compile and can_compile(device) else [name for name in ROWS if "compiled" in name]
     if not left_out and not timm_has(model):
         left_out.append("timm-compiled")
@@ -55,11 +55,11 @@ def training(model: str, batch: int | None, rounds: int, compile: bool, say: Cal
     names = [name for name in ROWS if name not in left_out]
 
     def one(row: str) -> dict[str, float]:
-        return in_a_process(f"{model}, {row}", "bench", "train", model, "--batch", str(batch), "--row", row)
+        return run_in_subprocess(f"{model}, {row}", "bench", "train", model, "--batch", str(batch), "--row", row)
 
-    rows = side_by_side(names, rounds, one, say)
+    rows = run_interleaved(names, rounds, one, say)
     runtime = Runtime(device, best_precision(device))
-    peak = hardware.measured(device, runtime.precision).flops[runtime.precision]
+    peak = hardware.measure_device(device, runtime.precision).flops[runtime.precision]
     with torch.device("meta"):
         macs = analysis.analyze(models.create_model(model, _edition(model)), entry.input).macs
     for row in rows:
@@ -77,15 +77,15 @@ def training(model: str, batch: int | None, rounds: int, compile: bool, say: Cal
     }
 
 
-def measure(model: str, batch: int | None, row: str) -> dict[str, float]:
+def measure_row(model: str, batch: int | None, row: str) -> dict[str, float]:
     """Images a second and peak memory of one row, in this process."""
     if row not in ROWS:
         raise unknown_name("row", row, ROWS)
     if row != "baseline":
-        keep_freed_memory()
-    entry = models.find(model)
-    recipe = recipes.find("quick", entry)
-    recipe = recipe.but(batch=batch or recipe.batch, micro_batch=None)
+        tune_malloc()
+    entry = models.get_entry(model)
+    recipe = recipes.get_recipe("quick", entry)
+    recipe = recipe.replace(batch=batch or recipe.batch, micro_batch=None)
     channels, height, width = entry.input
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (recipe.batch * BATCHES, channels, height, width), generator=generator, dtype=torch.uint8)
@@ -96,15 +96,15 @@ def measure(model: str, batch: int | None, row: str) -> dict[str, float]:
         steps = _baseline(model, images, labels, recipe.batch, row)
     for _ in range(WARM_UP):
         next(steps)
-    device, times = pick_device(), list[float]()
+    device, times = select_device(), list[float]()
     together = TOGETHER[device.type]
-    hardware.wait(device)
+    hardware.synchronize(device)
     end = time.perf_counter() + SECONDS
     while len(times) < LEAST or (time.perf_counter() < end and len(times) < MOST):
         began = time.perf_counter()
         for _ in range(together):
             next(steps)
-        hardware.wait(device)
+        hardware.synchronize(device)
         times.append((time.perf_counter() - began) / together)
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory_bytes()
     return {"images_per_second": recipe.batch / statistics.median(times), "memory_bytes": memory}
@@ -118,17 +118,17 @@ def _edition(model: str) -> str:
 def _network(model: str, row: str) -> nn.Module:
     """With the number of classes that it has by default, and auxiliary heads where it has such."""
     if row.startswith("timm"):
-        found: nn.Module = peer("timm").create_model(model, **({"aux_logits": True} if model == "inception_v3" else {}))
+        found: nn.Module = import_peer("timm").create_model(model, **({"aux_logits": True} if model == "inception_v3" else {}))
         return found
     if not torchvision_has(model):
         return models.create_model(model)
     more = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}  # theirs takes minutes
-    found = getattr(peer("torchvision.models"), model)(weights=None, **more)
+    found = getattr(import_peer("torchvision.models"), model)(weights=None, **more)
     return found
 
 
 def _baseline(model: str, images: Tensor, labels: Tensor, batch: int, row: str) -> Iterator[None]:
-    device, fast = pick_device(), row == "bf16" or "compiled" in row
+    device, fast = select_device(), row == "bf16" or "compiled" in row
     dataset = torch.utils.data.TensorDataset(images.float() / 255, labels)
     loader = torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True)
     network = _network(model, row).to(device).train()
@@ -157,23 +157,26 @@ def _outputs(found: Any) -> list[Tensor]:
 
 
 def _ours(model: str, images: Tensor, labels: Tensor, recipe: recipes.Recipe, compile: bool) -> Iterator[None]:
-    device = pick_device()
+    device = select_device()
     runtime = Runtime(device, best_precision(device), compile)
-    split = Split(Stack(images.numpy()), labels.numpy())
-    geometry = fit(images.shape[1], (images.shape[2], images.shape[3]), (images.shape[2], images.shape[3]))
+    split = Split(ArrayImages(images.numpy()), labels.numpy())
+    geometry = fixed_size_preprocessing(images.shape[1], (images.shape[2], images.shape[3]), (images.shape[2], images.shape[3]))
     network = models.create_model(model, _edition(model))
     auxiliary = recipe.auxiliary or dict.fromkeys(network.heads, AUXILIARY)
-    objective = Objective(network, recipe.standardise.measure(split.images, geometry), recipe.loss, auxiliary)
-    runtime.place(objective)
-    optimizer, function = recipe.optimizer.build(objective.model), runtime.prepared(objective, partial(print, file=sys.stderr))
-    source = Training(split, geometry, recipe.augment, recipe.batch, seed=0)
-    for step, batch in runtime.ahead(batches(source, 0, sys.maxsize)):
+    objective = Objective(network, recipe.standardise.fit(split.images, geometry), recipe.loss, auxiliary)
+    runtime.to_device(objective)
+    optimizer, function = (
+        recipe.optimizer.build(objective.model),
+        runtime.compiled_forward_backward(objective, partial(print, file=sys.stderr)),
+    )
+    source = TrainBatches(split, geometry, recipe.augment, recipe.batch, seed=0)
+    for step, batch in runtime.prefetch(iterate_batches(source, 0, sys.maxsize)):
         objective.train()
-        objective.remember()
-        runtime.seed(step)
+        objective.snapshot_statistics()
+        runtime.seed_step(step)
         set_lr(optimizer, recipe.optimizer.lr)
-        loss, _ = gradients(function, source, batch, step, recipe.micro_batch, lambda loss, through: None)
-        runtime.update(optimizer, recipe.clip)
+        loss, _ = accumulate_gradients(function, source, batch, step, recipe.micro_batch, lambda loss, through: None)
+        runtime.optimizer_step(optimizer, recipe.clip)
         if device.type == "cpu":
             loss.item()
         yield

@@ -3,5 +3,5 @@
 from convatlas.classifier.classifier import Classifier as Classifier
 from convatlas.classifier.classifier import load as load
 from convatlas.classifier.model_file import FORMAT as FORMAT
-from convatlas.classifier.model_file import Card as Card
-from convatlas.classifier.model_file import save as save
+from convatlas.classifier.model_file import ClassifierMetadata as ClassifierMetadata
+from convatlas.classifier.model_file import write_model_file as write_model_file

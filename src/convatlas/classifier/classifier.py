@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 from convatlas import models
-from convatlas.classifier.model_file import FORMAT, MOST_AT_ONCE, Card
+from convatlas.classifier.model_file import FORMAT, MAX_BATCH, ClassifierMetadata
 from convatlas.data import Dataset
 from convatlas.data.images import decode as image_files
-from convatlas.data.images.prefetch import ahead
-from convatlas.data.transforms.normalize import Standardiser
-from convatlas.data.transforms.preprocessing import Preprocessing, fit
+from convatlas.data.images.prefetch import decode_ahead
+from convatlas.data.transforms.normalize import Normalizer
+from convatlas.data.transforms.preprocessing import Preprocessing, fixed_size_preprocessing
 from convatlas.errors import UsageError, UserError, printable, unknown_name
-from convatlas.runtime.device import best_precision, pick_device
-from convatlas.runtime.memory import keep_freed_memory
+from convatlas.runtime.device import best_precision, select_device
+from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.runtime import Runtime
 from convatlas.storage import checked_safetensors
 from convatlas.storage.records import from_json
 
-BATCH = 32  # images that go through the network at once
+BATCH_SIZE = 32  # images that go through the network at once
 
 
 class Engine(Protocol):
@@ -56,48 +56,48 @@ class Classifier:
 
     def __init__(
         self,
-        card: Card,
+        metadata: ClassifierMetadata,
         model: torch.nn.Module,
-        standardiser: Standardiser,
+        normalizer: Normalizer,
         runtime: Runtime | None = None,
         engines: "Engines" = InPyTorch,
     ):
-        self.card, self.engines = card, engines
+        self.metadata, self.engines = metadata, engines
         self.running: dict[str, Engine] = {}  # by the name that was asked for
         if runtime is None:
-            device = pick_device()
-            runtime = Runtime(device, card.precision if card.precision == best_precision(device) else "fp32")
+            device = select_device()
+            runtime = Runtime(device, metadata.precision if metadata.precision == best_precision(device) else "fp32")
         self.runtime = runtime
-        self.model = runtime.place(model.eval())
-        self.standardiser = standardiser.to(runtime.device)
+        self.model = runtime.to_device(model.eval())
+        self.normalizer = normalizer.to(runtime.device)
 
     @property
-    def trained_on(self) -> str:
+    def training_data(self) -> str:
         """The data. Raises UsageError for a classifier that does not say."""
-        name = self.card.provenance.get("data")
+        name = self.metadata.provenance.get("data")
         if not name:
             raise UsageError("this classifier does not say what it was trained on: name the data with --data")
         return str(name)
 
-    def geometry(self, dataset: Dataset) -> Preprocessing:
+    def preprocessing_for(self, dataset: Dataset) -> Preprocessing:
         """How images of a data set come to the network's size. Raises UsageError for images with other channels."""
-        wanted = self.card.preprocessing
+        wanted = self.metadata.preprocessing
         if dataset.size is None:
             return wanted
         if dataset.channels != wanted.channels:
             raise UsageError(f"{dataset.name} has {dataset.channels} channels, the classifier takes {wanted.channels}")
-        return wanted if dataset.size == wanted.source else fit(wanted.channels, dataset.size, wanted.size)
+        return wanted if dataset.size == wanted.source else fixed_size_preprocessing(wanted.channels, dataset.size, wanted.size)
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 images (n, channels, *size) -> logits (n, classes), float32."""
         with torch.inference_mode(), self.runtime.autocast():
-            logits: Tensor = self.model(self.standardiser(images))
+            logits: Tensor = self.model(self.normalizer(images))
         return logits.float()
 
     def predict(self, files: Iterable[str | Path], top: int = 5, engine: str = "auto") -> list[list[tuple[str, float]]]:
         """For each image file, its `top` likeliest classes with their probabilities. Raises UserError for a file that is no image."""
         found = []
-        for _, answer in self.stream(files, top, engine):
+        for _, answer in self.predict_iter(files, top, engine):
             if isinstance(answer, UserError):
                 raise answer
             found.append(answer)
@@ -122,23 +122,23 @@ class Classifier:
         found: dict[str, list[Tensor]] = {path: [] for path in paths}
         with torch.inference_mode(), self.runtime.autocast():
             for start in range(0, len(images), batch):
-                standard = self.standardiser(images[start : start + batch].to(self.runtime.device))
+                standard = self.normalizer(images[start : start + batch].to(self.runtime.device))
                 for path, value in models.features(self.model, standard, paths).items():
                     found[path].append(value.float().cpu())
         return {path: torch.cat(values) for path, values in found.items()}
 
-    def stream(
+    def predict_iter(
         self,
         files: Iterable[str | Path],
         top: int = 5,
         engine: str = "auto",
-        batch: int = BATCH,
+        batch: int = BATCH_SIZE,
         say: Callable[[str], None] = lambda line: None,
     ) -> Iterator[tuple[str, list[tuple[str, float]] | UserError]]:
         """(file, its classes with probabilities, or what is wrong with it), as they come: the next files are decoded meanwhile. `say`
         hears which engine runs, and why."""
         waiting: list[tuple[str, Tensor | UserError]] = []
-        for one in ahead(files, self.card.preprocessing.see, 2 * batch):
+        for one in decode_ahead(files, self.metadata.preprocessing.transform, 2 * batch):
             waiting.append(one)
             if len(waiting) == batch:
                 yield from self._classify(waiting, top, engine, say)
@@ -147,7 +147,7 @@ class Classifier:
 
     def _read(self, file: Path) -> Tensor | UserError:
         try:
-            return self.card.preprocessing.see(image_files.read(file))
+            return self.metadata.preprocessing.transform(image_files.open_image(file))
         except UserError as error:
             return error
 
@@ -161,7 +161,7 @@ class Classifier:
                 yield file, image
             else:
                 p = next(probabilities)
-                yield file, [(self.card.classes[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:top]]
+                yield file, [(self.metadata.classes[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:top]]
 
     def _run(self, images: Tensor, engine: str, say: Callable[[str], None]) -> Tensor:
         if engine not in self.running:
@@ -175,23 +175,23 @@ Engines = Callable[[Classifier, Tensor, str], Engine]
 
 def load(path: str | Path, engines: Engines = InPyTorch) -> Classifier:
     """A run folder or a `model.safetensors` file. Raises UserError when it is missing, damaged, or does not fit the network."""
-    keep_freed_memory()
+    tune_malloc()
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if path.is_dir() and not file.exists():
         hint = f"finish it with: convatlas train --resume {path}" if (path / "run.json").exists() else "expected a run folder"
         raise UserError(f"{printable(path)} holds no model.safetensors: {hint}")
-    tensors, document = checked_safetensors.read(file)
+    tensors, document = checked_safetensors.read_checked(file)
     version = from_json(document, dict[str, Any], f"{file}, its metadata").get("format")
     if version != FORMAT:
         raise UserError(f"{file} has format version {printable(version)[:20]}: this ConvAtlas reads version {FORMAT}")
-    card = from_json(document, Card, f"{file}, its metadata")
+    card = from_json(document, ClassifierMetadata, f"{file}, its metadata")
     if card.network.arguments.get("num_classes") != len(card.classes):
         raise UserError(f"{file} names {len(card.classes)} classes but its network has {card.network.arguments.get('num_classes')}")
     if len(set(card.classes)) != len(card.classes):
         raise UserError(f"{file} names a class twice: classes are matched by their names")
-    if not 0 < card.batch <= MOST_AT_ONCE:
-        raise UserError(f"{file} says that it is evaluated {card.batch} images at once: expected 1 to {MOST_AT_ONCE:,}")
+    if not 0 < card.batch <= MAX_BATCH:
+        raise UserError(f"{file} says that it is evaluated {card.batch} images at once: expected 1 to {MAX_BATCH:,}")
     with torch.device("meta"):
         model = models.build(card.network)
     geometry = card.preprocessing
@@ -204,4 +204,4 @@ def load(path: str | Path, engines: Engines = InPyTorch) -> Classifier:
         raise UserError(f"{file} holds weights that are not finite")
     model = models.build(card.network)
     model.load_state_dict(tensors)
-    return Classifier(card, model, Standardiser(standard["mean"], standard["std"]), engines=engines)
+    return Classifier(card, model, Normalizer(standard["mean"], standard["std"]), engines=engines)

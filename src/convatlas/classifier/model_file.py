@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from convatlas.data.transforms.normalize import Standardiser
+from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.models import Architecture
 from convatlas.runtime.device import Precision
@@ -15,10 +15,10 @@ from convatlas.storage.records import Record
 FORMAT = 1
 
 
-MOST_AT_ONCE = 1 << 16  # images, in evaluation
+MAX_BATCH = 1 << 16  # images, in evaluation
 
 
-class Card(Record, frozen=True, kw_only=True):
+class ClassifierMetadata(Record, frozen=True, kw_only=True):
     """What a `model.safetensors` says of itself."""
 
     format: int
@@ -31,7 +31,7 @@ class Card(Record, frozen=True, kw_only=True):
     metrics: dict[str, Any]
 
 
-def save(path: Path, card: Card, model: torch.nn.Module, standardiser: Standardiser) -> None:
+def write_model_file(path: Path, card: ClassifierMetadata, model: torch.nn.Module, standardiser: Normalizer) -> None:
     """Write `model.safetensors`: the network's own keys, the standardiser's under `preprocessing.`. Raises OSError."""
     tensors = dict(model.state_dict()) | {f"preprocessing.{name}": t for name, t in standardiser.state_dict().items()}
-    checked_safetensors.write(path, tensors, card)
+    checked_safetensors.write_checked(path, tensors, card)

@@ -34,36 +34,36 @@ class Bench:
 
             model = self.model or "resnet50"
             if self.row is not None:
-                print_json(inference.measure(model, self.row, self.photos or Path()))
+                print_json(inference.measure_row(model, self.row, self.photos or Path()))
                 return
-            document = inference.inference(model, self.rounds, self.compile, say)
+            document = inference.benchmark_inference(model, self.rounds, self.compile, say)
             what = f"{model}, {document['input']}, batches of {document['batch']}; baseline is {document['baseline']}"
         elif self.kind == "data":
             from convatlas.benchmark import data as loading
 
             if self.row is not None:
-                print_json(loading.measure(self.row, self.photos or Path()))
+                print_json(loading.measure_row(self.row, self.photos or Path()))
                 return
-            document = loading.loading(self.rounds, say)
+            document = loading.benchmark_data(self.rounds, say)
             what = f"{document['images']} JPEGs of {document['bytes_per_image'] / 1e3:,.0f} kB; baseline is {document['baseline']}"
         else:
             from convatlas.benchmark import training as training
 
             model = self.model or "resnet20_cifar"
             if self.row is not None:
-                print_json(training.measure(model, self.batch, self.row))
+                print_json(training.measure_row(model, self.batch, self.row))
                 return
             batch = None if self.batch is None else int(positive("--batch", self.batch))
-            document = training.training(model, batch, self.rounds, self.compile, say)
+            document = training.benchmark_training(model, batch, self.rounds, self.compile, say)
             what = f"{model}, a training step of {document['batch']} images {document['input']}; baseline is {document['baseline']}"
         if self.json:
             print_json(document)
             return
-        from convatlas.benchmark.harness import columns
+        from convatlas.benchmark.harness import table_cells
 
         print(f"{what}; {document['machine']}")
         figures: tuple[str, ...] = ("images/s", "to baseline", "to baseline-tuned", "peak MB")
-        rows = columns(document["rows"])
+        rows = table_cells(document["rows"])
         if self.kind == "train":
             figures += ("% of matrix product",)
             rows = [(*row, f"{found['share']:.0f}") for row, found in zip(rows, document["rows"], strict=True)]

@@ -28,12 +28,12 @@ class Compare:
     def __call__(self) -> None:
         from convatlas.training.comparison import compare, curves
 
-        pasts = compare.read_all(self.runs)
-        document = compare.document(pasts)
+        pasts = compare.read_runs(self.runs)
+        document = compare.compare_runs(pasts)
         file = (self.png or compare.picture_path(pasts)) if any(past.lines for past in pasts) else None
-        picture = curves.png(pasts, document["differences"]) if file else b""
+        picture = curves.draw_curves(pasts, document["differences"]) if file else b""
         if not self.json:
-            show(document)
+            print_comparison(document)
         if file:
             write(file, picture, quiet=self.json)
         if self.json:
@@ -44,7 +44,7 @@ WIDTH = 96  # characters for the values of one field, all runs together
 FEW = 3  # runs whose every pair is told; of more, each beside the first
 
 
-def show(document: dict[str, Any]) -> None:
+def print_comparison(document: dict[str, Any]) -> None:
     """Print the document of `compare`."""
     _runs(document["runs"])
     print()

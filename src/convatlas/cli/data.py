@@ -30,10 +30,10 @@ class Check:
     def __call__(self) -> int:
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers should be 1 or more, not {self.workers}")
-        from convatlas.data import find
+        from convatlas.data import open_source
         from convatlas.data.curation.check import check, quarantine
 
-        found = find(self.data)
+        found = open_source(self.data)
         report = check(found, self.workers)
         file, unwritten = None, None
         try:
@@ -67,25 +67,25 @@ class Split:
     def __call__(self) -> None:
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"--seed should be 0 or more, not {self.seed}")
-        from convatlas.data import find
-        from convatlas.data.curation.split_manifest import divide
-        from convatlas.data.curation.statistics import counts
-        from convatlas.storage.atomic import replace
+        from convatlas.data import open_source
+        from convatlas.data.curation.split_manifest import split_files
+        from convatlas.data.curation.statistics import class_counts
+        from convatlas.storage.atomic import atomic_write
 
-        found = find(self.data)
-        division = divide(found, self.val, self.test, self.seed)
+        found = open_source(self.data)
+        division = split_files(found, self.val, self.test, self.seed)
         out = self.out or division.files.root / "split.csv"
         if out.exists():
             raise UsageError(f"{printable(out)} is there already: choose another name with --out, or remove it")
-        replace(out, division.manifest(out.parent))
-        classes = counts(found.classes, found.labels, division.parts)
-        sums = {part: len(indices) for part, indices in division.parts.items()}
+        atomic_write(out, division.manifest(out.parent))
+        classes = class_counts(found.classes, found.labels, division.splits)
+        sums = {part: len(indices) for part, indices in division.splits.items()}
         if self.json:
             print_json({"out": str(out), "counts": sums, "classes": classes, "left_out": division.left_out})
             return
         _print_classes(classes)
-        if found.parts:
-            print(f"the source's own splits, {' and '.join(found.parts)}, are mixed and divided anew")
+        if found.splits:
+            print(f"the source's own splits, {' and '.join(found.splits)}, are mixed and divided anew")
         if division.left_out:
             print(f"{division.left_out:,} broken files are left out: they are on the quarantine list")
         print(f"wrote {printable(out)}: {', '.join(f'{count:,} {part}' for part, count in sums.items())}")
@@ -110,15 +110,15 @@ class Pack:
         from convatlas.data.curation.pack import pack
 
         result = pack(open_dataset(self.data), self.out, self.side, self.files, self.workers)
-        for one in result.unread:
+        for one in result.unreadable:
             print(f"convatlas: left out: {printable(one.file)}: {one.reason}", file=sys.stderr)
         if self.json:
-            unread = [{"file": one.file, "reason": one.reason} for one in result.unread]
+            unread = [{"file": one.file, "reason": one.reason} for one in result.unreadable]
             print_json({"out": str(result.path), "n": result.samples, "bytes": result.size, "unread": unread})
         else:
             print(f"packed {result.samples:,} images, {result.size / 1e6:,.1f} MB, into {printable(result.path)}")
             print(f"next: convatlas train MODEL --data packed:{printable(result.path)}")
-        return 1 if result.unread else 0
+        return 1 if result.unreadable else 0
 
 
 @dataclass
@@ -136,9 +136,9 @@ class Info:
         if self.recipe and not self.model:
             raise UsageError("--recipe needs --model: images are cut to a network's size, for example --model resnet20_cifar")
         from convatlas.data import open_dataset
-        from convatlas.data.curation.statistics import summarise
-        from convatlas.data.transforms.preprocessing import centre, fit
-        from convatlas.storage.atomic import replace
+        from convatlas.data.curation.statistics import dataset_statistics
+        from convatlas.data.transforms.preprocessing import center_crop_preprocessing, fixed_size_preprocessing
+        from convatlas.storage.atomic import atomic_write
 
         training, title = None, ""
         if self.model:
@@ -146,12 +146,14 @@ class Info:
         else:
             dataset = open_dataset(self.data)
             remarks, size = dataset.notes, dataset.size
-            preprocessing = fit(dataset.channels, size, size) if size else centre(dataset.channels, (224, 224))
-        summary = summarise(dataset, preprocessing)
+            preprocessing = (
+                fixed_size_preprocessing(dataset.channels, size, size) if size else center_crop_preprocessing(dataset.channels, (224, 224))
+            )
+        summary = dataset_statistics(dataset, preprocessing)
         if self.png:
             from convatlas.data.curation import contact_sheet
 
-            replace(self.png, contact_sheet.png(dataset, self.seed, training, title))
+            atomic_write(self.png, contact_sheet.draw_contact_sheet(dataset, self.seed, training, title))
         if self.json:
             facts = {name: getattr(summary, name) for name in ("name", "n", "channels", "classes", "looked_at", "mean", "std", "measured")}
             facts |= {"sizes": _sizes(summary.sizes), "size": summary.size, "remarks": remarks}
@@ -174,14 +176,14 @@ class Info:
     def _as_trained(self) -> tuple[Any, Any, Any, str, tuple[str, ...]]:
         import torch
 
-        from convatlas.data.loading.train_batches import Training
+        from convatlas.data.loading.train_batches import TrainBatches
         from convatlas.training import Run
-        from convatlas.training.resolve import complete
+        from convatlas.training.resolve import resolve_run
 
         wanted = Run(model=self.model, data=self.data, recipe=self.recipe or "quick", seed=self.seed)
-        run, dataset = complete(wanted, torch.device("cpu"))
+        run, dataset = resolve_run(wanted, torch.device("cpu"))
         recipe, preprocessing = run.recipe, run.content.preprocessing
-        training = Training(dataset.splits["train"], preprocessing, recipe.augment, recipe.batch, run.seed, recipe.crop)
+        training = TrainBatches(dataset.splits["train"], preprocessing, recipe.augment, recipe.batch, run.seed, recipe.crop)
         steps = [type(step).__name__ for step in (recipe.crop, *recipe.augment) if step is not None] or ["nothing is drawn"]
         height, width = preprocessing.size
         title = f"what recipe {recipe.name} shows {run.model.name}, at {width}x{height}: {', '.join(steps)}"
@@ -226,7 +228,7 @@ def _print_classes(classes: Mapping[str, Mapping[str, int]]) -> None:
 
 
 def _say(report: Any) -> None:
-    from convatlas.data.curation.near_duplicates import REACH
+    from convatlas.data.curation.near_duplicates import MAX_DISTANCE
 
     _print_classes(report.classes)
     print(f"{report.n:,} images; {_extent(report.sizes)}")
@@ -244,7 +246,7 @@ def _say(report: Any) -> None:
     within = [_pair(pair) for pair in pairs if not _leaks(pair)]
     _section(f"{len(across):,} pairs across splits show the same: what is measured there is not new to the network", across)
     _section(f"{len(within):,} pairs within a split show the same", within)
-    if report.duplicates and report.reach < REACH:
+    if report.duplicates and report.reach < MAX_DISTANCE:
         print("  (many images of this set look alike: only pairs as near as a change of encoding are counted)")
     kinds: dict[str, list[str]] = {}
     for note in report.notes:

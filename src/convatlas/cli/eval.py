@@ -33,27 +33,27 @@ class Eval:
         from convatlas.evaluation import evaluate, report
 
         if self.out is not None:
-            report.check(self.out)
+            report.check_folder(self.out)
         result = evaluate(self.weights, self.data, self.split, self.crops, self.subset, self.subsets)
         for note in result["notes"]:
             print(f"convatlas: {printable(note)}", file=sys.stderr)
         for one in result["unread"]:
             print(f"convatlas: not counted: {printable(one['file'])}: {printable(one['reason'])}", file=sys.stderr)
-        page = report.write(self.out, result) if self.out is not None else None
+        page = report.write_report(self.out, result) if self.out is not None else None
         if self.json:
             print_json(result)
         else:
-            show(result)
+            print_evaluation(result)
             if page is not None:
                 print(f"wrote {printable(page)}")
         return 1 if result["unread"] else 0
 
 
-def show(d: dict[str, Any]) -> None:
+def print_evaluation(d: dict[str, Any]) -> None:
     """Print the document of `eval`."""
     low, high = d["top1_interval"]
     models = f"{d['models']} networks, " if d["models"] > 1 else ""
-    what = "centre crop" if d["crops"] == "center" else f"{d['protocol']['says']} ({d['protocol']['source']})"
+    what = "centre crop" if d["crops"] == "center" else f"{d['protocol']['label']} ({d['protocol']['source']})"
     paragraph(f"top-1 {d['top1']:.2f} %, 95 % interval {low:.2f} to {high:.2f}, {d['n']:,} images, {models}{what}", 6)
     if d["top5"] is not None:
         print(f"top-5 {d['top5']:.2f} %")
@@ -67,7 +67,7 @@ def show(d: dict[str, Any]) -> None:
 
 
 def _members(d: dict[str, Any]) -> None:
-    from convatlas.evaluation.report import gain, sizes
+    from convatlas.evaluation.report import gain_sentence, size_rows
 
     reused = [printable(one["weights"]) for one in d["members"] if one["reused"]]
     if reused:
@@ -76,11 +76,11 @@ def _members(d: dict[str, Any]) -> None:
         print()
         rows = [(printable(m["weights"]), m["network"], f"{m['top1']:.2f}", f"{m['loss']:.4f}") for m in d["members"]]
         print_table(("weights", "network", "top-1 %", "loss"), rows, right=("top-1 %", "loss"))
-        paragraph(gain(d), 0)
+        paragraph(gain_sentence(d), 0)
     if "by_size" in d:
         print()
         heads = ("networks", "subsets", "top-1 %, mean", "lowest", "highest")
-        print_table(heads, sizes(d), right=heads)
+        print_table(heads, size_rows(d), right=heads)
     print()
 
 

@@ -67,25 +67,27 @@ class Export:
         import torch
 
         from convatlas.data import open_dataset
-        from convatlas.data.loading.eval_batches import Fixed
-        from convatlas.data.loading.loader import workers_for
+        from convatlas.data.loading.eval_batches import EvalBatches
+        from convatlas.data.loading.loader import default_num_workers
         from convatlas.evaluation import metrics, predict, protocols
-        from convatlas.evaluation.request import Member, question
+        from convatlas.evaluation.request import EnsembleMember, make_request
         from convatlas.export import formats, quantization
 
         dataset = open_dataset(self.data or classifier.trained_on)
         for split in ("train", "val"):
             if split not in dataset.splits:
                 raise unknown_name("split", split, dataset.splits)
-        asked = question(Member(str(self.weights), classifier, None), protocols.get_protocol("center", None), dataset, "val", None)
-        source = Fixed(asked.split, asked.geometry, 32)
+        asked = make_request(
+            EnsembleMember(str(self.weights), classifier, None), protocols.get_protocol("center", None), dataset, "val", None
+        )
+        source = EvalBatches(asked.split, asked.preprocessing, 32)
 
         def accuracy(infer: Any) -> float:
-            found = predict.answers(infer, source, torch.device("cpu"), workers_for(asked.split))
-            return metrics.percent(int(metrics.correct(found.logits, asked.labels[found.labels]).sum()), len(found.labels))
+            found = predict.predict_split(infer, source, torch.device("cpu"), default_num_workers(asked.split))
+            return metrics.percent(int(metrics.correct(found.logits, asked.class_indices[found.labels]).sum()), len(found.labels))
 
         out.parent.mkdir(parents=True, exist_ok=True)
-        images = quantization.sample(dataset.splits["train"].images, asked.geometry)
+        images = quantization.calibration_images(dataset.splits["train"].images, asked.preprocessing)
         found = formats.to_int8(classifier, images[:8], out, [images], accuracy, self.max_drop)
         return {"before": found.before, "after": found.after, "drop": found.drop, "n": len(asked.split), "calibrated_on": len(images)}
 

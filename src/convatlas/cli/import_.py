@@ -23,18 +23,18 @@ class Import:
     json: Json = False
 
     def __call__(self) -> None:
-        from convatlas.classifier import save
+        from convatlas.classifier import write_model_file
         from convatlas.interop import import_classifier
 
         classifier = import_classifier(self.file, self.model, self.edition, self.classes)
-        card = classifier.card
+        card = classifier.metadata
         out = self.out or Path("runs") / f"{self.model}-{card.provenance['source']}"
         file = out / "model.safetensors"
         if file.exists() or (out / "run.json").exists():
             raise UsageError(f"{printable(out)} already holds a classifier or a run: choose another folder with --out")
         try:
             out.mkdir(parents=True, exist_ok=True)
-            save(file, card, classifier.model, classifier.standardiser)
+            write_model_file(file, card, classifier.model, classifier.normalizer)
         except OSError as error:
             raise UserError(f"cannot write {printable(file)}: {error.strerror}") from None
         if self.json:

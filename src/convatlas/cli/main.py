@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from convatlas import __version__
 from convatlas.cli.parse import parse
-from convatlas.errors import Said, UserError, printable
+from convatlas.errors import FailedOnOtherRank, UserError, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return parse(arguments)() or 0
-    except Said as error:
+    except FailedOnOtherRank as error:
         return error.exit_code
     except UserError as error:
         return _fail(str(error), error.exit_code, debug)
@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"cannot read or write{file}: {error.strerror or error}; what was saved before is whole: mend it and try again", 1, debug
         )
     except Exception as error:
-        from convatlas.runtime.signals import Stopped
+        from convatlas.runtime.signals import StoppedBySignal
 
-        if isinstance(error, Stopped):
+        if isinstance(error, StoppedBySignal):
             return _fail(str(error), error.exit_code, debug)
         if debug:
             raise

@@ -22,7 +22,7 @@ class Models:
 
         rows: list[dict[str, Any]] = []
         for name in models.list_models(self.pattern):
-            entry, line = models.find(name), models.counts(name)
+            entry, line = models.get_entry(name), models.counts(name)
             facts = {"name": name, "paper": entry.paper, "year": entry.year, "source": entry.source, "input": entry.input}
             facts |= {"params": line["params"], "macs": line["macs"], "headline": entry.headline, "task": entry.task}
             rows.append(facts | {"editions": list(entry.editions)})

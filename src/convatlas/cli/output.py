@@ -7,9 +7,9 @@ from convatlas.errors import printable
 
 
 def write(file: Path, data: bytes, quiet: bool = False) -> None:
-    from convatlas.storage.atomic import replace
+    from convatlas.storage.atomic import atomic_write
 
-    replace(file, data)
+    atomic_write(file, data)
     if not quiet:
         print(f"wrote {printable(file)}")
 

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from convatlas.analysis.rows import human
+from convatlas.analysis.rows import format_si
 from convatlas.cli.arguments import Json
 from convatlas.cli.output import display, paragraph, print_json, print_table
 from convatlas.errors import printable
-from convatlas.training.planning.scaling import Row
+from convatlas.training.planning.scaling import ScalingRow
 from convatlas.training.progress import duration
 
 
@@ -24,23 +24,23 @@ class Plan:
     json: Json = False
 
     def __call__(self) -> None:
-        from convatlas.runtime.progress import speaks
+        from convatlas.runtime.progress import is_main_process
         from convatlas.training.planning import plan
 
-        document = plan.document(self.run, self.device, self.count, display(True).say)
-        if not speaks():
+        document = plan.plan_run(self.run, self.device, self.count, display(True).say)
+        if not is_main_process():
             return
         if self.json:
             print_json(document)
         else:
-            show(document)
+            print_plan(document)
 
 
 PARTS = ("weights", "gradients", "optimizer", "average", "copies", "activations", "passing", "batch")
 NAMES = {"optimizer": "optimiser", "copies": "copies of weights", "passing": "gradients of activations", "batch": "images"}
 
 
-def show(document: dict[str, Any]) -> None:
+def print_plan(document: dict[str, Any]) -> None:
     """Print the document of `plan`."""
     for name, text in _lines(document).items():
         paragraph(f"{name:<9} {printable(text)}", 10)
@@ -70,7 +70,7 @@ def show(document: dict[str, Any]) -> None:
 
 def _lines(d: dict[str, Any]) -> dict[str, str]:
     rates, asked, memory, data, step = d["device"], d["asked"], d["memory"], d["data"], d["step"]
-    peak = human(rates.flops[d["precision"]], "FLOP/s")
+    peak = format_si(rates.flops[d["precision"]], "FLOP/s")
     share = f"{100 * step['share']:.0f} %"
     took = f"{step['measured_images']} images in {_short(step['measured_seconds'] or 0)}"
     attained = f"from the peaks and the analysis, of which {share} is attained"
@@ -79,8 +79,8 @@ def _lines(d: dict[str, Any]) -> dict[str, str]:
         "roofline, its share measured here": f"{attained}, as by this run here ({took})",
         "roofline, its share assumed": f"{attained}: assumed, as of GPUs and ResNet-50",
     }[step["origin"]]
-    parts = ", ".join(f"{NAMES.get(name, name)} {human(memory[name], 'B')}" for name in PARTS if memory[name])
-    fits = "" if d["fits"] else f"; does not fit into {human(memory['usable'], 'B')}"
+    parts = ", ".join(f"{NAMES.get(name, name)} {format_si(memory[name], 'B')}" for name in PARTS if memory[name])
+    fits = "" if d["fits"] else f"; does not fit into {format_si(memory['usable'], 'B')}"
     needed, loader = data["images_per_second_needed"], data["loader_images_per_second"]
     if loader is None:
         meets = "what the loader gives is not known"
@@ -92,29 +92,29 @@ def _lines(d: dict[str, Any]) -> dict[str, str]:
     return {
         "run": f"{d['run_id'][:8]}: {d['model']} on {d['data_set']}, recipe {d['recipe']}, {d['precision']}; "
         f"{d['steps']:,} steps of {d['batch']:,} images, {d['steps_per_epoch']:,} an epoch",
-        "device": f"{rates.name}: {peak}, {human(rates.bandwidth, 'B/s')}, {human(rates.memory, 'B')}; {rates.origin} ({rates.source})",
+        "device": f"{rates.name}: {peak}, {format_si(rates.bandwidth, 'B/s')}, {format_si(rates.memory, 'B')}; {rates.origin} ({rates.source})",
         "a pass": how,
-        "memory": f"{human(memory['total'], 'B')} a device: {human(memory['rest'], 'B')} at rest, {parts}; "
-        f"evaluation {human(memory['evaluation'], 'B')} in place of the last{fits}",
+        "memory": f"{format_si(memory['total'], 'B')} a device: {format_si(memory['rest'], 'B')} at rest, {parts}; "
+        f"evaluation {format_si(memory['evaluation'], 'B')} in place of the last{fits}",
         "fits": f"at most {d['largest_batch']:,} images at once (micro_batch; {100 * memory['usable'] / memory['of']:.0f} % of the memory)"
         if d["largest_batch"]
         else "not even one image: take a device with more memory",
-        "data": f"{human(data['bytes_per_step'], 'B')} a step; {needed:,.0f} images/s wanted by {devices}; {meets}",
+        "data": f"{format_si(data['bytes_per_step'], 'B')} a step; {needed:,.0f} images/s wanted by {devices}; {meets}",
         "in all": f"{duration(asked.seconds)} on {devices}, {_hours(asked.device_hours)} device-hours",
     }
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: ScalingRow) -> tuple[str, ...]:
     return (
-        f"{row.devices:,}{'*' if row.arithmetic else ''}",
+        f"{row.devices:,}{'*' if row.extrapolated else ''}",
         f"{row.images:,}" + (f" in {row.passes}" if row.passes > 1 else ""),
         f"{row.images_per_second:,.0f}",
         f"{100 * row.efficiency:.0f} %",
-        human(row.all_reduce_bytes, "B"),
+        format_si(row.all_reduce_bytes, "B"),
         _long(row.epoch_seconds),
         _long(row.seconds),
         _hours(row.device_hours),
-        human(row.memory_bytes, "B") + ("" if row.fits else " (too much)"),
+        format_si(row.memory_bytes, "B") + ("" if row.fits else " (too much)"),
         row.limited_by,
     )
 

@@ -32,13 +32,13 @@ class Predict:
         if self.top < 1:
             raise UsageError(f"--top should be at least 1, not {self.top}")
         from convatlas.inference import load
-        from convatlas.runtime.progress import progress
+        from convatlas.runtime.progress import track
 
         classifier = load(self.weights)
         files = _files(self.images) if self.jsonl else list(_files(self.images))
-        answers = classifier.stream(files, self.top, self.engine, say=_say)
+        answers = classifier.predict_iter(files, self.top, self.engine, say=_say)
         documents, failed, count, began = [], 0, 0, time.perf_counter()
-        for file, answer in progress(answers, len(files), "images") if isinstance(files, list) else answers:
+        for file, answer in track(answers, len(files), "images") if isinstance(files, list) else answers:
             count += 1
             if isinstance(answer, UserError):
                 failed += 1
@@ -80,12 +80,12 @@ def _table(documents: list[dict[str, Any]]) -> None:
 def _files(given: Iterable[str]) -> Iterator[str]:
     """Each file that is meant. What exists is taken by its name, even if it looks like a pattern; a name that is nothing is passed on,
     and will be reported as missing."""
-    from convatlas.data.sources.files import below
+    from convatlas.data.sources.files import list_images
 
     for one in given:
         path = Path(one)
         if path.is_dir():
-            yield from [str(path / name) for name in below(path)] or [one]
+            yield from [str(path / name) for name in list_images(path)] or [one]
         elif path.exists() or not glob.has_magic(one):
             yield one
         else:

@@ -13,7 +13,7 @@ from convatlas.cli.plan import Plan
 from convatlas.cli.predict import Predict
 from convatlas.cli.show import Show
 from convatlas.cli.train import Train
-from convatlas.cli.visualize import See
+from convatlas.cli.visualize import Visualize
 
 COMMANDS: dict[str, Any] = {
     "models": Models,
@@ -21,7 +21,7 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "eval": Eval,
     "predict": Predict,
-    "see": See,
+    "see": Visualize,
     "import": Import,
     "export": Export,
     "compare": Compare,

@@ -38,7 +38,7 @@ class Show:
 
             print("convatlas: drawing, with a few passes forward and backward", file=sys.stderr)
             fields = [plots.effective_fields(model, report) for model, report in zip(models, reports, strict=True)]
-            write(self.png, plots.png(reports, fields))
+            write(self.png, plots.draw_report(reports, fields))
         elif self.html:
             from convatlas.analysis.render.html import html
 
@@ -62,7 +62,7 @@ class Show:
         torch.manual_seed(0)  # the same picture each time
         found = []
         for name, edition in [(self.model, self.edition), *([self.against.partition(":")[::2]] if self.against else [])]:
-            entry = models.find(name, edition or "paper")
+            entry = models.get_entry(name, edition or "paper")
             channels, height, width = shape or entry.input
             arguments: dict[str, Any] = {"in_chans": channels, "image_size": (height, width)} if shape else {}
             with torch.device("cpu" if self.png else "meta"):  # a gradient needs weights

@@ -36,12 +36,12 @@ class Train:
             raise UsageError(f"--workers should be 0 or more, not {self.workers}")
         progress = display(self.json)
         progress.say("convatlas: loading PyTorch")
-        from convatlas.runtime.progress import speaks
+        from convatlas.runtime.progress import is_main_process
         from convatlas.training import train
 
         out = self.resume or self.out
         result = train(self._run(), out, self.device, self.workers, self.force, progress)
-        if self.json and speaks():
+        if self.json and is_main_process():
             print_json({"out": str(result.out), "run_id": result.run_id, "metrics": result.metrics})
         if self.json:
             return
@@ -53,10 +53,10 @@ class Train:
     def _run(self) -> Any:
         from convatlas import models
         from convatlas.recipes import Epochs
-        from convatlas.storage.records import set_path
+        from convatlas.storage.records import override
         from convatlas.training import Run
         from convatlas.training.pretrained import Initial, architecture_of
-        from convatlas.training.run import read
+        from convatlas.training.run import read_run_file
 
         file = self.resume / "run.json" if self.resume else Path(self.model) if self.model.endswith(".json") else None
         if file is not None:
@@ -68,13 +68,13 @@ class Train:
             if changes:
                 raise UsageError(f"--{changes[0]} cannot change the run of {printable(file)}: start a new one by the network's name")
             try:
-                return read(file.read_bytes(), str(file)).run
+                return read_run_file(file.read_bytes(), str(file)).run
             except OSError as error:
                 hint = "expected a run's folder" if self.resume else "expected a run.json"
                 raise UsageError(f"cannot read {printable(file)} ({error.strerror}): {hint}") from None
         if not self.model:
             raise UsageError("train needs a network's name, for example: convatlas train lenet5 --data fashion-mnist")
-        model = models.describe(self.model, self.edition)  # a name that does not exist is said before anything else
+        model = models.get_architecture(self.model, self.edition)  # a name that does not exist is said before anything else
         if not self.data:
             raise UsageError(f"train needs --data, for example: convatlas train {self.model} --data fashion-mnist")
         if self.weights:
@@ -83,10 +83,10 @@ class Train:
         run = Run(model=model, data=self.data, recipe=self.recipe, initial=initial, seed=self.seed)
         recipe = run.recipe
         if self.epochs is not None:
-            recipe = recipe.but(budget=Epochs(positive("--epochs", self.epochs)))
+            recipe = recipe.replace(budget=Epochs(positive("--epochs", self.epochs)))
         if self.batch is not None:
             recipe = recipe.at_batch(int(positive("--batch", self.batch)))
-        run = run.but(recipe=recipe)
+        run = run.replace(recipe=recipe)
         for assignment in self.set:
-            run = set_path(run, assignment)
+            run = override(run, assignment)
         return run

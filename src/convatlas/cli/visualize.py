@@ -15,7 +15,7 @@ TOP = 3  # classes of an image
 
 
 @dataclass
-class See:
+class Visualize:
     """Draw what a classifier sees: the first layer's filters; in images, where a class finds its evidence (Grad-CAM) and what excites a map
     (deconvolution); without images or with --data, what excites a layer most over a data set."""
 
@@ -31,14 +31,14 @@ class See:
 
     def __call__(self) -> int:
         from convatlas.classifier import load
-        from convatlas.visualization import first_filters, last_maps, plots, strongest
-        from convatlas.visualization.filters import drawn
+        from convatlas.visualization import first_filters, last_conv_layer, plots, top_activations
+        from convatlas.visualization.filters import draw_filters
 
         classifier = load(self.weights)
-        classes = list(classifier.card.classes)
+        classes = list(classifier.metadata.classes)
         if self.class_ and self.class_ not in classes:
             raise unknown_name("class", self.class_, classes)
-        layer = self.layer or last_maps(classifier.model, classifier.card.preprocessing.shape)
+        layer = self.layer or last_conv_layer(classifier.model, classifier.metadata.preprocessing.shape)
         out = self.out or (self.weights if self.weights.is_dir() else self.weights.parent) / "sight"
         files, failed = [], 0
         documents: list[dict[str, Any]] = []
@@ -60,12 +60,12 @@ class See:
                 print(f"convatlas: {printable(error)}", file=sys.stderr)
                 continue
             documents.append({"file": str(image), "picture": keep(_fresh(image.stem, files), plots.row(titled))})
-        if self.data or (not self.images and classifier.card.provenance.get("data")):
-            found = strongest(classifier, self.data or None, layer, () if self.map is None else (self.map,), self.split)
+        if self.data or (not self.images and classifier.metadata.provenance.get("data")):
+            found = top_activations(classifier, self.data or None, layer, () if self.map is None else (self.map,), self.split)
             keep("strongest.png", plots.sheet(found, layer))
         elif not self.images:
             print("convatlas: nothing says what it was trained on: name images, or data with --data, to see more", file=sys.stderr)
-        keep("filters.png", plots.png(drawn(first_filters(classifier.model)[1])))
+        keep("filters.png", plots.png(draw_filters(first_filters(classifier.model)[1])))
         if self.json:
             print_json({"out": str(out), "layer": layer, "files": files, "images": documents})
         return 1 if failed else 0
@@ -75,25 +75,25 @@ class See:
         import torch
 
         from convatlas.data.images import decode as image_files
-        from convatlas.visualization import grad_cam, reconstruct
-        from convatlas.visualization.feature_maps import forward
-        from convatlas.visualization.plots import Titled, around_grey, overlay, plain
+        from convatlas.visualization import deconv_reconstruct, grad_cam
+        from convatlas.visualization.feature_maps import forward_with_maps
+        from convatlas.visualization.plots import TitledImage, overlay, signal_to_image, to_image
 
-        image = classifier.card.preprocessing.see(image_files.read(file))
+        image = classifier.card.preprocessing.see(image_files.open_image(file))
         standard = classifier.standardiser(image[None].to(classifier.runtime.device))
         with torch.no_grad():
-            maps, logits = forward(classifier.model, standard, layer)
+            maps, logits = forward_with_maps(classifier.model, standard, layer)
         probabilities = logits.softmax(1)[0].tolist()
         classes = list(classifier.card.classes)
         asked = [classes.index(self.class_)] if self.class_ else sorted(range(len(classes)), key=lambda i: -probabilities[i])[:TOP]
-        titled = [Titled(plain(image), f"{file.name}, as the network sees it")]
+        titled = [TitledImage(to_image(image), f"{file.name}, as the network sees it")]
         for label in asked:
             (found,) = grad_cam(classifier.model, standard, torch.tensor([label]), layer)
             nothing = "" if found.any() else ": nothing here speaks for it"
-            titled.append(Titled(overlay(image, found), f"{classes[label]} {100 * probabilities[label]:.1f} %{nothing}"))
+            titled.append(TitledImage(overlay(image, found), f"{classes[label]} {100 * probabilities[label]:.1f} %{nothing}"))
         number = int(maps[0].amax((1, 2)).argmax()) if self.map is None else self.map
-        projected = reconstruct(classifier.model, standard, layer, number)[0].cpu()
-        return [*titled, Titled(around_grey(projected), f"map {number} of {layer}, projected down")]
+        projected = deconv_reconstruct(classifier.model, standard, layer, number)[0].cpu()
+        return [*titled, TitledImage(signal_to_image(projected), f"map {number} of {layer}, projected down")]
 
 
 def _fresh(stem: str, files: list[str]) -> str:

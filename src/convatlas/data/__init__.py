@@ -6,7 +6,7 @@ from pathlib import Path
 
 from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
-from convatlas.data.sources.source import Found, dataset
+from convatlas.data.sources.source import RawDataset, prepare
 from convatlas.errors import UsageError, unknown_name
 
 
@@ -16,27 +16,27 @@ def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset
     `quarantined` are the hashes of broken samples to leave out; None takes those on the data set's own list.
     Raises UsageError for an unknown name, UserError for files that are missing or damaged, or cannot be trained on.
     """
-    return dataset(find(name), quarantined)
+    return prepare(open_source(name), quarantined)
 
 
-def find(name: str) -> Found:
+def open_source(name: str) -> RawDataset:
     """What a data set's source holds, before it is split. Raises as `open_dataset`."""
     from convatlas.data.sources import huggingface, image_folder, imagenet, manifest, packed, webdataset
-    from convatlas.data.sources.builtin import PUBLISHED
+    from convatlas.data.sources.builtin import BUILTIN
 
-    sources: dict[str, Callable[[str], Found]] = {
-        "folder": lambda where: image_folder.find(Path(where).expanduser()),
-        "manifest": lambda where: manifest.find(Path(where).expanduser()),
-        "imagenet": lambda where: imagenet.find(Path(where).expanduser()),
-        "packed": lambda where: packed.find(Path(where).expanduser()),
-        "tar": lambda where: webdataset.find(os.path.expanduser(where)),
-        "hf": huggingface.find,
+    sources: dict[str, Callable[[str], RawDataset]] = {
+        "folder": lambda where: image_folder.open_image_folder(Path(where).expanduser()),
+        "manifest": lambda where: manifest.open_manifest(Path(where).expanduser()),
+        "imagenet": lambda where: imagenet.open_imagenet(Path(where).expanduser()),
+        "packed": lambda where: packed.open_packed(Path(where).expanduser()),
+        "tar": lambda where: webdataset.open_webdataset(os.path.expanduser(where)),
+        "hf": huggingface.open_huggingface,
     }
     kind, colon, where = name.partition(":")
     if colon and kind in sources:
         if not where:
             raise UsageError(f"--data {kind}: lacks its path: expected {kind}:PATH")
         return sources[kind](where)
-    if name not in PUBLISHED:
-        raise unknown_name("data set", name, [*PUBLISHED, *(f"{source}:PATH" for source in sources)])
-    return PUBLISHED[name]()
+    if name not in BUILTIN:
+        raise unknown_name("data set", name, [*BUILTIN, *(f"{source}:PATH" for source in sources)])
+    return BUILTIN[name]()

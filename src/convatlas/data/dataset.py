@@ -8,22 +8,22 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.images.decode import Picture, Plain
+from convatlas.data.images.decode import DecodedImage, ImageLike
 
 
-class Images(Protocol):
+class ImageSource(Protocol):
     """Images that are read one at a time, in any order."""
 
     def __len__(self) -> int: ...
     def name(self, index: int) -> str:
         """What to call an image in a report: its file, where it has one."""
 
-    def picture(self, index: int) -> Picture:
+    def image(self, index: int) -> ImageLike:
         """Raises UnreadableImage."""
 
 
 @dataclass(frozen=True)
-class Stack:
+class ArrayImages:
     """Images of one size in memory: (n, channels, height, width), uint8."""
 
     array: NDArray[np.uint8]
@@ -34,15 +34,15 @@ class Stack:
     def name(self, index: int) -> str:
         return f"#{index}"
 
-    def picture(self, index: int) -> Plain:
-        return Plain(self.array[index].transpose(1, 2, 0))
+    def image(self, index: int) -> DecodedImage:
+        return DecodedImage(self.array[index].transpose(1, 2, 0))
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Subset:
     """Some of the images, in an order."""
 
-    images: Images
+    images: ImageSource
     indices: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -51,17 +51,17 @@ class Chosen:
     def name(self, index: int) -> str:
         return self.images.name(int(self.indices[index]))
 
-    def picture(self, index: int) -> Picture:
-        return self.images.picture(int(self.indices[index]))
+    def image(self, index: int) -> ImageLike:
+        return self.images.image(int(self.indices[index]))
 
 
 @dataclass(frozen=True)
 class Split:
     """`keys` hash each sample's content."""
 
-    images: Images
+    images: ImageSource
     labels: NDArray[np.int64]
-    keys: Sequence[bytes] = ()
+    content_hashes: Sequence[bytes] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,8 +77,8 @@ class Dataset:
     channels: int
     size: tuple[int, int] | None
     splits: dict[str, Split]
-    digest: str
-    mirrors: bool = True  # whether a mirrored image is still of its class
+    sha256: str
+    hflip_safe: bool = True  # whether a mirrored image is still of its class
     notes: tuple[str, ...] = ()  # what was decided on the way, to be said before a run
     quarantined: tuple[str, ...] = ()
-    home: Path | None = None  # the folder where the list of broken samples lives
+    root: Path | None = None  # the folder where the list of broken samples lives

@@ -11,7 +11,7 @@ Average = Literal["probabilities", "scores"]
 """The mean of the softmax outputs, or the mean of what goes into the softmax."""
 
 
-def averaged(logits: NDArray[np.float32], average: Average) -> Logits:
+def average_logits(logits: NDArray[np.float32], average: Average) -> Logits:
     """(n, k, classes) -> (n, classes), float32. One alone stays as it is, to the bit; the k are added up in float64, in their order."""
     n, k, classes = logits.shape
     if k == 1:

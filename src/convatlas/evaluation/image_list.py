@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data import Split
-from convatlas.data.dataset import Chosen, Stack
+from convatlas.data.dataset import ArrayImages, Subset
 from convatlas.errors import UsageError, UserError, printable
 
-MOST_BYTES = 64 << 20
+MAX_BYTES = 64 << 20
 
 
-def read(file: Path, split: Split, called: str) -> NDArray[np.int64]:
+def read_image_list(file: Path, split: Split, called: str) -> NDArray[np.int64]:
     """The places in the split of the images that the file names, one a line, in the split's order. A name is a file's, with as many of
     its folders as tell it from others. Raises UsageError for a name that the split does not have, has twice, or that stands there twice.
     """
@@ -39,13 +39,13 @@ def read(file: Path, split: Split, called: str) -> NDArray[np.int64]:
 def choose(split: Split, indices: NDArray[np.int64]) -> Split:
     """The split's samples at these places."""
     images = split.images
-    return Split(Stack(images.array[indices]) if isinstance(images, Stack) else Chosen(images, indices), split.labels[indices])
+    return Split(ArrayImages(images.array[indices]) if isinstance(images, ArrayImages) else Subset(images, indices), split.labels[indices])
 
 
 def _lines(file: Path) -> list[tuple[int, str]]:
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise UserError(f"{printable(file)} is larger than {MOST_BYTES:,} bytes: expected a list of image names, one a line")
+        if file.stat().st_size > MAX_BYTES:
+            raise UserError(f"{printable(file)} is larger than {MAX_BYTES:,} bytes: expected a list of image names, one a line")
         text = file.read_text("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read {printable(file)} ({error.strerror}): expected a list of image names, one a line") from None

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convatlas.evaluation.metrics import interval
-from convatlas.storage.atomic import replace
+from convatlas.storage.atomic import atomic_write
 
 STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 8, "figure.dpi": 110}
 
@@ -71,4 +71,4 @@ def save(path: Path, figure: Figure) -> None:
     """As PNG. Raises OSError when the disk refuses."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    replace(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue())

@@ -7,31 +7,31 @@ arXiv:1409.4842, sec. 7; arXiv:1409.1556, sec. 4.5).
 from collections.abc import Mapping
 from typing import Any
 
-from convatlas.data.transforms.multi_crop import Dense, InceptionCrops, TenCrop, Views
+from convatlas.data.transforms.multi_crop import FullImage, InceptionCrops, MultiCrop, TenCrop
 from convatlas.errors import unknown_name
 from convatlas.evaluation.ensemble import Average
 from convatlas.storage.records import Record
 
 
-class Protocol(Record, frozen=True, kw_only=True):
+class EvalProtocol(Record, frozen=True, kw_only=True):
     """`views` None is the classifier's own preprocessing, which looks once. `average` is over the windows of a picture, `ensemble` over
     networks; `unstated` is what the source leaves out, and the value is ours."""
 
     name: str
-    says: str  # what to call it in a sentence
+    label: str  # what to call it in a sentence
     source: str
-    views: Views | None = None
+    views: MultiCrop | None = None
     average: Average = "probabilities"
     ensemble: Average = "probabilities"
     unstated: tuple[str, ...] = ()
 
 
-CENTER = Protocol(name="center", says="centre crop", source="the classifier's own preprocessing")
-TEN = Protocol(name="10", says="10 crops", source="Krizhevsky 2012, sec. 4.1", views=TenCrop())
-INCEPTION = Protocol(name="144", says="144 crops", source="arXiv:1409.4842, sec. 7", views=InceptionCrops())
-TWELVE = Protocol(
+CENTER = EvalProtocol(name="center", label="centre crop", source="the classifier's own preprocessing")
+TEN = EvalProtocol(name="10", label="10 crops", source="Krizhevsky 2012, sec. 4.1", views=TenCrop())
+INCEPTION = EvalProtocol(name="144", label="144 crops", source="arXiv:1409.4842, sec. 7", views=InceptionCrops())
+TWELVE = EvalProtocol(
     name="12",
-    says="12 crops",
+    label="12 crops",
     source="arXiv:1512.00567, Table 4",
     views=InceptionCrops(scales=(256,), squares=1),
     unstated=(
@@ -39,12 +39,12 @@ TWELVE = Protocol(
         "average (ours: of probabilities, as there)",
     ),
 )
-DENSE = Protocol(name="dense", says="dense", source="arXiv:1409.1556, sec. 3.2 and 4.1", views=Dense(scales=(256,)))
-MULTISCALE = Protocol(
+DENSE = EvalProtocol(name="dense", label="dense", source="arXiv:1409.1556, sec. 3.2 and 4.1", views=FullImage(scales=(256,)))
+MULTISCALE = EvalProtocol(
     name="multiscale",
-    says="dense at five scales",
+    label="dense at five scales",
     source="arXiv:1512.03385, sec. 3.4",
-    views=Dense(scales=(224, 256, 384, 480, 640)),
+    views=FullImage(scales=(224, 256, 384, 480, 640)),
     average="scores",
     unstated=(
         "average: whether the scores are those before or after the softmax (ours: before)",
@@ -54,7 +54,7 @@ MULTISCALE = Protocol(
 PROTOCOLS = {protocol.name: protocol for protocol in (CENTER, TEN, TWELVE, INCEPTION, DENSE, MULTISCALE)}
 
 
-def get_protocol(name: str, crop: Mapping[str, Any] | None = None) -> Protocol:
+def get_protocol(name: str, crop: Mapping[str, Any] | None = None) -> EvalProtocol:
     """The protocol of a name, for a classifier that was trained with `crop` (a record of data/transforms/random_crop.py, as JSON has it; None: unknown).
 
     Dense evaluation looks at the scale of training; where that was drawn between two, at their mean (arXiv:1409.1556, sec. 4.1).
@@ -63,5 +63,5 @@ def get_protocol(name: str, crop: Mapping[str, Any] | None = None) -> Protocol:
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     if name == "dense" and crop and crop.get("type") == "ScaleJitter":
-        return DENSE.but(views=Dense(scales=(round(sum(crop["shorter"]) / 2),), paper_size=crop["crop"]))
+        return DENSE.replace(views=FullImage(scales=(round(sum(crop["shorter"]) / 2),), paper_size=crop["crop"]))
     return PROTOCOLS[name]

@@ -10,12 +10,12 @@ import numpy as np
 
 from convatlas.errors import UsageError, printable
 from convatlas.evaluation import plots
-from convatlas.storage.atomic import replace
+from convatlas.storage.atomic import atomic_write
 
 DOCUMENT = "evaluation.json"
 
 
-def check(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Raises UsageError for a folder that holds anything but an evaluation."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{printable(folder)} is a file: give a folder with --out")
@@ -23,10 +23,10 @@ def check(folder: Path) -> None:
         raise UsageError(f"{printable(folder)} is not empty and holds no evaluation: give another folder with --out")
 
 
-def write(folder: Path, document: dict[str, Any]) -> Path:
+def write_report(folder: Path, document: dict[str, Any]) -> Path:
     """`document` is that of `eval`. Returns the path of report.md. Raises OSError when the disk refuses."""
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / DOCUMENT, msgspec.json.format(msgspec.json.encode(document), indent=1))
+    atomic_write(folder / DOCUMENT, msgspec.json.format(msgspec.json.encode(document), indent=1))
     classes = [printable(row["name"]) for row in document["per_class"]]
     with matplotlib.rc_context(plots.STYLE):
         plots.save(folder / "reliability.png", plots.reliability(document["reliability"], document["ece"]))
@@ -34,7 +34,7 @@ def write(folder: Path, document: dict[str, Any]) -> Path:
         if len(document.get("by_size", ())) > 1:
             plots.save(folder / "subsets.png", plots.subsets(document["subsets"]))
     path = folder / "report.md"
-    replace(path, _markdown(document).encode())
+    atomic_write(path, _markdown(document).encode())
     return path
 
 
@@ -46,7 +46,7 @@ def _markdown(d: dict[str, Any]) -> str:
     facts = {
         "networks": ", ".join(f"{_cell(one['weights'])} ({one['network']})" for one in d["members"]),
         "data": f"{_cell(d['data'])}, {_cell(d['split'])}" + (f", the images that {_cell(d['subset'])} names" if d["subset"] else ""),
-        "crops": f"{d['crops']}: {d['protocol']['says']} ({d['protocol']['source']})" + (f"; {averages}" if d["crops"] != "center" else ""),
+        "crops": f"{d['crops']}: {d['protocol']['label']} ({d['protocol']['source']})" + (f"; {averages}" if d["crops"] != "center" else ""),
     }
     parts = [
         f"# {'Ensemble of ' + str(len(names)) if len(names) > 1 else names[0]} on {_cell(d['data'])}",
@@ -57,9 +57,9 @@ def _markdown(d: dict[str, Any]) -> str:
     ]
     if len(names) > 1:
         rows = [(_cell(one["weights"]), f"{one['top1']:.2f}", f"{one['loss']:.4f}") for one in d["members"]]
-        parts += ["## Members", _table(("weights", "top-1 %", "loss"), rows), gain(d)]
+        parts += ["## Members", _table(("weights", "top-1 %", "loss"), rows), gain_sentence(d)]
     if "by_size" in d:
-        parts += ["## Subsets", _table(("networks", "subsets", "top-1 %, mean", "lowest", "highest"), sizes(d))]
+        parts += ["## Subsets", _table(("networks", "subsets", "top-1 %, mean", "lowest", "highest"), size_rows(d))]
         if len(d["by_size"]) > 1:
             parts.append("![Top-1 by the number of networks averaged](subsets.png)")
     parts += [
@@ -76,7 +76,7 @@ def _markdown(d: dict[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def gain(d: dict[str, Any]) -> str:
+def gain_sentence(d: dict[str, Any]) -> str:
     """What the ensemble adds to its best member, in a sentence."""
     found = d["against_best"]
     low, high = found["interval"]
@@ -88,7 +88,7 @@ def gain(d: dict[str, Any]) -> str:
     )
 
 
-def sizes(d: dict[str, Any]) -> list[tuple[str, ...]]:
+def size_rows(d: dict[str, Any]) -> list[tuple[str, ...]]:
     """A row each number of members."""
     return [
         (f"{one['size']}", f"{one['subsets']:,}", *(f"{one[f'top1_{which}']:.2f}" for which in ("mean", "lowest", "highest")))

@@ -6,7 +6,7 @@ from convatlas.evaluation import metrics
 from convatlas.evaluation.calibration import calibration_error, reliability
 
 
-def scores(logits: metrics.Logits, labels: metrics.Labels) -> dict[str, Any]:
+def classification_scores(logits: metrics.Logits, labels: metrics.Labels) -> dict[str, Any]:
     """The figures that every evaluation shows: percent, and the mean negative log-likelihood."""
     n = len(labels)
     return {
@@ -17,7 +17,7 @@ def scores(logits: metrics.Logits, labels: metrics.Labels) -> dict[str, Any]:
     }
 
 
-def document(
+def results_document(
     logits: metrics.Logits, labels: metrics.Labels, classes: tuple[str, ...], crops: str = "center", models: int = 1
 ) -> dict[str, Any]:
     """The document of `eval`: the scores, the interval of top-1, calibration, per class, the confusion matrix."""
@@ -27,7 +27,7 @@ def document(
         for i, (name, row) in enumerate(zip(classes, table, strict=True))
     ]
     bins = reliability(logits, labels)
-    return scores(logits, labels) | {
+    return classification_scores(logits, labels) | {
         "crops": crops,
         "models": models,
         "top1_interval": metrics.interval(int(metrics.correct(logits, labels).sum()), len(labels)),

@@ -6,26 +6,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.evaluation import metrics
-from convatlas.evaluation.predictions import Answered, Card
+from convatlas.evaluation.predictions import PredictionsMetadata, StoredPredictions
 
 Z = 1.959963984540054  # of a 95 % interval
 
 
-class Marks(NamedTuple):
+class Correctness(NamedTuple):
     """What a comparison needs of the answers: a thousand times less than the logits of a thousand classes."""
 
-    card: Card
+    metadata: PredictionsMetadata
     indices: metrics.Labels  # (n,), ascending
-    right: NDArray[np.bool_]  # (n,)
+    correct: NDArray[np.bool_]  # (n,)
 
 
-def mark(answered: Answered) -> Marks:
-    return Marks(answered.card, answered.indices, metrics.correct(answered.logits, answered.labels))
+def correctness(answered: StoredPredictions) -> Correctness:
+    return Correctness(answered.metadata, answered.indices, metrics.correct(answered.logits, answered.labels))
 
 
-def obstacle(first: Marks, second: Marks) -> str | None:
+def pairing_problem(first: Correctness, second: Correctness) -> str | None:
     """Why the two cannot be paired, in a few words; None where they can."""
-    a, b = first.card, second.card
+    a, b = first.metadata, second.metadata
     if a.digest != b.digest:
         return f"other data: {a.data} and {b.data}" if a.data != b.data else f"the content of {a.data} had changed"
     if a.split != b.split:
@@ -37,14 +37,14 @@ def obstacle(first: Marks, second: Marks) -> str | None:
     return None
 
 
-def pair(first: Marks, second: Marks) -> dict[str, Any]:
+def paired_comparison(first: Correctness, second: Correctness) -> dict[str, Any]:
     """`n` samples that both answered, `unshared` that one of them could not read; of the n those that `both`, `neither`,
     `only_first` and `only_second` got right; `difference` (second minus first) and its 95 % `interval` in points of top-1; `p`.
 
     The samples are matched by their place in the split; `obstacle` says whether that means the same sample.
     """
     _, a, b = np.intersect1d(first.indices, second.indices, assume_unique=True, return_indices=True)
-    one, two = first.right[a], second.right[b]
+    one, two = first.correct[a], second.correct[b]
     n, only_first, only_second = len(one), int((one & ~two).sum()), int((two & ~one).sum())
     return {
         "n": n,

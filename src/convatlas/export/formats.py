@@ -14,10 +14,10 @@ from convatlas.classifier import Classifier
 from convatlas.errors import UserError, printable
 from convatlas.export import quantization
 from convatlas.inference import eager, onnx, openvino
-from convatlas.inference.graph import Infer, Subject, subject
-from convatlas.inference.parity import FP32, agreement
+from convatlas.inference.graph import InferenceModule, InferFn, prepare_module
+from convatlas.inference.parity import MAX_DIFFERENCE_FP32, check_parity
 from convatlas.runtime.device import Precision, best_precision
-from convatlas.storage.atomic import staged
+from convatlas.storage.atomic import atomic_output
 from convatlas.storage.records import to_json
 
 
@@ -28,7 +28,7 @@ class Exported(NamedTuple):
     difference: float
 
 
-class Quantised(NamedTuple):
+class QuantizedExport(NamedTuple):
     """What was written, and top-1 in percent of the network before (fp32) and after."""
 
     path: Path
@@ -43,22 +43,22 @@ class Quantised(NamedTuple):
 def to_onnx(model: nn.Module | Classifier, example: Tensor, path: Path) -> Exported:
     """One ONNX file with everything in it: `images` (n, c, h, w), any n -> `logits`. A classifier takes uint8 and standardises inside;
     its classes and preprocessing stand in the file's metadata. Raises UserError when it does not agree, or a library is missing."""
-    part = subject(model)
-    _need("onnx", onnx.lacks())
-    with staged(path) as new:
-        onnx.save(part, example, new, _described(model))
-        difference = _checked("onnx", onnx.run(new), part, example)
+    part = prepare_module(model)
+    _require("onnx", onnx.missing_requirement())
+    with atomic_output(path) as new:
+        onnx.write_model(part, example, new, _described(model))
+        difference = _check_exported("onnx", onnx.run_model(new), part, example)
     return Exported(path, difference)
 
 
 def to_openvino(model: nn.Module | Classifier, example: Tensor, path: Path) -> Exported:
     """A folder with OpenVINO's intermediate representation, `model.xml` and `model.bin`: as `to_onnx`, weights in fp32."""
-    part = subject(model)
-    _need("openvino", openvino.lacks())
-    with staged(path) as new:
+    part = prepare_module(model)
+    _require("openvino", openvino.missing_requirement())
+    with atomic_output(path) as new:
         new.mkdir()
-        openvino.save(openvino.model(part, example), new / "model.xml", _described(model))
-        difference = _checked("openvino", openvino.Runner(openvino.read(new / "model.xml"), "fp32"), part, example)
+        openvino.write_model(openvino.converted_model(part, example), new / "model.xml", _described(model))
+        difference = _check_exported("openvino", openvino.Runner(openvino.read_model(new / "model.xml"), "fp32"), part, example)
     return Exported(path, difference)
 
 
@@ -67,24 +67,24 @@ def to_int8(
     example: Tensor,
     path: Path,
     calibration: Iterable[Tensor],
-    accuracy: Callable[[Infer], float],
-    most_drop: float = 0.5,
-) -> Quantised:
+    accuracy: Callable[[InferFn], float],
+    max_drop: float = 0.5,
+) -> QuantizedExport:
     """As `to_openvino`, quantised to 8 bits. `calibration` are batches of training images; `accuracy` gives an engine's top-1, in percent,
     on images that are neither those nor the test's. Raises UserError when it falls by more than `most_drop` points: nothing is written.
     """
-    part = subject(model)
-    _need("int8", quantization.lacks())
+    part = prepare_module(model)
+    _require("int8", quantization.missing_requirement())
     precision = best_precision(part.device)
-    with staged(path) as new:
+    with atomic_output(path) as new:
         before = accuracy(openvino.build(part, example, "fp32"))
         new.mkdir()
-        openvino.save(quantization.quantise(part, example, calibration), new / "model.xml", _described(model))
-        found = Quantised(path, before, accuracy(openvino.Runner(openvino.read(new / "model.xml"), precision)))
-        if found.drop > most_drop:
+        openvino.write_model(quantization.quantize(part, example, calibration), new / "model.xml", _described(model))
+        found = QuantizedExport(path, before, accuracy(openvino.Runner(openvino.read_model(new / "model.xml"), precision)))
+        if found.drop > max_drop:
             raise UserError(
                 f"in int8 top-1 falls by {found.drop:.2f} points, from {found.before:.2f} to {found.after:.2f} %, more than the "
-                f"{most_drop:g} that --max-drop allows: nothing was written"
+                f"{max_drop:g} that --max-drop allows: nothing was written"
             )
     return found
 
@@ -92,31 +92,31 @@ def to_int8(
 def to_safetensors(classifier: Classifier, path: Path) -> Exported:
     """The classifier as one file that any safetensors reader opens and `load` takes: the network's tensors by their names, those of the
     standardisation under `preprocessing.`, everything else in the metadata."""
-    with staged(path) as new:
+    with atomic_output(path) as new:
         write_classifier(classifier, new)
     return Exported(path, 0.0)
 
 
 def write_classifier(classifier: Classifier, file: Path) -> None:
     """Raises UserError unless what is read back, by us and by safetensors alone, is bit for bit what was written."""
-    classifiers.save(file, classifier.card, classifier.model, classifier.standardiser)
+    classifiers.write_model_file(file, classifier.metadata, classifier.model, classifier.normalizer)
     read, plain, ours = classifiers.load(file), safetensors.torch.load_file(file), classifier.model.state_dict()
-    if read.card != classifier.card or not all(torch.equal(plain[name], tensor.cpu()) for name, tensor in ours.items()):
+    if read.metadata != classifier.metadata or not all(torch.equal(plain[name], tensor.cpu()) for name, tensor in ours.items()):
         raise UserError(f"what was written to {printable(file.name)} is not what can be read from it: nothing was kept")
 
 
-def _checked(name: str, infer: Infer, part: Subject, example: Tensor, precision: Precision = "fp32") -> float:
+def _check_exported(name: str, infer: InferFn, part: InferenceModule, example: Tensor, precision: Precision = "fp32") -> float:
     """Raises UserError where the answers are too far from PyTorch's."""
-    found = agreement(infer(example), eager.build(part, example, "fp32")(example), precision)
+    found = check_parity(infer(example), eager.build(part, example, "fp32")(example), precision)
     if not found.enough:
         raise UserError(
             f"the {name} export does not agree with PyTorch: the largest difference is {found.difference:.1g} of the largest logit, "
-            f"{FP32:g} is allowed; nothing was kept"
+            f"{MAX_DIFFERENCE_FP32:g} is allowed; nothing was kept"
         )
     return found.difference
 
 
-def _need(name: str, missing: str | None) -> None:
+def _require(name: str, missing: str | None) -> None:
     if missing:
         raise UserError(f"export to {name} needs {missing}")
 
@@ -125,4 +125,4 @@ def _described(model: nn.Module | Classifier) -> dict[str, str]:
     """What a file says of a classifier: its classes in the order of the logits, and its whole card."""
     if not isinstance(model, Classifier):
         return {}
-    return {"classes": to_json(model.card.classes).decode(), "convatlas": to_json(model.card).decode()}
+    return {"classes": to_json(model.metadata.classes).decode(), "convatlas": to_json(model.metadata).decode()}

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from convatlas import models
-from convatlas.classifier import Card, Classifier
+from convatlas.classifier import Classifier, ClassifierMetadata
 from convatlas.errors import UserError
 from convatlas.export.formats import Exported, write_classifier
-from convatlas.storage.atomic import replace, staged
+from convatlas.storage.atomic import atomic_output, atomic_write
 from convatlas.storage.records import to_json
 
 TEMPLATE = """---
@@ -66,7 +66,7 @@ def to_hub(classifier: Classifier, path: Path) -> Exported:
         from huggingface_hub import EvalResult, ModelCard, ModelCardData
     except ImportError:
         raise UserError("export to hub needs huggingface_hub: pip install 'convatlas[hf]'") from None
-    card = classifier.card
+    card = classifier.metadata
     data, top1 = str(card.provenance.get("data", "")), card.metrics.get("test_top1")
     results = []
     if data and top1 is not None:
@@ -89,15 +89,15 @@ def to_hub(classifier: Classifier, path: Path) -> Exported:
         classes=_classes(card),
         limits=_limits(card),
     )
-    with staged(path) as new:
+    with atomic_output(path) as new:
         new.mkdir()
         write_classifier(classifier, new / "model.safetensors")
-        replace(new / "config.json", to_json(_config(card), indent=2))
-        replace(new / "README.md", (str(text).rstrip() + "\n").encode())
+        atomic_write(new / "config.json", to_json(_config(card), indent=2))
+        atomic_write(new / "README.md", (str(text).rstrip() + "\n").encode())
     return Exported(path, 0.0)
 
 
-def _config(card: Card) -> dict[str, Any]:
+def _config(card: ClassifierMetadata) -> dict[str, Any]:
     return {
         "architectures": [card.network.name],
         "model_type": "convatlas",
@@ -109,22 +109,22 @@ def _config(card: Card) -> dict[str, Any]:
     }
 
 
-def _title(card: Card) -> str:
+def _title(card: ClassifierMetadata) -> str:
     data = card.provenance.get("data")
     return f"{card.network.name} on {_plain(data)}" if data else card.network.name
 
 
-def _about(card: Card) -> str:
-    entry = models.find(card.network.name)
+def _about(card: ClassifierMetadata) -> str:
+    entry = models.get_entry(card.network.name)
     edition = "as its paper prints it" if card.network.edition == "paper" else f"in the edition of {card.network.edition}"
     where = f"Imported from {_plain(card.provenance['imported'])}." if "imported" in card.provenance else "Trained with ConvAtlas."
     return f"{card.network.name} ({entry.paper}, {entry.year}; {entry.source}), {edition}, for {len(card.classes):,} classes. {where}"
 
 
-def _facts(card: Card) -> dict[str, str]:
+def _facts(card: ClassifierMetadata) -> dict[str, str]:
     geometry, provenance = card.preprocessing, card.provenance
     network = models.build(card.network)
-    default = models.describe(card.network.name, card.network.edition).arguments
+    default = models.get_architecture(card.network.name, card.network.edition).arguments
     changed = {name: value for name, value in card.network.arguments.items() if value != default[name]}
     fitted = FITTED[geometry.fit].format(_size(geometry.size))
     facts = {
@@ -136,7 +136,7 @@ def _facts(card: Card) -> dict[str, str]:
     return facts | {"precision of the training": card.precision}
 
 
-def _metrics(card: Card) -> dict[str, str]:
+def _metrics(card: ClassifierMetadata) -> dict[str, str]:
     metrics, found = card.metrics, {}
     n = metrics.get("test_n")
     if n and "test_top1" in metrics:
@@ -151,13 +151,13 @@ def _metrics(card: Card) -> dict[str, str]:
     return found | ({"mean negative log-likelihood, test": f"{metrics['test_loss']:.4f}"} if "test_loss" in metrics else {})
 
 
-def _classes(card: Card) -> str:
+def _classes(card: ClassifierMetadata) -> str:
     names = [_plain(name) for name in card.classes[:MOST_CLASSES]]
     more = len(card.classes) - len(names)
     return ", ".join(names) + (f", and {more:,} more in `config.json`." if more else ".")
 
 
-def _limits(card: Card) -> list[str]:
+def _limits(card: ClassifierMetadata) -> list[str]:
     size = _size(card.preprocessing.size)
     lines = [
         f"It answers every image with one of its {len(card.classes):,} classes, whatever the image shows.",

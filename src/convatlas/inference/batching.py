@@ -4,19 +4,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from convatlas.inference.graph import Infer
+from convatlas.inference.graph import InferFn
 
 
-def in_pieces(run: Infer, most: int) -> Infer:
+def chunked(run: InferFn, most: int) -> InferFn:
     """At most so many at a time."""
     return lambda images: torch.cat([run(piece) for piece in torch.split(images, most)])
 
 
-def in_one_shape(run: Infer, size: int) -> Infer:
+def fixed_batch(run: InferFn, size: int) -> InferFn:
     """Exactly so many at a time: the last ones are filled up with zeros, whose answers are dropped."""
 
     def filled(piece: Tensor) -> Tensor:
         missing = size - len(piece)
         return run(pad(piece, (0, 0) * (piece.dim() - 1) + (0, missing)))[: len(piece)] if missing else run(piece)
 
-    return in_pieces(filled, size)
+    return chunked(filled, size)

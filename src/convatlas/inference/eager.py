@@ -5,21 +5,21 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from convatlas.inference.batching import in_pieces
-from convatlas.inference.graph import Infer, Subject
+from convatlas.inference.batching import chunked
+from convatlas.inference.graph import InferenceModule, InferFn
 from convatlas.runtime.device import Precision
 from convatlas.runtime.runtime import Runtime
 
-PIECE = 32  # images at once: more gains nothing and takes memory
+MAX_BATCH = 32  # images at once: more gains nothing and takes memory
 
 
-def lacks() -> None:
+def missing_requirement() -> None:
     """What is not installed."""
 
 
-def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
+def build(part: InferenceModule, example: Tensor, precision: Precision) -> InferFn:
     runtime = Runtime(part.device, precision)
-    network = runtime.place(copy.deepcopy(part.eager))
+    network = runtime.to_device(copy.deepcopy(part.eager))
     if precision == "bf16":
         _round_weights(network)
 
@@ -28,7 +28,7 @@ def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
             logits: Tensor = network(images.to(runtime.device))
         return logits.float().cpu()
 
-    return in_pieces(run, PIECE)
+    return chunked(run, MAX_BATCH)
 
 
 def _round_weights(network: nn.Module) -> None:

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.classifier import Classifier
-from convatlas.data.transforms.normalize import Standardiser
+from convatlas.data.transforms.normalize import Normalizer
 from convatlas.models import Network
 from convatlas.storage import source_hash
-from convatlas.storage.checked_safetensors import fingerprint
+from convatlas.storage.checked_safetensors import hash_tensors
 from convatlas.storage.records import to_json
 
-Infer = Callable[[Tensor], Tensor]  # images (any n, c, h, w) -> logits (n, classes, ...), float32, on the CPU
+InferFn = Callable[[Tensor], Tensor]  # images (any n, c, h, w) -> logits (n, classes, ...), float32, on the CPU
 
 
-class Affine(nn.Module):
+class FusedNormalize(nn.Module):
     """What a `Standardiser` computes, in the two operators that compilers fuse best."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, standardiser: Standardiser):
+    def __init__(self, standardiser: Normalizer):
         super().__init__()
         self.register_buffer("scale", standardiser.scale.clone())
         self.register_buffer("shift", standardiser.shift.clone())
@@ -35,7 +35,7 @@ class Affine(nn.Module):
 
 
 @dataclass(frozen=True)
-class Subject:
+class InferenceModule:
     """`eager` is computed as training does it, `graph` is the same for compilers. `key` names it for a cache; None: it cannot be named."""
 
     eager: nn.Module
@@ -48,22 +48,22 @@ class Subject:
 
 
 @torch.inference_mode(False)  # a copy made inside a caller's inference mode could not be exported
-def subject(model: nn.Module | Classifier) -> Subject:
+def prepare_module(model: nn.Module | Classifier) -> InferenceModule:
     """A classifier takes uint8 images as its preprocessing leaves them; any other module what its forward takes. The caller's module is
     left as it is, and may change afterwards."""
     if isinstance(model, Classifier):
         network = model.model
-        return Subject(
-            nn.Sequential(model.standardiser, network),
-            nn.Sequential(Affine(model.standardiser), network),
-            _key(network, model.standardiser),
+        return InferenceModule(
+            nn.Sequential(model.normalizer, network),
+            nn.Sequential(FusedNormalize(model.normalizer), network),
+            _key(network, model.normalizer),
         )
     whole = copy.deepcopy(model).eval()
-    return Subject(whole, whole, _key(whole))
+    return InferenceModule(whole, whole, _key(whole))
 
 
 @torch.inference_mode(False)
-def exported(part: Subject, example: Tensor) -> torch.export.ExportedProgram:
+def export_program(part: InferenceModule, example: Tensor) -> torch.export.ExportedProgram:
     """The graph with a free batch, for images of the example's type and size."""
     images = torch.zeros((2, *example.shape[1:]), dtype=example.dtype, device=part.device)  # a batch of one would be taken for a constant
     with torch.no_grad():
@@ -89,7 +89,9 @@ def _key(*parts: nn.Module) -> str | None:
     network = parts[0]
     if not isinstance(network, Network) or network.architecture is None:
         return None
-    digest = hashlib.sha256(f"{source_hash.digest('models', 'layers')} {torch.__version__} ".encode() + to_json(network.architecture))
+    digest = hashlib.sha256(
+        f"{source_hash.source_sha256('models', 'layers')} {torch.__version__} ".encode() + to_json(network.architecture)
+    )
     for part in parts:
-        digest.update(fingerprint(dict(part.state_dict())).encode())
+        digest.update(hash_tensors(dict(part.state_dict())).encode())
     return digest.hexdigest()

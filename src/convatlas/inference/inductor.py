@@ -5,35 +5,35 @@ import os
 import torch
 from torch import Tensor
 
-from convatlas.inference.batching import in_one_shape
-from convatlas.inference.graph import Infer, Subject
+from convatlas.inference.batching import fixed_batch
+from convatlas.inference.graph import InferenceModule, InferFn
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import Precision
 from convatlas.runtime.runtime import Runtime
 from convatlas.storage.cache import cache_dir
 
-MOST = 32
+MAX_BATCH = 32
 COST = "about half a minute, an image of another size again"
 
 
-def lacks() -> str | None:
+def missing_requirement() -> str | None:
     return None if can_compile(torch.device("cpu")) else "a C++ compiler: install g++"
 
 
-def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
+def build(part: InferenceModule, example: Tensor, precision: Precision) -> InferFn:
     """Compiled for as many images at once as the example has, at most 32."""
     from torch._inductor import config
 
     _keep_compiled_code()
     runtime = Runtime(part.device, precision)
-    compiled = torch.compile(runtime.place(part.graph))
+    compiled = torch.compile(runtime.to_device(part.graph))
 
     def run(images: Tensor) -> Tensor:
         with torch.no_grad(), runtime.autocast(), config.patch(freezing=True):
             logits: Tensor = compiled(images.to(runtime.device))
         return logits.float().cpu()
 
-    infer = in_one_shape(run, min(len(example), MOST))
+    infer = fixed_batch(run, min(len(example), MAX_BATCH))
     infer(example[:1])  # compiles
     return infer
 

@@ -9,24 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convatlas.inference.batching import in_pieces
-from convatlas.inference.graph import Infer, Subject, exported
+from convatlas.inference.batching import chunked
+from convatlas.inference.graph import InferenceModule, InferFn, export_program
 from convatlas.runtime.device import Precision, usable_cores
 
-PIECE = 32  # images at once
+MAX_BATCH = 32  # images at once
 
 
-def lacks() -> str | None:
+def missing_requirement() -> str | None:
     needed = ("onnx", "onnxscript", "onnxruntime")
     missing = [package for package in needed if find_spec(package) is None]
     return f"{' and '.join(missing)}: pip install 'convatlas[onnx]'" if missing else None
 
 
-def build(part: Subject, example: Tensor, precision: Precision) -> Infer:
-    return run(convert(part, example).SerializeToString())
+def build(part: InferenceModule, example: Tensor, precision: Precision) -> InferFn:
+    return run_model(convert(part, example).SerializeToString())
 
 
-def save(part: Subject, example: Tensor, file: Path, facts: dict[str, str]) -> None:
+def write_model(part: InferenceModule, example: Tensor, file: Path, facts: dict[str, str]) -> None:
     """Write the graph with its weights into one file, and `facts` into its metadata; refuse what ONNX's own checker refuses."""
     import onnx
 
@@ -36,17 +36,19 @@ def save(part: Subject, example: Tensor, file: Path, facts: dict[str, str]) -> N
     onnx.save_model(model, str(file))
 
 
-def convert(part: Subject, example: Tensor) -> Any:
+def convert(part: InferenceModule, example: Tensor) -> Any:
     """The graph as an ONNX model with a free batch: images -> logits."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would say for each exporter of another library that this is not installed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = torch.onnx.export(exported(part, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False)
+        found = torch.onnx.export(
+            export_program(part, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+        )
     assert found is not None
     return found.model_proto
 
 
-def run(model: bytes | Path) -> Infer:
+def run_model(model: bytes | Path) -> InferFn:
     """An ONNX model with the input `images` and the output `logits`."""
     import onnxruntime
 
@@ -60,4 +62,4 @@ def run(model: bytes | Path) -> Infer:
         (logits,) = session.run(["logits"], {"images": images.contiguous().numpy()})
         return torch.from_numpy(logits).float()
 
-    return in_pieces(some, PIECE)
+    return chunked(some, MAX_BATCH)

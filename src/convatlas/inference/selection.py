@@ -12,12 +12,12 @@ from convatlas.classifier import Classifier
 from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.inference import eager, onnx, openvino
 from convatlas.inference import inductor as inductor
-from convatlas.inference.graph import Infer, Subject, subject
-from convatlas.inference.parity import Agreement, agreement
+from convatlas.inference.graph import InferenceModule, InferFn, prepare_module
+from convatlas.inference.parity import Parity, check_parity
 from convatlas.runtime.device import Precision, best_precision
 
 ENGINES: dict[str, ModuleType] = {"eager": eager, "compile": inductor, "openvino": openvino, "onnx": onnx}
-PROBE = 8  # images on which an engine is held against PyTorch
+PROBE_IMAGES = 8  # images on which an engine is held against PyTorch
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Engine:
     name: str
     precision: Precision
     why: str
-    run: Infer
+    run: InferFn
     shape: tuple[int, ...]
     dtype: torch.dtype
 
@@ -52,17 +52,17 @@ def engine(model: nn.Module | Classifier, example: Tensor, name: str = "auto", p
         raise unknown_name("engine", name, ("auto", *ENGINES))
     if example.dim() != 4 or not len(example):
         raise UsageError(f"the example should be images (n, channels, height, width), not a tensor of shape {tuple(example.shape)}")
-    part = subject(model)
-    make = _Maker(part, example, precision or best_precision(part.device))
+    part = prepare_module(model)
+    make = _EngineSelector(part, example, precision or best_precision(part.device))
     return make.fastest() if name == "auto" else make.named(name)
 
 
-class _Maker:
-    def __init__(self, part: Subject, example: Tensor, precision: Precision):
-        self.part, self.example, self.precision, self.probe = part, example, precision, example[:PROBE]
+class _EngineSelector:
+    def __init__(self, part: InferenceModule, example: Tensor, precision: Precision):
+        self.part, self.example, self.precision, self.probe = part, example, precision, example[:PROBE_IMAGES]
 
     def named(self, name: str) -> Engine:
-        found = self._built(name)
+        found = self._build(name)
         if isinstance(found, str):
             raise UserError(f"the engine {name} {found}")
         run, agreed = found
@@ -72,7 +72,7 @@ class _Maker:
         plain = eager.build(self.part, self.example, self.precision)
         reasons = []
         for name in self._candidates():
-            found = self._built(name)
+            found = self._build(name)
             if isinstance(found, str):
                 reasons.append(f"{name} {found}")
                 continue
@@ -89,7 +89,7 @@ class _Maker:
             return []
         return ["openvino"] if self.precision == "bf16" else ["openvino", "onnx"]  # ONNX Runtime computes in fp32
 
-    def _built(self, name: str) -> tuple[Infer, Agreement] | str:
+    def _build(self, name: str) -> tuple[InferFn, Parity] | str:
         """The engine and how well it agrees, or what is against it."""
         kind, precision = ENGINES[name], self._precision_of(name)
         missing = kind.lacks()
@@ -103,8 +103,8 @@ class _Maker:
         except Exception as error:  # converters raise whatever they like on a module that they do not know
             return f"cannot run this network ({type(error).__name__}: {printable(str(error).strip().partition(chr(10))[0])[:200]})"
         if name == "eager":
-            return run, Agreement(0.0, 1.0, True)
-        agreed = agreement(answers, self._expected, precision)
+            return run, Parity(0.0, 1.0, True)
+        agreed = check_parity(answers, self._expected, precision)
         if not agreed.enough:
             return f"does not agree with PyTorch: {_words(agreed, len(self.probe))}"
         return run, agreed
@@ -116,12 +116,14 @@ class _Maker:
     def _precision_of(self, name: str) -> Precision:
         return "fp32" if name == "onnx" else self.precision
 
-    def _engine(self, name: str, run: Infer, why: str) -> Engine:
+    def _engine(self, name: str, run: InferFn, why: str) -> Engine:
         return Engine(name, self._precision_of(name), why, run, tuple(self.example.shape[1:]), self.example.dtype)
 
 
-def _words(agreed: Agreement, n: int) -> str:
-    return f"the same class in {100 * agreed.same:.0f} % of {n}, largest difference {100 * agreed.difference:.1g} % of the largest logit"
+def _words(agreed: Parity, n: int) -> str:
+    return (
+        f"the same class in {100 * agreed.same_class:.0f} % of {n}, largest difference {100 * agreed.difference:.1g} % of the largest logit"
+    )
 
 
 def _seconds(run: Callable[[Tensor], Tensor], images: Tensor) -> float:

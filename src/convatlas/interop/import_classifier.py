@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from convatlas import models
-from convatlas.classifier import FORMAT, Card, Classifier
-from convatlas.data.transforms.normalize import Standardiser
+from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata
+from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.interop.key_mapping import IMAGENET
-from convatlas.interop.load_weights import SOURCES, Fit, compare, load_weights, names
-from convatlas.interop.weight_file import read
+from convatlas.interop.load_weights import SOURCES, StateDictMatch, load_weights, match_state_dict, rename_fn
+from convatlas.interop.weight_file import read_weight_file
 from convatlas.models import Network
 
-MOST_CLASSES_BYTES = 16 << 20
+MAX_CLASSES_BYTES = 16 << 20
 
 
 def import_classifier(file: str | Path, model: str, edition: str | None = None, classes: str | Path | None = None) -> Classifier:
@@ -28,9 +28,9 @@ def import_classifier(file: str | Path, model: str, edition: str | None = None, 
     classes bear their numbers. Raises UserError when the weights fit no edition or the file cannot be used.
     """
     file = Path(file)
-    if models.find(model, edition or "paper").task != "classification":
+    if models.get_entry(model, edition or "paper").task != "classification":
         raise UsageError(f"{model} labels every pixel: import takes networks that classify images, load_weights takes any")
-    tensors, ours = read(file)
+    tensors, ours = read_weight_file(file)
     if ours:
         raise UsageError(f"{printable(file)} is a classifier of ConvAtlas already: use it as it is, with predict or eval")
     network, fit = _fitting(model, edition, tensors, file)
@@ -44,10 +44,10 @@ def import_classifier(file: str | Path, model: str, edition: str | None = None, 
     network = models.build(architecture)
     load_weights(network, tensors, source)
     twin = SOURCES[source][model] if source in SOURCES else None
-    side = twin.size if twin else models.find(model).input[1]
+    side = twin.size if twin else models.get_entry(model).input[1]
     shorter = twin.shorter if twin else side * 8 // 7
     statistics = twin.statistics if twin else IMAGENET
-    card = Card(
+    card = ClassifierMetadata(
         format=FORMAT,
         network=architecture,
         classes=labels,
@@ -60,24 +60,24 @@ def import_classifier(file: str | Path, model: str, edition: str | None = None, 
         metrics={},
     )
     mean, std = (_by_channel(values, network.in_chans) for values in statistics)
-    return Classifier(card, network, Standardiser(mean, std))
+    return Classifier(card, network, Normalizer(mean, std))
 
 
-def _fitting(model: str, wanted: str | None, tensors: dict[str, Tensor], file: Path) -> tuple[Network, Fit]:
+def _fitting(model: str, wanted: str | None, tensors: dict[str, Tensor], file: Path) -> tuple[Network, StateDictMatch]:
     """The network, on meta tensors, whose state dict the weights are, and how they fit: of the edition wanted, or of the first that fits.
 
     Raises UserError with the edition that does fit, or with the nearest.
     """
-    found: list[tuple[Network, Fit]] = []
+    found: list[tuple[Network, StateDictMatch]] = []
     for edition in models.editions(model):
-        heads = (True, False) if "aux" in models.find(model).arguments(edition) else (None,)
+        heads = (True, False) if "aux" in models.get_entry(model).arguments(edition) else (None,)
         for source in (*SOURCES, "convatlas"):
             for aux in heads:
                 arguments: dict[str, Any] = {} if aux is None else {"aux": aux}
                 with torch.device("meta"):
                     default = models.create_model(model, edition=edition, **arguments)
                     network = models.create_model(model, edition=edition, **arguments, **_read_off(default, tensors, source))
-                fit = compare(network, tensors, source)
+                fit = match_state_dict(network, tensors, source)
                 if fit is not None:
                     found.append((network, fit))
                 if fit is not None and fit.exact and wanted in (None, edition):
@@ -92,7 +92,7 @@ def _fitting(model: str, wanted: str | None, tensors: dict[str, Tensor], file: P
 def _read_off(default: Network, tensors: dict[str, Tensor], source: str) -> dict[str, int]:
     """Classes and channels, from the shapes of the last and the first layer's weights; nothing where they are not found."""
     assert default.architecture is not None
-    rename, keys = names(source, default.architecture), list(default.state_dict())
+    rename, keys = rename_fn(source, default.architecture), list(default.state_dict())
     if rename is None:
         return {}
     found = {}
@@ -105,7 +105,7 @@ def _read_off(default: Network, tensors: dict[str, Tensor], source: str) -> dict
 
 def _class_names(file: Path) -> tuple[str, ...]:
     try:
-        if file.stat().st_size > MOST_CLASSES_BYTES:
+        if file.stat().st_size > MAX_CLASSES_BYTES:
             raise UserError(f"{printable(file)} is too large for a list of class names: expected one name a line, or a JSON list")
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:

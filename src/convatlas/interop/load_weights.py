@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from convatlas import models
 from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.interop import pytorchcv, timm, torchvision
-from convatlas.interop.key_mapping import Names, Twin
-from convatlas.interop.weight_file import read, tensors_of
+from convatlas.interop.key_mapping import KeyMapping, RenameFn
+from convatlas.interop.weight_file import read_weight_file, tensors_of
 from convatlas.models import Architecture, Network
 
-SOURCES: dict[str, Mapping[str, Twin]] = {"torchvision": torchvision.TWINS, "timm": timm.TWINS, "pytorchcv": pytorchcv.TWINS}
+SOURCES: dict[str, Mapping[str, KeyMapping]] = {
+    "torchvision": torchvision.KEY_MAPPINGS,
+    "timm": timm.KEY_MAPPINGS,
+    "pytorchcv": pytorchcv.KEY_MAPPINGS,
+}
 SHOWN = 5  # keys of each kind in a message
 
 
@@ -23,7 +27,7 @@ def _own(key: str, model: nn.Module) -> str:
     return key
 
 
-def names(source: str, architecture: Architecture) -> Names | None:
+def rename_fn(source: str, architecture: Architecture) -> RenameFn | None:
     """How `source` names the tensors of a network; None where it has no network that computes the same."""
     if source == "convatlas":
         return _own
@@ -32,32 +36,32 @@ def names(source: str, architecture: Architecture) -> Names | None:
 
 
 @dataclass(frozen=True)
-class Fit:
+class StateDictMatch:
     """What a state dict has and lacks for a model, under a source's names."""
 
     source: str
     taken: dict[str, str]  # our key -> theirs
     missing: list[str]
     unexpected: list[str]
-    misshaped: list[str]
+    mismatched: list[str]
 
     @property
     def exact(self) -> bool:
-        return not (self.missing or self.unexpected or self.misshaped)
+        return not (self.missing or self.unexpected or self.mismatched)
 
     @property
     def distance(self) -> int:
-        return len(self.missing) + len(self.unexpected) + len(self.misshaped)
+        return len(self.missing) + len(self.unexpected) + len(self.mismatched)
 
     def __str__(self) -> str:
-        parts = [(kind, getattr(self, kind)) for kind in ("missing", "unexpected", "misshaped")]
+        parts = [(kind, getattr(self, kind)) for kind in ("missing", "unexpected", "mismatched")]
         return "; ".join(f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in parts if keys)
 
 
-def compare(model: Network, tensors: Mapping[str, Tensor], source: str) -> Fit | None:
+def match_state_dict(model: Network, tensors: Mapping[str, Tensor], source: str) -> StateDictMatch | None:
     """How a state dict fits; None where the source does not have this network."""
     assert model.architecture is not None
-    rename = names(source, model.architecture)
+    rename = rename_fn(source, model.architecture)
     if rename is None:
         return None
     taken, missing, misshaped = {}, [], []
@@ -72,7 +76,7 @@ def compare(model: Network, tensors: Mapping[str, Tensor], source: str) -> Fit |
         else:
             taken[key] = theirs
     unexpected = sorted(set(tensors) - set(taken.values()))
-    return Fit(source, taken, missing, unexpected, misshaped)
+    return StateDictMatch(source, taken, missing, unexpected, misshaped)
 
 
 def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], source: str = "auto") -> str:
@@ -90,10 +94,10 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
     if isinstance(weights, Mapping):
         what, tensors, network = "the state dict", tensors_of(weights, "the state dict"), None
     else:
-        what, (tensors, network) = printable(weights), read(Path(weights))
-    if network is not None and (other := computes_otherwise(network, model.architecture)):
+        what, (tensors, network) = printable(weights), read_weight_file(Path(weights))
+    if network is not None and (other := architecture_difference(network, model.architecture)):
         raise UserError(f"{what} holds {network.name} with {other}, which computes something else: build that")
-    fits = [fit for one in (known if source == "auto" else (source,)) if (fit := compare(model, tensors, one)) is not None]
+    fits = [fit for one in (known if source == "auto" else (source,)) if (fit := match_state_dict(model, tensors, one)) is not None]
     if not fits:
         raise UsageError(_without_twin(source, model.architecture))
     best = min(fits, key=lambda fit: fit.distance)
@@ -110,13 +114,13 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
     return best.source
 
 
-def export_names(model: Network, target: str) -> dict[str, Tensor]:
+def to_library_state_dict(model: Network, target: str) -> dict[str, Tensor]:
     """The network's tensors under another library's names. Raises UsageError where that library has none that computes the same."""
     if target not in ("convatlas", *SOURCES):
         raise unknown_name("library", target, ["convatlas", *SOURCES])
     if model.architecture is None:
         raise UsageError("only a network of create_model has names in other libraries")
-    rename = names(target, model.architecture)
+    rename = rename_fn(target, model.architecture)
     if rename is None:
         raise UsageError(_without_twin(target, model.architecture))
     return {rename(key, model): tensor for key, tensor in model.state_dict().items()}
@@ -126,7 +130,7 @@ def export_names(model: Network, target: str) -> dict[str, Tensor]:
 _FREE = ("num_classes", "in_chans", "image_size", "dropout", "aux")
 
 
-def computes_otherwise(theirs: Architecture, ours: Architecture) -> str:
+def architecture_difference(theirs: Architecture, ours: Architecture) -> str:
     """What the network of a classifier of our own has and this one has not, though the same tensors might fit."""
     if theirs.name != ours.name:
         return ""  # their shapes will tell
@@ -141,13 +145,13 @@ def _what_fits(model: Network, tensors: Mapping[str, Tensor], sources: tuple[str
     assert architecture is not None
     heads = (True, False) if "aux" in architecture.arguments else (None,)
     for edition, aux in product(models.editions(architecture.name), heads):
-        known = models.find(architecture.name, edition).arguments(edition)
+        known = models.get_entry(architecture.name, edition).arguments(edition)
         arguments = {name: value for name, value in architecture.arguments.items() if name in known}
         if aux is not None:
             arguments["aux"] = aux
         with torch.device("meta"):
             other = models.create_model(architecture.name, edition=edition, **arguments)
-        if any((fit := compare(other, tensors, one)) is not None and fit.exact for one in sources):
+        if any((fit := match_state_dict(other, tensors, one)) is not None and fit.exact for one in sources):
             changed = [f"edition={edition!r}"] * (edition != architecture.edition)
             changed += [f"aux={aux}"] * (aux is not None and aux != architecture.arguments["aux"])
             return f"; it fits {architecture.name} built with {', '.join(changed)}"

@@ -4,7 +4,7 @@ import re
 
 from torch import nn
 
-from convatlas.interop.key_mapping import Twin
+from convatlas.interop.key_mapping import KeyMapping
 
 
 def _unit(match: re.Match[str]) -> str:
@@ -74,15 +74,15 @@ def shufflenet_v1(key: str, model: nn.Module) -> str:
 
 
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-TWINS = {
+KEY_MAPPINGS = {
     # `resnet50` has the paper's strides, `resnet50b` torchvision's: the same names and shapes, so the edition asked for decides
-    **{f"resnet{n}": Twin(resnet, ("paper", "torchvision")) for n in (18, 34, 50, 101, 152)},
-    **{f"resnet{n}_cifar": Twin(resnet, ("paper",), CIFAR, size=32, shorter=32) for n in (20, 32, 44, 56, 110, 1202)},  # shortcut="B"
+    **{f"resnet{n}": KeyMapping(resnet, ("paper", "torchvision")) for n in (18, 34, 50, 101, 152)},
+    **{f"resnet{n}_cifar": KeyMapping(resnet, ("paper",), CIFAR, size=32, shorter=32) for n in (20, 32, 44, 56, 110, 1202)},  # shortcut="B"
     # likewise `preresnet50` goes with stride_in="1x1", `preresnet50b` and the bottlenecks for CIFAR with "3x3"
-    **{f"resnetv2_{n}": Twin(resnet_v2, ("paper",)) for n in (50, 101, 152, 200)},
-    **{f"resnetv2_{n}_cifar": Twin(resnet_v2, ("paper",), CIFAR, size=32, shorter=32) for n in (110, 164, 1001)},
-    **{f"se_resnet{n}": Twin(resnet, ("paper",)) for n in (50, 101, 152)},
-    "mobilenet_v1": Twin(mobilenet_v1, ("paper",)),
-    "bn_inception": Twin(bn_inception, ("pytorchcv",)),
-    "shufflenet_v1": Twin(shufflenet_v1, ("pytorchcv",)),
+    **{f"resnetv2_{n}": KeyMapping(resnet_v2, ("paper",)) for n in (50, 101, 152, 200)},
+    **{f"resnetv2_{n}_cifar": KeyMapping(resnet_v2, ("paper",), CIFAR, size=32, shorter=32) for n in (110, 164, 1001)},
+    **{f"se_resnet{n}": KeyMapping(resnet, ("paper",)) for n in (50, 101, 152)},
+    "mobilenet_v1": KeyMapping(mobilenet_v1, ("paper",)),
+    "bn_inception": KeyMapping(bn_inception, ("pytorchcv",)),
+    "shufflenet_v1": KeyMapping(shufflenet_v1, ("pytorchcv",)),
 }

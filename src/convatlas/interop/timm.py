@@ -5,7 +5,7 @@ import re
 from torch import nn
 
 from convatlas.interop import torchvision
-from convatlas.interop.key_mapping import HALF, Twin
+from convatlas.interop.key_mapping import HALF, KeyMapping
 
 
 def senet(key: str, model: nn.Module) -> str:
@@ -50,12 +50,12 @@ def xception(key: str, model: nn.Module) -> str:
     return f"block{block - 1}.rep.{place}.{parameter}"
 
 
-TWINS = {
-    **{f"resnet{n}": Twin(torchvision.resnet, ("paper", "torchvision")) for n in (18, 34)},
-    **{f"resnet{n}": Twin(torchvision.resnet, ("torchvision",)) for n in (50, 101, 152)},
-    "inception_v3": Twin(torchvision.inception_v3, ("torchvision",), HALF, size=299, shorter=342),
-    **{f"se_resnet{n}": Twin(senet, ("timm",)) for n in (50, 101, 152)},
-    "senet154": Twin(senet, ("timm",)),
-    "mobilenet_v1": Twin(mobilenet_v1, ("timm",), HALF),
-    "xception": Twin(xception, ("paper", "timm"), HALF, size=299, shorter=333),
+KEY_MAPPINGS = {
+    **{f"resnet{n}": KeyMapping(torchvision.resnet, ("paper", "torchvision")) for n in (18, 34)},
+    **{f"resnet{n}": KeyMapping(torchvision.resnet, ("torchvision",)) for n in (50, 101, 152)},
+    "inception_v3": KeyMapping(torchvision.inception_v3, ("torchvision",), HALF, size=299, shorter=342),
+    **{f"se_resnet{n}": KeyMapping(senet, ("timm",)) for n in (50, 101, 152)},
+    "senet154": KeyMapping(senet, ("timm",)),
+    "mobilenet_v1": KeyMapping(mobilenet_v1, ("timm",), HALF),
+    "xception": KeyMapping(xception, ("paper", "timm"), HALF, size=299, shorter=333),
 }

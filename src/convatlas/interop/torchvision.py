@@ -4,10 +4,10 @@ import re
 
 from torch import nn
 
-from convatlas.interop.key_mapping import HALF, Names, Twin
+from convatlas.interop.key_mapping import HALF, KeyMapping, RenameFn
 
 
-def _sequence(classifier: dict[str, int]) -> Names:
+def _sequence(classifier: dict[str, int]) -> RenameFn:
     """AlexNet and VGG there: `features` and `classifier` are numbered, ours bear the paper's names."""
 
     def rename(key: str, model: nn.Module) -> str:
@@ -62,12 +62,12 @@ def shufflenet_v2(key: str, model: nn.Module) -> str:
 
 
 BOTH, THEIRS = ("paper", "torchvision"), ("torchvision",)
-TWINS = {
-    "alexnet": Twin(_sequence({"fc6": 1, "fc7": 4, "fc8": 6}), THEIRS),
-    **{f"vgg{n}{norm}": Twin(_sequence({"fc6": 0, "fc7": 3, "fc8": 6}), BOTH) for n in (11, 13, 16, 19) for norm in ("", "_bn")},
-    **{f"resnet{n}": Twin(resnet, BOTH) for n in (18, 34)},
-    **{f"resnet{n}": Twin(resnet, THEIRS) for n in (50, 101, 152)},
-    "googlenet": Twin(googlenet, THEIRS, HALF),  # its weights came from TensorFlow, and `transform_input` undoes the usual statistics
-    "inception_v3": Twin(inception_v3, THEIRS, HALF, size=299, shorter=342),
-    "shufflenet_v2": Twin(shufflenet_v2, BOTH),
+KEY_MAPPINGS = {
+    "alexnet": KeyMapping(_sequence({"fc6": 1, "fc7": 4, "fc8": 6}), THEIRS),
+    **{f"vgg{n}{norm}": KeyMapping(_sequence({"fc6": 0, "fc7": 3, "fc8": 6}), BOTH) for n in (11, 13, 16, 19) for norm in ("", "_bn")},
+    **{f"resnet{n}": KeyMapping(resnet, BOTH) for n in (18, 34)},
+    **{f"resnet{n}": KeyMapping(resnet, THEIRS) for n in (50, 101, 152)},
+    "googlenet": KeyMapping(googlenet, THEIRS, HALF),  # its weights came from TensorFlow, and `transform_input` undoes the usual statistics
+    "inception_v3": KeyMapping(inception_v3, THEIRS, HALF, size=299, shorter=342),
+    "shufflenet_v2": KeyMapping(shufflenet_v2, BOTH),
 }

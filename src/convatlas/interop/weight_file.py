@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from convatlas.classifier import Card
+from convatlas.classifier import ClassifierMetadata
 from convatlas.errors import UserError, printable
 from convatlas.models import Architecture
 from convatlas.storage import checked_safetensors
@@ -19,15 +19,15 @@ from convatlas.storage.records import from_json
 
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "weights")  # averaged weights first: they are what is evaluated
 PREFIXES = ("module.", "_orig_mod.", "model.")
-MOST_WRAPPERS = 4
+MAX_WRAPPERS = 4
 
 
-class Weights(NamedTuple):
+class WeightFile(NamedTuple):
     tensors: dict[str, Tensor]
     network: Architecture | None  # of a classifier of our own, which knows it
 
 
-def read(path: Path) -> Weights:
+def read_weight_file(path: Path) -> WeightFile:
     """Tensors by name, wrappers and prefixes taken off. Raises UserError for a file that is missing, damaged or holds anything else."""
     file = path / "model.safetensors" if path.is_dir() else path
     try:
@@ -49,12 +49,12 @@ def read(path: Path) -> Weights:
     except Exception as error:  # hostile bytes make the reader raise whatever they like
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{printable(file)} is damaged or no weight file ({printable(reason)}): expected .pth or .safetensors") from None
-    return Weights(tensors_of(content, file), None)
+    return WeightFile(tensors_of(content, file), None)
 
 
 def tensors_of(content: Any, what: object) -> dict[str, Tensor]:
     """The tensors of a state dict, or of the one that a checkpoint wraps. Raises UserError when there is none."""
-    for _ in range(MOST_WRAPPERS):
+    for _ in range(MAX_WRAPPERS):
         if not isinstance(content, Mapping) or any(isinstance(value, Tensor) for value in content.values()):
             break
         content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)), content)
@@ -72,14 +72,14 @@ def tensors_of(content: Any, what: object) -> dict[str, Tensor]:
     return tensors
 
 
-def _safetensors(file: Path) -> Weights:
+def _safetensors(file: Path) -> WeightFile:
     try:
         with safetensors.safe_open(file, "pt") as opened:
             ours = "convatlas" in (opened.metadata() or {})
         if not ours:
-            return Weights(tensors_of(safetensors.torch.load_file(file), file), None)
+            return WeightFile(tensors_of(safetensors.torch.load_file(file), file), None)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{printable(file)} is damaged or no safetensors file: {printable(error)}") from None
-    tensors, document = checked_safetensors.read(file)
-    card = from_json(document, Card, f"{file}, its metadata")
-    return Weights({name: value for name, value in tensors.items() if not name.startswith("preprocessing.")}, card.network)
+    tensors, document = checked_safetensors.read_checked(file)
+    card = from_json(document, ClassifierMetadata, f"{file}, its metadata")
+    return WeightFile({name: value for name, value in tensors.items() if not name.startswith("preprocessing.")}, card.network)

@@ -11,7 +11,7 @@ from convatlas.runtime.distributed.ranks import Ranks
 _EACH = (0, 2, 3)  # all but the channels
 
 
-class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+class SyncBatchNorm2d(nn.BatchNorm2d):
     """`norm`, with its own parameters and statistics, as if the ranks' images (n, c, h, w), equally many, were one batch.
 
     torch's SyncBatchNorm is for GPUs alone. Statistics are taken in float32 at least. Raises ValueError when there is one value a
@@ -29,7 +29,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         if not (self.training or self.running_mean is None):
             return super().forward(input)
         self._check_input_dim(input)
-        count = input.numel() // input.shape[1] * self.ranks.count
+        count = input.numel() // input.shape[1] * self.ranks.world_size
         if count < 2:
             raise ValueError(f"batch norm needs more than one value a channel in training, not {tuple(input.shape)}")
         standard, mean, variance = self._standardised(input, self.eps, self.ranks)
@@ -51,14 +51,14 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance.to(self.running_var), weight)
 
 
-def synchronise(model: nn.Module, ranks: Ranks) -> None:
+def convert_sync_batchnorm(model: nn.Module, ranks: Ranks) -> None:
     """Let every batch norm in `model` see the images of all ranks. Of one rank it does already."""
-    if ranks.count == 1:
+    if ranks.world_size == 1:
         return
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, SynchronisedBatchNorm2d(child, ranks))
+                setattr(parent, name, SyncBatchNorm2d(child, ranks))
 
 
 class _Standardise(torch.autograd.Function):
@@ -68,7 +68,7 @@ class _Standardise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
         variances, means = torch.var_mean(x, _EACH, correction=0)
-        rows = ranks.rows(torch.stack([means, variances]))
+        rows = ranks.all_gather_stacked(torch.stack([means, variances]))
         mean = rows[:, 0].mean(0)
         variance = (rows[:, 1] + (rows[:, 0] - mean).square()).mean(0)  # within the ranks, and between them
         inverse = (variance + eps).rsqrt()

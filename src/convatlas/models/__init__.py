@@ -27,21 +27,21 @@ from convatlas.models import (
     zfnet,
 )
 from convatlas.models.features import PENULTIMATE, features
-from convatlas.models.network import Architecture, Argument, Entry, Network, pair
+from convatlas.models.network import Architecture, Argument, ModelEntry, Network, pair
 
 __all__ = [
     "PENULTIMATE",
     "Architecture",
     "Argument",
-    "Entry",
+    "ModelEntry",
     "Network",
+    "get_architecture",
     "build",
     "counts",
     "create_model",
-    "describe",
     "editions",
     "features",
-    "find",
+    "get_entry",
     "golden",
     "list_models",
 ]
@@ -50,7 +50,7 @@ _PAPERS = (  # in the order of their years
     *(lenet5, alexnet, zfnet, vgg, googlenet, bn_inception, inception, resnet, fcn, unet),
     *(resnet_v2, xception, senet, mobilenet, shufflenet, shufflenet_v2),
 )
-_ENTRIES: dict[str, Entry] = {entry.name: entry for paper in _PAPERS for entry in paper.ENTRIES}
+_ENTRIES: dict[str, ModelEntry] = {entry.name: entry for paper in _PAPERS for entry in paper.ENTRIES}
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -58,7 +58,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in _ENTRIES if fnmatch.fnmatchcase(name, pattern)]
 
 
-def find(name: str, edition: str = "paper") -> Entry:
+def get_entry(name: str, edition: str = "paper") -> ModelEntry:
     """The entry of a name. Raises UsageError for a name or an edition that does not exist, naming the nearest."""
     if name not in _ENTRIES:
         raise unknown_name("network", name, _ENTRIES)
@@ -70,7 +70,7 @@ def find(name: str, edition: str = "paper") -> Entry:
 
 def editions(name: str) -> list[str]:
     """`paper`, and the named editions that other libraries' weights need."""
-    return list(find(name).editions)
+    return list(get_entry(name).editions)
 
 
 @cache
@@ -103,12 +103,12 @@ _MOST: dict[str, float] = {"num_classes": 1_000_000, "in_chans": 10_000, "width"
 _LARGEST = 1 << 14  # pixels a side
 
 
-def describe(name: str, edition: str = "paper", **arguments: Any) -> Architecture:
+def get_architecture(name: str, edition: str = "paper", **arguments: Any) -> Architecture:
     """The network with all its arguments, those not given as in the paper.
 
     Raises UsageError for an argument that this network does not have, or a value that it cannot take.
     """
-    known = find(name, edition).arguments(edition)
+    known = get_entry(name, edition).arguments(edition)
     for argument, value in arguments.items():
         if argument not in known:
             raise unknown_name(f"argument of {name}", argument, known)
@@ -128,8 +128,8 @@ def describe(name: str, edition: str = "paper", **arguments: Any) -> Architectur
 
 def build(architecture: Architecture) -> Network:
     """The module that an architecture describes, with its paper's initialisation from torch's global seed."""
-    checked = describe(architecture.name, architecture.edition, **architecture.arguments)
-    network = find(checked.name, checked.edition).builds[checked.edition](**checked.arguments)
+    checked = get_architecture(architecture.name, architecture.edition, **architecture.arguments)
+    network = get_entry(checked.name, checked.edition).builds[checked.edition](**checked.arguments)
     network.architecture = checked
     return network
 
@@ -140,4 +140,4 @@ def create_model(name: str, edition: str = "paper", **arguments: Any) -> Network
     For every network: num_classes, in_chans, width, image_size, dropout; some have more (`shortcut`). All default to the paper.
     Raises UsageError for an argument that this network does not have, or a value that it cannot take.
     """
-    return build(describe(name, edition, **arguments))
+    return build(get_architecture(name, edition, **arguments))

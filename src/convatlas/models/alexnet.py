@@ -23,7 +23,7 @@ from torch import nn
 from convatlas.layers.head import fully_connected
 from convatlas.layers.init import gaussian
 from convatlas.layers.local_response import LocalResponseNorm
-from convatlas.models.network import Entry, Network, Size, grid, pair, scaled, too_small
+from convatlas.models.network import ModelEntry, Network, Size, grid, pair, scaled, too_small
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def convolutions(network: Network, rows: dict[str, Row], in_chans: int, width: f
 
 
 ENTRIES = [
-    Entry(
+    ModelEntry(
         name="alexnet",
         builds={"paper": partial(AlexNet, PAPER), "torchvision": partial(AlexNetTorchvision, TORCHVISION)},
         paper="ImageNet Classification with Deep Convolutional Neural Networks",

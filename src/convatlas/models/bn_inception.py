@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from convatlas.errors import UsageError
 from convatlas.layers.conv import Concat, Conv, chain, conv_norm_relu
 from convatlas.layers.init import glorot
-from convatlas.models.network import Entry, Network, Size, grid, scaled
+from convatlas.models.network import ModelEntry, Network, Size, grid, scaled
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class BNInceptionPytorchcv(BNInception):
 
 
 ENTRIES = [
-    Entry(
+    ModelEntry(
         name="bn_inception",
         builds={"paper": partial(BNInception, Parts()), "pytorchcv": BNInceptionPytorchcv},
         paper="Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift",

@@ -33,7 +33,7 @@ from convatlas.layers.conv import conv_relu
 from convatlas.layers.init import glorot
 from convatlas.layers.upsampling import BilinearUpsampling, crop
 from convatlas.models import alexnet, googlenet, vgg
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 
 PADDING = 100  # of the first convolution, so that the smallest image leaves fc6 a grid
 
@@ -217,8 +217,8 @@ def initialise_from(fcn: FCN, source: Network) -> None:
             mine[path].copy_(parameter.reshape(mine[path].shape))
 
 
-def _entry(name: str, row: str, mean_iu: str) -> Entry:
-    return Entry(
+def _entry(name: str, row: str, mean_iu: str) -> ModelEntry:
+    return ModelEntry(
         name=name,
         builds={"paper": partial(FCN, TABLE_2[row])},
         paper="Fully Convolutional Networks for Semantic Segmentation",

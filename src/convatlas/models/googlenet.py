@@ -26,7 +26,7 @@ from convatlas.layers.conv import Concat, Conv, chain, conv_norm_relu, conv_relu
 from convatlas.layers.init import glorot
 from convatlas.layers.local_response import LocalResponseNorm
 from convatlas.layers.pooling import PoolToGrid
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class GoogLeNetTorchvision(GoogLeNet):
 
 
 ENTRIES = [
-    Entry(
+    ModelEntry(
         name="googlenet",
         builds={"paper": partial(GoogLeNet, Parts()), "torchvision": GoogLeNetTorchvision},
         paper="Going Deeper with Convolutions",
@@ -201,7 +201,7 @@ ENTRIES = [
         input=(3, 224, 224),
         headline="top-5 10.07 %, ILSVRC-2014 validation, 1 network, 1 crop (Table 3)",
     ),
-    Entry(
+    ModelEntry(
         name="googlenet_naive",
         builds={"paper": partial(GoogLeNet, Parts(module=naive))},
         paper="Going Deeper with Convolutions",

@@ -29,7 +29,7 @@ from convatlas.errors import UsageError
 from convatlas.layers.conv import Concat, Conv, Kernel, conv_norm_relu, conv_relu
 from convatlas.layers.init import truncated
 from convatlas.layers.pooling import PoolToGrid
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 
 Average = Callable[[], nn.Module]
 Step = tuple[int, Kernel] | tuple[int, Kernel, int] | tuple[int, Kernel, int, int]
@@ -221,7 +221,7 @@ _IGNORING_PADDING = partial(nn.AvgPool2d, 3, 1, 1, count_include_pad=False)
 _COUNTING_PADDING = partial(nn.AvgPool2d, 3, 1, 1)
 _TITLE = "Rethinking the Inception Architecture for Computer Vision"
 ENTRIES = [
-    Entry(
+    ModelEntry(
         name="inception_v2",
         builds={"paper": partial(Inception, V2, _IGNORING_PADDING)},
         paper=_TITLE,
@@ -230,7 +230,7 @@ ENTRIES = [
         input=(3, 299, 299),
         headline="top-1 23.4 %, ILSVRC-2012 validation, 1 crop (Table 3)",
     ),
-    Entry(
+    ModelEntry(
         name="inception_v3",
         builds={"paper": partial(Inception, V3, _IGNORING_PADDING), "torchvision": partial(Inception, V3, _COUNTING_PADDING)},
         paper=_TITLE,

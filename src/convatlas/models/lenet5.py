@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.layers.lenet import EuclideanRBF, PartialConv2d, ScaledTanh, Subsample
-from convatlas.models.network import Entry, Network, Size, pair, scaled, too_small
+from convatlas.models.network import ModelEntry, Network, Size, pair, scaled, too_small
 
 # Table I: the maps of S2 that each map of C3 sees
 C3 = (
@@ -123,7 +123,7 @@ def initialise(module: nn.Module) -> None:
 
 
 ENTRIES = [
-    Entry(
+    ModelEntry(
         name="lenet5",
         builds={"paper": LeNet5},
         paper="Gradient-Based Learning Applied to Document Recognition",

@@ -27,7 +27,7 @@ from torch import nn
 
 from convatlas.layers.conv import conv_norm
 from convatlas.layers.init import truncated
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class MobileNet(Network):
 
 
 ENTRIES = [
-    Entry(
+    ModelEntry(
         name="mobilenet_v1",
         builds={"paper": partial(MobileNet, Parts()), "timm": partial(MobileNet, Parts(activation=nn.ReLU6, initialise=timms))},
         paper="MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",

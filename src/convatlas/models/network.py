@@ -91,7 +91,7 @@ class Architecture(Record, frozen=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class ModelEntry:
     """A name of the atlas: what it builds, where it was published, and the shape it was published for."""
 
     name: str

@@ -20,7 +20,7 @@ from convatlas.errors import UsageError
 from convatlas.layers.conv import conv_norm
 from convatlas.layers.init import he, he_over_fan_out
 from convatlas.layers.residual import SHORTCUTS, Residual, Shortcut
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 
 Block = Callable[[int, int, int], nn.Sequential]
 """(channels in, width, stride) -> the residual function F of eq. 1"""
@@ -135,10 +135,10 @@ class ResNet(Network):
         self.apply(initialise)
 
 
-def _imagenet(layers: int, headline: str) -> Entry:
+def _imagenet(layers: int, headline: str) -> ModelEntry:
     row = TABLE_1[layers]
     theirs = replace(row, block=partial(bottleneck, stride_in_3x3=True)) if row.block is bottleneck else row
-    return Entry(
+    return ModelEntry(
         name=f"resnet{layers}",
         builds={"paper": partial(ResNet, row, he), "torchvision": partial(ResNet, theirs, he_over_fan_out)},
         paper=_TITLE,
@@ -149,8 +149,8 @@ def _imagenet(layers: int, headline: str) -> Entry:
     )
 
 
-def _plain(name: str, row: Row, source: str, headline: str) -> Entry:
-    return Entry(
+def _plain(name: str, row: Row, source: str, headline: str) -> ModelEntry:
+    return ModelEntry(
         name=name,
         builds={"paper": partial(ResNet, row, he, shortcut=None)},
         paper=_TITLE,
@@ -162,8 +162,8 @@ def _plain(name: str, row: Row, source: str, headline: str) -> Entry:
     )
 
 
-def _cifar(layers: int, headline: str) -> Entry:
-    return Entry(
+def _cifar(layers: int, headline: str) -> ModelEntry:
+    return ModelEntry(
         name=f"resnet{layers}_cifar",
         builds={"paper": partial(ResNet, CIFAR[layers], he)},
         paper=_TITLE,

@@ -26,7 +26,7 @@ from convatlas.errors import UsageError, unknown_name
 from convatlas.layers.conv import conv_norm
 from convatlas.layers.init import he
 from convatlas.layers.residual import PaddedIdentity
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 
 
 class Sum(nn.Module):
@@ -251,8 +251,8 @@ def make_unit(kind: UnitKind, c_in: int, convolutions: list[Convolution], stride
     return Unit(placement.before(c_in), function, shortcut, kind.combine(c_out, gate_bias), placement.after(c_out), both)
 
 
-def _entry(name: str, row: Row, source: str, headline: str, **defaults: Any) -> Entry:
-    return Entry(
+def _entry(name: str, row: Row, source: str, headline: str, **defaults: Any) -> ModelEntry:
+    return ModelEntry(
         name=name,
         builds={"paper": partial(ResNetV2, row)},
         paper="Identity Mappings in Deep Residual Networks",

@@ -24,7 +24,7 @@ from convatlas.layers.init import he
 from convatlas.layers.residual import projection, where_shapes_differ
 from convatlas.layers.squeeze_excite import SqueezeExcite
 from convatlas.models import bn_inception, mobilenet, resnet, shufflenet
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 from convatlas.models.resnet import TABLE_1, Block, Row
 
 
@@ -155,8 +155,8 @@ _TITLE = "Squeeze-and-Excitation Networks"
 _TABLE_2 = "top-5 {} %, ILSVRC-2012 validation, 1 crop (Table 2)"
 
 
-def _entry(name: str, builds: dict[str, Callable[..., Network]], source: str, headline: str, **defaults: float) -> Entry:
-    return Entry(
+def _entry(name: str, builds: dict[str, Callable[..., Network]], source: str, headline: str, **defaults: float) -> ModelEntry:
+    return ModelEntry(
         name=name,
         builds=builds,
         paper=_TITLE,

@@ -32,7 +32,7 @@ from convatlas.layers.conv import Concat, conv_norm, conv_norm_relu
 from convatlas.layers.init import he
 from convatlas.layers.residual import Residual
 from convatlas.layers.shuffle import ChannelShuffle
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 
 # Table 1: output channels of Stage2, Stage3 and Stage4 for g groups; and units of each
 TABLE_1 = {
@@ -131,7 +131,7 @@ class ShuffleNet(Network):
 
 PYTORCHCV = Parts(conv1=partial(scaled, 24), shortcut_first=False, initialise=pytorchcvs)
 ENTRIES = [
-    Entry(
+    ModelEntry(
         name="shufflenet_v1",
         builds={"paper": partial(ShuffleNet, Parts()), "pytorchcv": partial(ShuffleNet, PYTORCHCV)},
         paper="ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices",

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from convatlas.layers.conv import Concat, conv_norm, conv_norm_relu
 from convatlas.layers.init import he
 from convatlas.layers.shuffle import ChannelShuffle
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class ShuffleNetV2(Network):
 
 
 ENTRIES = [
-    Entry(
+    ModelEntry(
         name="shufflenet_v2",
         builds={"paper": partial(ShuffleNetV2, he), "torchvision": partial(ShuffleNetV2, None)},
         paper="ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",

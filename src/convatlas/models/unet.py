@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.upsampling import crop
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 
 # Fig. 1: the channels of both paths on each level, from the top, and of the bottom
 FIG_1 = {"1": 64, "2": 128, "3": 256, "4": 512}
@@ -110,7 +110,7 @@ def initialise(module: nn.Module) -> None:
 
 
 ENTRIES = [
-    Entry(
+    ModelEntry(
         name="unet",
         builds={"paper": UNet},
         paper="U-Net: Convolutional Networks for Biomedical Image Segmentation",

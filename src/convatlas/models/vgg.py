@@ -27,7 +27,7 @@ from convatlas.layers.conv import padding
 from convatlas.layers.head import fully_connected
 from convatlas.layers.init import gaussian, glorot
 from convatlas.layers.local_response import LocalResponseNorm
-from convatlas.models.network import Entry, Network, Size, pair, scaled, too_small
+from convatlas.models.network import ModelEntry, Network, Size, pair, scaled, too_small
 
 # Table 1: blocks of convolutions "conv<kernel>-<channels>", each block followed by max pooling
 c3_64, c3_128, c3_256, c3_512 = (3, 64), (3, 128), (3, 256), (3, 512)
@@ -116,12 +116,12 @@ def initialise_from(deeper: VGG, net_a: VGG) -> None:
             mine.copy_(theirs)
 
 
-def _entry(name: str, column: str, headline: str, batch_norm: bool = False, editions: bool = True) -> Entry:
+def _entry(name: str, column: str, headline: str, batch_norm: bool = False, editions: bool = True) -> ModelEntry:
     first = gaussian(VARIANCE**0.5) if column.startswith("A") and not batch_norm else glorot
     builds = {"paper": partial(VGG, column, first, batch_norm, False)}
     if editions:
         builds["torchvision"] = partial(VGG, column, torchvisions, batch_norm, True)
-    return Entry(
+    return ModelEntry(
         name=name,
         builds=builds,
         paper="Very Deep Convolutional Networks for Large-Scale Image Recognition",

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from convatlas.layers.conv import conv_norm, conv_norm_relu
 from convatlas.layers.init import glorot, he_over_fan_out
-from convatlas.models.network import Entry, Network, Size, scaled
+from convatlas.models.network import ModelEntry, Network, Size, scaled
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class XceptionTimm(Xception):
 
 
 ENTRIES = [
-    Entry(
+    ModelEntry(
         name="xception",
         builds={"paper": partial(Xception, glorot), "timm": XceptionTimm},
         paper="Xception: Deep Learning with Depthwise Separable Convolutions",

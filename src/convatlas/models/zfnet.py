@@ -18,7 +18,7 @@ from torch import nn
 from convatlas.layers.head import fully_connected
 from convatlas.layers.init import gaussian
 from convatlas.layers.local_response import LocalResponseNorm
-from convatlas.models.network import Entry, Network, Size, grid, pair, scaled, too_small
+from convatlas.models.network import ModelEntry, Network, Size, grid, pair, scaled, too_small
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class ZFNet(Network):
         self.apply(gaussian(0.01))
 
 
-def _entry(name: str, rows: dict[str, Row], source: str, headline: str) -> Entry:
-    return Entry(
+def _entry(name: str, rows: dict[str, Row], source: str, headline: str) -> ModelEntry:
+    return ModelEntry(
         name=name,
         builds={"paper": partial(ZFNet, rows)},
         paper="Visualizing and Understanding Convolutional Networks",

@@ -9,8 +9,8 @@ class Watch(Record, frozen=True, kw_only=True):
     """What a plateau has seen: the best value, for how many values none was better, how often the rate was divided."""
 
     best: float | None = None
-    waits: int = 0
-    drops: int = 0
+    bad_epochs: int = 0
+    num_drops: int = 0
 
 
 class Plateau(Record, frozen=True, kw_only=True):
@@ -26,12 +26,12 @@ class Plateau(Record, frozen=True, kw_only=True):
         """After another value, of which less is better."""
         best = math.inf if watch.best is None else watch.best
         if value < best * (1 - self.threshold):  # which NaN is not, even at first
-            return watch.but(best=value, waits=0)
-        if watch.waits < self.patience:
-            return watch.but(waits=watch.waits + 1)
-        drops = watch.drops + 1 if self.most is None else min(watch.drops + 1, self.most)
-        return watch.but(waits=0, drops=drops)
+            return watch.replace(best=value, waits=0)
+        if watch.bad_epochs < self.patience:
+            return watch.replace(waits=watch.bad_epochs + 1)
+        drops = watch.num_drops + 1 if self.most is None else min(watch.num_drops + 1, self.most)
+        return watch.replace(waits=0, drops=drops)
 
     def rate(self, watch: Watch) -> float:
         """The factor that the rate has now."""
-        return float(self.factor**watch.drops)
+        return float(self.factor**watch.num_drops)

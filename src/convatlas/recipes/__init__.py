@@ -4,7 +4,7 @@ schedule, `finetune` a gentle one for weights that are there already."""
 from fnmatch import fnmatchcase
 
 from convatlas.errors import UsageError, unknown_name
-from convatlas.models import Entry
+from convatlas.models import ModelEntry
 from convatlas.recipes.alexnet import ALEXNET, ALEXNET_SMALL
 from convatlas.recipes.dense import FCN, UNET
 from convatlas.recipes.googlenet import GOOGLENET, GOOGLENET_SMALL
@@ -54,7 +54,7 @@ RECIPES = {recipe.name: recipe for pair in PAPERS.values() for recipe in pair if
 ANY = ("paper", "small", "quick", "finetune")
 
 
-def find(name: str, network: Entry) -> Recipe:
+def get_recipe(name: str, network: ModelEntry) -> Recipe:
     """A recipe by name, as it is for this network. Raises UsageError for an unknown name, naming the nearest."""
     papers, small = next(pair for pattern, pair in PAPERS.items() if fnmatchcase(network.name, pattern))
     if name == "paper" or name == papers.name:

@@ -29,7 +29,7 @@ ALEXNET = Recipe(
     substituted={"two GPUs, half of the kernels on each": "one device: the two groups of the layers are what is left of them"},
 )
 
-ALEXNET_SMALL = ALEXNET.but(
+ALEXNET_SMALL = ALEXNET.replace(
     name="alexnet_small",
     budget=Epochs(2),
     optimizer=SGD(lr=0.02, momentum=0.9, weight_decay=0.0005, lr_in_velocity=True),

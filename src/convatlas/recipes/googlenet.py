@@ -35,7 +35,7 @@ GOOGLENET = Recipe(
     substituted={"asynchronous stochastic gradient descent": "synchronous: which gradients are stale hangs on the cluster"},
 )
 
-GOOGLENET_SMALL = GOOGLENET.but(
+GOOGLENET_SMALL = GOOGLENET.replace(
     name="googlenet_small",
     batch=128,
     budget=Epochs(2),

@@ -18,7 +18,7 @@ from convatlas.recipes.recipe import Epochs, Iterations, Recipe
 BN_STEPS = 6_000_000
 BN_EPOCHS = BN_STEPS * 32 / 1_281_167
 
-BN_INCEPTION = GOOGLENET.but(
+BN_INCEPTION = GOOGLENET.replace(
     name="bn_inception",
     source="arXiv:1502.03167, sec. 4.2.1 and 4.2.2, BN-x30",
     batch=32,
@@ -67,14 +67,14 @@ INCEPTION_V3 = Recipe(
     ),
 )
 # Table 3, row by row: without the auxiliary head's batch norm it is the network that changes, not the recipe
-INCEPTION_V2 = INCEPTION_V3.but(name="inception_v2")
+INCEPTION_V2 = INCEPTION_V3.replace(name="inception_v2")
 
-INCEPTION_SMALL = INCEPTION_V3.but(
+INCEPTION_SMALL = INCEPTION_V3.replace(
     name="inception_small",
     batch=128,
     micro_batch=None,
     budget=Epochs(1),
-    optimizer=INCEPTION_V3.optimizer.but(lr=0.2),
+    optimizer=INCEPTION_V3.optimizer.replace(lr=0.2),
     schedule=OneCycle(),
     average=ExponentialAverage(decay=0.98),
     standardise=ChannelStatistics(),
@@ -89,7 +89,7 @@ INCEPTION_SMALL = INCEPTION_V3.but(
     },
 )
 
-BN_INCEPTION_SMALL = GOOGLENET_SMALL.but(
+BN_INCEPTION_SMALL = GOOGLENET_SMALL.replace(
     name="bn_inception_small",
     source=BN_INCEPTION.source,
     optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=4e-5),

@@ -27,7 +27,7 @@ LENET5 = Recipe(
     },
 )
 
-LENET5_SMALL = LENET5.but(
+LENET5_SMALL = LENET5.replace(
     name="lenet5_small",
     batch=128,
     batch_rule="linear",

@@ -9,10 +9,10 @@ from convatlas.optim.schedules import OneCycle
 from convatlas.recipes.inception import INCEPTION_V3
 from convatlas.recipes.recipe import Epochs
 
-MOBILENET = INCEPTION_V3.but(
+MOBILENET = INCEPTION_V3.replace(
     name="mobilenet_v1",
     source="arXiv:1704.04861, sec. 3.2",
-    optimizer=INCEPTION_V3.optimizer.but(
+    optimizer=INCEPTION_V3.optimizer.replace(
         decay_depthwise=False
     ),  # "very little or no weight decay (l2 regularization) on the depthwise filters"
     loss=CrossEntropy(),  # "we do not use side heads or label smoothing"
@@ -28,7 +28,7 @@ MOBILENET = INCEPTION_V3.but(
     substituted={"asynchronous gradient descent": "synchronous: which gradients are stale hangs on the cluster"},
 )
 
-MOBILENET_SMALL = MOBILENET.but(
+MOBILENET_SMALL = MOBILENET.replace(
     name="mobilenet_small",
     batch=128,
     micro_batch=None,

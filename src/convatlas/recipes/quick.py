@@ -25,9 +25,9 @@ QUICK = Recipe(
 )
 
 # For networks of large images, which are photographs: a part of each, as wide a part as a short training can use
-QUICK_PHOTOS = QUICK.but(batch=64, crop=RandomResizedCrop(area=(0.25, 1.0)), augment=(), margin=8 / 7)
+QUICK_PHOTOS = QUICK.replace(batch=64, crop=RandomResizedCrop(area=(0.25, 1.0)), augment=(), margin=8 / 7)
 
-QUICK_LENET5 = QUICK.but(
+QUICK_LENET5 = QUICK.replace(
     budget=Epochs(20),
     optimizer=SGD(lr=0.003, momentum=0.9, nesterov=True),
     loss=LENET5.loss,  # the paper's
@@ -37,7 +37,7 @@ QUICK_LENET5 = QUICK.but(
 )
 
 # For weights that are there already: a rate at which they are changed, not replaced
-FINETUNE = QUICK.but(
+FINETUNE = QUICK.replace(
     name="finetune", budget=Epochs(3), optimizer=SGD(lr=0.02, momentum=0.9, nesterov=True, weight_decay=1e-4, decay_all=False)
 )
-FINETUNE_PHOTOS = FINETUNE.but(batch=64, crop=QUICK_PHOTOS.crop, augment=(), margin=QUICK_PHOTOS.margin)
+FINETUNE_PHOTOS = FINETUNE.replace(batch=64, crop=QUICK_PHOTOS.crop, augment=(), margin=QUICK_PHOTOS.margin)

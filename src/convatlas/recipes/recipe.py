@@ -4,7 +4,7 @@ import math
 from typing import Literal, Self
 
 from convatlas.data.transforms.augment import Augmentation
-from convatlas.data.transforms.normalize import Standardisation
+from convatlas.data.transforms.normalize import Normalization
 from convatlas.data.transforms.random_crop import Crop
 from convatlas.errors import UsageError
 from convatlas.models import Argument
@@ -57,7 +57,7 @@ class Recipe(Record, frozen=True, kw_only=True):
     optimizer: Optimizer
     schedule: Schedule
     loss: Loss
-    standardise: Standardisation
+    standardise: Normalization
     plateau: Plateau | None = None  # watches the validation error, in percent
     crop: Crop | None = None
     augment: tuple[Augmentation, ...] = ()
@@ -90,4 +90,4 @@ class Recipe(Record, frozen=True, kw_only=True):
             )
         ratio = batch / self.batch
         factor = ratio if self.batch_rule == "linear" else math.sqrt(ratio)
-        return self.but(batch=batch, optimizer=self.optimizer.but(lr=self.optimizer.lr * factor))
+        return self.replace(batch=batch, optimizer=self.optimizer.replace(lr=self.optimizer.lr * factor))

@@ -48,12 +48,12 @@ RESNET_CIFAR = Recipe(
 )
 
 # "we use 0.01 to warm up the training until the training error is below 80% (about 400 iterations), and then go back to 0.1"
-RESNET110_CIFAR = RESNET_CIFAR.but(
+RESNET110_CIFAR = RESNET_CIFAR.replace(
     schedule=Steps(at=(0, 400 / STEPS, 32_000 / STEPS, 48_000 / STEPS), factors=(0.1, 1, 0.1, 0.01)),
     substituted={"warm-up until the training error is below 80 %": "for the 400 iterations that this took"},
 )
 
-RESNET_CIFAR_SMALL = RESNET_CIFAR.but(
+RESNET_CIFAR_SMALL = RESNET_CIFAR.replace(
     name="resnet_cifar_small",
     budget=Epochs(2),
     schedule=OneCycle(),
@@ -68,7 +68,7 @@ RESNET_CIFAR_SMALL = RESNET_CIFAR.but(
     },
 )
 
-RESNET_SMALL = RESNET.but(
+RESNET_SMALL = RESNET.replace(
     name="resnet_small",
     batch=128,
     micro_batch=None,

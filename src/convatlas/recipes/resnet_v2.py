@@ -7,7 +7,7 @@ from convatlas.recipes.resnet import RESNET, RESNET110_CIFAR, RESNET_CIFAR_SMALL
 
 EPOCHS = 90
 
-RESNET_V2 = RESNET.but(
+RESNET_V2 = RESNET.replace(
     name="resnet_v2",
     source="arXiv:1603.05027, sec. 5 and appendix",
     budget=Epochs(EPOCHS),
@@ -24,14 +24,14 @@ RESNET_V2 = RESNET.but(
 
 # "Our implementation details are the same as [1]"; for all depths "we warm up the training by using a smaller learning rate of 0.01 at
 # the beginning 400 iterations and go back to 0.1 after that"
-RESNET_V2_CIFAR = RESNET110_CIFAR.but(
+RESNET_V2_CIFAR = RESNET110_CIFAR.replace(
     name="resnet_v2_cifar",
     source="arXiv:1603.05027, sec. 5 and appendix",
     substituted={},
 )
 
-RESNET_V2_SMALL = RESNET_SMALL.but(name="resnet_v2_small", source=RESNET_V2.source)
-RESNET_V2_CIFAR_SMALL = RESNET_CIFAR_SMALL.but(
+RESNET_V2_SMALL = RESNET_SMALL.replace(name="resnet_v2_small", source=RESNET_V2.source)
+RESNET_V2_CIFAR_SMALL = RESNET_CIFAR_SMALL.replace(
     name="resnet_v2_cifar_small",
     source=RESNET_V2_CIFAR.source,
     network={"width": 0.25},

@@ -31,7 +31,7 @@ SENET = Recipe(
     ),
 )
 
-SENET_MOBILE = SENET.but(
+SENET_MOBILE = SENET.replace(
     name="senet_mobile",
     source="arXiv:1709.01507, sec. 5.1, mobile setting",
     batch=256,
@@ -47,5 +47,5 @@ SENET_MOBILE = SENET.but(
     substituted={"plateau of the validation loss": "of the validation error: it is what every plateau here watches"},
 )
 
-SENET_SMALL = RESNET_SMALL.but(name="senet_small", source=SENET.source, unstated=SENET.unstated[:1])
-SENET_MOBILE_SMALL = MOBILENET_SMALL.but(name="senet_mobile_small", source=SENET_MOBILE.source, unstated=(), substituted={})
+SENET_SMALL = RESNET_SMALL.replace(name="senet_small", source=SENET.source, unstated=SENET.unstated[:1])
+SENET_MOBILE_SMALL = MOBILENET_SMALL.replace(name="senet_mobile_small", source=SENET_MOBILE.source, unstated=(), substituted={})

@@ -30,13 +30,13 @@ SHUFFLENET = Recipe(
     ),
 )
 
-SHUFFLENET_V2 = SHUFFLENET.but(
+SHUFFLENET_V2 = SHUFFLENET.replace(
     name="shufflenet_v2",
     source="arXiv:1807.11164, sec. 4",
     unstated=("everything: 'our training protocol follows' that of arXiv:1707.01083 (ours: its recipe)", *SHUFFLENET.unstated[1:]),
 )
 
-SHUFFLENET_SMALL = MOBILENET_SMALL.but(
+SHUFFLENET_SMALL = MOBILENET_SMALL.replace(
     name="shufflenet_small",
     source=SHUFFLENET.source,
     optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=4e-5),
@@ -47,4 +47,4 @@ SHUFFLENET_SMALL = MOBILENET_SMALL.but(
         "schedule": "2 epochs, one cycle, in place of 300,000 steps of linear decay",
     },
 )
-SHUFFLENET_V2_SMALL = SHUFFLENET_SMALL.but(name="shufflenet_v2_small", source=SHUFFLENET_V2.source)
+SHUFFLENET_V2_SMALL = SHUFFLENET_SMALL.replace(name="shufflenet_v2_small", source=SHUFFLENET_V2.source)

@@ -32,7 +32,7 @@ VGG = Recipe(
     },
 )
 
-VGG_SMALL = VGG.but(
+VGG_SMALL = VGG.replace(
     name="vgg_small",
     batch=128,
     budget=Epochs(2),

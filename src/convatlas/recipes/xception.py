@@ -9,7 +9,7 @@ from convatlas.recipes.resnet import RESNET_SMALL
 
 EPOCHS, DEVICES = 100, 60
 
-XCEPTION = INCEPTION_V3.but(
+XCEPTION = INCEPTION_V3.replace(
     name="xception",
     source="arXiv:1610.02357, sec. 4.2 to 4.4, on ImageNet",
     batch=DEVICES * 32,
@@ -27,7 +27,7 @@ XCEPTION = INCEPTION_V3.but(
     ),
 )
 
-XCEPTION_SMALL = RESNET_SMALL.but(
+XCEPTION_SMALL = RESNET_SMALL.replace(
     name="xception_small",
     source=XCEPTION.source,
     optimizer=SGD(lr=0.1, momentum=0.9, weight_decay=1e-5),

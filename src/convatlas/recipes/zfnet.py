@@ -29,7 +29,7 @@ ZFNET = Recipe(
     ),
 )
 
-ZFNET_SMALL = ALEXNET_SMALL.but(
+ZFNET_SMALL = ALEXNET_SMALL.replace(
     name="zfnet_small",
     source=ZFNET.source,
     constraint=ZFNET.constraint,

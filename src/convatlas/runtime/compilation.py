@@ -4,7 +4,7 @@ import shutil
 
 import torch
 
-from convatlas.runtime.device import cpu_units
+from convatlas.runtime.device import cpu_matrix_features
 
 # By kind of device: the multiply-adds a second of an eager training step (three times a forward), the share of its time that compiling
 # saves, and what compiling costs in seconds. Rough, from 2 cores with AMX units, 2 cores without them (ResNet-50 in bf16: 12.8 images a
@@ -19,7 +19,7 @@ def can_compile(device: torch.device) -> bool:
     return device.type != "cpu" or any(shutil.which(name) for name in ("g++", "c++", "clang++"))
 
 
-def worth_compiling(device: torch.device, macs: float) -> bool:
+def should_compile(device: torch.device, macs: float) -> bool:
     """`macs` are those of the whole training, forward and backward."""
-    kind = "cpu with amx" if device.type == "cpu" and "amx_bf16" in cpu_units() else device.type
+    kind = "cpu with amx" if device.type == "cpu" and "amx_bf16" in cpu_matrix_features() else device.type
     return can_compile(device) and macs / _RATE[kind] * _SAVED[kind] > 3 * _COST[kind]

@@ -10,30 +10,30 @@ from torch import Tensor, nn
 
 from convatlas.runtime.distributed.ranks import Ranks
 
-AGREES = 0.01  # how far a replayed pass may be from PyTorch's, of loss and gradients: some CUDA kernels add up in any order
+TOLERANCE = 0.01  # how far a replayed pass may be from PyTorch's, of loss and gradients: some CUDA kernels add up in any order
 
 
-class Pass(Protocol):
+class ForwardBackward(Protocol):
     def __call__(self, images: Tensor, targets: Tensor, share: float = 1.0, last: bool = True) -> tuple[Tensor, Tensor]:
         """The loss of these images and their logits, without gradients. Those of `share` times the loss are added to the parameters';
         with several ranks, those of all parts of a batch are exchanged with the `last`."""
 
 
-class Eager:
+class EagerForwardBackward:
     """A module from images and targets to loss and logits, operator by operator."""
 
     def __init__(self, module: nn.Module, autocast: Callable[[], AbstractContextManager[object]], ranks: Ranks):
         self.module, self._autocast, self._ranks = module, autocast, ranks
 
     def __call__(self, images: Tensor, targets: Tensor, share: float = 1.0, last: bool = True) -> tuple[Tensor, Tensor]:
-        with self._autocast(), nullcontext() if last else self._ranks.apart(self.module):
+        with self._autocast(), nullcontext() if last else self._ranks.no_sync(self.module):
             loss, logits = self.module(images, targets)
-        self._ranks.beat(arrived=True)
+        self._ranks.heartbeat(collective=True)
         torch.autograd.backward(loss * share)
         return loss.detach(), logits.detach()
 
 
-def cuda_graph(work: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
+def capture_cuda_graph(work: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
     """The tensors that `work` fills, and what fills them again."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a thread that pins memory for the loader may go on
@@ -41,7 +41,7 @@ def cuda_graph(work: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable
     return found, graph.replay
 
 
-class Replayed:
+class CudaGraphForwardBackward:
     """An eager pass in training, recorded with the first images and replayed for all others of their shape.
 
     The first is computed in both ways. Where they don't agree, or it cannot be recorded, the eager pass serves from then on, and `say`
@@ -50,9 +50,9 @@ class Replayed:
 
     def __init__(
         self,
-        eager: Eager,
+        eager: EagerForwardBackward,
         say: Callable[[str], None],
-        record: Callable[[Callable[[], list[Tensor]]], tuple[list[Tensor], Callable[[], None]]] = cuda_graph,
+        record: Callable[[Callable[[], list[Tensor]]], tuple[list[Tensor], Callable[[], None]]] = capture_cuda_graph,
     ):
         self._eager, self._say, self._record = eager, say, record
         self._trained: list[nn.Parameter] = []
@@ -88,7 +88,7 @@ class Replayed:
             _put(buffers, before)
             self._replay()
             apart = _apart(self._found, expected)
-            refusal = f"it differs from PyTorch's by {apart:.2g}" if not apart <= AGREES else ""
+            refusal = f"it differs from PyTorch's by {apart:.2g}" if not apart <= TOLERANCE else ""
         except RuntimeError as error:
             refusal = str(error).strip().partition("\n")[0]
         if refusal:

@@ -10,7 +10,7 @@ from pathlib import Path
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
-def keep_freed_memory() -> bool:
+def tune_malloc() -> bool:
     """Let glibc's malloc keep freed blocks for the next tensor. True where that took effect (Linux with glibc).
 
     Large tensors are to lie on huge pages, which torch asks the environment for when it makes its first tensor: call this before. Aligned

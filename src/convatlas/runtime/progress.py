@@ -10,14 +10,14 @@ T = TypeVar("T")
 AFTER, PLAIN_EVERY = 2.0, 10.0  # seconds
 
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one to speak: of ranks that torchrun has started, the first."""
     return os.environ.get("RANK", "0") in ("", "0")
 
 
-def progress(work: Iterable[T], total: int, what: str) -> Iterator[T]:
+def track(work: Iterable[T], total: int, what: str) -> Iterator[T]:
     """The items of `work` as they come."""
-    if not speaks():
+    if not is_main_process():
         yield from work
         return
     from rich.console import Console

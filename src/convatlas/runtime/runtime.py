@@ -8,23 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.errors import UsageError
-from convatlas.runtime.cuda_graph import Eager, Pass, Replayed
-from convatlas.runtime.device import Precision, cpu_units, usable_cores
-from convatlas.runtime.distributed.ranks import ALONE, Ranks
-from convatlas.runtime.memory import keep_freed_memory
+from convatlas.runtime.cuda_graph import CudaGraphForwardBackward, EagerForwardBackward, ForwardBackward
+from convatlas.runtime.device import Precision, cpu_matrix_features, usable_cores
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
+from convatlas.runtime.memory import tune_malloc
 
 
 class Runtime:
     """Where and how the arithmetic runs, and who takes part. `compile` is a decision already taken, so that it can be recorded; ranks on
     one machine share its cores."""
 
-    def __init__(self, device: torch.device, precision: Precision, compile: bool = False, threads: int | None = None, ranks: Ranks = ALONE):
+    def __init__(
+        self, device: torch.device, precision: Precision, compile: bool = False, threads: int | None = None, ranks: Ranks = SINGLE_PROCESS
+    ):
         if precision == "tf32" and device.type == "cpu":
             raise UsageError("precision tf32 needs a CUDA device: use fp32 or bf16 on a CPU")
         self.device, self.precision, self.compile, self.ranks = device, precision, compile, ranks
         if device.type == "cpu":
-            keep_freed_memory()
-            self.threads = threads or max(1, usable_cores() // ranks.beside)
+            tune_malloc()
+            self.threads = threads or max(1, usable_cores() // ranks.local_world_size)
             torch.set_num_threads(self.threads)
         else:
             self.threads = threads or torch.get_num_threads()
@@ -32,12 +34,12 @@ class Runtime:
                 torch.cuda.set_device(device)
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def to_device(self, module: nn.Module) -> nn.Module:
         """The module on the device, its images' layout channels-last."""
         placed: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return placed
 
-    def ahead(self, stream: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    def prefetch(self, stream: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
         """Numbered batches (named tuples with `images` and `targets`) on the device; on CUDA the next one travels during a step."""
         if self.device.type != "cuda":
             yield from stream
@@ -57,26 +59,26 @@ class Runtime:
         if before is not None:
             yield before
 
-    def prepared(self, module: nn.Module, say: Callable[[str], None]) -> Pass:
+    def compiled_forward_backward(self, module: nn.Module, say: Callable[[str], None]) -> ForwardBackward:
         """The module, from images and targets to loss and logits, as a step calls it: compiled where that was decided, its gradients those
         of all ranks. `say` is told what is done otherwise than decided."""
-        return self.passes(self.ranks.wrap(torch.compile(module) if self.compile else module), say)  # type: ignore[arg-type]
+        return self.forward_backward(self.ranks.wrap_ddp(torch.compile(module) if self.compile else module), say)  # type: ignore[arg-type]
 
-    def passes(self, module: nn.Module, say: Callable[[str], None]) -> Pass:
+    def forward_backward(self, module: nn.Module, say: Callable[[str], None]) -> ForwardBackward:
         """The module's passes by this rank alone; on CUDA, where no exchange with others interrupts them, as a graph."""
-        eager = Eager(module, self.autocast, self.ranks)
-        return Replayed(eager, say) if self.device.type == "cuda" and self.ranks.count == 1 else eager
+        eager = EagerForwardBackward(module, self.autocast, self.ranks)
+        return CudaGraphForwardBackward(eager, say) if self.device.type == "cuda" and self.ranks.world_size == 1 else eager
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def seed(self, value: int) -> None:
+    def seed_step(self, value: int) -> None:
         """Everything random inside a step (dropout) follows from this."""
         torch.default_generator.manual_seed(value)  # torch.manual_seed asks every backend there is: 0.4 ms of a step that may take five
         if self.device.type == "cuda":
             torch.cuda.manual_seed(value)
 
-    def update(self, optimizer: torch.optim.Optimizer, clip: Callable[[Iterable[Tensor]], None] | None = None) -> None:
+    def optimizer_step(self, optimizer: torch.optim.Optimizer, clip: Callable[[Iterable[Tensor]], None] | None = None) -> None:
         """Clip the gradients, step, forget them."""
         if clip is not None:
             clip(p for group in optimizer.param_groups for p in group["params"])
@@ -86,7 +88,7 @@ class Runtime:
     def describe(self) -> str:
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
-        units = ", ".join(cpu_units()) or "no vector units reported"
+        units = ", ".join(cpu_matrix_features()) or "no vector units reported"
         return f"CPU, {self.threads} threads ({units}), {self.precision}"
 
     def environment(self) -> Mapping[str, str | int | bool]:
@@ -104,8 +106,8 @@ class Runtime:
             "pillow": PIL.__version__,
             "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
             "instruction_set": torch.backends.cpu.get_cpu_capability(),
-            "units": " ".join(cpu_units()),
+            "units": " ".join(cpu_matrix_features()),
             "threads": self.threads,
-            "ranks": self.ranks.count,
+            "ranks": self.ranks.world_size,
             "compile": self.compile,
         }

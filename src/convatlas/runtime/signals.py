@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Stopped(Exception):
+class StoppedBySignal(Exception):
     """The job was asked to stop and has saved. `exit_code` is the shell's convention for the signal: 130 or 143."""
 
     def __init__(self, number: int, message: str):
@@ -24,7 +24,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals(patient: bool = False) -> Iterator[StopRequest]:
+def stop_on_signals(wait_for_ranks: bool = False) -> Iterator[StopRequest]:
     """While inside, the first SIGINT or SIGTERM is noted and a second one has its usual effect.
 
     `patient`: it has none, for torchrun passes on a signal that its whole group got, and ends by force what does not stop.
@@ -33,7 +33,7 @@ def stop_on_signals(patient: bool = False) -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         request.number = number
-        for n in () if patient else numbers:
+        for n in () if wait_for_ranks else numbers:
             signal.signal(n, previous[n])
 
     previous = {n: signal.getsignal(n) for n in numbers}

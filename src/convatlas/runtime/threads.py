@@ -8,7 +8,7 @@ import torch
 
 
 @cache
-def lone_threads(count: int, work: str) -> ThreadPoolExecutor:
+def single_threaded_pool(count: int, work: str) -> ThreadPoolExecutor:
     """`count` threads for a kind of work, each of which computes by itself: torch would give each of them a team of as many."""
     together = Barrier(count)
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-class Disk:
+class FileOps:
     """The calls that a durable write is made of. Tests put a simulated disk in its place and stop it at every one of them."""
 
-    def create(self, path: Path) -> int:
+    def open_new(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
 
-    def extend(self, path: Path) -> int:
+    def open_append(self, path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, file: int, data: bytes) -> None:
@@ -44,33 +44,33 @@ class Disk:
             os.close(file)
 
 
-DISK = Disk()
+FILE_OPS = FileOps()
 
 
-def replace(path: Path, data: bytes, disk: Disk = DISK) -> None:
+def atomic_write(path: Path, data: bytes, ops: FileOps = FILE_OPS) -> None:
     """Write `data` to `path` so that after a crash the file holds either its old or its new content, whole.
 
     Raises OSError when the disk refuses; the old file is then still there and the temporary one is gone.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        file = disk.create(temporary)
+        file = ops.open_new(temporary)
         try:
-            disk.write(file, data)
-            disk.fsync(file)  # the content must be on the disk before the name points at it
+            ops.write(file, data)
+            ops.fsync(file)  # the content must be on the disk before the name points at it
         finally:
-            disk.close(file)
-        disk.rename(temporary, path)
+            ops.close(file)
+        ops.rename(temporary, path)
     except BaseException as error:
-        disk.remove(temporary)
+        ops.remove(temporary)
         if isinstance(error, OSError):
             error.filename = str(path)  # what a user knows it by
         raise
-    disk.fsync_folder(path.parent)  # and the name itself
+    ops.fsync_folder(path.parent)  # and the name itself
 
 
 @contextmanager
-def staged(path: Path) -> Iterator[Path]:
+def atomic_output(path: Path) -> Iterator[Path]:
     """For a library that writes by itself: where it may write a file or a folder, which is `path` afterwards, whole and on the disk.
 
     When the block ends by an error nothing of it stays. A folder that is there already is not replaced: OSError.
@@ -83,41 +83,41 @@ def staged(path: Path) -> Iterator[Path]:
         for folder, _, names in os.walk(scratch, topdown=False):
             for name in names:
                 with open(Path(folder, name), "rb") as file:
-                    DISK.fsync(file.fileno())
-            DISK.fsync_folder(Path(folder))
-        DISK.rename(scratch / path.name, path)
-        DISK.fsync_folder(path.parent)
+                    FILE_OPS.fsync(file.fileno())
+            FILE_OPS.fsync_folder(Path(folder))
+        FILE_OPS.rename(scratch / path.name, path)
+        FILE_OPS.fsync_folder(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-class Lines:
+class JsonLines:
     """A file of whole lines (JSON lines). Opening cuts a tail that a crash has torn; `cut` goes back to an earlier length."""
 
-    def __init__(self, path: Path, disk: Disk = DISK):
-        self.path, self.disk = path, disk
-        self.file = disk.extend(path)
+    def __init__(self, path: Path, ops: FileOps = FILE_OPS):
+        self.path, self.ops = path, ops
+        self.file = ops.open_append(path)
         content = path.read_bytes()
         self.length = content.rfind(b"\n") + 1
         if self.length < len(content):
-            disk.truncate(self.file, self.length)
+            ops.truncate(self.file, self.length)
 
     def append(self, line: bytes) -> None:
         try:
-            self.disk.write(self.file, line + b"\n")
+            self.ops.write(self.file, line + b"\n")
         except OSError as error:
             error.filename = str(self.path)
             raise
         self.length += len(line) + 1
 
-    def cut(self, length: int) -> None:
+    def truncate(self, length: int) -> None:
         """Drop every line after the first `length` bytes."""
         if length < self.length:
-            self.disk.truncate(self.file, length)
+            self.ops.truncate(self.file, length)
             self.length = length
 
     def sync(self) -> None:
-        self.disk.fsync(self.file)
+        self.ops.fsync(self.file)
 
     def close(self) -> None:
-        self.disk.close(self.file)
+        self.ops.close(self.file)

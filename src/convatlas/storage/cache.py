@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from convatlas.errors import UserError
-from convatlas.storage.atomic import replace, staged
+from convatlas.storage.atomic import atomic_output, atomic_write
 from convatlas.storage.records import from_json, to_json
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def write_entry(kind: str, name: str, value: object) -> None:
     encoded = msgspec.msgpack.encode(value)
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        replace(entry, hashlib.sha256(encoded).digest() + encoded)
+        atomic_write(entry, hashlib.sha256(encoded).digest() + encoded)
     except OSError:
         pass
 
@@ -86,10 +86,10 @@ def cached_folder(kind: str, key: str | None, make: Callable[[Path], None]) -> P
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         remove_cached_folder(kind, key)
-        with staged(folder) as new:
+        with atomic_output(folder) as new:
             new.mkdir()
             make(new)
-            replace(new / MANIFEST, to_json({file.name: file_sha256(file) for file in new.iterdir()}))
+            atomic_write(new / MANIFEST, to_json({file.name: file_sha256(file) for file in new.iterdir()}))
     except OSError:
         return folder if _is_whole(folder) else None  # another process may have written it meanwhile
     return folder

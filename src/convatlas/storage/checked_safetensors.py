@@ -20,28 +20,28 @@ import torch
 from torch import Tensor
 
 from convatlas.errors import UserError
-from convatlas.storage.atomic import DISK, Disk, replace
+from convatlas.storage.atomic import FILE_OPS, FileOps, atomic_write
 from convatlas.storage.records import to_json
 
-LARGEST_HEADER = 8 << 20  # ResNet-1202 with its optimiser's state needs 2 MiB; a hostile header of 66 MB takes seconds to parse
-_SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+MAX_HEADER_BYTES = 8 << 20  # ResNet-1202 with its optimiser's state needs 2 MiB; a hostile header of 66 MB takes seconds to parse
+_CHECKSUM = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
-def seal(tensors: dict[str, Tensor], document: Any) -> bytes:
+def serialize(tensors: dict[str, Tensor], document: Any) -> bytes:
     """The file's bytes: `tensors` by name, and `document` (anything that `to_json` takes) in the metadata."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = bytearray(safetensors.torch.save(plain, {"convatlas": to_json(document).decode(), "sha256": "0" * 64}))
-    start = _SEAL.search(data, 8, 8 + _header_length(data)).start(1)  # type: ignore[union-attr]
+    start = _CHECKSUM.search(data, 8, 8 + _header_length(data)).start(1)  # type: ignore[union-attr]
     data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
     return bytes(data)
 
 
-def write(path: Path, tensors: dict[str, Tensor], document: Any, disk: Disk = DISK) -> None:
+def write_checked(path: Path, tensors: dict[str, Tensor], document: Any, ops: FileOps = FILE_OPS) -> None:
     """Seal and write durably. Raises OSError when the disk refuses."""
-    replace(path, seal(tensors, document), disk)
+    atomic_write(path, serialize(tensors, document), ops)
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], bytes]:
+def read_checked(path: Path) -> tuple[dict[str, Tensor], bytes]:
     """(tensors by name, the document's JSON). Raises UserError when the file is missing, damaged or not sealed."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a device has no end
@@ -50,9 +50,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], bytes]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     header_length = _header_length(data)
-    if not 2 <= header_length <= min(LARGEST_HEADER, len(data) - 8):
+    if not 2 <= header_length <= min(MAX_HEADER_BYTES, len(data) - 8):
         raise UserError(f"{path} is damaged or not a safetensors file: its header should end inside the file")
-    found = _SEAL.search(data, 8, 8 + header_length)
+    found = _CHECKSUM.search(data, 8, 8 + header_length)
     if found is None:
         raise UserError(f"{path} carries no ConvAtlas seal: expected a file that ConvAtlas wrote")
     zeroed = hashlib.sha256(data[: found.start(1)])
@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], bytes]:
         raise UserError(f"{path} is not a file that ConvAtlas wrote: {error}") from None
 
 
-def fingerprint(tensors: dict[str, Tensor]) -> str:
+def hash_tensors(tensors: dict[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes, in the order of the names: equal exactly when all tensors are bit-identical."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):

@@ -13,11 +13,11 @@ from convatlas.errors import UsageError, printable
 
 
 @contextmanager
-def sole_writer(folder: Path, patience: float = 0.0) -> Iterator[None]:
+def folder_lock(folder: Path, timeout: float = 0.0) -> Iterator[None]:
     """Hold `folder` for this process. Raises UsageError, naming the owner, when another process holds it for `patience` seconds on."""
     with open(folder / ".lock", "a+") as file:
-        end = time.monotonic() + patience
-        while not (held := _hold(file)) and time.monotonic() < end:
+        end = time.monotonic() + timeout
+        while not (held := _try_lock(file)) and time.monotonic() < end:
             time.sleep(0.1)
         if not held:
             file.seek(0)
@@ -29,7 +29,7 @@ def sole_writer(folder: Path, patience: float = 0.0) -> Iterator[None]:
         yield
 
 
-def _hold(file: TextIO) -> bool:
+def _try_lock(file: TextIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

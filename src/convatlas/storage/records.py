@@ -14,7 +14,7 @@ R = TypeVar("R", bound="Record")
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A frozen record. Fields and types are checked whenever one is read; unknown fields are refused."""
 
-    def but(self, **changes: Any) -> Self:
+    def replace(self, **changes: Any) -> Self:
         """The same record with some fields changed."""
         return msgspec.structs.replace(self, **changes)
 
@@ -35,17 +35,17 @@ def from_json(data: bytes, type_: type[T], where: str) -> T:
         raise UsageError(f"{where}: {error}") from None
 
 
-def identify(record: Any) -> str:
+def record_sha256(record: Any) -> str:
     """SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
     return hashlib.sha256(to_json(record)).hexdigest()
 
 
-def differences(a: Any, b: Any, path: str = "") -> list[str]:
+def diff(a: Any, b: Any, path: str = "") -> list[str]:
     """Where two records or documents differ, as `key.path: this -> that`."""
     a, b = (msgspec.to_builtins(value) for value in (a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [*a, *(key for key in b if key not in a)]
-        return [line for key in keys for line in differences(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))]
+        return [line for key in keys for line in diff(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))]
     return [] if a == b else [f"{path}: {_short(a)} -> {_short(b)}"]
 
 
@@ -54,7 +54,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def set_path(record: R, assignment: str) -> R:
+def override(record: R, assignment: str) -> R:
     """`record` with one field set by a user's `key.path=value`; the value is JSON, or a bare word.
 
     Raises UsageError when there is no such field (naming the nearest) or the value does not fit.

@@ -6,14 +6,14 @@ from typing import NamedTuple, Self
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from convatlas.data.transforms.normalize import Standardiser
+from convatlas.data.transforms.normalize import Normalizer
 from convatlas.models import Network
 from convatlas.optim.ema import Averaging
 from convatlas.optim.losses import Loss
 from convatlas.training.run import Run
 
 
-class Outcome(NamedTuple):
+class StepOutput(NamedTuple):
     total: Tensor  # the scalar to be minimised
     logits: Tensor  # (n, classes), of the main output
 
@@ -30,14 +30,14 @@ class Objective(nn.Module):
     def __init__(
         self,
         model: Network,
-        standardiser: Standardiser,
+        normalizer: Normalizer,
         loss: Loss,
         auxiliary: Mapping[str, float] | None = None,
         average: Averaging | None = None,
         frozen: Iterable[nn.Module] = (),
     ):
         super().__init__()
-        self.model, self.standardiser, self.loss, self.auxiliary = model, standardiser, loss, dict(auxiliary or {})
+        self.model, self.normalizer, self.loss, self.auxiliary = model, normalizer, loss, dict(auxiliary or {})
         for head in set(model.heads) - set(self.auxiliary):  # ranks wait for the gradients of what can have one
             model.get_submodule(head).requires_grad_(False)
         self.average = average.build(model).requires_grad_(False) if average else None
@@ -45,17 +45,17 @@ class Objective(nn.Module):
         self._before: list[Tensor] = []
 
     @property
-    def evaluated(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The network that is evaluated and saved."""
         return self.average.module if self.average is not None else self.model
 
-    def forward(self, images: Tensor, targets: Tensor) -> Outcome:
-        images = self.standardiser(images)
+    def forward(self, images: Tensor, targets: Tensor) -> StepOutput:
+        images = self.normalizer(images)
         outputs = self.model.training_outputs(images) if self.auxiliary else {"logits": self.model(images)}
         total = self.loss(outputs["logits"], targets).mean()
         for head, weight in self.auxiliary.items():
             total = total + weight * self.loss(outputs[head], targets).mean()
-        return Outcome(total, outputs["logits"])
+        return StepOutput(total, outputs["logits"])
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -63,7 +63,7 @@ class Objective(nn.Module):
             module.eval()
         return self
 
-    def follow(self) -> None:
+    def update_ema(self) -> None:
         """Let the average take the weights after a step into account."""
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -80,11 +80,11 @@ class Objective(nn.Module):
             if module is not None:
                 module.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
 
-    def remember(self) -> None:
+    def snapshot_statistics(self) -> None:
         """Keep batch norm's running statistics as they are, for `take_back`."""
         self._before = [buffer.clone() for buffer in self._running()]
 
-    def take_back(self) -> None:
+    def restore_statistics(self) -> None:
         """Undo what a forward did to the running statistics since `remember`: with the step not taken, the model is as before."""
         for buffer, before in zip(self._running(), self._before, strict=True):
             buffer.copy_(before)
@@ -95,7 +95,7 @@ class Objective(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """The main output alone, for evaluation."""
-        logits: Tensor = self.evaluated(self.standardiser(images))
+        logits: Tensor = self.eval_model(self.normalizer(images))
         return logits
 
 

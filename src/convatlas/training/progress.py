@@ -12,7 +12,7 @@ from torch import Tensor
 
 from convatlas.analysis import Report
 from convatlas.errors import printable
-from convatlas.runtime.progress import speaks
+from convatlas.runtime.progress import is_main_process
 from convatlas.training.run import Run
 from convatlas.training.run_folder import RunFolder
 
@@ -21,14 +21,14 @@ PLAIN_EVERY = 10.0  # seconds between plain lines
 ESTIMATE_AFTER = 10  # steps
 
 
-class Clock:
+class ThroughputMeter:
     """Measures the rate of training since the last reading, and the share of its time spent waiting for data."""
 
-    def __init__(self, display: "Display"):
+    def __init__(self, display: "ProgressDisplay"):
         self.display, self.began = display, time.monotonic()
         self.first, self.steps, self.waited, self.beside = self.began, 0, 0.0, 0.0
 
-    def waiting(self, stream: Iterator[T]) -> Iterator[T]:
+    def timed(self, stream: Iterator[T]) -> Iterator[T]:
         while True:
             before = time.monotonic()
             try:
@@ -41,15 +41,15 @@ class Clock:
             self.display.advance(self)
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """What is done in here is no training."""
         before = time.monotonic()
         yield
         self.beside += time.monotonic() - before
 
-    def passed(self, loss: Tensor, share: float) -> None:
+    def on_microbatch(self, loss: Tensor, share: float) -> None:
         """A part of the step's batch is through the network: its loss, and the share of the batch up to it."""
-        self.display.passed(loss, share, time.monotonic() - self.first)
+        self.display.on_microbatch(loss, share, time.monotonic() - self.first)
 
     def read(self, batch: int) -> tuple[float, float, float]:
         """(images a second in training, share of its time spent waiting, seconds in all) since the last reading."""
@@ -60,7 +60,7 @@ class Clock:
         return rate, share, elapsed
 
 
-class Display:
+class ProgressDisplay:
     """What one process says, for all that train together. Writes to stderr when `quiet_stdout` (`--json` owns stdout), else to stdout."""
 
     def __init__(self, quiet_stdout: bool = False):
@@ -69,18 +69,18 @@ class Display:
         self.run: Run | None = None
         self.bar: Progress | None = None
         self.done = self.at_start = 0
-        self.text, self.last_plain, self.begun, self.estimated = "", 0.0, False, False
+        self.text, self.last_plain, self.first_loss_shown, self.estimated = "", 0.0, False, False
 
     def say(self, text: str = "", style: str | None = None) -> None:
         self.console.print("\n".join(printable(line) for line in text.split("\n")), style=style)
 
-    def pairs(self, rows: dict[str, str]) -> None:
+    def key_values(self, rows: dict[str, str]) -> None:
         width = max(map(len, rows))
         for name, value in rows.items():
             self.say(f"  {name:<{width}}  {value}")
 
     def start(self, step: int, folder: RunFolder) -> None:
-        self.run = folder.stored.run
+        self.run = folder.run_file.run
         for warning in folder.warnings:
             self.say(f"warning: {warning}")
         folder.warnings.clear()
@@ -89,24 +89,24 @@ class Display:
         self.done = self.at_start = step
 
     @contextmanager
-    def clock(self) -> Iterator[Clock]:
+    def clock(self) -> Iterator[ThroughputMeter]:
         if not self.live:
-            yield Clock(self)
+            yield ThroughputMeter(self)
             return
         columns = (BarColumn(24), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[text]}"))
         with Progress(*columns, console=self.console, transient=True) as self.bar:
             self.bar.add_task("", total=self._run.steps, completed=self.done, text="first steps")
-            yield Clock(self)
+            yield ThroughputMeter(self)
         self.bar = None
 
-    def passed(self, loss: Tensor, share: float, seconds: float) -> None:
-        if not self.begun:
-            self.begun = True
+    def on_microbatch(self, loss: Tensor, share: float, seconds: float) -> None:
+        if not self.first_loss_shown:
+            self.first_loss_shown = True
             self.say(f"  first loss {loss.item():.4f}, after {duration(seconds)}")
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=self.done + share)
 
-    def advance(self, clock: Clock) -> None:
+    def advance(self, clock: ThroughputMeter) -> None:
         self.done += 1
         if not self.estimated and self.done - self.at_start == ESTIMATE_AFTER:
             self.estimated = True
@@ -114,7 +114,7 @@ class Display:
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=self.done, text=f"{self.text}  {duration(self._left(clock))} left")
 
-    def progress(self, step: int, line: dict[str, float], clock: Clock) -> dict[str, float]:
+    def progress(self, step: int, line: dict[str, float], clock: ThroughputMeter) -> dict[str, float]:
         """Show a logged line; returns what timing.jsonl keeps of it."""
         rate, share, seconds = clock.read(self._run.recipe.batch)
         epoch = step / self._run.steps_per_epoch
@@ -141,11 +141,11 @@ class Display:
         assert self.run is not None
         return self.run
 
-    def _left(self, clock: Clock) -> float:
+    def _left(self, clock: ThroughputMeter) -> float:
         return (time.monotonic() - clock.first) / max(self.done - self.at_start, 1) * (self._run.steps - self.done)
 
 
-class Silent(Display):
+class NullDisplay(ProgressDisplay):
     """For the ranks that do not speak."""
 
     def __init__(self) -> None:
@@ -166,9 +166,9 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def display(quiet_stdout: bool) -> Display:
+def display(quiet_stdout: bool) -> ProgressDisplay:
     """What a process says that a command started."""
-    return Display(quiet_stdout) if speaks() else Silent()
+    return ProgressDisplay(quiet_stdout) if is_main_process() else NullDisplay()
 
 
 def banner(run: Run, environment: dict[str, Any], device: str, cost: Report, data_notes: tuple[str, ...], folder: str) -> dict[str, str]:

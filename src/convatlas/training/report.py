@@ -14,15 +14,15 @@ from torch import Tensor
 
 from convatlas.analysis import analyze
 from convatlas.classifier import Classifier
-from convatlas.data.loading.eval_batches import Fixed
+from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.errors import printable
 from convatlas.evaluation.metrics import log_probabilities
 from convatlas.evaluation.plots import STYLE, confusion, reliability, save
-from convatlas.evaluation.predict import Answers
-from convatlas.storage.atomic import replace
+from convatlas.evaluation.predict import Predictions
+from convatlas.storage.atomic import atomic_write
 from convatlas.training.run import Run
 from convatlas.visualization import first_filters, grad_cam, plots
-from convatlas.visualization.filters import drawn
+from convatlas.visualization.filters import draw_filters
 
 MISTAKES = 24
 SEEN, DEAR = 8, 20e9  # mistakes that are looked into; multiply-adds of their passes forward
@@ -34,8 +34,8 @@ def write(
     run: Run,
     lines: list[dict[str, Any]],
     batch: tuple[Tensor, Tensor],
-    test: Fixed,
-    found: Answers,
+    test: EvalBatches,
+    found: Predictions,
     result: dict[str, Any],
     classifier: Classifier,
 ) -> Path:
@@ -51,9 +51,9 @@ def write(
         if len(wrong):
             save(folder / "mistakes.png", _mistake_grid(wrong, found, test, classes))
             save(folder / "grad_cam.png", _evidence(wrong, found, test, classes, classifier))
-    replace(folder / "filters.png", plots.png(drawn(first_filters(classifier.model)[1])))
+    atomic_write(folder / "filters.png", plots.png(draw_filters(first_filters(classifier.model)[1])))
     path = folder / "report.md"
-    replace(path, _markdown(run, lines, result, classes, bool(len(wrong)), first_filters(classifier.model)[0]).encode())
+    atomic_write(path, _markdown(run, lines, result, classes, bool(len(wrong)), first_filters(classifier.model)[0]).encode())
     return path
 
 
@@ -129,19 +129,19 @@ def _mistakes(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray
     return wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
 
 
-def _mistake_grid(wrong: NDArray[np.int64], found: Answers, test: Fixed, classes: Sequence[str]) -> Figure:
-    images, _ = test.preprocessing.read(test.split.images, found.indices[wrong])
+def _mistake_grid(wrong: NDArray[np.int64], found: Predictions, test: EvalBatches, classes: Sequence[str]) -> Figure:
+    images, _ = test.preprocessing.load_batch(test.split.images, found.indices[wrong])
     probabilities = np.exp(log_probabilities(found.logits[wrong]))
     titles = [f"{classes[p.argmax()]} {p.max():.2f}\nis {classes[found.labels[i]]}" for i, p in zip(wrong, probabilities, strict=True)]
     return _grid(images.numpy(), titles)
 
 
-def _evidence(wrong: NDArray[np.int64], found: Answers, test: Fixed, classes: Sequence[str], classifier: Classifier) -> Figure:
+def _evidence(wrong: NDArray[np.int64], found: Predictions, test: EvalBatches, classes: Sequence[str], classifier: Classifier) -> Figure:
     """Grad-CAM of the first mistakes, for both classes; of fewer where a pass is dear, so that it takes a second."""
     macs = analyze(classifier.model, test.preprocessing.shape).macs
     wrong = wrong[: max(1, min(SEEN, int(DEAR / max(macs, 1))))]
-    images, _ = test.preprocessing.read(test.split.images, found.indices[wrong])
-    standard = classifier.standardiser(images.to(classifier.runtime.device))
+    images, _ = test.preprocessing.load_batch(test.split.images, found.indices[wrong])
+    standard = classifier.normalizer(images.to(classifier.runtime.device))
     predicted, true = found.logits[wrong].argmax(axis=1), found.labels[wrong]
     seen, titles = [], []
     for asked, title in ((predicted, "as {}"), (true, "is {}")):

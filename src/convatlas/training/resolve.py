@@ -5,24 +5,24 @@ import torch
 from convatlas import models
 from convatlas.data import Dataset, open_dataset
 from convatlas.data.transforms.augment import Flip, Lighting
-from convatlas.data.transforms.normalize import covariance
-from convatlas.data.transforms.preprocessing import centre, fit
+from convatlas.data.transforms.normalize import color_covariance
+from convatlas.data.transforms.preprocessing import center_crop_preprocessing, fixed_size_preprocessing
 from convatlas.errors import UsageError, UserError, unknown_name
 from convatlas.models import Architecture, Network
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision, best_precision
-from convatlas.storage.records import differences
+from convatlas.storage.records import diff
 from convatlas.training import pretrained
-from convatlas.training.run import Content, Data, Run
+from convatlas.training.run import DataContent, DataSpec, Run
 
 _STANDARDISED = {"theirs": "as they are used to", "measured": "by the new data", "auto": ""}
 
 
-def complete(run: Run, device: torch.device, force: bool = False) -> tuple[Run, Dataset]:
+def resolve_run(run: Run, device: torch.device, force: bool = False) -> tuple[Run, Dataset]:
     """The run with everything filled in, and the opened data. Raises UsageError where network, recipe and data do not fit together,
     UserError when the data of a complete run has changed (`force` takes it all the same, with the same classes)."""
-    _count(run)
-    entry = models.find(run.model.name, run.model.edition)
+    _check_counts(run)
+    entry = models.get_entry(run.model.name, run.model.edition)
     if entry.task != "classification":
         raise UsageError(f"{entry.name} labels every pixel, and training on masks is not here yet: choose a network that classifies images")
     dataset = open_dataset(run.data.name, None if run.data.content is None else run.data.content.quarantined)
@@ -30,16 +30,18 @@ def complete(run: Run, device: torch.device, force: bool = False) -> tuple[Run, 
     model = _model(run, dataset, notes)
     size = model.arguments["image_size"]
     assert isinstance(size, tuple)
-    content = Content(
+    content = DataContent(
         classes=dataset.classes,
         counts={name: len(split) for name, split in dataset.splits.items()},
-        preprocessing=fit(dataset.channels, dataset.size, size) if dataset.size else centre(dataset.channels, size, run.recipe.margin),
-        digest=dataset.digest,
+        preprocessing=fixed_size_preprocessing(dataset.channels, dataset.size, size)
+        if dataset.size
+        else center_crop_preprocessing(dataset.channels, size, run.recipe.margin),
+        digest=dataset.sha256,
         quarantined=dataset.quarantined,
     )
     if run.data.content is not None and run.data.content != content:
         if not force or content.classes != run.data.content.classes:
-            change = differences(run.data.content, content)[0]
+            change = diff(run.data.content, content)[0]
             raise UserError(
                 f"{dataset.name} is not the data that this run was made for: its content has changed ({change}); "
                 f"train anew, or continue all the same with --force"
@@ -49,23 +51,23 @@ def complete(run: Run, device: torch.device, force: bool = False) -> tuple[Run, 
     with torch.device("meta"):
         network = models.build(model)
     _check(run, recipe, network)
-    begun = pretrained.complete(run.initial, model, dataset.classes) if run.initial else None
+    begun = pretrained.resolve_pretrained(run.initial, model, dataset.classes) if run.initial else None
     if begun:
         head, pixels = ("their own" if begun.head == "kept" else "a new"), begun.standardiser
         notes.append(f"weights begin as those of {begun.file}, with {head} head; pixels are standardised {_STANDARDISED[pixels]}")
-    whole = run.but(
+    whole = run.replace(
         model=model,
-        data=Data(run.data.name, content),
+        data=DataSpec(run.data.name, content),
         recipe=recipe,
         initial=begun,
         precision=_precision(device, network) if run.precision == "auto" else run.precision,
         evaluation_batch=min(run.evaluation_batch, content.counts["val"]),
         notes=run.notes or tuple(notes),
     )
-    return whole.but(save_every=run.save_every or min(whole.steps_per_epoch, 200)), dataset
+    return whole.replace(save_every=run.save_every or min(whole.steps_per_epoch, 200)), dataset
 
 
-def _count(run: Run) -> None:
+def _check_counts(run: Run) -> None:
     for name, number, least in (
         ("recipe.batch", run.recipe.batch, 1),
         ("recipe.micro_batch", run.recipe.micro_batch, 1),
@@ -79,7 +81,7 @@ def _count(run: Run) -> None:
 
 def _model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture:
     """The network for this data, its image size said, and without auxiliary heads that the recipe would not train."""
-    entry = models.find(run.model.name, run.model.edition)
+    entry = models.get_entry(run.model.name, run.model.edition)
     arguments = dict(run.model.arguments)
     for argument, found, what in (("num_classes", len(dataset.classes), "classes"), ("in_chans", dataset.channels, "channels")):
         agreed = (found,) if run.data.content is not None else (found, entry.arguments(run.model.edition)[argument])
@@ -94,16 +96,16 @@ def _model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture:
     return Architecture(run.model.name, run.model.edition, arguments)
 
 
-def _recipe(recipe: Recipe, dataset: Dataset, content: Content, notes: list[str]) -> Recipe:
+def _recipe(recipe: Recipe, dataset: Dataset, content: DataContent, notes: list[str]) -> Recipe:
     """The recipe for this data: no mirrored digits, colours measured, a batch that the data has."""
-    if not dataset.mirrors and (any(isinstance(a, Flip) for a in recipe.augment) or (recipe.crop and recipe.crop.mirror)):
-        recipe = recipe.but(
-            augment=tuple(a for a in recipe.augment if not isinstance(a, Flip)), crop=recipe.crop and recipe.crop.but(mirror=False)
+    if not dataset.hflip_safe and (any(isinstance(a, Flip) for a in recipe.augment) or (recipe.crop and recipe.crop.mirror)):
+        recipe = recipe.replace(
+            augment=tuple(a for a in recipe.augment if not isinstance(a, Flip)), crop=recipe.crop and recipe.crop.replace(mirror=False)
         )
         notes.append(f"no mirrored images: a mirrored image of {dataset.name} can be of another class, or of none")
     if dataset.channels == 3 and any(isinstance(a, Lighting) and not a.components for a in recipe.augment):
-        colours = covariance(dataset.splits["train"].images, content.preprocessing)
-        recipe = recipe.but(augment=tuple(a.measured(colours) if isinstance(a, Lighting) else a for a in recipe.augment))
+        colours = color_covariance(dataset.splits["train"].images, content.preprocessing)
+        recipe = recipe.replace(augment=tuple(a.with_covariance(colours) if isinstance(a, Lighting) else a for a in recipe.augment))
     if recipe.batch > content.counts["train"]:
         smaller = recipe.at_batch(content.counts["train"])
         notes.append(

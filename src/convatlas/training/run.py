@@ -11,13 +11,13 @@ from convatlas.errors import UsageError
 from convatlas.models import Architecture
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision
-from convatlas.storage.records import Record, from_json, identify, to_json
+from convatlas.storage.records import Record, from_json, record_sha256, to_json
 from convatlas.training.pretrained import Initial
 
 FORMAT = 1
 
 
-class Content(Record, frozen=True, kw_only=True):
+class DataContent(Record, frozen=True, kw_only=True):
     """What was found in a data set: all that a run reads of it hashes to `digest`."""
 
     classes: tuple[str, ...]
@@ -27,11 +27,11 @@ class Content(Record, frozen=True, kw_only=True):
     quarantined: tuple[str, ...] = ()  # content hashes of the broken samples that were known, and left out, when the run was started
 
 
-class Data(Record, frozen=True):
+class DataSpec(Record, frozen=True):
     """A data set by the name that users type; its content is None until it has been opened."""
 
     name: str
-    content: Content | None = None
+    content: DataContent | None = None
 
 
 class Run(Record, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class Run(Record, frozen=True, kw_only=True):
     """
 
     model: Architecture
-    data: Data
+    data: DataSpec
     recipe: Recipe = "quick"  # type: ignore[assignment]  # a name until __post_init__
     initial: Initial | None = None
     frozen: tuple[str, ...] = ()
@@ -65,28 +65,32 @@ class Run(Record, frozen=True, kw_only=True):
     if TYPE_CHECKING:
 
         def __init__(
-            self, *, model: str | Architecture, data: str | Data, recipe: str | Recipe = "quick", seed: int = 0, **rest: Any
+            self, *, model: str | Architecture, data: str | DataSpec, recipe: str | Recipe = "quick", seed: int = 0, **rest: Any
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        if isinstance(self.model, str):
-            force_setattr(self, "model", models.describe(self.model))
-        if isinstance(self.data, str):
-            force_setattr(self, "data", Data(self.data))
-        if isinstance(self.recipe, str):
-            entry = models.find(self.model.name, self.model.edition)
-            force_setattr(self, "recipe", recipes.find(self.recipe, entry))
-            given, usual = self.model.arguments, entry.arguments(self.model.edition)
-            asked = {name: value for name, value in self.recipe.network.items() if given[name] == usual[name]}  # a user's own word holds
-            force_setattr(self, "model", models.describe(self.model.name, self.model.edition, **(given | asked)))
+        model: object = self.model  # a name until here, and so are the other two
+        data: object = self.data
+        recipe: object = self.recipe
+        if isinstance(model, str):
+            force_setattr(self, "model", models.get_architecture(model))
+        if isinstance(data, str):
+            force_setattr(self, "data", DataSpec(data))
+        if isinstance(recipe, str):
+            entry = models.get_entry(self.model.name, self.model.edition)
+            force_setattr(self, "recipe", recipes.get_recipe(recipe, entry))
+            explicit, defaults = self.model.arguments, entry.arguments(self.model.edition)
+            # the recipe's arguments, but for those that the user has set
+            changes = {name: value for name, value in self.recipe.network.items() if explicit[name] == defaults[name]}
+            force_setattr(self, "model", models.get_architecture(self.model.name, self.model.edition, **(explicit | changes)))
 
     @property
     def id(self) -> str:
         """SHA-256 of the run's canonical JSON, 64 hexadecimal digits; its first 8 name the folder."""
-        return identify(self)
+        return record_sha256(self)
 
     @property
-    def content(self) -> Content:
+    def content(self) -> DataContent:
         if self.data.content is None:
             raise ValueError("the run is not complete: its data has not been opened")
         return self.data.content
@@ -101,20 +105,20 @@ class Run(Record, frozen=True, kw_only=True):
         return self.recipe.budget.steps(self.steps_per_epoch)
 
 
-class Stored(Record, frozen=True, kw_only=True):
+class RunFile(Record, frozen=True, kw_only=True):
     """`run.json`: the portable run, and the environment in which it was started."""
 
     run: Run
     environment: Mapping[str, str | int | bool]
 
 
-def read(data: bytes, where: str) -> Stored:
+def read_run_file(data: bytes, where: str) -> RunFile:
     """Read a `run.json`. Raises UsageError with the field that does not fit, or a version that is not read."""
     version = from_json(data, dict[str, Any], where).get("run", {})
     if isinstance(version, dict) and version.get("format", FORMAT) != FORMAT:
         raise UsageError(f"{where} has format version {version['format']}: this ConvAtlas reads version {FORMAT}")
-    return from_json(data, Stored, where)
+    return from_json(data, RunFile, where)
 
 
-def write(stored: Stored) -> bytes:
+def serialize_run_file(stored: RunFile) -> bytes:
     return to_json(stored, indent=2)

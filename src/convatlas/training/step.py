@@ -6,14 +6,19 @@ import torch
 from torch import Tensor
 
 from convatlas.data.loading.batch import Batch
-from convatlas.data.loading.train_batches import Training
-from convatlas.runtime.cuda_graph import Pass
-from convatlas.training.objective import Outcome
+from convatlas.data.loading.train_batches import TrainBatches
+from convatlas.runtime.cuda_graph import ForwardBackward
+from convatlas.training.objective import StepOutput
 
 
-def gradients(
-    function: Pass, data: Training, batch: Batch, step: int, micro_batch: int | None, passed: Callable[[Tensor, float], None]
-) -> Outcome:
+def accumulate_gradients(
+    function: ForwardBackward,
+    data: TrainBatches,
+    batch: Batch,
+    step: int,
+    micro_batch: int | None,
+    on_microbatch: Callable[[Tensor, float], None],
+) -> StepOutput:
     """Add the gradients of the batch's mean loss to the parameters'; returns that loss and the logits of all images, in order.
 
     With several ranks, `batch` is this one's share, and so are loss and logits; the gradients, exchanged with the last part, are the mean
@@ -27,5 +32,5 @@ def gradients(
         loss, answers = function(data.augmented(images, indices, step), targets, share, last=through == whole)
         losses.append(loss * share)
         logits.append(answers)
-        passed(loss, through / whole)
-    return Outcome(torch.stack(losses).sum(), torch.cat(logits))
+        on_microbatch(loss, through / whole)
+    return StepOutput(torch.stack(losses).sum(), torch.cat(logits))

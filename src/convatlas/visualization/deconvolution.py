@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from convatlas.errors import UsageError
-from convatlas.visualization.feature_maps import forward
+from convatlas.visualization.feature_maps import forward_with_maps
 
 RECTIFIERS = (F.relu, torch.relu, Tensor.relu)
 IN_PLACE = (F.relu_, torch.relu_, Tensor.relu_)
 
 
-def reconstruct(model: nn.Module, images: Tensor, path: str, map: int | Tensor, unit: Tensor | None = None) -> Tensor:
+def deconv_reconstruct(model: nn.Module, images: Tensor, path: str, map: int | Tensor, unit: Tensor | None = None) -> Tensor:
     """One activation of each image projected down to its pixels: (n, c, height, width), positive where a brighter pixel excites it.
 
     images: (n, c, height, width), standardised. `path`: a module that gives maps. `map`: which of them, one for all images or one for each
@@ -36,8 +36,8 @@ def reconstruct(model: nn.Module, images: Tensor, path: str, map: int | Tensor, 
     """
     with torch.inference_mode(False), torch.enable_grad():
         images = images.detach().clone().requires_grad_()
-        with _Downwards():
-            maps, _ = forward(model, images, path)
+        with _DeconvMode():
+            maps, _ = forward_with_maps(model, images, path)
         alone = torch.zeros_like(maps)
         at = _places(maps.detach(), path, map, unit)
         alone[at] = maps.detach()[at]
@@ -60,7 +60,7 @@ def _places(maps: Tensor, path: str, map: int | Tensor, unit: Tensor | None) -> 
     return every, chosen, unit[:, 0], unit[:, 1]
 
 
-class _Downwards(TorchFunctionMode):
+class _DeconvMode(TorchFunctionMode):
     """Inside, rectifiers and contrast normalisation of any network compute what they do and pass down what a deconvolution network does,
     be they modules or functions, in place or not."""
 

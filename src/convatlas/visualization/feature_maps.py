@@ -7,19 +7,19 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from convatlas.analysis import analyze
-from convatlas.analysis.trace.modules import Call
+from convatlas.analysis.trace.modules import ModuleCall
 from convatlas.analysis.trace.operations import CONVOLUTIONS
 from convatlas.errors import UsageError, UserError, unknown_name
 
 
-class Seen(NamedTuple):
+class FeatureMaps(NamedTuple):
     """One forward. The maps are as the module gave them, whatever is done to them in place later; the logits hang on them."""
 
     maps: Tensor  # (n, maps, h, w)
     logits: Tensor
 
 
-def forward(model: nn.Module, images: Tensor, path: str) -> Seen:
+def forward_with_maps(model: nn.Module, images: Tensor, path: str) -> FeatureMaps:
     """Run the network in evaluation mode on images (n, c, h, w), standardised, and keep what the module at `path` gives. Of a module that
     runs more than once, the last.
 
@@ -45,10 +45,10 @@ def forward(model: nn.Module, images: Tensor, path: str) -> Seen:
         handle.remove()
     if not kept:
         raise UserError(f"{path} does not run in evaluation: choose a layer on the way to the logits")
-    return Seen(kept[0], logits)
+    return FeatureMaps(kept[0], logits)
 
 
-def last_maps(model: nn.Module, shape: tuple[int, int, int]) -> str:
+def last_conv_layer(model: nn.Module, shape: tuple[int, int, int]) -> str:
     """The path of what gives the last convolutional features for images of this shape (channels, h, w): the last convolution that leaves
     a grid, with the normalisation, sum and activation that follow on that grid, the outermost module where several give the same.
 
@@ -63,7 +63,7 @@ def last_maps(model: nn.Module, shape: tuple[int, int, int]) -> str:
     return max(ends, key=lambda path: (ends[path], -len(path)))
 
 
-def _end(call: Call, calls: list[Call]) -> int:
+def _end(call: ModuleCall, calls: list[ModuleCall]) -> int:
     """When the last operator of a module ran, those of the modules in it included."""
     inside = (c for c in calls if c.path == call.path or c.path.startswith(f"{call.path}."))
     return max((o.order for c in inside for o in c.operations), default=-1)

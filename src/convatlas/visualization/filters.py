@@ -5,7 +5,7 @@ import math
 from torch import Tensor, nn
 
 from convatlas.errors import UserError
-from convatlas.visualization.plots import Tile, around_grey, grid
+from convatlas.visualization.plots import Tile, grid, signal_to_image
 
 SIDE = 640  # pixels, about, of the picture's width
 
@@ -18,11 +18,11 @@ def first_filters(model: nn.Module) -> tuple[str, Tensor]:
     raise UserError(f"{type(model).__name__} has no convolution: no filters to draw")
 
 
-def drawn(filters: Tensor) -> Tile:
+def draw_filters(filters: Tensor) -> Tile:
     """The filters (n, c, h, w) side by side, each by itself: grey is zero, its strongest weight black or white. Those of one or three
     channels as pictures; of others, each channel as one."""
     if filters.shape[1] not in (1, 3):
         filters = filters.flatten(0, 1)[:, None]
     columns = math.ceil(math.sqrt(2 * len(filters))) if len(filters) > 8 else len(filters)  # twice as wide as high
     times = max(1, SIDE // (columns * (filters.shape[3] + 1)))
-    return grid([around_grey(one).repeat(times, 0).repeat(times, 1) for one in filters], columns)
+    return grid([signal_to_image(one).repeat(times, 0).repeat(times, 1) for one in filters], columns)

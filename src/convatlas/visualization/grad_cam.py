@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convatlas.errors import UsageError
-from convatlas.visualization.feature_maps import forward, last_maps
+from convatlas.visualization.feature_maps import forward_with_maps, last_conv_layer
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, path: str | None = None) -> Tensor:
@@ -22,9 +22,9 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, path: str | None
     a class that does not exist, and for a network that labels every pixel; UserError for a network without convolutions.
     """
     if path is None:
-        path = last_maps(model, (images.shape[1], images.shape[2], images.shape[3]))
+        path = last_conv_layer(model, (images.shape[1], images.shape[2], images.shape[3]))
     with torch.inference_mode(False), torch.enable_grad():
-        maps, logits = forward(model, images.detach().clone().requires_grad_(), path)
+        maps, logits = forward_with_maps(model, images.detach().clone().requires_grad_(), path)
         if logits.dim() != 2:
             raise UsageError("Grad-CAM needs one score a class: this network labels every pixel")
         n, count = logits.shape
@@ -36,6 +36,6 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, path: str | None
     return (alpha * maps.detach()).sum(1).relu()
 
 
-def enlarged(found: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_map(found: Tensor, size: tuple[int, int]) -> Tensor:
     """Brought to the images' size, bilinearly, as in the paper: (n, h, w) -> (n, *size)."""
     return F.interpolate(found[:, None], size, mode="bilinear")[:, 0]

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from convatlas.errors import printable
-from convatlas.visualization.grad_cam import enlarged
+from convatlas.visualization.grad_cam import resize_map
 from convatlas.visualization.top_activations import Activation
 
 Tile = NDArray[np.uint8]  # (height, width, 3)
@@ -25,29 +25,29 @@ SIDE = 72  # pixels of a small picture, about
 IN_A_ROW, BESIDE = 3, 3  # activations in a row of a map's grid; maps side by side
 
 
-class Titled(NamedTuple):
+class TitledImage(NamedTuple):
     picture: Tile
     title: str
 
 
-def plain(image: Tensor) -> Tile:
+def to_image(image: Tensor) -> Tile:
     """An image (c, h, w), uint8, c 1 or 3."""
     return np.repeat(image.permute(1, 2, 0).cpu().numpy(), 3 // image.shape[0], axis=2)
 
 
 def overlay(image: Tensor, found: Tensor) -> Tile:
     """An image (c, h, w), uint8, in grey, under its Grad-CAM (h', w') in colour, brightest where that is largest."""
-    heat = enlarged(found[None], (image.shape[1], image.shape[2]))[0].float().cpu()
+    heat = resize_map(found[None], (image.shape[1], image.shape[2]))[0].float().cpu()
     heat = heat / heat.max().clamp_min(torch.finfo(heat.dtype).tiny)
     grey = image.cpu().float().mean(0).numpy()[..., None] / 255
     mixed: Tile = (255 * (0.5 * grey + 0.5 * matplotlib.colormaps[COLOURS](heat.numpy())[..., :3])).round().astype(np.uint8)
     return mixed
 
 
-def around_grey(signal: Tensor) -> Tile:
+def signal_to_image(signal: Tensor) -> Tile:
     """A projection or a filter (c, h, w), c 1 or 3: grey is zero, the strongest value black or white."""
     scaled = signal / signal.abs().max().clamp_min(torch.finfo(signal.dtype).tiny)
-    return plain((127.5 + 127.5 * scaled).round().byte())
+    return to_image((127.5 + 127.5 * scaled).round().byte())
 
 
 def grid(tiles: Sequence[Tile], columns: int, gap: int = 2) -> Tile:
@@ -67,7 +67,7 @@ def png(picture: Tile) -> bytes:
     return buffer.getvalue()
 
 
-def row(pictures: Sequence[Titled]) -> bytes:
+def row(pictures: Sequence[TitledImage]) -> bytes:
     """A PNG of pictures of one image side by side."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.3 * len(pictures), 2.95), layout="constrained")
@@ -75,7 +75,7 @@ def row(pictures: Sequence[Titled]) -> bytes:
             axis.imshow(picture, interpolation="nearest")
             axis.set_title(textwrap.fill(printable(title), 26))
             axis.axis("off")
-        return saved(figure)
+        return figure_png(figure)
 
 
 def sheet(found: Mapping[int, Sequence[Activation]], path: str) -> bytes:
@@ -89,21 +89,21 @@ def sheet(found: Mapping[int, Sequence[Activation]], path: str) -> bytes:
         for part, (number, activations) in zip(parts, found.items(), strict=False):
             left, right = part.subplots(1, 2)
             for axis, tiles in (
-                (left, [around_grey(a.reconstruction) for a in activations]),
-                (right, [plain(a.patch) for a in activations]),
+                (left, [signal_to_image(a.reconstruction) for a in activations]),
+                (right, [to_image(a.patch) for a in activations]),
             ):
                 times = max(1, SIDE // max(tiles[0].shape[:2]))
                 axis.imshow(grid([tile.repeat(times, 0).repeat(times, 1) for tile in tiles], IN_A_ROW), interpolation="antialiased")
                 axis.axis("off")
             left.set_title(f"map {number}", loc="left")
-        return saved(figure)
+        return figure_png(figure)
 
 
 def _maps(count: int) -> str:
     return "a map" if count == 1 else f"{count} maps"
 
 
-def saved(figure: Figure) -> bytes:
+def figure_png(figure: Figure) -> bytes:
     """As a PNG."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():

@@ -14,12 +14,12 @@ from torch import Tensor
 from convatlas.analysis import analyze
 from convatlas.classifier import Classifier
 from convatlas.data import open_dataset
-from convatlas.data.loading.eval_batches import Fixed
-from convatlas.data.loading.loader import batches, workers_for
+from convatlas.data.loading.eval_batches import EvalBatches
+from convatlas.data.loading.loader import default_num_workers, iterate_batches
 from convatlas.errors import UsageError, UserError, unknown_name
-from convatlas.runtime.progress import progress
-from convatlas.visualization.deconvolution import reconstruct
-from convatlas.visualization.feature_maps import forward, last_maps
+from convatlas.runtime.progress import track
+from convatlas.visualization.deconvolution import deconv_reconstruct
+from convatlas.visualization.feature_maps import forward_with_maps, last_conv_layer
 
 COUNT = 9  # activations of each map, as in the paper's figure
 SHOWN = 6  # maps, where none are named
@@ -35,7 +35,7 @@ class Activation(NamedTuple):
     reconstruction: Tensor  # (c, h, w), float32: the same pixels of its projection
 
 
-def strongest(
+def top_activations(
     classifier: Classifier,
     data: str | None = None,
     path: str | None = None,
@@ -51,7 +51,7 @@ def strongest(
     map that does not exist; UserError where no image can be read, or nothing excites the layer.
     """
     source = _source(classifier, data, split)
-    path = path or last_maps(classifier.model, source.preprocessing.shape)
+    path = path or last_conv_layer(classifier.model, source.preprocessing.shape)
     values, indices, places, width = _tops(classifier, source, path, count)
     for number in maps:
         if not 0 <= number < values.shape[1]:
@@ -65,9 +65,11 @@ def strongest(
     report = analyze(classifier.model, source.preprocessing.shape)
     found: dict[int, list[Activation]] = {}
     for number in chosen:
-        images, _ = source.preprocessing.read(source.split.images, indices[:, number].numpy())
+        images, _ = source.preprocessing.load_batch(source.split.images, indices[:, number].numpy())
         units = torch.stack([places[:, number] // width, places[:, number] % width], 1)
-        projected = reconstruct(classifier.model, classifier.standardiser(images.to(classifier.runtime.device)), path, number, units).cpu()
+        projected = deconv_reconstruct(
+            classifier.model, classifier.normalizer(images.to(classifier.runtime.device)), path, number, units
+        ).cpu()
         found[number] = []
         for value, index, (row, column), image, projection in zip(
             values[:, number].tolist(), indices[:, number].tolist(), units.tolist(), images, projected, strict=True
@@ -79,24 +81,24 @@ def strongest(
     return found
 
 
-def _source(classifier: Classifier, data: str | None, split: str) -> Fixed:
-    dataset = open_dataset(data or classifier.trained_on)
+def _source(classifier: Classifier, data: str | None, split: str) -> EvalBatches:
+    dataset = open_dataset(data or classifier.training_data)
     if split not in dataset.splits:
         raise unknown_name("split", split, dataset.splits)
-    return Fixed(dataset.splits[split], classifier.geometry(dataset), classifier.card.batch)
+    return EvalBatches(dataset.splits[split], classifier.preprocessing_for(dataset), classifier.metadata.batch)
 
 
-def _tops(classifier: Classifier, source: Fixed, path: str, count: int) -> tuple[Tensor, Tensor, Tensor, int]:
+def _tops(classifier: Classifier, source: EvalBatches, path: str, count: int) -> tuple[Tensor, Tensor, Tensor, int]:
     """The strongest activation of each map in each image, the `count` largest over all images: their values, images and places in the map,
     each (count, maps), the largest first; and the maps' width."""
     best: list[Tensor] = []
     width = 0
-    steps = batches(source, 0, source.steps, workers_for(source.split))
-    for _, batch in progress(steps, source.steps, f"looking for what excites {path}"):
+    steps = iterate_batches(source, 0, source.steps, default_num_workers(source.split))
+    for _, batch in track(steps, source.steps, f"looking for what excites {path}"):
         inside = batch.indices.numpy()
-        usable = torch.from_numpy(~np.isin(inside, [u.index for u in batch.unread]))
+        usable = torch.from_numpy(~np.isin(inside, [u.index for u in batch.unreadable]))
         with torch.inference_mode():
-            maps = forward(classifier.model, classifier.standardiser(batch.images.to(classifier.runtime.device)), path).maps
+            maps = forward_with_maps(classifier.model, classifier.normalizer(batch.images.to(classifier.runtime.device)), path).maps
         width = maps.shape[3]
         values, places = maps[: len(inside)].float().cpu()[usable].flatten(2).max(2)
         new = [values, batch.indices[usable][:, None].expand_as(places), places]

@@ -5,34 +5,34 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from convatlas.analysis.receptive_field.axes import Sight
+from convatlas.analysis.receptive_field.axes import ImageAxes
 
-See = Callable[[Any], Sight | None]
+AxesLookup = Callable[[Any], ImageAxes | None]
 """What the units of a tensor see; None for what does not come from the image."""
 
 
-class Call:
+class OperatorCall:
     """An operator with its arguments by name, and what it gave."""
 
-    def __init__(self, kind: "Kind", args: Sequence[Any], kwargs: Mapping[str, Any], out: Any, see: See):
-        self.kind, self.out, self.see = kind, out, see
-        self.given = dict(zip(self.kind.arguments, args, strict=False)) | dict(kwargs)
+    def __init__(self, kind: "OperatorKind", args: Sequence[Any], kwargs: Mapping[str, Any], out: Any, see: AxesLookup):
+        self.kind, self.out, self.axes_of = kind, out, see
+        self.arguments = dict(zip(self.kind.arguments, args, strict=False)) | dict(kwargs)
 
     def __getitem__(self, name: str) -> Any:
-        return self.given[name]
+        return self.arguments[name]
 
     def get(self, name: str, default: Any) -> Any:
-        found = self.given.get(name)
+        found = self.arguments.get(name)
         return default if found is None or found == [] else found
 
     @property
     def source(self) -> Tensor:
         """The tensor that is worked on: the first."""
-        return next(value for value in self.given.values() if isinstance(value, Tensor))
+        return next(value for value in self.arguments.values() if isinstance(value, Tensor))
 
     @property
-    def seen(self) -> Sight | None:
-        return self.see(self.source)
+    def source_axes(self) -> ImageAxes | None:
+        return self.axes_of(self.source)
 
     @property
     def result(self) -> Tensor:
@@ -41,7 +41,7 @@ class Call:
 
     def tensors(self) -> list[Tensor]:
         found = []
-        for value in self.given.values():
+        for value in self.arguments.values():
             if isinstance(value, Tensor):
                 found.append(value)
             elif type(value) in (list, tuple):
@@ -55,10 +55,10 @@ class Call:
         return {d % n for d in ([given] if isinstance(given, int) else given)} if n else set()
 
 
-Rule = Callable[[Call], Sight | list[Sight] | None]
+Rule = Callable[[OperatorCall], ImageAxes | list[ImageAxes] | None]
 
 
-class Kind(NamedTuple):
+class OperatorKind(NamedTuple):
     """What is known of an operator before it is called."""
 
     name: str

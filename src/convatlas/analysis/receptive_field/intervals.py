@@ -25,7 +25,7 @@ class Extent(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Taps:
+class Window:
     """Unit u of the output reads the units `reads[u % period]` of the input, all moved by `advance` for every whole period."""
 
     reads: tuple[range, ...]
@@ -36,39 +36,39 @@ class Taps:
         return len(self.reads)
 
 
-def window(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Taps:
-    return Taps((range(-padding, -padding + dilation * (kernel - 1) + 1, dilation),), stride)
+def window(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Window:
+    return Window((range(-padding, -padding + dilation * (kernel - 1) + 1, dilation),), stride)
 
 
 @lru_cache
-def transposed(kernel: int, stride: int, padding: int, dilation: int) -> Taps:
+def transposed(kernel: int, stride: int, padding: int, dilation: int) -> Window:
     """Input i reaches output i * stride - padding + dilation * j, for each j below `kernel`."""
     reads = []
     for out in range(stride):
         reached = [(out + padding - dilation * j) // stride for j in range(kernel) if (out + padding - dilation * j) % stride == 0]
         step = abs(reached[0] - reached[1]) if len(reached) > 1 else 1
         reads.append(range(min(reached), max(reached) + 1, step) if reached else range(0))
-    return Taps(tuple(reads), 1)
+    return Window(tuple(reads), 1)
 
 
 @lru_cache
-def adaptive(units: int, out: int) -> Taps:
+def adaptive(units: int, out: int) -> Window:
     """Adaptive pooling: output i covers the share [i, i + 1) * units / out."""
     common = math.gcd(units, out)
     units, out = units // common, out // common
-    return Taps(tuple(range(i * units // out, -(-(i + 1) * units // out)) for i in range(out)), units)
+    return Window(tuple(range(i * units // out, -(-(i + 1) * units // out)) for i in range(out)), units)
 
 
 @lru_cache
-def nearest(scale: Fraction, centred: bool = False) -> Taps:
+def nearest(scale: Fraction, centred: bool = False) -> Window:
     """`scale` input units to one of the output, whose left edge is looked up, or its centre. In whole fractions: where torch's single
     precision falls to the other side of a tie, it reads the next unit."""
     places = [math.floor((i + Fraction(1, 2) * centred) * scale) for i in range(scale.denominator)]
-    return Taps(tuple(range(place, place + 1) for place in places), scale.numerator)
+    return Window(tuple(range(place, place + 1) for place in places), scale.numerator)
 
 
 @lru_cache
-def interpolated(scale: Fraction, before: int, after: int, corners: bool = False, antialias: bool = False) -> Taps:
+def interpolated(scale: Fraction, before: int, after: int, corners: bool = False, antialias: bool = False) -> Window:
     """Linear (before 0, after 1) and cubic (1, 2) interpolation: the units around each sampled place, those of weight 0 left out."""
     reads = []
     for i in range(scale.denominator):
@@ -79,12 +79,12 @@ def interpolated(scale: Fraction, before: int, after: int, corners: bool = False
             reads.append(range(math.floor(place - reach) + 1, math.ceil(place + reach)))
         else:
             reads.append(range(first, first + 1) if place == first else range(first - before, first + after + 1))
-    return Taps(tuple(reads), scale.numerator)
+    return Window(tuple(reads), scale.numerator)
 
 
-def repeated(times: int) -> Taps:
+def repeated(times: int) -> Window:
     """Each unit stands `times` times in a row."""
-    return Taps((range(1),) * times, 1)
+    return Window((range(1),) * times, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,29 +98,29 @@ class Field:
     low: tuple[int, ...] = (0,)
     high: tuple[int, ...] = (0,)
     stride: Fraction = Fraction(1)
-    still: bool = False
+    is_global: bool = False
 
     def at(self, unit: int) -> tuple[int, int] | None:
         """First and last pixel; None where a unit sees none."""
         turns, phase = divmod(unit, len(self.low))
-        moved = 0 if self.still else int(self.stride * len(self.low)) * turns  # whole pixels, as every period is chosen
+        moved = 0 if self.is_global else int(self.stride * len(self.low)) * turns  # whole pixels, as every period is chosen
         low, high = self.low[phase], self.high[phase]
         return (low + moved, high + moved) if low <= high else None
 
-    def over(self, units: Iterable[int]) -> tuple[int, int]:
+    def hull(self, units: Iterable[int]) -> tuple[int, int]:
         """The smallest interval that covers what these units see."""
         seen = [pixels for unit in units if (pixels := self.at(unit))]
         return (min(low for low, _ in seen), max(high for _, high in seen)) if seen else _NOTHING
 
-    def through(self, taps: Taps) -> "Field":
+    def through(self, taps: Window) -> "Field":
         return _through(self, taps)
 
-    def held(self, units: int) -> "Field":
+    def to_global(self, units: int) -> "Field":
         """The field that stands still over what all the first `units` units see."""
-        low, high = self.over(range(units)) if self.still or len(self.low) > 1 else self.over((0, units - 1))
-        return Field((low,), (high,), self.stride, still=True)
+        low, high = self.hull(range(units)) if self.is_global or len(self.low) > 1 else self.hull((0, units - 1))
+        return Field((low,), (high,), self.stride, is_global=True)
 
-    def joined(self, other: "Field", units: int) -> "Field":
+    def union(self, other: "Field", units: int) -> "Field":
         """The smallest intervals that cover both, for a map of `units` units."""
         return self if self == other else _joined(self, other, units)
 
@@ -133,25 +133,25 @@ class Field:
 
 
 @lru_cache(maxsize=4096)
-def _through(field: Field, taps: Taps) -> Field:
+def _through(field: Field, taps: Window) -> Field:
     stride = field.stride * taps.advance / taps.period
-    if field.still:
-        return Field(field.low, field.high, stride, still=True)
+    if field.is_global:
+        return Field(field.low, field.high, stride, is_global=True)
     inner = len(field.low)
     if inner == 1:
-        seen = [field.over((reads[0], reads[-1])) if reads else _NOTHING for reads in taps.reads]
+        seen = [field.hull((reads[0], reads[-1])) if reads else _NOTHING for reads in taps.reads]
     else:
         turns = inner // math.gcd(inner, taps.advance)
-        seen = [field.over(r + taps.advance * turn for r in reads) for turn in range(turns) for reads in taps.reads]
+        seen = [field.hull(r + taps.advance * turn for r in reads) for turn in range(turns) for reads in taps.reads]
     return _shortest(seen, stride)
 
 
 @lru_cache(maxsize=4096)
 def _joined(one: Field, other: Field, units: int) -> Field:
-    if one.still or other.still:
-        a, b = one.held(units), other.held(units)
-        moving = other if one.still else one
-        return Field((min(a.low[0], b.low[0]),), (max(a.high[0], b.high[0]),), moving.stride, still=True)
+    if one.is_global or other.is_global:
+        a, b = one.to_global(units), other.to_global(units)
+        moving = other if one.is_global else one
+        return Field((min(a.low[0], b.low[0]),), (max(a.high[0], b.high[0]),), moving.stride, is_global=True)
     stride, period = max(one.stride, other.stride), math.lcm(len(one.low), len(other.low))
     if one.stride != other.stride:  # nothing repeats: each unit is held by itself, and some more, so that all move by whole pixels
         period = -(-units // stride.denominator) * stride.denominator

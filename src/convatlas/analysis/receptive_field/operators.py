@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import flop_registry
 
-from convatlas.analysis.receptive_field.axes import Sight
-from convatlas.analysis.receptive_field.call import Call, Kind, Rule
+from convatlas.analysis.receptive_field.axes import ImageAxes
+from convatlas.analysis.receptive_field.call import OperatorCall, OperatorKind, Rule
 from convatlas.analysis.receptive_field.indexing_rules import (
     as_strided,
     concatenation,
@@ -54,24 +54,24 @@ from convatlas.analysis.receptive_field.window_rules import (
 
 
 @cache
-def kind_of(operator: Any) -> Kind:
+def operator_kind(operator: Any) -> OperatorKind:
     schema = operator._schema
     name = schema.name.removeprefix("aten::")
     rule = RULES.get(name) or RULES.get(name.removesuffix("_"))
     if rule is None:
         rule = elementwise if torch.Tag.pointwise in operator.tags else reduction if torch.Tag.reduction in operator.tags else None
     flops = flop_registry.get(operator.overloadpacket)
-    return Kind(name, tuple(argument.name for argument in schema.arguments), schema.is_mutable, flops, rule)
+    return OperatorKind(name, tuple(argument.name for argument in schema.arguments), schema.is_mutable, flops, rule)
 
 
-def sight_of(call: Call) -> tuple[Sight | list[Sight] | None, bool]:
+def axes_of(call: OperatorCall) -> tuple[ImageAxes | list[ImageAxes] | None, bool]:
     """What the outputs see (a list: each its own), and whether the operator is understood.
 
     Of one that is not, every unit is taken to see all that any of its inputs sees.
     """
     if call.kind.rule is not None:
         return call.kind.rule(call), True
-    return everything(call), not any(call.see(t) for t in call.tensors())
+    return everything(call), not any(call.axes_of(t) for t in call.tensors())
 
 
 RULES: dict[str, Rule] = {

@@ -6,9 +6,9 @@ from fractions import Fraction
 from typing import Any
 
 from convatlas.analysis.receptive_field import axes as sights
-from convatlas.analysis.receptive_field.axes import Sight
-from convatlas.analysis.receptive_field.call import Call
-from convatlas.analysis.receptive_field.intervals import Taps, adaptive, interpolated, nearest, repeated, transposed, window
+from convatlas.analysis.receptive_field.axes import ImageAxes
+from convatlas.analysis.receptive_field.call import OperatorCall
+from convatlas.analysis.receptive_field.intervals import Window, adaptive, interpolated, nearest, repeated, transposed, window
 
 # Windows
 
@@ -19,14 +19,14 @@ def _sides(value: Any, n: int) -> list[int]:
     return values * n if len(values) == 1 else values
 
 
-def _windowed(call: Call, taps: Sequence[Taps]) -> Sight | None:
+def _windowed(call: OperatorCall, taps: Sequence[Window]) -> ImageAxes | None:
     """`taps` for the last dimensions."""
     shape, out = call.source.shape, call.result.shape
     first = len(shape) - len(taps)
-    return call.seen and sights.windowed(call.seen, shape, out, {first + i: t for i, t in enumerate(taps)})
+    return call.source_axes and sights.windowed(call.source_axes, shape, out, {first + i: t for i, t in enumerate(taps)})
 
 
-def convolution(call: Call) -> Sight | None:
+def convolution(call: OperatorCall) -> ImageAxes | None:
     kernel = call["weight"].shape[2:]
     n = len(kernel)
     sides = (_sides(call[name], n) for name in ("stride", "padding", "dilation"))
@@ -34,7 +34,7 @@ def convolution(call: Call) -> Sight | None:
     return _windowed(call, [kind(k, s, p, d) for k, s, p, d in zip(kernel, *sides, strict=True)])
 
 
-def pooling(call: Call) -> Sight | None:
+def pooling(call: OperatorCall) -> ImageAxes | None:
     given = call["kernel_size"]
     n = int(call.kind.name.split("pool")[1][0])  # max_pool2d_with_indices
     kernel = _sides(given, n)
@@ -42,12 +42,12 @@ def pooling(call: Call) -> Sight | None:
     return _windowed(call, [window(k, s, p, d) for k, s, p, d in zip(kernel, *sides, strict=True)])
 
 
-def adaptive_pooling(call: Call) -> Sight | None:
+def adaptive_pooling(call: OperatorCall) -> ImageAxes | None:
     n = len(call["output_size"])
     return _windowed(call, [adaptive(i, o) for i, o in zip(call.source.shape[-n:], call.result.shape[-n:], strict=True)])
 
 
-def upsampling(call: Call) -> Sight | None:
+def upsampling(call: OperatorCall) -> ImageAxes | None:
     name = call.kind.name
     n = call.source.dim() - 2
     scales = [call.get(key, None) for key in (("scales_d", "scales_h", "scales_w")[-n:] if n > 1 else ("scales",))]
@@ -64,26 +64,28 @@ def upsampling(call: Call) -> Sight | None:
     return _windowed(call, taps)
 
 
-def padding(call: Call) -> Sight | None:
-    left = call["pad" if "pad" in call.given else "padding"][::2]  # of the last dimension, the one before, ...
+def padding(call: OperatorCall) -> ImageAxes | None:
+    left = call["pad" if "pad" in call.arguments else "padding"][::2]  # of the last dimension, the one before, ...
     return _windowed(call, [window(1, 1, p) for p in reversed(left)])
 
 
-def unfolding(call: Call) -> Sight | None:
+def unfolding(call: OperatorCall) -> ImageAxes | None:
     """im2col: (n, c, h, w) -> (n, c * kernel, places)."""
     shape, out = call.source.shape, []
     taps = []
     for side, k, s, p, d in zip(shape[-2:], *(call[name] for name in ("kernel_size", "stride", "padding", "dilation")), strict=True):
         taps.append(window(k, s, p, d))
         out.append((side + 2 * p - d * (k - 1) - 1) // s + 1)
-    seen = call.seen and sights.windowed(call.seen, shape, [*shape[:-2], *out], {len(shape) - 2 + i: t for i, t in enumerate(taps)})
-    return seen and sights.viewed(seen, [*shape[:-2], *out], [*shape[:-2], math.prod(out)])
+    seen = call.source_axes and sights.windowed(
+        call.source_axes, shape, [*shape[:-2], *out], {len(shape) - 2 + i: t for i, t in enumerate(taps)}
+    )
+    return seen and sights.reshaped(seen, [*shape[:-2], *out], [*shape[:-2], math.prod(out)])
 
 
-def pixel_shuffle(call: Call) -> Sight | None:
+def pixel_shuffle(call: OperatorCall) -> ImageAxes | None:
     return _windowed(call, [repeated(call["upscale_factor"])] * 2)
 
 
-def pixel_unshuffle(call: Call) -> Sight | None:
+def pixel_unshuffle(call: OperatorCall) -> ImageAxes | None:
     r = call["downscale_factor"]
     return _windowed(call, [window(r, r)] * 2)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from convatlas.analysis.report import ReportData
-from convatlas.analysis.rows import Row, human, sides
+from convatlas.analysis.rows import Row, format_si, sides
 
 
 class Table(NamedTuple):
@@ -69,7 +69,7 @@ def _half(rows: list[Row], report: ReportData) -> tuple[str, ...]:
     macs = sum(row.macs for row in rows)
     share = f"{100 * macs / report.macs:.1f} %"
     largest = max((row.output_shape[2:] for row in rows), default=[])
-    return (sides(largest) or "-", str(len(rows)), human(sum(row.params for row in rows)), human(macs), share)
+    return (sides(largest) or "-", str(len(rows)), format_si(sum(row.params for row in rows)), format_si(macs), share)
 
 
 def heads(a: ReportData, b: ReportData) -> tuple[str, str]:

@@ -10,18 +10,18 @@ from jinja2 import Environment, PackageLoader, Template
 from convatlas.analysis.render.comparison import compare, heads
 from convatlas.analysis.render.tables import HEADS, cells, title, totals
 from convatlas.analysis.report import ReportData
-from convatlas.analysis.rows import CONVENTION, Part, Row
+from convatlas.analysis.rows import CONVENTION, ModuleNode, Row
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
+class TreeNode:
     """A line of the page, and what unfolds from it."""
 
     name: str
     cells: tuple[str, ...]
     macs: float  # share of the network's, in percent
     params: float
-    branches: "tuple[Branch, ...]"
+    branches: "tuple[TreeNode, ...]"
 
 
 def html(*reports: ReportData) -> str:
@@ -29,7 +29,7 @@ def html(*reports: ReportData) -> str:
     networks = [
         {
             "title": title(report),
-            "branches": (stages := branches(report)),
+            "branches": (stages := tree_nodes(report)),
             "scale": 100 / max([1.0, *(share for branch in stages for share in (branch.macs, branch.params))]),
             "totals": totals(report),
             "notes": report.notes,
@@ -47,7 +47,7 @@ def _template() -> Template:
     return Environment(loader=PackageLoader("convatlas.analysis.render", "."), autoescape=True).get_template("page.html")
 
 
-def branches(report: ReportData) -> tuple[Branch, ...]:
+def tree_nodes(report: ReportData) -> tuple[TreeNode, ...]:
     """The stages of the network, each with its blocks."""
     top = report.tree
     while len(top.parts) == 1 and top.parts[0].parts:  # a wrapper around the network
@@ -55,8 +55,8 @@ def branches(report: ReportData) -> tuple[Branch, ...]:
     return tuple(_branches(top.parts or (top,), top.row.path, report))
 
 
-def _branches(parts: Sequence[Part], parent: str, report: ReportData) -> list[Branch]:
-    found: list[Branch] = []
+def _branches(parts: Sequence[ModuleNode], parent: str, report: ReportData) -> list[TreeNode]:
+    found: list[TreeNode] = []
     start = 0
     while start < len(parts):
         end = start + 1
@@ -68,17 +68,17 @@ def _branches(parts: Sequence[Part], parent: str, report: ReportData) -> list[Br
             name = f"{same[0].name} to {last.name}, x {len(same)}"
             macs, params = sum(b.macs for b in same), sum(b.params for b in same)
             together = [part.row for part in parts[start:end]]
-            found.append(Branch(name, cells(_sum(together)), macs, params, tuple(same)))
+            found.append(TreeNode(name, cells(_sum(together)), macs, params, tuple(same)))
         else:
             found += same
         start = end
     return found
 
 
-def _branch(part: Part, parent: str, report: ReportData) -> Branch:
+def _branch(part: ModuleNode, parent: str, report: ReportData) -> TreeNode:
     row = part.row
     name = "beside its parts" if row.path == parent else row.path.removeprefix(f"{parent}.") if parent else row.path
-    return Branch(
+    return TreeNode(
         name,
         cells(row),
         100 * row.macs / max(report.macs, 1),
@@ -87,7 +87,7 @@ def _branch(part: Part, parent: str, report: ReportData) -> Branch:
     )
 
 
-def _form(part: Part) -> Any:
+def _form(part: ModuleNode) -> Any:
     """What makes two blocks repetitions of each other: all but where they stand and how far they see."""
     row = part.row
     return row.op, row.output_shape, row.params, row.macs, [_form(inner) for inner in part.parts]
@@ -97,4 +97,4 @@ def _sum(rows: Sequence[Row]) -> Row:
     """Repeated blocks in a row: costs added up, the last one's output."""
     last = rows[-1]
     counted = ("params", "macs", "flops", "activation_bytes", "read_bytes", "written_bytes", "layers")
-    return last.but(**{name: sum(getattr(row, name) for row in rows) for name in counted})
+    return last.replace(**{name: sum(getattr(row, name) for row in rows) for name in counted})

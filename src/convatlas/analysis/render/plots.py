@@ -26,7 +26,7 @@ DEAR = 50e9  # multiply-adds
 Fields = Mapping[str, NDArray[np.float32]]
 
 
-def png(reports: Sequence[ReportData], fields: Sequence[Fields]) -> bytes:
+def draw_report(reports: Sequence[ReportData], fields: Sequence[Fields]) -> bytes:
     """Multiply-adds and receptive field of each layer along depth, one colour a network; under them `effective_fields` of each."""
     rows = [given for given in zip(reports, fields, strict=True) if given[1]]
     with matplotlib.rc_context(STYLE):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from convatlas.analysis.report import ReportData
-from convatlas.analysis.rows import CONVENTION, Row, human, sides
+from convatlas.analysis.rows import CONVENTION, Row, format_si, sides
 
 HEADS = ("layer", "op", "output", "parameters", "macs", "FLOPs", "field", "stride", "activations", "FLOPs/byte")
 TEXT = ("layer", "op")  # the others are numbers
@@ -16,11 +16,11 @@ def cells(row: Row) -> tuple[str, ...]:
         row.op if row.layers == 1 else f"{row.op}, {row.layers} layers",
         "x".join(map(str, row.output_shape[1:])) or "-",
         f"{row.params:,}" if row.params else "-",
-        human(row.macs),
-        human(row.flops),
-        "all" if row.whole else sides(row.receptive_field) or "-",
+        format_si(row.macs),
+        format_si(row.flops),
+        "all" if row.sees_whole_image else sides(row.receptive_field) or "-",
         sides(row.stride) or "-",
-        human(row.activation_bytes, "B"),
+        format_si(row.activation_bytes, "B"),
         f"{row.intensity:.1f}" if row.macs else "-",
     )
 
@@ -28,19 +28,22 @@ def cells(row: Row) -> tuple[str, ...]:
 def totals(report: ReportData) -> list[tuple[str, str]]:
     """What stands under every table: name, reading."""
     kept = report.training_bytes
-    weights = ", ".join(f"{name} {human(size, 'B')}" for name, size in report.size_bytes.items())
+    weights = ", ".join(f"{name} {format_si(size, 'B')}" for name, size in report.size_bytes.items())
     fixed = "" if report.params == report.trainable else f", {report.trainable:,} of them trainable"
     return [
         ("parameters", f"{report.params:,}{fixed}"),
         ("multiply-adds", f"{report.macs:,}; convolutions alone {report.conv_macs:,}"),
         ("FLOPs", f"{report.flops:,}"),
         ("weights", weights),
-        ("activations", f"{human(report.activation_bytes, 'B')} made by one forward"),
-        ("inference", f"{human(report.inference_bytes, 'B')} alive at most, in {report.inference_peak_at or 'the network itself'}"),
-        ("training", "not known: it does not run in training mode" if kept is None else f"{human(kept, 'B')} kept for the backward pass"),
+        ("activations", f"{format_si(report.activation_bytes, 'B')} made by one forward"),
+        ("inference", f"{format_si(report.inference_bytes, 'B')} alive at most, in {report.inference_peak_at or 'the network itself'}"),
+        (
+            "training",
+            "not known: it does not run in training mode" if kept is None else f"{format_si(kept, 'B')} kept for the backward pass",
+        ),
         (
             "traffic",
-            f"{human(report.read_bytes, 'B')} read, {human(report.written_bytes, 'B')} written: {report.intensity:.1f} FLOPs a byte",
+            f"{format_si(report.read_bytes, 'B')} read, {format_si(report.written_bytes, 'B')} written: {report.intensity:.1f} FLOPs a byte",
         ),
     ]
 

@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from convatlas.analysis.receptive_field.axes import Sight
+from convatlas.analysis.receptive_field.axes import ImageAxes
 
 
 @dataclass(slots=True)
-class Noted:
+class TensorInfo:
     """What is known of a tensor as long as it lives."""
 
-    life: weakref.ref[Tensor]
+    reference: weakref.ref[Tensor]
     memory: int | None  # its storage's number; none where that is the module's own
-    sight: Sight | None = None
+    axes: ImageAxes | None = None
     depth: int = 0  # convolutions and linear layers on the longest path to it
     reduced: int | None = None  # channels before the 1x1 convolution that made it, where that reduced them
 
 
-class Tensors:
+class ActivationTracker:
     """The activations: what is known of each, how much memory is alive, and between which operations each memory is needed."""
 
     def __init__(self, owned: Iterable[Tensor]):
         self._owned = {t.untyped_storage()._cdata for t in owned}  # the module's own tensors are no activations
-        self._noted: dict[int, Noted] = {}  # by id
+        self._noted: dict[int, TensorInfo] = {}  # by id
         self._holders: dict[int, int] = {}  # by a storage's address: how many tensors hold it
         self._number: dict[int, int] = {}  # by address, which is used again after a release: a number that is not
         self.elements: list[int] = []
@@ -33,14 +33,14 @@ class Tensors:
         self.last_read: list[int] = []
         self.live = 0
 
-    def __getitem__(self, tensor: Tensor) -> Noted | None:
+    def __getitem__(self, tensor: Tensor) -> TensorInfo | None:
         return self._noted.get(id(tensor))
 
-    def sight(self, tensor: Tensor) -> Sight | None:
+    def axes(self, tensor: Tensor) -> ImageAxes | None:
         noted = self._noted.get(id(tensor))
-        return None if noted is None else noted.sight
+        return None if noted is None else noted.axes
 
-    def hold(self, tensor: Tensor, now: int) -> tuple[Noted, bool]:
+    def track(self, tensor: Tensor, now: int) -> tuple[TensorInfo, bool]:
         """Note the tensor, and count its memory as alive while any tensor holds it; whether that memory is new."""
         key = id(tensor)
         noted = self._noted.get(key)
@@ -66,7 +66,7 @@ class Tensors:
                     del self._holders[address], self._number[address]
                     self.live -= size
 
-        noted = self._noted[key] = Noted(weakref.ref(tensor, release), self._number.get(address))
+        noted = self._noted[key] = TensorInfo(weakref.ref(tensor, release), self._number.get(address))
         return noted, fresh
 
     def read(self, tensor: Tensor, now: int) -> None:

@@ -7,20 +7,20 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from convatlas.analysis.trace.meta_copy import uncollected
-from convatlas.analysis.trace.modules import Modules
-from convatlas.analysis.trace.shape_cache import Shapes
+from convatlas.analysis.trace.meta_copy import gc_paused
+from convatlas.analysis.trace.modules import ModuleTracker
+from convatlas.analysis.trace.shape_cache import ShapeCacheMode
 
 
-@uncollected()
-def kept_for_backward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], device: str) -> dict[str, int] | None:
+@gc_paused()
+def saved_for_backward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], device: str) -> dict[str, int] | None:
     """Bytes that autograd keeps of one forward in training mode, the module's own tensors left out; by the module that made it keep them.
 
     Batch norm stays in evaluation mode, where one image is enough for it; it keeps the same, but for two numbers a channel. None where the
     module does not run in training mode on these inputs, as detectors that want targets.
     """
     owned = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
-    modules, kept, seen, held = Modules(module), dict[str, int](), set[int](), list[Tensor]()
+    modules, kept, seen, held = ModuleTracker(module), dict[str, int](), set[int](), list[Tensor]()
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -36,7 +36,13 @@ def kept_for_backward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[st
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.eval()
     try:
-        with modules.followed(), torch.enable_grad(), torch.device(device), Shapes(), saved_tensors_hooks(keep, lambda tensor: tensor):
+        with (
+            modules.tracking(),
+            torch.enable_grad(),
+            torch.device(device),
+            ShapeCacheMode(),
+            saved_tensors_hooks(keep, lambda tensor: tensor),
+        ):
             module(*args, **kwargs)
     except Exception:
         return None

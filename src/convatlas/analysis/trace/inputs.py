@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from convatlas.errors import UsageError, printable
 
 
-def inputs(module: nn.Module, example: Any, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def forward_arguments(module: nn.Module, example: Any, device: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of one forward, on `device`."""
     if isinstance(example, Sequence) and not isinstance(example, str) and example and all(isinstance(n, int) for n in example):
         if min(example) < 1:

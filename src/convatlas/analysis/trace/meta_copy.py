@@ -16,7 +16,7 @@ from convatlas.errors import UsageError, UserError, printable
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Without the garbage collector, which would walk all of torch's objects again and again for the thousands that are made here."""
     enabled = gc.isenabled()
     gc.disable()
@@ -27,7 +27,7 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def on_device(module: nn.Module, device: str) -> Any:
+def copy_to_device(module: nn.Module, device: str) -> Any:
     """A copy of the module whose tensors are on `device`; on meta they take no memory.
 
     Raises UsageError for what is no module or a device that is not there, UserError for a module that cannot be copied.

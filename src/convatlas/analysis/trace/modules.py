@@ -8,46 +8,46 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from convatlas.analysis.receptive_field.axes import Sight
+from convatlas.analysis.receptive_field.axes import ImageAxes
 from convatlas.analysis.trace.operations import Operation, Shape
 
 
 @dataclass(slots=True)
-class Call:
+class ModuleCall:
     """A module, called once or more; of several calls the last one's shapes."""
 
     path: str
     kind: str  # the module's class
     params: int  # its own, those already counted elsewhere left out
     leaf: bool
-    times: int = 0
+    num_calls: int = 0
     operations: list[Operation] = field(default_factory=list)
     inputs: list[Shape] = field(default_factory=list)  # where it failed
     outputs: list[Shape] = field(default_factory=list)
-    sight: Sight | None = None
+    axes: ImageAxes | None = None
 
 
-class Modules:
+class ModuleTracker:
     """Which module is at work, and what went in and out of each."""
 
     def __init__(self, module: nn.Module):
         self.parts = dict(module.named_modules())
         self.parameters = list({id(p): p for part in self.parts.values() for p in part._parameters.values() if p is not None}.values())
         self.buffers = [b for part in self.parts.values() for b in part._buffers.values() if b is not None]
-        self.open: list[Call] = []
-        self.calls: list[Call] = []  # of the modules that ran
-        self.failed: Call | None = None  # the innermost that raised an error which nothing has caught
+        self.open: list[ModuleCall] = []
+        self.calls: list[ModuleCall] = []  # of the modules that ran
+        self.failed: ModuleCall | None = None  # the innermost that raised an error which nothing has caught
 
     @contextmanager
-    def followed(self, sight: Callable[[Tensor], Sight | None] = lambda _: None) -> Iterator[None]:
+    def tracking(self, sight: Callable[[Tensor], ImageAxes | None] = lambda _: None) -> Iterator[None]:
         """Notes every call of a module while open. Each forward is wrapped, which costs a call half of what hooks would."""
         counted: set[int] = set()
         before = {path: part.__dict__.get("forward") for path, part in self.parts.items()}  # a few modules have one of their own
         for path, part in self.parts.items():
             own = [p for p in part._parameters.values() if p is not None and id(p) not in counted]
             counted |= {id(p) for p in own}
-            call = Call(path, type(part).__name__, sum(p.numel() for p in own), not part._modules)
-            part.__dict__["forward"] = self._followed(part.forward, call, sight)
+            call = ModuleCall(path, type(part).__name__, sum(p.numel() for p in own), not part._modules)
+            part.__dict__["forward"] = self._tracked(part.forward, call, sight)
         try:
             yield
         finally:
@@ -56,30 +56,30 @@ class Modules:
                 if before[path] is not None:
                     part.__dict__["forward"] = before[path]
 
-    def _followed(self, forward: Callable[..., Any], call: Call, sight: Callable[[Tensor], Sight | None]) -> Callable[..., Any]:
+    def _tracked(self, forward: Callable[..., Any], call: ModuleCall, sight: Callable[[Tensor], ImageAxes | None]) -> Callable[..., Any]:
         def followed(*args: Any, **kwargs: Any) -> Any:
-            if not call.times:
+            if not call.num_calls:
                 self.calls.append(call)
-            call.times += 1
+            call.num_calls += 1
             self.open.append(call)
             try:
                 out = forward(*args, **kwargs)
             except Exception:
                 if self.failed is None:
-                    self.failed, call.inputs = call, _shapes((args, kwargs))
+                    self.failed, call.inputs = call, shapes_in((args, kwargs))
                 raise
             finally:
                 self.open.pop()
             self.failed = None
-            found = _tensors(out)
+            found = tensors_in(out)
             call.outputs = [tuple(tensor.shape) for tensor in found]
-            call.sight = sight(found[0]) if found else None
+            call.axes = sight(found[0]) if found else None
             return out
 
         return followed
 
     @property
-    def idle(self) -> list[tuple[str, int]]:
+    def uncalled(self) -> list[tuple[str, int]]:
         """Modules with parameters that did not run, with those."""
         ran = {call.path for call in self.calls}
         counts = {
@@ -88,7 +88,7 @@ class Modules:
         return [(path, count) for path, count in counts.items() if count]
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """Those in any structure, the plain ones without torch's slower walk."""
     if isinstance(value, Tensor):
         return [value]
@@ -97,5 +97,5 @@ def _tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def _shapes(value: Any) -> list[Shape]:
-    return [tuple(tensor.shape) for tensor in _tensors(value)]
+def shapes_in(value: Any) -> list[Shape]:
+    return [tuple(tensor.shape) for tensor in tensors_in(value)]

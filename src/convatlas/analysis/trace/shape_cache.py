@@ -11,35 +11,35 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MOST = 20_000  # remembered results
-_remembered: dict[Any, Callable[[Sequence[Any]], Any]] = {}  # how to make an operator's result from its arguments
+MAX_ENTRIES = 20_000  # remembered results
+_cache: dict[Any, Callable[[Sequence[Any]], Any]] = {}  # how to make an operator's result from its arguments
 
 
 class _Unknown(Exception):
     """An argument that is more than a plain meta tensor or a value."""
 
 
-def computed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def cached_op(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """`func(*args, **kwargs)`, of meta tensors without deriving again what was derived before."""
     if not _repeats(func):
         return func(*args, **kwargs)
     try:
         key = func, _key(args), _key(tuple(kwargs.items()))
-        known = _remembered.get(key)
+        known = _cache.get(key)
     except (_Unknown, TypeError):
         return func(*args, **kwargs)
     if known is not None:
         return known(args)
     out = func(*args, **kwargs)
-    if len(_remembered) >= MOST:
-        _remembered.clear()
+    if len(_cache) >= MAX_ENTRIES:
+        _cache.clear()
     if out is args[0]:
-        _remembered[key] = lambda args: args[0]  # in place
+        _cache[key] = lambda args: args[0]  # in place
     elif isinstance(out, Tensor) and out.is_meta:
-        _remembered[key] = _another(out)
+        _cache[key] = _another(out)
     elif type(out) is tuple and all(isinstance(part, Tensor) and part.is_meta for part in out):
         makers = [_another(part) for part in out]
-        _remembered[key] = lambda args: tuple(make(args) for make in makers)
+        _cache[key] = lambda args: tuple(make(args) for make in makers)
     return out
 
 
@@ -70,11 +70,11 @@ def _another(like: Tensor) -> Callable[[Sequence[Any]], Tensor]:
     return lambda args: torch.empty_strided(shape, stride, dtype=dtype, device="meta")
 
 
-class Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ShapeCacheMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Every operator as `computed`."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return computed(func, args, kwargs or {})
+        return cached_op(func, args, kwargs or {})

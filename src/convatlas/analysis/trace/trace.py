@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convatlas.analysis.receptive_field import axes as sights
-from convatlas.analysis.receptive_field.axes import Sight
-from convatlas.analysis.receptive_field.call import Call as OperatorCall
-from convatlas.analysis.receptive_field.operators import kind_of, sight_of
-from convatlas.analysis.trace.activations import Tensors
-from convatlas.analysis.trace.backward import kept_for_backward
-from convatlas.analysis.trace.inputs import inputs
-from convatlas.analysis.trace.meta_copy import on_device, uncollected
-from convatlas.analysis.trace.modules import Call, Modules, _shapes, _tensors
+from convatlas.analysis.receptive_field.axes import ImageAxes
+from convatlas.analysis.receptive_field.call import OperatorCall as OperatorCall
+from convatlas.analysis.receptive_field.operators import axes_of, operator_kind
+from convatlas.analysis.trace.activations import ActivationTracker
+from convatlas.analysis.trace.backward import saved_for_backward
+from convatlas.analysis.trace.inputs import forward_arguments
+from convatlas.analysis.trace.meta_copy import copy_to_device, gc_paused
+from convatlas.analysis.trace.modules import ModuleCall, ModuleTracker, shapes_in, tensors_in
 from convatlas.analysis.trace.operations import CONVOLUTIONS, Kernel, Operation, Shape
-from convatlas.analysis.trace.shape_cache import computed
+from convatlas.analysis.trace.shape_cache import cached_op
 from convatlas.errors import UsageError, UserError, printable
 
 
@@ -32,17 +32,17 @@ class Trace:
     name: str
     inputs: tuple[Shape, ...]  # of each tensor given
     input_bytes: int
-    calls: list[Call]  # in the order in which they began
+    calls: list[ModuleCall]  # in the order in which they began
     params: int
     trainable: int
     buffers: int
-    idle: list[tuple[str, int]]  # modules with parameters that did not run, with those
+    uncalled: list[tuple[str, int]]  # modules with parameters that did not run, with those
     peak: int  # most bytes of activations alive at one time
     peak_at: str  # the module in which
-    kept: Callable[[], dict[str, int] | None]  # a forward in training mode: what `kept_for_backward` finds
+    saved_for_backward: Callable[[], dict[str, int] | None]  # a forward in training mode: what `kept_for_backward` finds
 
 
-@uncollected()
+@gc_paused()
 def trace(module: nn.Module, example: Any, axes: int | None = None, device: str = "meta") -> Trace:
     """Run `module` once, in evaluation mode, on the meta device, and note what happens.
 
@@ -52,15 +52,15 @@ def trace(module: nn.Module, example: Any, axes: int | None = None, device: str 
     course depends on values, which meta tensors have not.
     """
     name = type(module).__name__
-    twin = on_device(module, device).eval()
-    args, kwargs = inputs(twin, example, device)
-    tensors = _tensors((args, kwargs))
-    modules = Modules(twin)
-    watch = Watch(modules)
+    twin = copy_to_device(module, device).eval()
+    args, kwargs = forward_arguments(twin, example, device)
+    tensors = tensors_in((args, kwargs))
+    modules = ModuleTracker(twin)
+    watch = TraceMode(modules)
     for number, tensor in enumerate(tensors):
         n = max(tensor.dim() - 2, 0) if axes is None else axes
-        watch.begin(tensor, sights.image(tensor.shape, n) if number == 0 else None)
-    with modules.followed(watch.tensors.sight), torch.no_grad(), torch.device(device), watch:
+        watch.begin(tensor, sights.image_axes(tensor.shape, n) if number == 0 else None)
+    with modules.tracking(watch.tensors.axes), torch.no_grad(), torch.device(device), watch:
         run(twin, args, kwargs, modules, device)
     watch.note_cuts()
     return Trace(
@@ -71,14 +71,14 @@ def trace(module: nn.Module, example: Any, axes: int | None = None, device: str 
         sum(p.numel() for p in modules.parameters),
         sum(p.numel() for p in modules.parameters if p.requires_grad),
         sum(b.numel() for b in modules.buffers),
-        modules.idle,
+        modules.uncalled,
         watch.peak,
         watch.peak_at,
-        partial(kept_for_backward, twin, args, kwargs, device),
+        partial(saved_for_backward, twin, args, kwargs, device),
     )
 
 
-def run(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], modules: "Modules", device: str) -> None:
+def run(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], modules: "ModuleTracker", device: str) -> None:
     """Call the module; what it raises becomes one sentence that names the layer."""
     try:
         module(*args, **kwargs)
@@ -86,7 +86,7 @@ def run(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], modul
         raise
     except Exception as error:
         name, place = type(module).__name__, modules.failed
-        shapes = _shapes((args, kwargs))
+        shapes = shapes_in((args, kwargs))
         given = " and ".join(f"a tensor of {'x'.join(map(str, shape)) or 'one number'}" for shape in shapes) or "no tensors"
         at = f"{place.path} ({place.kind})" if place is not None and place.path else f"{name} itself"
         got = ", ".join(map(str, place.inputs)) if place is not None else given
@@ -104,41 +104,41 @@ def run(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], modul
         raise UsageError(f"{name} fails on {given}: {at} got {got} ({reason}); give it an input of another size") from None
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every ATen operator with the module that called it, and follows what each tensor's units see."""
 
-    def __init__(self, modules: Modules):
+    def __init__(self, modules: ModuleTracker):
         super().__init__()  # type: ignore[no-untyped-call]
         self.modules = modules
-        self.tensors = Tensors((*modules.parameters, *modules.buffers))
+        self.tensors = ActivationTracker((*modules.parameters, *modules.buffers))
         self.operations: list[Operation] = []
         self.inputs = 0
         self.peak = 0
         self.peak_at = ""
 
-    def begin(self, tensor: Tensor, sight: Sight | None) -> None:
-        noted, _ = self.tensors.hold(tensor, -1)
-        noted.sight = sight
+    def begin(self, tensor: Tensor, sight: ImageAxes | None) -> None:
+        noted, _ = self.tensors.track(tensor, -1)
+        noted.axes = sight
         self.inputs = len(self.tensors.elements)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = computed(func, args, kwargs)
+        out = cached_op(func, args, kwargs)
         if not self.modules.open:
             return out
         now, tensors = len(self.operations), self.tensors
-        call = OperatorCall(kind_of(func), args, kwargs, out, tensors.sight)
-        kind, given, results = call.kind, call.tensors(), _tensors(out)
-        sight, understood = sight_of(call)
+        call = OperatorCall(operator_kind(func), args, kwargs, out, tensors.axes)
+        kind, given, results = call.kind, call.tensors(), tensors_in(out)
+        sight, understood = axes_of(call)
         each = sight if isinstance(sight, list) else [sight] * len(results)
 
         depth = max([noted.depth for t in given if (noted := tensors[t])], default=0) + (kind.flops is not None)
         fresh = []
         for tensor, what in zip(results, each, strict=False):
-            noted, new = tensors.hold(tensor, now)
+            noted, new = tensors.track(tensor, now)
             noted.depth = max(depth, noted.depth)
             if what is not None:
-                noted.sight = what
+                noted.axes = what
                 if kind.mutable:
                     self._also_the_whole(tensor, what)
             if new:
@@ -197,23 +197,23 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result.reduced = before  # a second convolution on the same embedding
         return kernel
 
-    def _also_the_whole(self, part: Tensor, sight: Sight) -> None:
+    def _also_the_whole(self, part: Tensor, sight: ImageAxes) -> None:
         """What is written into a part of a tensor is seen through the whole of it."""
         whole = part._base
         if whole is None or whole is part:
             return
         if whole.dim() == part.dim():
             spread = tuple(
-                sights.Axis(axis.mixed().field, axis.dim, whole.shape[axis.dim])
+                sights.Axis(axis.to_global().field, axis.dim, whole.shape[axis.dim])
                 if axis.dim is not None and whole.shape[axis.dim] != part.shape[axis.dim]
                 else axis
                 for axis in sight
             )
         else:
-            spread = sights.gathered(sight, range(part.dim()))
-        noted, _ = self.tensors.hold(whole, len(self.operations))
-        before = noted.sight
-        noted.sight = spread if before is None else sights.joined([(before, whole.shape), (spread, whole.shape)], whole.shape)
+            spread = sights.reduced(sight, range(part.dim()))
+        noted, _ = self.tensors.track(whole, len(self.operations))
+        before = noted.axes
+        noted.axes = spread if before is None else sights.broadcast([(before, whole.shape), (spread, whole.shape)], whole.shape)
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -13,10 +13,10 @@ import torch
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from convatlas.data.dataset import Chosen, Dataset
+from convatlas.data.dataset import Dataset, Subset
 from convatlas.data.images.decode import Pixels, UnreadableImage
 from convatlas.data.images.resize import resize
-from convatlas.data.loading.train_batches import Training
+from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms import counter_rng
 from convatlas.errors import UserError, printable
 
@@ -27,7 +27,7 @@ STYLE: Any = {"font.size": 9, "axes.titlesize": 8, "figure.dpi": 110, "text.pars
 Rows = list[tuple[str, list[Pixels]]]
 
 
-def png(dataset: Dataset, seed: int = 0, training: Training | None = None, recipe: str = "") -> bytes:
+def draw_contact_sheet(dataset: Dataset, seed: int = 0, training: TrainBatches | None = None, recipe: str = "") -> bytes:
     """Of up to 10 classes 8 images each. With `training`, whose split is the set's: how a few of them look in evaluation, and as they
     are drawn for training in 7 epochs. `recipe` is its title."""
     chosen = _chosen(dataset, seed)
@@ -48,7 +48,7 @@ def png(dataset: Dataset, seed: int = 0, training: Training | None = None, recip
 def _chosen(dataset: Dataset, seed: int) -> dict[int, list[int]]:
     """Of each class that is shown, images of the training split that can be read."""
     split, count = dataset.splits["train"], len(dataset.classes)
-    order = counter_rng.order(seed, 0, len(split))
+    order = counter_rng.permutation(seed, 0, len(split))
     spread = np.unique(np.linspace(0, count - 1, min(count, ROWS)).round().astype(int))
     return {int(label): list(islice(_readable(dataset, order[split.labels[order] == label]), COLUMNS)) for label in spread}
 
@@ -63,17 +63,17 @@ def _readable(dataset: Dataset, indices: NDArray[np.int64]) -> Iterator[int]:
 
 
 def _small(dataset: Dataset, index: int) -> Pixels:
-    picture = dataset.splits["train"].images.picture(index)
+    picture = dataset.splits["train"].images.image(index)
     scale = min(1.0, SIDE / max(picture.height, picture.width))
     size = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
-    return resize(picture.pixels(dataset.channels, size), size).permute(1, 2, 0).numpy()
+    return resize(picture.decode(dataset.channels, size), size).permute(1, 2, 0).numpy()
 
 
-def _views(training: Training, few: Sequence[int]) -> list[list[Pixels]]:
+def _views(training: TrainBatches, few: Sequence[int]) -> list[list[Pixels]]:
     """Of each image: as evaluation sees it, then as one epoch after another draws it."""
-    images, labels = Chosen(training.split.images, np.array(few)), training.split.labels[few]
+    images, labels = Subset(training.split.images, np.array(few)), training.split.labels[few]
     alone = replace(training, split=replace(training.split, images=images, labels=labels), batch=len(few))
-    seen, _ = training.preprocessing.read(images, np.arange(len(few)))
+    seen, _ = training.preprocessing.load_batch(images, np.arange(len(few)))
     columns = [seen]
     for epoch in range(COLUMNS - 1):
         batch = alone[epoch]

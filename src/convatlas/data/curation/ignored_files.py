@@ -9,7 +9,7 @@ from convatlas.data.sources.files import is_image_name
 from convatlas.data.sources.quarantine import NAME
 
 
-def unused(root: Path, names: Iterable[str]) -> Iterator[tuple[Path, str]]:
+def ignored_files(root: Path, names: Iterable[str]) -> Iterator[tuple[Path, str]]:
     """`names` are the files below `root` that were taken. Of a folder that holds none of them, only itself is named."""
     taken = set(names)
     folders_taken = {parent for name in taken for parent in _parents(name)}

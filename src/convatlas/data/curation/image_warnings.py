@@ -2,7 +2,7 @@
 
 from pathlib import PurePath
 
-from convatlas.data.images.decode import EXTENSIONS, Encoded, Pixels, is_grey
+from convatlas.data.images.decode import EXTENSIONS, EncodedImage, Pixels, is_grayscale
 
 _EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg"),
@@ -16,7 +16,7 @@ _DEEP = ("I", "F")  # Pillow's modes of 16 and 32 bits begin with these
 _PNG_DEPTH = 24  # where the header of a PNG says how many bits a channel has
 
 
-def oddities(image: Encoded, pixels: Pixels, channels: int) -> list[str]:
+def image_warnings(image: EncodedImage, pixels: Pixels, channels: int) -> list[str]:
     """Of an image that has been decoded to `pixels`, in a data set of so many channels."""
     try:
         return [*_file(image), *_colours(image, pixels, channels)]
@@ -24,7 +24,7 @@ def oddities(image: Encoded, pixels: Pixels, channels: int) -> list[str]:
         return ["what follows its first frame, or its headers, are damaged; its pixels can be read"]
 
 
-def _file(image: Encoded) -> list[str]:
+def _file(image: EncodedImage) -> list[str]:
     found, opened = [], image.opened
     kind = {"MPO": "JPEG"}.get(opened.format or "", opened.format or "")
     extension = PurePath(image.name).suffix.lower()
@@ -44,7 +44,7 @@ def _file(image: Encoded) -> list[str]:
     return found
 
 
-def _colours(image: Encoded, pixels: Pixels, channels: int) -> list[str]:
+def _colours(image: EncodedImage, pixels: Pixels, channels: int) -> list[str]:
     found, opened = [], image.opened
     if opened.mode == "P":
         found.append("colours from a palette")
@@ -54,7 +54,7 @@ def _colours(image: Encoded, pixels: Pixels, channels: int) -> list[str]:
         found.append(f"{opened.mode}: turned to RGB")
     if opened.has_transparency_data:
         found.append("transparency: laid on white")
-    if channels == 3 and is_grey(image):
+    if channels == 3 and is_grayscale(image):
         found.append("grey in a set of colour images")
     if (pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all():  # the first row alone tells most
         found.append("one colour all over")

@@ -22,9 +22,9 @@ from convatlas.data.images.resize import resize
 
 SIDE = 16
 LENGTH = SIDE * SIDE + 2  # of a look: grey values, then the mean blue and red difference (ITU-T T.871)
-REACH = 0.28
-CROWDED_REACH = 0.06  # where a whole set looks alike, such as drawn digits or X-rays: hardly more than a change of encoding
-CROWD = 50, 0.05  # so many images, and such a share of all, with something alike make a crowd
+MAX_DISTANCE = 0.28
+MAX_DISTANCE_UNIFORM_SET = 0.06  # where a whole set looks alike, such as drawn digits or X-rays: hardly more than a change of encoding
+UNIFORM_SET_NEIGHBORS = 50, 0.05  # so many images, and such a share of all, with something alike make a crowd
 FLAT = 4.0  # standard deviation of a look's grey values: with less, noise decides what it is like
 TINT = 12.0  # how far apart the mean colours may be
 NEAREST = 8  # so many others are looked for around each image: thousands that are all alike must not become millions of pairs
@@ -35,10 +35,10 @@ _down, _across = np.mgrid[:SIDE, :SIDE].reshape(2, -1)
 _PLANE: NDArray[np.float32] = np.linalg.qr(np.stack([np.ones(SIDE**2), _down, _across], axis=1))[0].astype(np.float32)
 _YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 
-Looks = NDArray[np.uint8]  # (n, LENGTH)
+Signatures = NDArray[np.uint8]  # (n, LENGTH)
 
 
-def look(pixels: Pixels) -> NDArray[np.uint8]:
+def signature(pixels: Pixels) -> NDArray[np.uint8]:
     """(height, width, 1 or 3) -> (LENGTH,)."""
     small = resize(pixels, (SIDE, SIDE)).numpy().reshape(pixels.shape[2], -1)
     if len(small) == 1:
@@ -53,14 +53,14 @@ class Pair(NamedTuple):
     distance: float
 
 
-class Alike(NamedTuple):
+class NearDuplicates(NamedTuple):
     """Pairs within `reach` of each other, nearest first; of a group of equal files, each with the first."""
 
     pairs: list[Pair]
-    reach: float
+    max_distance: float
 
 
-def alike(looks: Looks, keys: Sequence[bytes]) -> Alike:
+def find_near_duplicates(looks: Signatures, keys: Sequence[bytes]) -> NearDuplicates:
     """`keys` hash the images' content: equal ones are compared by it alone, and so are images without contrast."""
     firsts: dict[bytes, int] = {}
     pairs = []
@@ -69,15 +69,15 @@ def alike(looks: Looks, keys: Sequence[bytes]) -> Alike:
             pairs.append(Pair(first, index, 0.0))
     once = np.array(list(firsts.values()), np.int64)
     near, distances = _near(looks[once])
-    crowded = len(np.unique(near)) > max(CROWD[0], CROWD[1] * len(once))
-    reach = CROWDED_REACH if crowded else REACH
+    crowded = len(np.unique(near)) > max(UNIFORM_SET_NEIGHBORS[0], UNIFORM_SET_NEIGHBORS[1] * len(once))
+    reach = MAX_DISTANCE_UNIFORM_SET if crowded else MAX_DISTANCE
     within = distances <= reach
     for (one, other), distance in zip(once[near[within]].tolist(), distances[within], strict=True):
         pairs.append(Pair(one, other, round(float(distance), 3)))
-    return Alike(sorted(pairs, key=lambda pair: (pair.distance, pair.first, pair.second)), reach)
+    return NearDuplicates(sorted(pairs, key=lambda pair: (pair.distance, pair.first, pair.second)), reach)
 
 
-def _near(looks: Looks) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _near(looks: Signatures) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Pairs (n, 2) of different looks within REACH, and their distances (n,)."""
     waves, spreads = np.zeros((len(looks), FREQUENCIES**2), np.float32), np.zeros(len(looks), np.float32)
     for start in range(0, len(looks), PIECE):
@@ -87,17 +87,17 @@ def _near(looks: Looks) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     clear = np.flatnonzero(spreads >= FLAT)
     if len(clear) < 2:
         return np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
-    found, others = cKDTree(waves[clear]).query(waves[clear], k=1 + NEAREST, distance_upper_bound=REACH, workers=-1)
+    found, others = cKDTree(waves[clear]).query(waves[clear], k=1 + NEAREST, distance_upper_bound=MAX_DISTANCE, workers=-1)
     one, place = np.nonzero(np.isfinite(found))
     candidates = np.sort(np.stack([one, others[one, place]], axis=1), axis=1)
     pairs = clear[np.unique(candidates[candidates[:, 0] != candidates[:, 1]], axis=0)]
     distances = np.zeros(len(pairs), np.float32)
     for start in range(0, len(pairs), PIECE):
         distances[start : start + PIECE] = _distances(looks, pairs[start : start + PIECE])
-    return pairs[distances <= REACH], distances[distances <= REACH]
+    return pairs[distances <= MAX_DISTANCE], distances[distances <= MAX_DISTANCE]
 
 
-def _vectors(looks: Looks) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _vectors(looks: Signatures) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Unit vectors (n, SIDE * SIDE), and the standard deviations (n,) that they were divided by."""
     grey = looks[:, : SIDE * SIDE].astype(np.float32)
     grey -= (grey @ _PLANE) @ _PLANE.T
@@ -110,7 +110,7 @@ def _lowest(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return waves[:, :FREQUENCIES, :FREQUENCIES].reshape(len(vectors), -1)
 
 
-def _distances(looks: Looks, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+def _distances(looks: Signatures, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
     """Of each pair; infinite where the colours differ."""
     first, second = looks[pairs[:, 0]], looks[pairs[:, 1]]
     apart: NDArray[np.float32] = np.linalg.norm(_vectors(first)[0] - _vectors(second)[0], axis=1)

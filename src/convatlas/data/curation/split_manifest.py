@@ -10,31 +10,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.sources.files import Files
+from convatlas.data.sources.files import FileImages
 from convatlas.data.sources.quarantine import Quarantine
-from convatlas.data.sources.source import Found
-from convatlas.data.sources.split import hold_out
+from convatlas.data.sources.source import RawDataset
+from convatlas.data.sources.split import stratified_holdout
 from convatlas.errors import UsageError, UserError, printable
 
 
 @dataclass(frozen=True)
-class Division:
+class SplitManifest:
     """`parts` are indices into what was found; `left_out` so many are on the quarantine list."""
 
-    found: Found
-    files: Files
-    parts: dict[str, NDArray[np.int64]]
+    source: RawDataset
+    files: FileImages
+    splits: dict[str, NDArray[np.int64]]
     left_out: int
 
     def manifest(self, folder: Path) -> bytes:
         """CSV, with the files' names from that folder. Raises UserError for a file that it cannot name."""
-        split = {int(index): part for part, indices in self.parts.items() for index in indices}
-        groups = self.found.groups
+        split = {int(index): part for part, indices in self.splits.items() for index in indices}
+        groups = self.source.groups
         rows = [("file", "label", "split", "group") if groups is not None else ("file", "label", "split")]
         above = _from(folder, self.files.root)
         for index in sorted(split):
             name = self.files.names[index]
-            row = (_listed(os.path.join(above, name)), self.found.classes[self.found.labels[index]], split[index])
+            row = (_listed(os.path.join(above, name)), self.source.classes[self.source.labels[index]], split[index])
             # a source calls its groups `group NAME`, and an image that is in none by its file's name
             rows.append(row if groups is None else (*row, "" if groups[index] == name else groups[index].removeprefix("group ")))
         text = io.StringIO()
@@ -47,7 +47,7 @@ class Division:
             raise UserError(f"{printable(name)}: a name that is not in UTF-8 cannot be listed: rename it") from None
 
 
-def divide(found: Found, val: float, test: float, seed: int | None = None) -> Division:
+def split_files(found: RawDataset, val: float, test: float, seed: int | None = None) -> SplitManifest:
     """By class, and by group where there are groups; without a seed by content alone, as a training does by itself.
 
     Raises UsageError for fractions or a source that cannot be divided, UserError for a set that is too small.
@@ -57,18 +57,18 @@ def divide(found: Found, val: float, test: float, seed: int | None = None) -> Di
             raise UsageError(f"{option} should be more than 0 and less than 1, not {fraction}")
     if val + test >= 1:
         raise UsageError(f"--val {val} and --test {test} leave nothing for train: together they should be less than 1")
-    if not isinstance(found.images, Files):
+    if not isinstance(found.images, FileImages):
         raise UsageError(f"{printable(found.name)} is not made of files that a list can name: expected folder:PATH or manifest:FILE")
-    keys = [bytes(key) for key in found.keys]
-    listed = {entry.content for entry in Quarantine(found.home).entries()} if found.home else set()
+    keys = [bytes(key) for key in found.content_hashes]
+    listed = {entry.content for entry in Quarantine(found.root).entries()} if found.root else set()
     usable = np.array([i for i, key in enumerate(keys) if key.hex() not in listed], np.int64)
     groups = None if found.groups is None else [found.groups[i] for i in usable]
-    held = hold_out(found.labels[usable], [keys[i] for i in usable], [val, test], groups, seed)
+    held = stratified_holdout(found.labels[usable], [keys[i] for i in usable], [val, test], groups, seed)
     parts = {part: usable[indices] for part, indices in zip(("val", "test", "train"), held, strict=True)}
     ordered = {part: parts[part] for part in ("train", "val", "test")}
     for part, indices in ordered.items():
         _each_class(found.classes, found.labels[indices], part, "images" if groups is None else "groups")
-    return Division(found, found.images, ordered, len(keys) - len(usable))
+    return SplitManifest(found, found.images, ordered, len(keys) - len(usable))
 
 
 def _each_class(classes: Sequence[str], labels: NDArray[np.int64], part: str, units: str) -> None:

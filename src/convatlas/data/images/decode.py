@@ -24,9 +24,9 @@ from convatlas.errors import UserError, printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-MOST_PIXELS = 100_000_000
-_FEWER = {"WEBP": MOST_PIXELS // 2}  # its decoder holds a picture four times over
-MOST_WORK = 20 * MOST_PIXELS  # pixels times scans of a JPEG: a progressive one has ten, a hostile one thousands in a few kilobytes
+MAX_PIXELS = 100_000_000
+_MAX_PIXELS_BY_FORMAT = {"WEBP": MAX_PIXELS // 2}  # its decoder holds a picture four times over
+MAX_SCAN_PIXELS = 20 * MAX_PIXELS  # pixels times scans of a JPEG: a progressive one has ten, a hostile one thousands in a few kilobytes
 _BAND = 1 << 20  # pixels that are converted at a time
 _GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B")
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -44,25 +44,25 @@ class UnreadableImage(UserError):
         self.name, self.reason = name, printable(reason)
 
 
-class Picture(Protocol):
+class ImageLike(Protocol):
     """An image of which the header has been read. `height` and `width` are those that one sees, turned as EXIF says."""
 
     @property
     def height(self) -> int: ...
     @property
     def width(self) -> int: ...
-    def pixels(self, channels: int, least: tuple[int, int]) -> Pixels:
+    def decode(self, channels: int, min_size: tuple[int, int]) -> Pixels:
         """The whole image, uint8, smaller than it is where that still leaves `least` (height, width). Raises UnreadableImage."""
 
 
-class Plain:
+class DecodedImage:
     """An image whose pixels are at hand: (height, width, channels)."""
 
     def __init__(self, array: Pixels):
         self.array = array
         self.height, self.width = array.shape[:2]
 
-    def pixels(self, channels: int, least: tuple[int, int] = (0, 0)) -> Pixels:
+    def decode(self, channels: int, min_size: tuple[int, int] = (0, 0)) -> Pixels:
         have = self.array.shape[2]
         if channels == have:
             return self.array
@@ -73,7 +73,7 @@ class Plain:
         raise UserError(f"images have {have} channels, not the {channels} that this network was built for")
 
 
-class Encoded:
+class EncodedImage:
     """An image file's bytes. Turned as its EXIF says; transparency is laid on white; 16 bits become 8. Raises UnreadableImage."""
 
     def __init__(self, data: bytes, name: str):
@@ -84,18 +84,18 @@ class Encoded:
             header = _header(data)
             self.jpeg = header is not None
             height, width = header or self.opened.size[::-1]
-            most = MOST_PIXELS if self.jpeg else _FEWER.get(self.opened.format or "", MOST_PIXELS)
+            most = MAX_PIXELS if self.jpeg else _MAX_PIXELS_BY_FORMAT.get(self.opened.format or "", MAX_PIXELS)
             if width * height > most:
                 raise UnreadableImage(name, f"{width}x{height} pixels, more than the {most:,} that are read")
-            if data[:2] == b"\xff\xd8" and width * height * len(data) // 10 > MOST_WORK:  # a scan takes ten bytes or more
+            if data[:2] == b"\xff\xd8" and width * height * len(data) // 10 > MAX_SCAN_PIXELS:  # a scan takes ten bytes or more
                 scans = _scans(data)
-                if width * height * scans > MOST_WORK:
+                if width * height * scans > MAX_SCAN_PIXELS:
                     raise UnreadableImage(name, f"{width}x{height} pixels in {scans:,} scans, more work than an image is worth")
             self.orientation = self._orientation()
             # what Pillow says of a TIFF is of the picture as one sees it
             self.turn = 1 if not self.jpeg and self.opened.format == "TIFF" else self.orientation
-            self.sideways = self.turn in (5, 6, 7, 8)
-            self.height, self.width = (width, height) if self.sideways else (height, width)
+            self.transposed = self.turn in (5, 6, 7, 8)
+            self.height, self.width = (width, height) if self.transposed else (height, width)
 
     def _orientation(self) -> int:
         if self.jpeg:  # the segment of EXIF comes before the tables of quantisation, and most JPEGs have none
@@ -115,11 +115,11 @@ class Encoded:
         with _quiet():
             return Image.open(io.BytesIO(self.data), formats=FORMATS)
 
-    def pixels(self, channels: int, least: tuple[int, int]) -> Pixels:
+    def decode(self, channels: int, min_size: tuple[int, int]) -> Pixels:
         if channels not in (1, 3):
             raise UserError(f"image files have 1 or 3 channels, not the {channels} that this network was built for")
         with _Guard(self.name):
-            decoded = self._fast(channels, least[::-1] if self.sideways else least) if self.jpeg else None
+            decoded = self._fast(channels, min_size[::-1] if self.transposed else min_size) if self.jpeg else None
             return _turned(self._any(channels) if decoded is None else decoded, self.turn)
 
     def _fast(self, channels: int, least: tuple[int, int]) -> Pixels | None:
@@ -180,17 +180,17 @@ def _scans(data: bytes) -> int:
     return data.count(b"\xff\xda", place)
 
 
-def read(path: Path) -> Encoded:
+def open_image(path: Path) -> EncodedImage:
     """An image file. Raises UnreadableImage, also for what is no file."""
     with _Guard(str(path)):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):  # reading from a pipe would wait for ever
             raise UnreadableImage(str(path), "a folder without images" if stat.S_ISDIR(mode) else "not a file")
         with open(path, "rb") as file:
-            return Encoded(file.read(), str(path))
+            return EncodedImage(file.read(), str(path))
 
 
-def is_grey(picture: Encoded) -> bool:
+def is_grayscale(picture: EncodedImage) -> bool:
     """Whether the header says that it holds one channel."""
     return picture.opened.mode in _GREY
 

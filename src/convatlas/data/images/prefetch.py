@@ -8,13 +8,15 @@ from pathlib import Path
 from torch import Tensor
 
 from convatlas.data.images import decode
-from convatlas.data.images.decode import Picture
+from convatlas.data.images.decode import ImageLike
 from convatlas.errors import UserError
 from convatlas.runtime.device import usable_cores
-from convatlas.runtime.threads import lone_threads
+from convatlas.runtime.threads import single_threaded_pool
 
 
-def ahead(files: Iterable[str | Path], see: Callable[[Picture], Tensor], most: int) -> Iterator[tuple[str, Tensor | UserError]]:
+def decode_ahead(
+    files: Iterable[str | Path], transform: Callable[[ImageLike], Tensor], max_ahead: int
+) -> Iterator[tuple[str, Tensor | UserError]]:
     """(file, what `see` makes of it or what is wrong with it), in order; a thread a core works on the next ones, at most `most` of them.
 
     No more than those are ever in memory, and `files` is asked for no more: it may be endless.
@@ -22,16 +24,16 @@ def ahead(files: Iterable[str | Path], see: Callable[[Picture], Tensor], most: i
 
     def one(file: str | Path) -> Tensor | UserError:
         try:
-            return see(decode.read(Path(file)))
+            return transform(decode.open_image(Path(file)))
         except UserError as error:
             return error
 
     waiting: deque[tuple[str, Future[Tensor | UserError]]] = deque()
-    threads = lone_threads(usable_cores(), "reading")
+    threads = single_threaded_pool(usable_cores(), "reading")
     try:
         for file in files:
             waiting.append((str(file), threads.submit(one, file)))
-            if len(waiting) == most:
+            if len(waiting) == max_ahead:
                 name, seen = waiting.popleft()
                 yield name, seen.result()
         for name, seen in waiting:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convatlas.data.images.decode import Picture, Pixels
+from convatlas.data.images.decode import ImageLike, Pixels
 
 SPARE = 2  # a JPEG is decoded at reduced scale only where that leaves twice the pixels a side: antialiasing then sees what it should
 
@@ -22,7 +22,7 @@ class Box(NamedTuple):
     width: int
 
 
-def cut(picture: Picture, box: Box, size: tuple[int, int], channels: int) -> Tensor:
+def crop_resize(picture: ImageLike, box: Box, size: tuple[int, int], channels: int) -> Tensor:
     """The box of a picture brought to `size`, (channels, *size), uint8, channels-last.
 
     Of a JPEG decoded at reduced scale it is the nearest box of whole pixels.
@@ -34,7 +34,7 @@ def cut(picture: Picture, box: Box, size: tuple[int, int], channels: int) -> Ten
     return resize(pixels[top : max(bottom, top + 1), left : max(right, left + 1)], size)
 
 
-def cover(picture: Picture, size: tuple[int, int], channels: int) -> Tensor:
+def resize_center_crop(picture: ImageLike, size: tuple[int, int], channels: int) -> Tensor:
     """The whole picture brought to the size at which it just covers `size`, then the centre cut out of it: (channels, *size), uint8."""
     scale = max(size[0] / picture.height, size[1] / picture.width)
     whole = max(size[0], int(picture.height * scale)), max(size[1], int(picture.width * scale))
@@ -43,16 +43,16 @@ def cover(picture: Picture, size: tuple[int, int], channels: int) -> Tensor:
     return resize(pixels, whole)[:, top : top + size[0], left : left + size[1]]
 
 
-def at_sizes(picture: Picture, sizes: Sequence[tuple[int, int]], channels: int) -> list[Tensor]:
+def resize_to_each(picture: ImageLike, sizes: Sequence[tuple[int, int]], channels: int) -> list[Tensor]:
     """The whole picture at each of these sizes, from one decoding: (channels, *size), uint8, channels-last."""
     pixels = _decoded(picture, (max(height for height, _ in sizes), max(width for _, width in sizes)), channels)
     return [resize(pixels, size) for size in sizes]
 
 
-def _decoded(picture: Picture, wanted: tuple[float, float], channels: int) -> Pixels:
+def _decoded(picture: ImageLike, wanted: tuple[float, float], channels: int) -> Pixels:
     """The pixels of a picture that is to be brought to about the size `wanted`."""
     least = min(picture.height, math.ceil(SPARE * wanted[0])), min(picture.width, math.ceil(SPARE * wanted[1]))
-    return picture.pixels(channels, least)
+    return picture.decode(channels, least)
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ from convatlas.errors import UserError
 
 
 @dataclass(frozen=True)
-class Fixed(torch.utils.data.Dataset[Batch | UserError]):
+class EvalBatches(torch.utils.data.Dataset[Batch | UserError]):
     """A split in its own order, every batch of one shape: the last is filled up with its first sample, to be dropped again.
 
     Of `ranks` processes each gets every `ranks`th batch, so that every sample is seen once by one of them.
@@ -34,7 +34,7 @@ class Fixed(torch.utils.data.Dataset[Batch | UserError]):
         inside = np.arange(start, min(start + self.batch, len(self.split)))
         indices = np.concatenate([inside, np.full(self.batch - len(inside), inside[0])])
         try:
-            images, unread = self.preprocessing.read(self.split.images, indices)
+            images, unread = self.preprocessing.load_batch(self.split.images, indices)
         except UserError as error:
             return error
         return Batch(images, torch.from_numpy(self.split.labels[indices]), torch.from_numpy(inside), sorted(set(unread)))

@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convatlas.data.dataset import Split
-from convatlas.data.images.decode import Picture
-from convatlas.data.images.resize import cut
+from convatlas.data.images.decode import ImageLike
+from convatlas.data.images.resize import crop_resize
 from convatlas.data.loading.batch import Batch
 from convatlas.data.transforms import counter_rng
-from convatlas.data.transforms.augment import Augmentation, Draw
-from convatlas.data.transforms.preprocessing import Preprocessing, Unread, read
+from convatlas.data.transforms.augment import Augmentation, SampleRng
+from convatlas.data.transforms.preprocessing import Preprocessing, UnreadableSample, load_batch
 from convatlas.data.transforms.random_crop import Crop
 from convatlas.errors import UserError, printable
 
 
 @dataclass(frozen=True)
-class Training(torch.utils.data.Dataset[Batch | UserError]):
+class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
     """The training batches of a run. An epoch is len(split) // batch steps; the samples left over differ from epoch to epoch.
 
     `crop` draws the part of each picture that is seen (None: what evaluation sees); `augment` follows, on whole batches, wherever the
@@ -58,8 +58,8 @@ class Training(torch.utils.data.Dataset[Batch | UserError]):
         lacking, broken, ahead = unread, unread, 0
         while lacking:
             ahead += 1
-            if ahead > most_unread(len(order)):
-                raise UserError(too_many(len(order), broken[0]))
+            if ahead > max_unreadable(len(order)):
+                raise UserError(too_many_unreadable(len(order), broken[0]))
             again = np.isin(indices, [u.index for u in lacking])
             indices = np.where(again, order[(places + ahead) % len(order)], indices)
             images[torch.from_numpy(again)], lacking = self._read(epoch, indices[again])
@@ -67,38 +67,38 @@ class Training(torch.utils.data.Dataset[Batch | UserError]):
         targets = torch.from_numpy(self.split.labels[indices])
         return Batch(images, targets, torch.from_numpy(indices), sorted(set(broken)))
 
-    def _read(self, epoch: int, indices: NDArray[np.int64]) -> tuple[Tensor, list[Unread]]:
+    def _read(self, epoch: int, indices: NDArray[np.int64]) -> tuple[Tensor, list[UnreadableSample]]:
         if self.crop is None:
-            return self.preprocessing.read(self.split.images, indices)
+            return self.preprocessing.load_batch(self.split.images, indices)
         crop = self.crop
-        u = Draw(self.seed, epoch, indices, len(self.augment)).uniforms(crop.uniforms + 1)
+        u = SampleRng(self.seed, epoch, indices, len(self.augment)).uniforms(crop.uniforms + 1)
 
-        def see(picture: Picture, place: int) -> Tensor:
+        def see(picture: ImageLike, place: int) -> Tensor:
             box = crop.box(picture, self.preprocessing.size, u[place, :-1])
-            view = cut(picture, box, self.preprocessing.size, self.preprocessing.channels)
+            view = crop_resize(picture, box, self.preprocessing.size, self.preprocessing.channels)
             return view[None].flip(3)[0] if crop.mirror and u[place, -1] < 0.5 else view
 
-        return read(self.split.images, indices, see, self.preprocessing.shape)
+        return load_batch(self.split.images, indices, see, self.preprocessing.shape)
 
     def augmented(self, images: Tensor, indices: Tensor, step: int) -> Tensor:
         """The images of a batch, on any device, as the network is to see them in this step."""
         for stream, augmentation in enumerate(self.augment):
-            images = augmentation(images, Draw(self.seed, step // self.steps_per_epoch, indices.cpu().numpy(), stream))
+            images = augmentation(images, SampleRng(self.seed, step // self.steps_per_epoch, indices.cpu().numpy(), stream))
         return images
 
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return counter_rng.order(seed, epoch, count)
+    return counter_rng.permutation(seed, epoch, count)
 
 
-def most_unread(samples: int) -> int:
+def max_unreadable(samples: int) -> int:
     """So many broken samples, that were on no quarantine list, a run puts up with."""
     return max(samples // 100, 50)
 
 
-def too_many(samples: int, first: Unread) -> str:
+def too_many_unreadable(samples: int, first: UnreadableSample) -> str:
     return (
-        f"more than {most_unread(samples):,} of {samples:,} images cannot be read, {printable(first.file)} first ({first.reason}): "
+        f"more than {max_unreadable(samples):,} of {samples:,} images cannot be read, {printable(first.file)} first ({first.reason}): "
         f"look at them with convatlas data check, which puts them on the quarantine list, and train again"
     )

@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.images import decode
-from convatlas.data.images.decode import Encoded
+from convatlas.data.images.decode import EncodedImage
 from convatlas.errors import UserError, printable
 
 
 @dataclass(frozen=True)
-class Rows:
+class ArrowImages:
     """Images in a column of Arrow files, which every process opens for itself."""
 
     source: str
     splits: Sequence[str]
     starts: NDArray[np.int64]  # of every split: its first row, and last the number of all
     files: Sequence[Path]
-    states: Sequence[list[int]]  # of the files
-    image: str
+    stamps: Sequence[list[int]]  # of the files
+    image_column: str
     roots: Sequence[Path]  # where image files may lie that a row names instead of holding their bytes; named from the first
 
     def __len__(self) -> int:
@@ -37,9 +37,9 @@ class Rows:
         split = int(np.searchsorted(self.starts, index, "right")) - 1
         return f"{self.source}{' ' if self.splits[split] else ''}{self.splits[split]} #{index - self.starts[split]}"
 
-    def picture(self, index: int) -> Encoded:
+    def image(self, index: int) -> EncodedImage:
         """Raises UserError for files that have changed, or a row that names a file elsewhere: those are no faults of an image."""
-        return Encoded(self.content(index), self.name(index))
+        return EncodedImage(self.content(index), self.name(index))
 
     def content(self, index: int) -> bytes:
         """An image file, empty where a row has none. Raises UnreadableImage for a file that is gone, else as `picture`."""
@@ -47,7 +47,7 @@ class Rows:
         chunk = int(np.searchsorted(starts, index, "right")) - 1
         row = chunks[chunk][index - int(starts[chunk])].as_py() or {}
         if row.get("bytes") is None and row.get("path"):
-            return decode.read(inside(self.roots[0] / row["path"], self.roots, self.name(index))).data
+            return decode.open_image(require_inside(self.roots[0] / row["path"], self.roots, self.name(index))).data
         return row.get("bytes") or b""
 
     def column(self, name: str) -> list[Any]:
@@ -55,7 +55,7 @@ class Rows:
         import pyarrow
 
         try:
-            if [state(file) for file in self.files] != self.states:
+            if [file_stamp(file) for file in self.files] != self.stamps:
                 raise UserError(f"{printable(self.source)} was changed while it is in use: start again")
             tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in self.files]
             chunks = [chunk for table in tables for chunk in table.column(name).chunks]
@@ -67,7 +67,7 @@ class Rows:
 
     @cached_property
     def _chunks(self) -> tuple[list[Any], NDArray[np.int64]]:
-        chunks = self.column(self.image)
+        chunks = self.column(self.image_column)
         return chunks, np.cumsum([0, *map(len, chunks)], dtype=np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -79,12 +79,12 @@ def first_line(error: object) -> str:
     return printable(str(error).strip().partition("\n")[0].rstrip(".:")[:300])
 
 
-def state(file: Path) -> list[int]:
+def file_stamp(file: Path) -> list[int]:
     status = file.stat()
     return [status.st_size, status.st_mtime_ns]
 
 
-def inside(file: Path, roots: Sequence[Path], where: str) -> Path:
+def require_inside(file: Path, roots: Sequence[Path], where: str) -> Path:
     """Raises UserError for a file that does not lie in one of these folders."""
     file = Path(os.path.abspath(file))
     if not any(file.is_relative_to(root) for root in roots):

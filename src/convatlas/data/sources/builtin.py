@@ -6,16 +6,16 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.dataset import Stack
+from convatlas.data.dataset import ArrayImages
 from convatlas.data.sources import cifar, idx
-from convatlas.data.sources.download import Published
-from convatlas.data.sources.source import Found
-from convatlas.data.sources.split import content_keys
+from convatlas.data.sources.download import DownloadSpec
+from convatlas.data.sources.source import RawDataset
+from convatlas.data.sources.split import hash_arrays
 from convatlas.errors import UserError
 
 VALIDATION = 5_000  # held out of the published training images
 
-MNIST = Published(
+MNIST = DownloadSpec(
     name="mnist",
     files={
         "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -25,7 +25,7 @@ MNIST = Published(
     },
     url="https://ossci-datasets.s3.amazonaws.com/mnist/",
 )
-FASHION_MNIST = Published(
+FASHION_MNIST = DownloadSpec(
     name="fashion-mnist",
     files={
         "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -37,8 +37,8 @@ FASHION_MNIST = Published(
     package="dataset-fashion-mnist",
     installed="/usr/share/datasets/fashion-mnist",
 )
-CIFAR10 = Published("cifar10", {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}, "https://www.cs.toronto.edu/~kriz/")
-CIFAR100 = Published("cifar100", {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"}, "https://www.cs.toronto.edu/~kriz/")
+CIFAR10 = DownloadSpec("cifar10", {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}, "https://www.cs.toronto.edu/~kriz/")
+CIFAR100 = DownloadSpec("cifar100", {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"}, "https://www.cs.toronto.edu/~kriz/")
 
 DIGITS = tuple("0123456789")
 GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -50,21 +50,21 @@ def _fine() -> tuple[str, ...]:
     return tuple(files(__package__).joinpath("cifar100_classes.txt").read_text().split())
 
 
-def _idx(published: Published, classes: tuple[str, ...]) -> Found:
+def _idx(published: DownloadSpec, classes: tuple[str, ...]) -> RawDataset:
     def read(part: str) -> Arrays:
-        images = idx.read(published.path(f"{part}-images-idx3-ubyte.gz"), 3)
-        return images[:, None], idx.read(published.path(f"{part}-labels-idx1-ubyte.gz"), 1).astype(np.int64)
+        images = idx.read_idx(published.path(f"{part}-images-idx3-ubyte.gz"), 3)
+        return images[:, None], idx.read_idx(published.path(f"{part}-labels-idx1-ubyte.gz"), 1).astype(np.int64)
 
     return _with_validation(published.name, classes, read("train"), read("t10k"))
 
 
-def _cifar(published: Published, classes: tuple[str, ...], train: tuple[str, ...], test: str, label_bytes: int) -> Found:
+def _cifar(published: DownloadSpec, classes: tuple[str, ...], train: tuple[str, ...], test: str, label_bytes: int) -> RawDataset:
     path = published.path(next(iter(published.files)))
-    images, labels = cifar.read(path, (*train, test), label_bytes)
+    images, labels = cifar.read_cifar(path, (*train, test), label_bytes)
     return _with_validation(published.name, classes, (images[:-10_000], labels[:-10_000]), (images[-10_000:], labels[-10_000:]))
 
 
-def _digits() -> Found:
+def _digits() -> RawDataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -75,7 +75,7 @@ def _digits() -> Found:
     return _in_memory("digits", DIGITS, images, labels.astype(np.int64))
 
 
-def _with_validation(name: str, classes: tuple[str, ...], train: Arrays, test: Arrays) -> Found:
+def _with_validation(name: str, classes: tuple[str, ...], train: Arrays, test: Arrays) -> RawDataset:
     for images, labels in (train, test):
         _check(name, classes, images, labels)
     parts = {"train": np.arange(len(train[1])), "test": np.arange(len(test[1])) + len(train[1])}
@@ -97,22 +97,22 @@ def _in_memory(
     labels: NDArray[np.int64],
     parts: dict[str, NDArray[np.int64]] | None = None,
     validation: float = 0.1,
-) -> Found:
-    return Found(
+) -> RawDataset:
+    return RawDataset(
         name=name,
         classes=classes,
         channels=images.shape[1],
         size=(images.shape[2], images.shape[3]),
-        images=Stack(images),
+        images=ArrayImages(images),
         labels=labels,
-        keys=content_keys(images),
-        parts=parts or {},
+        content_hashes=hash_arrays(images),
+        splits=parts or {},
         validation=validation,
-        mirrors=classes != DIGITS,
+        hflip_safe=classes != DIGITS,
     )
 
 
-PUBLISHED: dict[str, Callable[[], Found]] = {
+BUILTIN: dict[str, Callable[[], RawDataset]] = {
     "fashion-mnist": lambda: _idx(FASHION_MNIST, GARMENTS),
     "mnist": lambda: _idx(MNIST, DIGITS),
     "cifar10": lambda: _cifar(CIFAR10, OBJECTS, tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", 1),

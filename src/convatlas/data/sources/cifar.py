@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from convatlas.errors import UserError
 
 
-def read(path: Path, members: tuple[str, ...], label_bytes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def read_cifar(path: Path, members: tuple[str, ...], label_bytes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """(images (n, 3, 32, 32), labels (n,)) of the members of an archive, or of the files in a folder, in their order."""
     found: dict[str, bytes] = {}
     try:

@@ -6,18 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from convatlas.runtime.device import usable_cores
-from convatlas.runtime.progress import progress
+from convatlas.runtime.progress import track
 from convatlas.storage.cache import read_entry, write_entry
 
 LENGTH = 16  # bytes of a SHA-256
-PIECE = 500  # files that are waited for at a time
+CHUNK = 500  # files that are waited for at a time
 
 
-def fingerprint(data: bytes) -> bytes:
+def content_hash(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()[:LENGTH]
 
 
-def of_files(root: Path, names: Sequence[str]) -> list[bytes]:
+def hash_files(root: Path, names: Sequence[str]) -> list[bytes]:
     """Of every file under `root`; of one that cannot be read, a hash of its name."""
     known = read_entry("content-hashes", str(root.resolve()), dict[str, tuple[int, int, bytes]]) or {}
     stats = [_stat(root / name) for name in names]
@@ -25,9 +25,9 @@ def of_files(root: Path, names: Sequence[str]) -> list[bytes]:
     missing = [i for i, digest in enumerate(found) if not digest]
     if missing:
         with ThreadPoolExecutor(usable_cores()) as pool:  # hashing and reading leave the interpreter to others
-            pieces = (missing[start : start + PIECE] for start in range(0, len(missing), PIECE))
+            pieces = (missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK))
             digests = (item for piece in pieces for item in zip(piece, pool.map(lambda i: _digest(root, names[i]), piece), strict=True))
-            for i, digest in progress(digests, len(missing), "reading files once"):
+            for i, digest in track(digests, len(missing), "reading files once"):
                 found[i] = digest
         for name, stat, digest in zip(names, stats, found, strict=True):
             if stat != (0, 0):
@@ -49,4 +49,4 @@ def _digest(root: Path, name: str) -> bytes:
         with open(root / name, "rb") as content:
             return hashlib.file_digest(content, "sha256").digest()[:LENGTH]
     except OSError:
-        return fingerprint(b"unreadable " + name.encode(errors="surrogateescape"))
+        return content_hash(b"unreadable " + name.encode(errors="surrogateescape"))

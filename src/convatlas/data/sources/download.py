@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from convatlas.errors import UserError
-from convatlas.storage.atomic import replace
+from convatlas.storage.atomic import atomic_write
 from convatlas.storage.cache import cache_dir
 
-MOST_FILES, MOST_BYTES = 20_000, 1 << 30  # that a package may bring
+MAX_FILES, MAX_BYTES = 20_000, 1 << 30  # that a package may bring
 
 
 @dataclass(frozen=True)
-class Published:
+class DownloadSpec:
     """A data set as published: its files with the MD5 that its authors give, their address, and Debian's package of it."""
 
     name: str
@@ -84,7 +84,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Tree:
+class DebianTree:
     """A folder of files that a Debian package installs, with the folders in it; of its files those with these endings."""
 
     name: str
@@ -115,11 +115,11 @@ class Tree:
         return cached
 
     def _wanted(self, member: str) -> str | None:
-        below = inside(member, self.installed)
+        below = path_below(member, self.installed)
         return below if below and below.endswith(self.endings) else None
 
 
-def inside(member: str, root: str) -> str | None:
+def path_below(member: str, root: str) -> str | None:
     """Where an archive's member is below `root`; None for what is elsewhere, or would lead out of it."""
     parts, start = PurePosixPath(member).parts, PurePosixPath(root.lstrip("/")).parts
     if "\0" in member or ".." in parts or parts[: len(start)] != start or len(parts) == len(start):
@@ -173,9 +173,9 @@ def _stream(tar: tarfile.TarFile, wanted: Callable[[str], str | None], folder: P
         if name is None:
             continue
         files, size = files + 1, size + member.size
-        if files > MOST_FILES or size > MOST_BYTES:
+        if files > MAX_FILES or size > MAX_BYTES:
             return False
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, tar.extractfile(member).read())  # type: ignore[union-attr]
+        atomic_write(path, tar.extractfile(member).read())  # type: ignore[union-attr]
     return True

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convatlas.data.images import decode
-from convatlas.data.images.decode import Encoded, UnreadableImage
+from convatlas.data.images.decode import EncodedImage, UnreadableImage
 
 
 @dataclass(frozen=True)
-class Files:
+class FileImages:
     """Files under one folder, by their names in it."""
 
     root: Path
@@ -22,11 +22,11 @@ class Files:
     def name(self, index: int) -> str:
         return str(self.root / self.names[index])
 
-    def picture(self, index: int) -> Encoded:
-        return decode.read(self.root / self.names[index])
+    def image(self, index: int) -> EncodedImage:
+        return decode.open_image(self.root / self.names[index])
 
 
-def below(folder: Path) -> list[str]:
+def list_images(folder: Path) -> list[str]:
     """The image files anywhere below a folder, by name; hidden ones are passed over, links to nothing are not."""
     found: list[str] = []
     for path, folders, names in os.walk(folder, followlinks=True):
@@ -44,11 +44,11 @@ def _is_file_or_dangling(file: Path) -> bool:
     return file.is_file() or (file.is_symlink() and not file.exists())
 
 
-def channels_of(files: Files) -> int:
+def detect_channels(files: FileImages) -> int:
     """1 where every file is grey, or cannot be read, else 3."""
     for index in range(len(files)):
         try:
-            if not decode.is_grey(files.picture(index)):
+            if not decode.is_grayscale(files.image(index)):
                 return 3
         except UnreadableImage:
             continue

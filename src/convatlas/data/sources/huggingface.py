@@ -16,15 +16,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.dataset import Chosen
+from convatlas.data.dataset import Subset
 from convatlas.data.images import decode
-from convatlas.data.images.decode import Encoded, UnreadableImage
-from convatlas.data.sources.arrow import Rows, first_line, inside, state
-from convatlas.data.sources.content_hash import LENGTH, fingerprint
-from convatlas.data.sources.labels import checked, numbered
-from convatlas.data.sources.source import SPLITS, Found
+from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.sources.arrow import ArrowImages, file_stamp, first_line, require_inside
+from convatlas.data.sources.content_hash import LENGTH, content_hash
+from convatlas.data.sources.labels import encode_labels, validate_class_name
+from convatlas.data.sources.source import SPLIT_NAMES, RawDataset
 from convatlas.errors import UserError, printable
-from convatlas.runtime.progress import progress
+from convatlas.runtime.progress import track
 from convatlas.storage.cache import cached
 
 FORMAT = 1  # of what is remembered
@@ -33,12 +33,12 @@ PLAIN = ("label", "class")  # columns that may hold classes as text or whole num
 ADVICE = "expected one: keep it with select_columns, and save that with save_to_disk"
 
 
-class Read(msgspec.Struct, frozen=True):
-    keys: bytes  # fingerprints of the images, one after the other
-    grey: bool  # whether every image is, that can be read
+class ScannedRows(msgspec.Struct, frozen=True):
+    content_hashes: bytes  # fingerprints of the images, one after the other
+    all_grayscale: bool  # whether every image is, that can be read
 
 
-def find(where: str) -> Found:
+def open_huggingface(where: str) -> RawDataset:
     """NAME or NAME:CONFIG of the Hub, or a folder. Raises UserError for what is missing, out of reach, or no set of labelled images."""
     source = f"hf:{where}"
     splits, roots = _load(where, source)
@@ -48,35 +48,35 @@ def find(where: str) -> Found:
     if any(split.features != features for split in splits.values()):
         raise UserError(f"{printable(source)} has other columns in some of its splits {printable(', '.join(splits))}: expected the same")
     image, label = _columns(features, source)
-    files = [inside(Path(file["filename"]), roots, source) for split in splits.values() for file in split.cache_files]
+    files = [require_inside(Path(file["filename"]), roots, source) for split in splits.values() for file in split.cache_files]
     starts = np.cumsum([0, *map(len, splits.values())], dtype=np.int64)
-    rows = Rows(source, list(splits), starts, files, [state(file) for file in files], image, roots)
+    rows = ArrowImages(source, list(splits), starts, files, [file_stamp(file) for file in files], image, roots)
 
     values = [value for chunk in rows.column(label) for value in chunk.to_pylist()]
     if len(values) != len(rows):
         raise UserError(f"{printable(source)} is damaged: it has {len(values):,} rows, not {len(rows):,}: fetch or write it again")
     labelled = np.flatnonzero([value not in (None, "", -1) for value in values])
     if names := getattr(features[label], "names", None):
-        classes, labels = tuple(checked(name, source) for name in names), np.array([values[row] for row in labelled], np.int64)
+        classes, labels = tuple(validate_class_name(name, source) for name in names), np.array([values[row] for row in labelled], np.int64)
         wrong = labelled[(labels < 0) | (labels >= len(classes))]
         if len(wrong):
             where = printable(rows.name(int(wrong[0])))
             raise UserError(f"{where} has the label {values[wrong[0]]}, expected 0 to {len(classes) - 1}: fetch or write it again")
     else:
-        classes, labels = numbered(checked(str(values[row]), rows.name(int(row))) for row in labelled)
-    parts, notes = _parts(rows, labelled)
-    known_by = [FORMAT, *(number for numbers in rows.states for number in numbers)]
-    read = cached("hub", repr((image, files)), known_by, Read, lambda: _read(rows))
-    return Found(
+        classes, labels = encode_labels(validate_class_name(str(values[row]), rows.name(int(row))) for row in labelled)
+    parts, notes = _splits(rows, labelled)
+    known_by = [FORMAT, *(number for numbers in rows.stamps for number in numbers)]
+    read = cached("hub", repr((image, files)), known_by, ScannedRows, lambda: _scan(rows))
+    return RawDataset(
         name=source,
         classes=classes,
-        channels=1 if read.grey else 3,
-        images=rows if len(labelled) == len(rows) else Chosen(rows, labelled),
+        channels=1 if read.all_grayscale else 3,
+        images=rows if len(labelled) == len(rows) else Subset(rows, labelled),
         labels=labels,
-        keys=[read.keys[row * LENGTH : (row + 1) * LENGTH] for row in labelled.tolist()],
-        parts=parts,
+        content_hashes=[read.content_hashes[row * LENGTH : (row + 1) * LENGTH] for row in labelled.tolist()],
+        splits=parts,
         notes=notes,
-        home=Path(os.path.commonpath([file.parent for file in files])),
+        root=Path(os.path.commonpath([file.parent for file in files])),
     )
 
 
@@ -147,12 +147,12 @@ def _columns(features: Mapping[str, Any], source: str) -> tuple[str, str]:
     return pictures[0], usable[0]
 
 
-def _parts(rows: Rows, labelled: NDArray[np.int64]) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
+def _splits(rows: ArrowImages, labelled: NDArray[np.int64]) -> tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]:
     """Where each split is among the labelled rows; what has no label is nothing to train on, nor to measure."""
     parts: dict[str, NDArray[np.int64]] = {}
     notes = []
     for split, start, end in zip(rows.splits, rows.starts[:-1], rows.starts[1:], strict=True):
-        part = SPLITS.get(split.lower(), printable(split))
+        part = SPLIT_NAMES.get(split.lower(), printable(split))
         if part in parts:
             raise UserError(f"{printable(rows.source)} has two splits for {part}, of {printable(', '.join(rows.splits))}: expected one")
         parts[part] = np.flatnonzero((labelled >= start) & (labelled < end))
@@ -163,15 +163,15 @@ def _parts(rows: Rows, labelled: NDArray[np.int64]) -> tuple[dict[str, NDArray[n
     return {part: indices for part, indices in parts.items() if part and len(indices)}, tuple(notes)
 
 
-def _read(rows: Rows) -> Read:
+def _scan(rows: ArrowImages) -> ScannedRows:
     """Through all rows once."""
     keys, grey = bytearray(), True
-    for index in progress(range(len(rows)), len(rows), "reading images once"):
+    for index in track(range(len(rows)), len(rows), "reading images once"):
         data = b""
         try:
             data = rows.content(index)
-            grey = grey and decode.is_grey(Encoded(data, ""))
+            grey = grey and decode.is_grayscale(EncodedImage(data, ""))
         except UnreadableImage:
             pass  # says nothing of colours
-        keys += fingerprint(data or f"unreadable {index}".encode())
-    return Read(bytes(keys), grey)
+        keys += content_hash(data or f"unreadable {index}".encode())
+    return ScannedRows(bytes(keys), grey)

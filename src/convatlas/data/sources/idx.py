@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from convatlas.errors import UserError
 
-MOST_BYTES = 4 << 30
+MAX_BYTES = 4 << 30
 
 
-def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """The array in an idx file. Raises UserError naming the file, what was expected and what was found."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
@@ -32,7 +32,7 @@ def _read(path: Path, file: BinaryIO | gzip.GzipFile, dimensions: int) -> NDArra
         raise UserError(f"{path} starts with {header[:4].hex(' ') or 'nothing'}: expected 00 00 08 0{dimensions}, an idx file of uint8")
     shape = [int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4)]
     size = math.prod(shape)
-    if len(header) < 4 + 4 * dimensions or not 0 < size <= MOST_BYTES:
+    if len(header) < 4 + 4 * dimensions or not 0 < size <= MAX_BYTES:
         raise UserError(f"{path} has a damaged header ({'x'.join(map(str, shape))} values): get the file again")
     data = file.read(size + 1)
     if len(data) != size:

@@ -13,22 +13,22 @@ from pathlib import Path
 import numpy as np
 
 from convatlas.data.sources import content_hash
-from convatlas.data.sources.files import Files, is_image_name
-from convatlas.data.sources.labels import numbered
-from convatlas.data.sources.source import Found
+from convatlas.data.sources.files import FileImages, is_image_name
+from convatlas.data.sources.labels import encode_labels
+from convatlas.data.sources.source import RawDataset
 from convatlas.errors import UserError, printable
 
 LAYOUTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")  # as unpacked, and Kaggle's
 LISTS = ("", "ILSVRC2012_devkit_t12/data", "ILSVRC2014_devkit/data", "ILSVRC2015/devkit/data", "ILSVRC/devkit/data", "val")
 BLACKLISTS = ("ILSVRC2014_clsloc_validation_blacklist.txt", "ILSVRC2015_clsloc_validation_blacklist.txt")
-PUBLISHED = 50_000  # validation images
-MOST_BYTES = 16 << 20  # of a list
+NUM_VALIDATION = 50_000  # validation images
+MAX_BYTES = 16 << 20  # of a list
 _WNID = re.compile(r"n[0-9]{8}")
 _NUMBER = re.compile(r"ILSVRC2012_val_([0-9]{8})(?![0-9])")
 Listed = tuple[list[str], list[str]]  # of every image its WNID, and its name
 
 
-def find(path: Path) -> Found:
+def open_imagenet(path: Path) -> RawDataset:
     """Raises UserError naming what is missing and where it was looked for."""
     layout = next((layout for layout in LAYOUTS if (path / layout / "train").is_dir() and (path / layout / "val").is_dir()), None)
     if layout is None:
@@ -45,24 +45,24 @@ def find(path: Path) -> Found:
     validation = np.arange(len(names), len(names) + len(val_names))
     parts = {"train": np.arange(len(names)), "val": validation, "test": validation}
     notes = ["the labels of ILSVRC's test images are not published: val and test are both its validation images"]
-    blacklist = _look(path, BLACKLISTS)
+    blacklist = _first_file(path, BLACKLISTS)
     if blacklist:
-        out = set(_numbers(blacklist, len(val_names) if flat else PUBLISHED))
+        out = set(_numbers(blacklist, len(val_names) if flat else NUM_VALIDATION))
         left = np.array([_number(name) not in out for name in val_names], bool)
         parts["nonblacklisted"] = validation[left]
         notes.append(f"nonblacklisted are the {int(left.sum()):,} of {len(left):,} validation images that {blacklist.name} does not name")
-    classes, labels = numbered(wnids + val_wnids)
+    classes, labels = encode_labels(wnids + val_wnids)
     names += val_names
-    return Found(
+    return RawDataset(
         name=f"imagenet:{path}",
         classes=classes,
         channels=3,  # though some are grey and a few CMYK
-        images=Files(path, names),
+        images=FileImages(path, names),
         labels=labels,
-        keys=content_hash.of_files(path, names),
-        parts=parts,
+        content_hashes=content_hash.hash_files(path, names),
+        splits=parts,
         notes=tuple(notes),
-        home=path,
+        root=path,
     )
 
 
@@ -92,7 +92,7 @@ def _flat(path: Path, part: Path) -> Listed:
     if None in images or not images:
         what = f"holds {printable(images[None])}" if images else "holds no images"
         raise UserError(f"{printable(path / part)} {what}: expected ILSVRC2012_val_00000001.JPEG and so on, or a folder for every WNID")
-    file = _look(path, tuple(READERS))
+    file = _first_file(path, tuple(READERS))
     if file is None:
         looked = f"looked in {printable(path)} and, in it, in {', '.join(LISTS[1:])}"
         raise UserError(
@@ -115,7 +115,7 @@ def _number(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _look(path: Path, names: Sequence[str]) -> Path | None:
+def _first_file(path: Path, names: Sequence[str]) -> Path | None:
     return next((path / folder / name for name in names for folder in LISTS if (path / folder / name).is_file()), None)
 
 
@@ -156,7 +156,7 @@ def _synsets(file: Path) -> dict[int, str]:
     from scipy.io import loadmat
 
     try:
-        _small(file)
+        _check_size(file)
         rows = np.atleast_1d(loadmat(file, variable_names=["synsets"], squeeze_me=True)["synsets"])
         return {int(row["ILSVRC2012_ID"]): _wnid(str(row["WNID"]), file, at) for at, row in enumerate(rows, 1)}
     except UserError:
@@ -188,10 +188,10 @@ def _numbers(file: Path, most: int) -> list[int]:
 
 
 def _lines(file: Path) -> list[str]:
-    _small(file)
+    _check_size(file)
     return [line.strip() for line in file.read_text("utf-8", errors="replace").rstrip().splitlines()]
 
 
-def _small(file: Path) -> None:
-    if file.stat().st_size > MOST_BYTES:
-        raise UserError(f"{printable(file)} is larger than {MOST_BYTES:,} bytes, and so is not the published list: get it again")
+def _check_size(file: Path) -> None:
+    if file.stat().st_size > MAX_BYTES:
+        raise UserError(f"{printable(file)} is larger than {MAX_BYTES:,} bytes, and so is not the published list: get it again")

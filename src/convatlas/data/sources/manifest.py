@@ -12,17 +12,17 @@ import msgspec
 import numpy as np
 
 from convatlas.data.sources import content_hash
-from convatlas.data.sources.files import Files, channels_of
-from convatlas.data.sources.labels import checked, numbered
-from convatlas.data.sources.source import SPLITS, Found
+from convatlas.data.sources.files import FileImages, detect_channels
+from convatlas.data.sources.labels import encode_labels, validate_class_name
+from convatlas.data.sources.source import SPLIT_NAMES, RawDataset
 from convatlas.errors import UserError, printable
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
-LONGEST_LINE = 64 << 10  # bytes
+MAX_LINE = 64 << 10  # bytes
 COLUMNS = "file,label and optionally split and group"
 
 
-class Row(msgspec.Struct):
+class ManifestRow(msgspec.Struct):
     """A line of the list; other columns are passed over."""
 
     file: str
@@ -31,7 +31,7 @@ class Row(msgspec.Struct):
     group: str | int | None = None
 
 
-def find(path: Path) -> Found:
+def open_manifest(path: Path) -> RawDataset:
     """Raises UserError naming the line of what cannot be used."""
     if not path.is_file():
         raise UserError(f"{printable(path)} is not a file: expected a list of images, CSV or JSON lines with {COLUMNS}")
@@ -41,7 +41,7 @@ def find(path: Path) -> Found:
         where = f"{printable(path)}, line {number}"
         name = _inside(row.file, where)
         split = _split(row.split, where)
-        listed = checked(str(row.label), where), split, None if row.group in (None, "") else str(row.group)
+        listed = validate_class_name(str(row.label), where), split, None if row.group in (None, "") else str(row.group)
         if seen.setdefault(name, listed) != listed:
             raise UserError(f"{where}: {printable(name)} is listed twice, with another label, split or group: keep one of the lines")
         if (split is None) != (next(iter(seen.values()))[1] is None):
@@ -51,26 +51,26 @@ def find(path: Path) -> Found:
         raise UserError(
             f"{printable(path)} lists {printable(names[0])} and no file that exists: files are named from the list's own folder"
         )
-    classes, labels = numbered(label for label, _, _ in seen.values())
+    classes, labels = encode_labels(label for label, _, _ in seen.values())
     splits = np.array([split or "" for _, split, _ in seen.values()], "U5")
     groups = [name if group is None else f"group {group}" for name, (_, _, group) in seen.items()]
     torn = len(set(zip(groups, splits.tolist(), strict=True))) - len(set(groups))
-    files = Files(home, names)
-    return Found(
+    files = FileImages(home, names)
+    return RawDataset(
         name=f"manifest:{path}",
         classes=classes,
-        channels=channels_of(files),
+        channels=detect_channels(files),
         images=files,
         labels=labels,
-        keys=content_hash.of_files(home, names),
-        parts={str(part): np.flatnonzero(splits == part) for part in np.unique(splits) if part},
+        content_hashes=content_hash.hash_files(home, names),
+        splits={str(part): np.flatnonzero(splits == part) for part in np.unique(splits) if part},
         groups=groups if any(group is not None for _, _, group in seen.values()) else None,
         notes=(f"{torn:,} groups have images in several splits: what the network is measured on is not all new to it",) if torn else (),
-        home=home,
+        root=home,
     )
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Row]]:
+def _csv(path: Path) -> Iterator[tuple[int, ManifestRow]]:
     reader = csv.reader((line for _, line in _lines(path)), strict=True, skipinitialspace=True)
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -78,19 +78,19 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
             if header.count(wanted) > 1 or (wanted in ("file", "label") and wanted not in header):
                 wrong = "several columns" if wanted in header else "no column"
                 raise UserError(f"{printable(path)} has {wrong} named {wanted!r}: expected a first line that names {COLUMNS}")
-        columns = [name if name in Row.__struct_fields__ else "" for name in header]
+        columns = [name if name in ManifestRow.__struct_fields__ else "" for name in header]
         for cells in reader:
             if cells and len(cells) != len(header):
                 where = f"{printable(path)}, line {reader.line_num}"
                 raise UserError(f"{where}: {len(cells)} cells, where the first line has {len(header)}: quote text that holds a comma")
             if cells:
-                yield reader.line_num, Row(**{name: cell for name, cell in zip(columns, cells, strict=True) if name})
+                yield reader.line_num, ManifestRow(**{name: cell for name, cell in zip(columns, cells, strict=True) if name})
     except csv.Error as error:
         raise UserError(f"{printable(path)}, line {reader.line_num}: not CSV ({error}): look for a quote that is not closed") from None
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Row]]:
-    decoder = msgspec.json.Decoder(Row)
+def _json_lines(path: Path) -> Iterator[tuple[int, ManifestRow]]:
+    decoder = msgspec.json.Decoder(ManifestRow)
     for number, line in _lines(path):
         if line.strip():
             try:
@@ -102,9 +102,9 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     with open(path, "rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
-            if len(line) > LONGEST_LINE:
-                raise UserError(f"{printable(path)}, line {number}: longer than the {LONGEST_LINE:,} bytes that are read: is it text?")
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
+            if len(line) > MAX_LINE:
+                raise UserError(f"{printable(path)}, line {number}: longer than the {MAX_LINE:,} bytes that are read: is it text?")
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
@@ -122,6 +122,6 @@ def _inside(name: str, where: str) -> str:
 
 def _split(name: str | None, where: str) -> str | None:
     name = (name or "").strip()
-    if name and name.lower() not in SPLITS:
-        raise UserError(f"{where}: unknown split {printable(name)!r}: known are {', '.join(SPLITS)}")
-    return SPLITS[name.lower()] if name else None
+    if name and name.lower() not in SPLIT_NAMES:
+        raise UserError(f"{where}: unknown split {printable(name)!r}: known are {', '.join(SPLIT_NAMES)}")
+    return SPLIT_NAMES[name.lower()] if name else None

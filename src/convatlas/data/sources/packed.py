@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.images.decode import Encoded, Plain
-from convatlas.data.sources.source import Found
+from convatlas.data.images.decode import DecodedImage, EncodedImage
+from convatlas.data.sources.source import RawDataset
 from convatlas.errors import UserError, printable
 from convatlas.storage.records import Record, from_json
 
@@ -40,7 +40,7 @@ ENTRY = np.dtype(
 )
 
 
-class Manifest(Record, frozen=True, kw_only=True):
+class StoreManifest(Record, frozen=True, kw_only=True):
     """`kind` is what a sample's bytes are; `shorter` the shorter side of pixels (None: as in the source)."""
 
     format: int
@@ -58,11 +58,11 @@ class Manifest(Record, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedImages:
     """A store, opened. A sample's checksum is compared the first time that a process reads it."""
 
     path: Path
-    manifest: Manifest
+    manifest: StoreManifest
     index: NDArray[Any]  # of ENTRY
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class Packed:
     def _checked(self) -> NDArray[np.bool_]:
         return np.zeros(len(self.index), bool)
 
-    def picture(self, index: int) -> Plain | Encoded:
+    def image(self, index: int) -> DecodedImage | EncodedImage:
         """Raises UserError for a sample that is not what was packed."""
         entry = self.index[index]
         start, length = int(entry["offset"]), int(entry["length"])
@@ -96,8 +96,8 @@ class Packed:
                 raise UserError(f"{printable(self.name(index))} is damaged: its checksum differs from the index; pack {self.path} anew")
             self._checked[index] = True
         if self.manifest.kind == "files":
-            return Encoded(data.tobytes(), self.name(index))
-        return Plain(data.reshape(int(entry["height"]), int(entry["width"]), int(entry["channels"])))
+            return EncodedImage(data.tobytes(), self.name(index))
+        return DecodedImage(data.reshape(int(entry["height"]), int(entry["width"]), int(entry["channels"])))
 
 
 def shard_name(number: int) -> str:
@@ -108,7 +108,7 @@ def _mapped(file: Path) -> NDArray[np.uint8]:
     return np.asarray(np.memmap(file, np.uint8, "r"))  # a plain array over the mapping: slicing a memmap is ten times slower
 
 
-def find(path: Path) -> Found:
+def open_packed(path: Path) -> RawDataset:
     """Raises UserError for what is no store, is of another version, or does not match its hashes."""
     file = path / "manifest.json"
     try:
@@ -116,7 +116,7 @@ def find(path: Path) -> Found:
         version = from_json(data, dict[str, Any], str(file)).get("format")
         if version != FORMAT:
             raise UserError(f"{printable(file)} has format version {version}: this ConvAtlas reads version {FORMAT}; pack the data anew")
-        manifest = from_json(data, Manifest, str(file))
+        manifest = from_json(data, StoreManifest, str(file))
         index = (path / "index.bin").read_bytes()
         names = (path / "names.jsonl").read_bytes()
         sizes = [(path / shard_name(i)).stat().st_size for i in range(len(manifest.shards))]
@@ -131,20 +131,20 @@ def find(path: Path) -> Found:
             raise UserError(f"{printable(path / shard_name(number))} has {size:,} bytes, expected {expected:,}: pack the data anew")
     entries = np.frombuffer(index, ENTRY)
     _check(path, manifest, entries)
-    return Found(
+    return RawDataset(
         name=f"packed:{path}",
         classes=manifest.classes,
         channels=manifest.channels,
-        images=Packed(path, manifest, entries),
+        images=PackedImages(path, manifest, entries),
         labels=entries["label"].astype(np.int64),
-        keys=[entry.tobytes()[:16] for entry in entries["sha256"]],
-        parts={name: np.flatnonzero(entries["split"] == number) for number, name in enumerate(manifest.splits)},
-        mirrors=manifest.mirrors,
-        home=path,
+        content_hashes=[entry.tobytes()[:16] for entry in entries["sha256"]],
+        splits={name: np.flatnonzero(entries["split"] == number) for number, name in enumerate(manifest.splits)},
+        hflip_safe=manifest.mirrors,
+        root=path,
     )
 
 
-def _check(path: Path, manifest: Manifest, entries: NDArray[Any]) -> None:
+def _check(path: Path, manifest: StoreManifest, entries: NDArray[Any]) -> None:
     """What the index says must lie in the shards, whoever wrote it."""
     sizes = np.array(manifest.shards, np.uint64)
     fits = len(entries) == sum(manifest.counts) and bool(

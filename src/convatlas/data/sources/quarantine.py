@@ -9,16 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from convatlas.data.sources.content_hash import fingerprint
+from convatlas.data.sources.content_hash import content_hash
 from convatlas.errors import UserError
-from convatlas.storage.atomic import Lines
+from convatlas.storage.atomic import JsonLines
 from convatlas.storage.cache import cache_dir
 from convatlas.storage.records import Record
 
 NAME = "quarantine.jsonl"
 
 
-class Entry(Record, frozen=True, kw_only=True):
+class QuarantinedFile(Record, frozen=True, kw_only=True):
     file: str
     reason: str
     content: str  # hash, in hexadecimal
@@ -29,11 +29,11 @@ class Quarantine:
 
     def __init__(self, home: Path):
         beside = home / NAME
-        private = cache_dir() / "quarantine" / f"{fingerprint(str(home.resolve()).encode()).hex()}.jsonl"
+        private = cache_dir() / "quarantine" / f"{content_hash(str(home.resolve()).encode()).hex()}.jsonl"
         self.file = beside if os.access(beside if beside.exists() else home, os.W_OK) else private
         self.lists = {beside, private}
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[QuarantinedFile]:
         """Raises UserError for a list that is none."""
         found = []
         for file in sorted(self.lists):
@@ -43,16 +43,16 @@ class Quarantine:
                 continue
             for line in lines:
                 try:
-                    found.append(msgspec.json.decode(line, type=Entry))
+                    found.append(msgspec.json.decode(line, type=QuarantinedFile))
                 except msgspec.DecodeError as error:
                     raise UserError(f"{file} is not a list of broken files ({error}): mend that line or remove the file") from None
         return found
 
-    def add(self, entries: Iterable[Entry]) -> None:
+    def add(self, entries: Iterable[QuarantinedFile]) -> None:
         """Append what is not there yet. Raises OSError."""
         known = {entry.content for entry in self.entries()}
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        lines = Lines(self.file)
+        lines = JsonLines(self.file)
         try:
             for entry in entries:
                 if entry.content not in known:

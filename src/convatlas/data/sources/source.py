@@ -8,47 +8,47 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.dataset import Chosen, Dataset, Images, Split, Stack
+from convatlas.data.dataset import ArrayImages, Dataset, ImageSource, Split, Subset
 from convatlas.data.sources.quarantine import Quarantine
-from convatlas.data.sources.split import Keys, hold_out
+from convatlas.data.sources.split import ContentHashes, stratified_holdout
 from convatlas.errors import UserError, printable
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class RawDataset:
     """What a source holds. `parts` are the indices of the splits that it publishes, empty where it has none; `keys` hash each sample's
     content; `groups` name what must not be torn apart. `home` is the folder where the list of broken samples lives."""
 
     name: str
     classes: tuple[str, ...]
     channels: int
-    images: Images
+    images: ImageSource
     labels: NDArray[np.int64]
-    keys: Keys
-    parts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    content_hashes: ContentHashes
+    splits: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     groups: Sequence[str] | None = None
     size: tuple[int, int] | None = None
     validation: float = 0.1  # of train, where there is no validation split
-    mirrors: bool = True
+    hflip_safe: bool = True
     notes: tuple[str, ...] = ()
-    home: Path | None = None
+    root: Path | None = None
 
 
-def dataset(found: Found, quarantined: Sequence[str] | None = None) -> Dataset:
+def prepare(found: RawDataset, quarantined: Sequence[str] | None = None) -> Dataset:
     """Splits that a source lacks are held out by content: 80/10/10, or a tenth of train for validation. `quarantined` are the content
     hashes of what is left out; None takes the source's own list. Raises UserError for what cannot be trained on."""
     notes = list(found.notes)
-    keys = [bytes(key) for key in found.keys]
+    keys = [bytes(key) for key in found.content_hashes]
     if quarantined is None:
-        listed = {entry.content for entry in Quarantine(found.home).entries()} if found.home else set()
+        listed = {entry.content for entry in Quarantine(found.root).entries()} if found.root else set()
         quarantined = sorted(listed & {key.hex() for key in keys})
     out = set(quarantined)
     usable = np.array([key.hex() not in out for key in keys], bool)
     if not usable.all():
         notes.append(f"{int((~usable).sum()):,} broken files are left out: they are on the quarantine list")
-    parts = {part: indices[usable[indices]] for part, indices in found.parts.items()}
+    parts = {part: indices[usable[indices]] for part, indices in found.splits.items()}
     if parts and not len(parts.get("train", ())):
         raise UserError(f"{printable(found.name)} has {', '.join(parts)} but no train images")
     if len(found.classes) < 2:
@@ -61,7 +61,7 @@ def dataset(found: Found, quarantined: Sequence[str] | None = None) -> Dataset:
         source = parts.get("train", np.flatnonzero(usable))
         groups = None if found.groups is None else [found.groups[i] for i in source]
         fractions = [found.validation if part == "val" else 0.1 for part in wanted]
-        held = hold_out(found.labels[source], [keys[i] for i in source], fractions, groups)
+        held = stratified_holdout(found.labels[source], [keys[i] for i in source], fractions, groups)
         for part, indices in zip([*wanted, "train"], held, strict=True):
             parts[part] = source[indices]
             if len(np.unique(found.labels[parts[part]])) < len(found.classes):
@@ -85,18 +85,18 @@ def dataset(found: Found, quarantined: Sequence[str] | None = None) -> Dataset:
         found.size,
         splits,
         digest.hexdigest(),
-        mirrors=found.mirrors,
+        hflip_safe=found.hflip_safe,
         notes=tuple(notes),
         quarantined=tuple(quarantined),
-        home=found.home,
+        root=found.root,
     )
 
 
-def _choose(images: Images, indices: NDArray[np.int64]) -> Images:
-    return Stack(images.array[indices]) if isinstance(images, Stack) else Chosen(images, indices)
+def _choose(images: ImageSource, indices: NDArray[np.int64]) -> ImageSource:
+    return ArrayImages(images.array[indices]) if isinstance(images, ArrayImages) else Subset(images, indices)
 
 
-def _each_class(found: Found, part: str, indices: NDArray[np.int64]) -> None:
+def _each_class(found: RawDataset, part: str, indices: NDArray[np.int64]) -> None:
     counts = np.bincount(found.labels[indices], minlength=len(found.classes))
     for name, count in zip(found.classes, counts, strict=True):
         if not count:

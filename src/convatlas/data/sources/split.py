@@ -6,16 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Keys = Sequence[bytes] | NDArray[np.bytes_]  # a hash of every sample's content
+ContentHashes = Sequence[bytes] | NDArray[np.bytes_]  # a hash of every sample's content
 
 
-def content_keys(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+def hash_arrays(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """A hash of every image's bytes."""
     return np.array([hashlib.sha256(image.tobytes()).digest()[:16] for image in images], dtype="S16")
 
 
-def hold_out(
-    labels: NDArray[np.int64], keys: Keys, fractions: Sequence[float], groups: Sequence[str] | None = None, seed: int | None = None
+def stratified_holdout(
+    labels: NDArray[np.int64], keys: ContentHashes, fractions: Sequence[float], groups: Sequence[str] | None = None, seed: int | None = None
 ) -> list[NDArray[np.int64]]:
     """Indices of the parts that `fractions` ask for, and last of what remains.
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.images import decode
-from convatlas.data.images.decode import Encoded, UnreadableImage
+from convatlas.data.images.decode import EncodedImage, UnreadableImage
 from convatlas.data.sources import content_hash
-from convatlas.data.sources.labels import checked, numbered
+from convatlas.data.sources.labels import encode_labels, validate_class_name
 from convatlas.errors import UserError, printable
 from convatlas.storage.cache import cached
 
@@ -25,10 +25,10 @@ FORMAT = 1  # of what is remembered
 LABELS = (".cls", ".json", ".txt")  # the first that a sample has is taken: .txt is often a caption beside a class
 
 
-MOST_SHARDS, MOST_MEMBERS = 100_000, 1_000_000
+MAX_SHARDS, MAX_MEMBERS = 100_000, 1_000_000
 
 
-MOST_IMAGE, MOST_LABEL = 512 << 20, 1 << 20  # bytes
+MAX_IMAGE_BYTES, MAX_LABEL_BYTES = 512 << 20, 1 << 20  # bytes
 
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -37,7 +37,7 @@ COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb
 BLOCK = 512
 
 
-class Index(msgspec.Struct, frozen=True):
+class ShardIndex(msgspec.Struct, frozen=True):
     """Where a shard's images lie and what they are: numbers as little-endian bytes, because there are many."""
 
     names: list[str]
@@ -45,8 +45,8 @@ class Index(msgspec.Struct, frozen=True):
     labels: bytes  # int64: places in `classes`
     offsets: bytes  # int64
     sizes: bytes  # int64
-    keys: bytes  # fingerprints of the images, one after the other
-    grey: bool  # whether every image is, that can be read
+    content_hashes: bytes  # fingerprints of the images, one after the other
+    all_grayscale: bool  # whether every image is, that can be read
 
 
 @dataclass
@@ -57,31 +57,31 @@ class Sample:
     labels: dict[str, str] = field(default_factory=dict)  # by extension
 
 
-def _remembered(path: Path) -> tuple[list[int], Index]:
+def cached_index(path: Path) -> tuple[list[int], ShardIndex]:
     with open(path, "rb", buffering=1 << 20) as file:
-        state = _state(file.fileno())
-        return state, cached("shards", str(path), state, Index, lambda: _read(path, file))
+        state = shard_stamp(file.fileno())
+        return state, cached("shards", str(path), state, ShardIndex, lambda: index_shard(path, file))
 
 
-def _state(file: int) -> list[int]:
+def shard_stamp(file: int) -> list[int]:
     status = os.fstat(file)
     return [FORMAT, status.st_size, status.st_mtime_ns]
 
 
-def _read(path: Path, file: BinaryIO) -> Index:
+def index_shard(path: Path, file: BinaryIO) -> ShardIndex:
     """Through a shard once. Raises UserError for what is no plain, whole archive, or holds what no honest one does."""
     samples: dict[str, Sample] = {}
     grey = True
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             end = 0
-            for count in range(MOST_MEMBERS + 1):
+            for count in range(MAX_MEMBERS + 1):
                 member = archive.next()
                 if member is None:
                     break
-                if count == MOST_MEMBERS:
-                    raise UserError(f"{printable(path)} has more than {MOST_MEMBERS:,} members: cut it into smaller shards")
-                name = _harmless(member, end, path)
+                if count == MAX_MEMBERS:
+                    raise UserError(f"{printable(path)} has more than {MAX_MEMBERS:,} members: cut it into smaller shards")
+                name = _safe_name(member, end, path)
                 end = member.offset_data + (-(-member.size // BLOCK) * BLOCK if member.isreg() else 0)
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
                 if member.isdir():
@@ -91,14 +91,14 @@ def _read(path: Path, file: BinaryIO) -> Index:
                     sample = samples.setdefault(key, Sample())
                     if sample.image:
                         raise UserError(f"{printable(path)} has two images with the key {printable(key)}: expected one for a sample")
-                    data = _content(archive, member, MOST_IMAGE, path)
-                    sample.image = name, member.offset_data, member.size, content_hash.fingerprint(data)
-                    grey = grey and _is_grey(data, name)
+                    data = _content(archive, member, MAX_IMAGE_BYTES, path)
+                    sample.image = name, member.offset_data, member.size, content_hash.content_hash(data)
+                    grey = grey and _is_grayscale(data, name)
                 elif kind in LABELS:
                     labels = samples.setdefault(key, Sample()).labels
                     if kind in labels:
                         raise UserError(f"{printable(path)} has the member {printable(name)} twice: expected one for a sample")
-                    text = _label(kind, _content(archive, member, MOST_LABEL, path))
+                    text = _label(kind, _content(archive, member, MAX_LABEL_BYTES, path))
                     labels |= {} if text is None else {kind: text}
         file.seek(end)
         if file.read(2 * BLOCK) != bytes(2 * BLOCK):  # tarfile takes damage between members for the end
@@ -112,7 +112,7 @@ def _read(path: Path, file: BinaryIO) -> Index:
     return _index(samples, grey, path)
 
 
-def _harmless(member: tarfile.TarInfo, end: int, path: Path) -> str:
+def _safe_name(member: tarfile.TarInfo, end: int, path: Path) -> str:
     """A member's name without `./`."""
     where = f"{printable(path)} has the member {printable(member.name)}"
     if member.size < 0 or member.offset_data < end:
@@ -142,9 +142,9 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int, path:
     return data
 
 
-def _is_grey(data: bytes, name: str) -> bool:
+def _is_grayscale(data: bytes, name: str) -> bool:
     try:
-        return decode.is_grey(Encoded(data, name))
+        return decode.is_grayscale(EncodedImage(data, name))
     except UnreadableImage:
         return True  # says nothing against it
 
@@ -166,7 +166,7 @@ def _label(kind: str, data: bytes) -> str | None:
     return None if label is None else str(label)
 
 
-def _index(samples: dict[str, Sample], grey: bool, path: Path) -> Index:
+def _index(samples: dict[str, Sample], grey: bool, path: Path) -> ShardIndex:
     found, labels = [], []
     for key, sample in samples.items():
         if sample.image is None:
@@ -177,22 +177,22 @@ def _index(samples: dict[str, Sample], grey: bool, path: Path) -> Index:
             key = printable(key)
             raise UserError(f"{where} has no label: expected {key}.cls or {key}.txt with a class, or {key}.json with a 'label'")
         found.append(sample.image)
-        labels.append(checked(sample.labels[kind], where))
-    classes, codes = numbered(labels)
-    return Index(
+        labels.append(validate_class_name(sample.labels[kind], where))
+    classes, codes = encode_labels(labels)
+    return ShardIndex(
         [name for name, _, _, _ in found],
         classes,
-        _bytes(codes),
-        _bytes([offset for _, offset, _, _ in found]),
-        _bytes([size for _, _, size, _ in found]),
+        pack_int64(codes),
+        pack_int64([offset for _, offset, _, _ in found]),
+        pack_int64([size for _, _, size, _ in found]),
         b"".join(key for _, _, _, key in found),
         grey,
     )
 
 
-def _numbers(data: bytes) -> NDArray[np.int64]:
+def unpack_int64(data: bytes) -> NDArray[np.int64]:
     return np.frombuffer(data, "<i8").astype(np.int64)
 
 
-def _bytes(numbers: Sequence[int] | NDArray[np.int64]) -> bytes:
+def pack_int64(numbers: Sequence[int] | NDArray[np.int64]) -> bytes:
     return np.asarray(numbers, "<i8").tobytes()

@@ -18,7 +18,7 @@ from convatlas.storage.records import Record
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleRng:
     """Who draws: the run's seed, the epoch, the samples' indices (n,). `stream` tells one augmentation from the next."""
 
     seed: int
@@ -46,7 +46,7 @@ class PadCrop(Record, frozen=True, tag=True):
 
     pad: int = 4
 
-    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
+    def __call__(self, images: Tensor, draw: SampleRng) -> Tensor:
         n, _, h, w = images.shape
         windows = F.pad(images, [self.pad] * 4).unfold(2, h, 1).unfold(3, w, 1)  # (n, c, 2 pad + 1, 2 pad + 1, h, w), a view
         down, right = (draw.integers(2 * self.pad + 1, which).to(images.device) for which in (0, 1))
@@ -56,7 +56,7 @@ class PadCrop(Record, frozen=True, tag=True):
 class Flip(Record, frozen=True, tag=True):
     """Left and right exchanged for half of the samples."""
 
-    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
+    def __call__(self, images: Tensor, draw: SampleRng) -> Tensor:
         flipped, chosen = images.flip(3), draw.integers(2).bool()
         if images.is_cuda:
             return torch.where(chosen.to(images.device)[:, None, None, None], flipped, images)
@@ -75,13 +75,13 @@ class Lighting(Record, frozen=True, tag=True, kw_only=True):
     std: float = 0.1
     components: tuple[tuple[float, float, float], ...] = ()
 
-    def measured(self, covariance: Tensor) -> Self:
+    def with_covariance(self, covariance: Tensor) -> Self:
         """With the components of a (3, 3) covariance of colours from 0 to 1."""
         values, vectors = torch.linalg.eigh(covariance)
         vectors = vectors * vectors.sum(0).sign()  # of the two directions the one towards white, so that the same data give the same
-        return self.but(components=tuple(map(tuple, (vectors * values).tolist())))
+        return self.replace(components=tuple(map(tuple, (vectors * values).tolist())))
 
-    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
+    def __call__(self, images: Tensor, draw: SampleRng) -> Tensor:
         if images.shape[1] != 3:
             return images
         shift = self.std * draw.normals(3) @ np.array(self.components).T  # (n, 3)
@@ -94,14 +94,14 @@ class Photometric(Record, frozen=True, tag=True, kw_only=True):
 
     factor: tuple[float, float] = (0.5, 1.5)
 
-    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
+    def __call__(self, images: Tensor, draw: SampleRng) -> Tensor:
         u = torch.from_numpy(draw.uniforms(4)).float().to(images.device)
         factors = self.factor[0] + (self.factor[1] - self.factor[0]) * u[:, :3]
         orders = torch.tensor(list(permutations(range(3))), device=images.device)[(6 * u[:, 3]).long()]
         images = images.float()
         for turn in orders.unbind(1):
             # (n, c, h, w) towards which each image moves: the mean grey, black, the grey image
-            grey = _grey(images)
+            grey = _to_grayscale(images)
             ends = torch.stack([grey.mean((1, 2, 3), keepdim=True).expand_as(grey), torch.zeros_like(grey), grey])
             end = ends[turn, torch.arange(len(images), device=images.device)]
             f = factors.gather(1, turn[:, None])[:, :, None, None]
@@ -109,7 +109,7 @@ class Photometric(Record, frozen=True, tag=True, kw_only=True):
         return images
 
 
-def _grey(images: Tensor) -> Tensor:
+def _to_grayscale(images: Tensor) -> Tensor:
     """(n, 1, h, w): ITU-R 601, as Pillow turns colours to grey."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
@@ -124,19 +124,19 @@ class Elastic(Record, frozen=True, tag=True, kw_only=True):
     std: float = 10.0
     grid: int = 3
 
-    def __call__(self, images: Tensor, draw: Draw) -> Tensor:
+    def __call__(self, images: Tensor, draw: SampleRng) -> Tensor:
         return self._moved(images.float(), draw, "bilinear").clamp(0, 255)
 
-    def masks(self, masks: Tensor, draw: Draw) -> Tensor:
+    def masks(self, masks: Tensor, draw: SampleRng) -> Tensor:
         """Masks of class ids (n, h, w), moved as the images of the same draw are; ids are never mixed."""
         return self._moved(masks[:, None].float(), draw, "nearest")[:, 0].to(masks.dtype)
 
-    def field(self, size: tuple[int, int], draw: Draw) -> Tensor:
+    def field(self, size: tuple[int, int], draw: SampleRng) -> Tensor:
         """Displacements (n, 2, h, w) in pixels, across and down."""
         coarse = torch.from_numpy(self.std * draw.normals(2 * self.grid**2)).reshape(-1, 2, self.grid, self.grid)
         return F.interpolate(coarse, size, mode="bicubic", align_corners=True)
 
-    def _moved(self, images: Tensor, draw: Draw, mode: str) -> Tensor:
+    def _moved(self, images: Tensor, draw: SampleRng, mode: str) -> Tensor:
         h, w = images.shape[2:]
         field = self.field((h, w), draw)
         down, across = torch.meshgrid(torch.arange(h, dtype=torch.float64), torch.arange(w, dtype=torch.float64), indexing="ij")

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def bits(*counters: ArrayLike) -> NDArray[np.uint64]:
+def random_bits(*counters: ArrayLike) -> NDArray[np.uint64]:
     """64 random bits for each element of the broadcast counters, integers of at least 0."""
     state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
@@ -24,7 +24,7 @@ def bits(*counters: ArrayLike) -> NDArray[np.uint64]:
 
 def uniform(*counters: ArrayLike) -> NDArray[np.float64]:
     """Uniform in [0, 1)."""
-    values: NDArray[np.float64] = (bits(*counters) >> np.uint64(11)) * np.float64(2.0**-53)
+    values: NDArray[np.float64] = (random_bits(*counters) >> np.uint64(11)) * np.float64(2.0**-53)
     return values
 
 
@@ -33,11 +33,11 @@ def integers(below: int, *counters: ArrayLike) -> NDArray[np.int64]:
     return (uniform(*counters) * below).astype(np.int64)
 
 
-def order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """A permutation of `count` samples for one epoch."""
-    return np.argsort(bits(seed, epoch, np.arange(count)), kind="stable")
+    return np.argsort(random_bits(seed, epoch, np.arange(count)), kind="stable")
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
     """A seed for what is random inside a step, such as dropout; each of several ranks has its own."""
-    return int(bits(seed, step, 0x57E9 + rank) >> np.uint64(1))
+    return int(random_bits(seed, step, 0x57E9 + rank) >> np.uint64(1))

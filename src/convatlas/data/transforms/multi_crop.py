@@ -9,23 +9,23 @@ from convatlas.data.images.resize import Box
 from convatlas.storage.records import Record
 
 
-class Window(NamedTuple):
+class CropView(NamedTuple):
     """The picture resized to `whole`, the box of that, brought to the network's size if it has another, mirrored or not."""
 
     whole: tuple[int, int]
     box: Box
-    mirrored: bool = False
+    hflip: bool = False
 
 
-class CentreCrop(Record, frozen=True, tag=True, kw_only=True):
+class CenterCrop(Record, frozen=True, tag=True, kw_only=True):
     """The shorter side brought to `shorter`, the centre taken."""
 
     shorter: int = 256
     paper_size: int = 224
 
-    def windows(self, height: int, width: int, size: int) -> tuple[Window, ...]:
+    def views(self, height: int, width: int, size: int) -> tuple[CropView, ...]:
         whole = shorter_to(height, width, _scaled(self.shorter, size, self.paper_size))
-        return (Window(whole, _place(Box(0, 0, *whole), size, 1, 1)),)
+        return (CropView(whole, _place(Box(0, 0, *whole), size, 1, 1)),)
 
 
 class TenCrop(Record, frozen=True, tag=True, kw_only=True):
@@ -34,12 +34,12 @@ class TenCrop(Record, frozen=True, tag=True, kw_only=True):
     shorter: int = 256
     paper_size: int = 224
 
-    def windows(self, height: int, width: int, size: int) -> tuple[Window, ...]:
+    def views(self, height: int, width: int, size: int) -> tuple[CropView, ...]:
         side = _scaled(self.shorter, size, self.paper_size)
         whole = shorter_to(height, width, side)
         square = _place(Box(0, 0, *whole), side, 1, 1)
         boxes = [_place(square, size, down, across) for down, across in (*CORNERS, (1, 1))]
-        return tuple(Window(whole, box, mirrored) for mirrored in (False, True) for box in boxes)
+        return tuple(CropView(whole, box, mirrored) for mirrored in (False, True) for box in boxes)
 
 
 class InceptionCrops(Record, frozen=True, tag=True, kw_only=True):
@@ -51,7 +51,7 @@ class InceptionCrops(Record, frozen=True, tag=True, kw_only=True):
     squares: int = 3
     paper_size: int = 224
 
-    def windows(self, height: int, width: int, size: int) -> tuple[Window, ...]:
+    def views(self, height: int, width: int, size: int) -> tuple[CropView, ...]:
         found = []
         for scale in self.scales:
             side = _scaled(scale, size, self.paper_size)
@@ -59,11 +59,11 @@ class InceptionCrops(Record, frozen=True, tag=True, kw_only=True):
             for step in range(3) if self.squares == 3 else (1,):
                 square = _place(Box(0, 0, *whole), side, step, step)  # along the longer side: the other has no room
                 boxes = [_place(square, size, down, across) for down, across in (*CORNERS, (1, 1))]
-                found += [Window(whole, box, mirrored) for mirrored in (False, True) for box in (*boxes, square)]
+                found += [CropView(whole, box, mirrored) for mirrored in (False, True) for box in (*boxes, square)]
         return tuple(found)
 
 
-class Dense(Record, frozen=True, tag=True, kw_only=True):
+class FullImage(Record, frozen=True, tag=True, kw_only=True):
     """The whole picture at each scale, for a network applied as convolutions all over it, and its mirror image (Simonyan & Zisserman
     2014, sec. 3.2; He 2015, sec. 3.4: 224, 256, 384, 480 and 640)."""
 
@@ -71,12 +71,12 @@ class Dense(Record, frozen=True, tag=True, kw_only=True):
     mirrored: bool = True
     paper_size: int = 224
 
-    def windows(self, height: int, width: int, size: int) -> tuple[Window, ...]:
+    def views(self, height: int, width: int, size: int) -> tuple[CropView, ...]:
         wholes = [shorter_to(height, width, _scaled(scale, size, self.paper_size)) for scale in self.scales]
-        return tuple(Window(whole, Box(0, 0, *whole), m) for whole in wholes for m in ((False, True) if self.mirrored else (False,)))
+        return tuple(CropView(whole, Box(0, 0, *whole), m) for whole in wholes for m in ((False, True) if self.mirrored else (False,)))
 
 
-Views = CentreCrop | TenCrop | InceptionCrops | Dense
+MultiCrop = CenterCrop | TenCrop | InceptionCrops | FullImage
 CORNERS = ((0, 0), (0, 2), (2, 0), (2, 2))  # halves of the room down and across
 
 

@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convatlas.data.dataset import Images, Stack
+from convatlas.data.dataset import ArrayImages, ImageSource
 from convatlas.data.transforms import counter_rng
 from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.storage.records import Record
 
-SAMPLE, SAMPLE_FILES = 10_000, 2_000  # images of a training split that its statistics are taken from, where it has more
+MAX_ARRAY_SAMPLES, MAX_FILE_SAMPLES = 10_000, 2_000  # images of a training split that its statistics are taken from, where it has more
 
 
-class Standardiser(torch.nn.Module):
+class Normalizer(torch.nn.Module):
     """uint8 images (n, c, h, w) -> float32 (image / 255 - mean) / std, channels-last."""
 
     mean: Tensor
@@ -38,7 +38,7 @@ class Standardiser(torch.nn.Module):
         return torch.addcmul(shift, values, scale, out=values)
 
 
-def covariance(images: Images, preprocessing: Preprocessing) -> Tensor:
+def color_covariance(images: ImageSource, preprocessing: Preprocessing) -> Tensor:
     """(channels, channels), float64: of the colours of a training split's pixels, from 0 to 1."""
     channels, count = preprocessing.channels, 0
     total, square = torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, channels, dtype=torch.float64)
@@ -51,7 +51,7 @@ def covariance(images: Images, preprocessing: Preprocessing) -> Tensor:
 class ChannelStatistics(Record, frozen=True, tag=True):
     """Mean 0 and standard deviation 1 of every channel over the training images."""
 
-    def measure(self, images: Images, preprocessing: Preprocessing) -> Standardiser:
+    def fit(self, images: ImageSource, preprocessing: Preprocessing) -> Normalizer:
         total = torch.zeros(2, preprocessing.channels, dtype=torch.int64)  # integers: exact, whatever the order
         count = 0
         for batch in _chunks(images, preprocessing):
@@ -60,7 +60,7 @@ class ChannelStatistics(Record, frozen=True, tag=True):
             count += batch[:, 0].numel()
         mean, square = total.double() / count / torch.tensor([[255.0], [255.0**2]], dtype=torch.float64)
         std = (square - mean.square()).sqrt().clamp(min=1 / 255)
-        return Standardiser(mean.float()[:, None, None], std.float()[:, None, None])
+        return Normalizer(mean.float()[:, None, None], std.float()[:, None, None])
 
 
 class ChannelMean(Record, frozen=True, tag=True, kw_only=True):
@@ -68,9 +68,9 @@ class ChannelMean(Record, frozen=True, tag=True, kw_only=True):
 
     scale: float = 255.0
 
-    def measure(self, images: Images, preprocessing: Preprocessing) -> Standardiser:
-        mean = PixelMean().measure(images, preprocessing).mean.double().mean((1, 2), keepdim=True).float()
-        return Standardiser(mean, torch.full((preprocessing.channels, 1, 1), 1 / self.scale))
+    def fit(self, images: ImageSource, preprocessing: Preprocessing) -> Normalizer:
+        mean = PixelMean().fit(images, preprocessing).mean.double().mean((1, 2), keepdim=True).float()
+        return Normalizer(mean, torch.full((preprocessing.channels, 1, 1), 1 / self.scale))
 
 
 class PixelMean(Record, frozen=True, tag=True, kw_only=True):
@@ -78,14 +78,14 @@ class PixelMean(Record, frozen=True, tag=True, kw_only=True):
 
     scale: float = 1.0
 
-    def measure(self, images: Images, preprocessing: Preprocessing) -> Standardiser:
+    def fit(self, images: ImageSource, preprocessing: Preprocessing) -> Normalizer:
         total = torch.zeros(preprocessing.channels, *preprocessing.size, dtype=torch.int64)
         count = 0
         for batch in _chunks(images, preprocessing):
             total += batch.sum(0, dtype=torch.int64)
             count += len(batch)
         mean = (total.double() / count / 255).float()
-        return Standardiser(mean, torch.full((preprocessing.channels, 1, 1), 1 / self.scale))
+        return Normalizer(mean, torch.full((preprocessing.channels, 1, 1), 1 / self.scale))
 
 
 class PixelRange(Record, frozen=True, tag=True, kw_only=True):
@@ -94,17 +94,17 @@ class PixelRange(Record, frozen=True, tag=True, kw_only=True):
     low: float
     high: float
 
-    def measure(self, images: Images, preprocessing: Preprocessing) -> Standardiser:
+    def fit(self, images: ImageSource, preprocessing: Preprocessing) -> Normalizer:
         one = torch.ones(preprocessing.channels, 1, 1)
-        return Standardiser(-self.low / (self.high - self.low) * one, one / (self.high - self.low))
+        return Normalizer(-self.low / (self.high - self.low) * one, one / (self.high - self.low))
 
 
-Standardisation = ChannelStatistics | ChannelMean | PixelMean | PixelRange
+Normalization = ChannelStatistics | ChannelMean | PixelMean | PixelRange
 
 
-def _chunks(images: Images, preprocessing: Preprocessing, size: int = 100) -> Iterator[Tensor]:
-    most = SAMPLE if isinstance(images, Stack) else SAMPLE_FILES
-    indices = np.sort(counter_rng.order(0, 0, len(images))[:most])
+def _chunks(images: ImageSource, preprocessing: Preprocessing, size: int = 100) -> Iterator[Tensor]:
+    most = MAX_ARRAY_SAMPLES if isinstance(images, ArrayImages) else MAX_FILE_SAMPLES
+    indices = np.sort(counter_rng.permutation(0, 0, len(images))[:most])
     for start in range(0, len(indices), size):
-        batch, unread = preprocessing.read(images, chosen := indices[start : start + size])
+        batch, unread = preprocessing.load_batch(images, chosen := indices[start : start + size])
         yield batch[~np.isin(chosen, [u.index for u in unread])] if unread else batch

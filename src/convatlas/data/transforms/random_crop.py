@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.images.decode import Picture
+from convatlas.data.images.decode import ImageLike
 from convatlas.data.images.resize import Box
 from convatlas.storage.records import Record
 
@@ -27,7 +27,7 @@ class RandomResizedCrop(Record, frozen=True, tag=True, kw_only=True):
     tries: ClassVar[int] = 10
     uniforms: ClassVar[int] = 4 * tries
 
-    def box(self, picture: Picture, size: tuple[int, int], u: Uniforms) -> Box:
+    def box(self, picture: ImageLike, size: tuple[int, int], u: Uniforms) -> Box:
         low, high = map(math.log, self.aspect)
         for area, aspect, down, across in u.reshape(self.tries, 4).tolist():
             pixels = picture.height * picture.width * (self.area[0] + (self.area[1] - self.area[0]) * area)
@@ -56,7 +56,7 @@ class ScaleJitter(Record, frozen=True, tag=True, kw_only=True):
                 f"a crop of {self.crop} does not fit into pictures whose shorter side is {self.shorter[0]} to {self.shorter[1]}"
             )
 
-    def box(self, picture: Picture, size: tuple[int, int], u: Uniforms) -> Box:
+    def box(self, picture: ImageLike, size: tuple[int, int], u: Uniforms) -> Box:
         shorter = self.shorter[0] + int((self.shorter[1] - self.shorter[0] + 1) * u[0])
         scale = min(picture.height, picture.width) / shorter * self.crop / max(size)  # pixels of the picture for one of the crop
         height, width = (min(round(side * scale), whole) for side, whole in zip(size, (picture.height, picture.width), strict=True))
@@ -78,7 +78,7 @@ class CentralPatch(Record, frozen=True, tag=True, kw_only=True):
         if not 0 < self.crop <= self.side:
             raise ValueError(f"a crop of {self.crop} does not fit into a square of {self.side}")
 
-    def box(self, picture: Picture, size: tuple[int, int], u: Uniforms) -> Box:
+    def box(self, picture: ImageLike, size: tuple[int, int], u: Uniforms) -> Box:
         square = min(picture.height, picture.width)
         height, width = (max(1, round(square * side / max(size) * self.crop / self.side)) for side in size)
         top, left = (picture.height - square) // 2, (picture.width - square) // 2

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
-from convatlas.runtime.distributed.watchdog import Watch
+from convatlas.runtime.distributed.watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -27,126 +27,126 @@ class Ranks:
     times. Its methods are the no-ops of a process that trains by itself; `Together` has the same for several."""
 
     rank: int = 0
-    count: int = 1
-    local: int = 0
-    beside: int = 1
-    restarts: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    restart_count: int = 0
 
-    def any(self, *numbers: int) -> tuple[int, ...]:
+    def all_reduce_max(self, *numbers: int) -> tuple[int, ...]:
         """Of each number the largest that a rank has: of flags, whether anybody has it set."""
         return numbers
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """The sum over the ranks, in float64, on the CPU."""
         return tensor.detach().to("cpu", torch.float64)
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """What each rank has, in the ranks' order."""
         return [value]
 
-    def first(self, work: Callable[[], T]) -> T:
+    def run_on_main(self, work: Callable[[], T]) -> T:
         """What rank 0 alone does; the others wait for what comes of it."""
         return work()
 
-    def rows(self, tensor: Tensor) -> Tensor:
+    def all_gather_stacked(self, tensor: Tensor) -> Tensor:
         """(ranks, ...): each rank's tensor, of one shape, where the tensor is."""
         return tensor[None]
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap_ddp(self, module: nn.Module) -> nn.Module:
         """The module, whose backward leaves in its parameters the mean of all ranks' gradients."""
         return module
 
-    def apart(self, module: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
         """A forward in here adds up this rank's own gradients, until one outside exchanges the sum."""
         return nullcontext()
 
-    def align(self, module: nn.Module) -> None:
+    def broadcast_buffers(self, module: nn.Module) -> None:
         """Give the module's buffers, such as batch norm's running statistics, the values that rank 0 has."""
 
-    def beat(self, arrived: bool = False) -> None:
+    def heartbeat(self, collective: bool = False) -> None:
         """A sign of life. `arrived`: at something that all ranks do, so that whoever has not arrived is behind."""
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 @dataclass(frozen=True)
-class Together(Ranks):
+class DistributedRanks(Ranks):
     """One of several. The methods are for all ranks to call, in the same order."""
 
     _: KW_ONLY
-    watch: Watch
+    watchdog: Watchdog
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self  # a copy of a module talks to the same ranks
 
-    def any(self, *numbers: int) -> tuple[int, ...]:
+    def all_reduce_max(self, *numbers: int) -> tuple[int, ...]:
         told = torch.tensor(numbers, dtype=torch.int64)
-        self.beat(arrived=True)
+        self.heartbeat(collective=True)
         dist.all_reduce(told, dist.ReduceOp.MAX)
         return tuple(told.tolist())
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        total = super().sum(tensor).clone()
-        self.beat(arrived=True)
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        total = super().all_reduce_sum(tensor).clone()
+        self.heartbeat(collective=True)
         dist.all_reduce(total)
         return total
 
-    def gather(self, value: T) -> list[T]:
-        found: list[Any] = [None] * self.count
-        self.beat(arrived=True)
+    def all_gather(self, value: T) -> list[T]:
+        found: list[Any] = [None] * self.world_size
+        self.heartbeat(collective=True)
         dist.all_gather_object(found, value)
         return found
 
-    def first(self, work: Callable[[], T]) -> T:
+    def run_on_main(self, work: Callable[[], T]) -> T:
         told: list[Any] = [work() if self.rank == 0 else None]
-        self.beat(arrived=True)
+        self.heartbeat(collective=True)
         dist.broadcast_object_list(told, src=0)
         result: T = told[0]
         return result
 
-    def rows(self, tensor: Tensor) -> Tensor:
-        found = tensor.new_empty((self.count, *tensor.shape))
-        self.beat(arrived=True)
+    def all_gather_stacked(self, tensor: Tensor) -> Tensor:
+        found = tensor.new_empty((self.world_size, *tensor.shape))
+        self.heartbeat(collective=True)
         dist.all_gather(list(found), tensor.contiguous())
         return found
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap_ddp(self, module: nn.Module) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the option has another name from torch 2.13 on
             wrapped = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
-        if self.count > 2 and next(module.parameters()).device.type == "cpu":
+        if self.world_size > 2 and next(module.parameters()).device.type == "cpu":
             wrapped.register_comm_hook(self, _mean_in_order)
         return wrapped
 
-    def apart(self, module: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
         assert isinstance(module, DistributedDataParallel)
         return module.no_sync()
 
-    def align(self, module: nn.Module) -> None:
-        self.beat(arrived=True)
+    def broadcast_buffers(self, module: nn.Module) -> None:
+        self.heartbeat(collective=True)
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
 
-    def beat(self, arrived: bool = False) -> None:
-        self.watch.beat(arrived)
+    def heartbeat(self, collective: bool = False) -> None:
+        self.watchdog.beat(collective)
 
 
-def _mean_in_order(ranks: Together, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+def _mean_in_order(ranks: DistributedRanks, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     """The mean of a bucket of gradients, each element summed in the ranks' order, wherever it lies.
 
     A ring sums an element in an order that hangs on its place, and torch lays the buckets out anew after a process's first step: with
     three ranks or more, a run that was started again would end with other bits. (Two numbers have one sum.)
     """
     own = bucket.buffer()
-    share = -(-own.numel() // ranks.count)
-    parts = nn.functional.pad(own, (0, share * ranks.count - own.numel())) / ranks.count
+    share = -(-own.numel() // ranks.world_size)
+    parts = nn.functional.pad(own, (0, share * ranks.world_size - own.numel())) / ranks.world_size
     theirs = torch.empty_like(parts)
     dist.all_to_all_single(theirs, parts)
-    total, *others = theirs.view(ranks.count, share)
+    total, *others = theirs.view(ranks.world_size, share)
     for part in others:
         total += part
-    dist.all_gather(list(parts.view(ranks.count, share)), total)
+    dist.all_gather(list(parts.view(ranks.world_size, share)), total)
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(parts[: own.numel()])
     return done

@@ -11,144 +11,146 @@ from typing import NamedTuple
 
 from torch._C._distributed_c10d import Store
 
-from convatlas.errors import Said, UserError
+from convatlas.errors import FailedOnOtherRank, UserError
 
-LOOK = 0.5  # seconds
-HEARD = 5.0  # seconds that a rank which has failed stays, until the others have heard of it
+POLL_SECONDS = 0.5  # seconds
+ACK_SECONDS = 5.0  # seconds that a rank which has failed stays, until the others have heard of it
 _PACKAGE = Path(__file__).parent.parent.parent
 
 
-class Shown(NamedTuple):
+class Heartbeat(NamedTuple):
     """What a rank lets the others see."""
 
-    arrived: int  # how many things, of those that all ranks do in the same order, it has come to
+    collectives: int  # how many things, of those that all ranks do in the same order, it has come to
     beats: int  # signs of life of what it does
-    looks: int  # and of this thread
-    where: str  # in the source
+    polls: int  # and of this thread
+    location: str  # in the source
 
 
-class Watch(threading.Thread):
+class Watchdog(threading.Thread):
     """A thread beside the training. `store` is for the training, `own` another connection to it, for this thread alone: one that waits
     for an answer keeps all others waiting. `kept`: by rank 0, else by torchrun; with its keeper the store goes."""
 
-    def __init__(self, rank: int, count: int, store: Store, own: Store, kept: bool, patience: float):
+    def __init__(self, rank: int, world_size: int, store: Store, own_store: Store, store_rank: bool, timeout: float):
         super().__init__(name="watch", daemon=True)
-        self.rank, self.count, self.store, self._own, self._patience = rank, count, store, own, patience
-        self._speaks = rank == kept  # where the store has gone and with it all that could be agreed on: rank 1 if rank 0 kept it
-        self._arrived = self._beats = self._looks = 0
-        self._leaving, self._worker = threading.Event(), threading.get_ident()
-        self._still: dict[int, tuple[tuple[int, int], float]] = {}  # since when a rank has shown the same
+        self.rank, self.world_size, self.store, self._store, self._timeout = rank, world_size, store, own_store, timeout
+        self._reports = rank == store_rank  # where the store has gone and with it all that could be agreed on: rank 1 if rank 0 kept it
+        self._collectives = self._beats = self._polls = 0
+        self._stopping, self._worker = threading.Event(), threading.get_ident()
+        self._unchanged_since: dict[int, tuple[tuple[int, int], float]] = {}  # since when a rank has shown the same
 
-    def beat(self, arrived: bool) -> None:
+    def beat(self, collective: bool) -> None:
         self._beats += 1
-        self._arrived += arrived
+        self._collectives += collective
 
-    def call(self) -> list[int]:
+    def wait_for_all(self) -> list[int]:
         """Wait for every rank to show itself; returns those that do not within the patience."""
-        self._show()
-        end = time.monotonic() + self._patience
-        while absent := [rank for rank in range(self.count) if not self._own.check([f"rank {rank}"])]:
-            if time.monotonic() > end or self._own.check(["failed"]):
+        self._publish()
+        end = time.monotonic() + self._timeout
+        while absent := [rank for rank in range(self.world_size) if not self._store.check([f"rank {rank}"])]:
+            if time.monotonic() > end or self._store.check(["failed"]):
                 break
-            time.sleep(LOOK / 10)
+            time.sleep(POLL_SECONDS / 10)
         return absent
 
     def run(self) -> None:
-        while not self._leaving.wait(LOOK):
+        while not self._stopping.wait(POLL_SECONDS):
             try:
-                self._look()
+                self._poll()
             except RuntimeError:
-                if self._leaving.is_set():
+                if self._stopping.is_set():
                     return
-                if self._speaks:
-                    print(f"convatlas: {self._lost()}", file=sys.stderr, flush=True)
-                self._end(1)
+                if self._reports:
+                    print(f"convatlas: {self._store_lost()}", file=sys.stderr, flush=True)
+                self._exit(1)
 
-    def leave(self) -> None:
+    def stop(self) -> None:
         """From here on what the others do is of no concern."""
-        self._leaving.set()
+        self._stopping.set()
         if self.is_alive():
             self.join()
 
-    def cause(self, error: BaseException) -> BaseException:
+    def resolve_failure(self, error: BaseException) -> BaseException:
         """What is to be raised when `error` has ended this rank: itself, once the others have heard; `Said` where another rank failed
         before; or that another has gone, when it is a message that broke off."""
-        self.leave()
+        self.stop()
         try:
-            gone = self._gone() if isinstance(error, RuntimeError) else []
+            gone = self._dead_ranks() if isinstance(error, RuntimeError) else []
             if gone:
                 error = UserError(
-                    f"rank {gone[0]} has gone, of {self.count}: what was saved is whole; continue with --resume, or let torchrun "
+                    f"rank {gone[0]} has gone, of {self.world_size}: what was saved is whole; continue with --resume, or let torchrun "
                     f"--max-restarts N do so by itself"
                 )
             code = int(getattr(error, "exit_code", 1))
-            if not self._claim(code):
-                self._own.add("heard", 1)
-                return Said(int(self._own.get("code")))
-            others = [r for r in range(self.count) if r not in (self.rank, *gone) and self._own.check([f"rank {r}"])]
-            end = time.monotonic() + HEARD
-            while self._own.add("heard", 0) < len(others) and time.monotonic() < end:
-                time.sleep(LOOK / 10)
+            if not self._claim_failure(code):
+                self._store.add("heard", 1)
+                return FailedOnOtherRank(int(self._store.get("code")))
+            others = [r for r in range(self.world_size) if r not in (self.rank, *gone) and self._store.check([f"rank {r}"])]
+            end = time.monotonic() + ACK_SECONDS
+            while self._store.add("heard", 0) < len(others) and time.monotonic() < end:
+                time.sleep(POLL_SECONDS / 10)
         except RuntimeError:
             if isinstance(error, RuntimeError):
-                return UserError(self._lost()) if self._speaks else Said(1)
+                return UserError(self._store_lost()) if self._reports else FailedOnOtherRank(1)
         return error
 
-    def _lost(self) -> str:
-        return f"{'rank 0' if self.rank else 'torchrun'} has gone, and with it what the {self.count} ranks meet by: continue with --resume"
+    def _store_lost(self) -> str:
+        return f"{'rank 0' if self.rank else 'torchrun'} has gone, and with it what the {self.world_size} ranks meet by: continue with --resume"
 
-    def _claim(self, code: int) -> bool:
+    def _claim_failure(self, code: int) -> bool:
         """Whether this rank is the first to fail, and thus the one that says so."""
-        first = bool(self._own.add("failed", 1) == 1)
+        first = bool(self._store.add("failed", 1) == 1)
         if first:
-            self._own.set("code", str(code))
+            self._store.set("code", str(code))
         return first
 
-    def _gone(self) -> list[int]:
+    def _dead_ranks(self) -> list[int]:
         """The ranks that show nothing new for some looks, although none has said that it failed."""
-        before = self._seen()
-        end = time.monotonic() + 4 * LOOK
-        while time.monotonic() < end and not self._own.check(["failed"]):
-            self._show()  # this one is there still: others are looking for who has gone, too
-            time.sleep(LOOK / 10)
-        if self._own.check(["failed"]):
+        before = self._heartbeats()
+        end = time.monotonic() + 4 * POLL_SECONDS
+        while time.monotonic() < end and not self._store.check(["failed"]):
+            self._publish()  # this one is there still: others are looking for who has gone, too
+            time.sleep(POLL_SECONDS / 10)
+        if self._store.check(["failed"]):
             return []
-        return [r for r, (a, b) in enumerate(zip(before, self._seen(), strict=True)) if r != self.rank and a.looks == b.looks]
+        return [r for r, (a, b) in enumerate(zip(before, self._heartbeats(), strict=True)) if r != self.rank and a.polls == b.polls]
 
-    def _show(self) -> None:
-        self._looks += 1
-        self._own.set(f"rank {self.rank}", json.dumps(Shown(self._arrived, self._beats, self._looks, _where(self._worker))))
+    def _publish(self) -> None:
+        self._polls += 1
+        self._store.set(
+            f"rank {self.rank}", json.dumps(Heartbeat(self._collectives, self._beats, self._polls, _current_location(self._worker)))
+        )
 
-    def _seen(self) -> list[Shown]:
-        return [Shown(*json.loads(text)) for text in self._own.multi_get([f"rank {rank}" for rank in range(self.count)])]
+    def _heartbeats(self) -> list[Heartbeat]:
+        return [Heartbeat(*json.loads(text)) for text in self._store.multi_get([f"rank {rank}" for rank in range(self.world_size)])]
 
-    def _look(self) -> None:
-        self._show()
-        if self._own.check(["failed"]):
-            self._own.add("heard", 1)
-            self._end(int(self._own.get("code")))
-        now, seen = time.monotonic(), self._seen()
+    def _poll(self) -> None:
+        self._publish()
+        if self._store.check(["failed"]):
+            self._store.add("heard", 1)
+            self._exit(int(self._store.get("code")))
+        now, seen = time.monotonic(), self._heartbeats()
         for rank, shown in enumerate(seen):
-            if rank not in self._still or self._still[rank][0] != (shown.arrived, shown.beats):
-                self._still[rank] = (shown.arrived, shown.beats), now
-        last = min(shown.arrived for shown in seen)
-        behind = [rank for rank, shown in enumerate(seen) if shown.arrived == last]
-        if len(behind) < self.count and all(now - self._still[rank][1] > self._patience for rank in behind):
-            self._give_up(behind, seen)
+            if rank not in self._unchanged_since or self._unchanged_since[rank][0] != (shown.collectives, shown.beats):
+                self._unchanged_since[rank] = (shown.collectives, shown.beats), now
+        last = min(shown.collectives for shown in seen)
+        behind = [rank for rank, shown in enumerate(seen) if shown.collectives == last]
+        if len(behind) < self.world_size and all(now - self._unchanged_since[rank][1] > self._timeout for rank in behind):
+            self._report_hang(behind, seen)
 
-    def _give_up(self, behind: list[int], seen: list[Shown]) -> None:
-        if self._claim(1):
+    def _report_hang(self, behind: list[int], seen: list[Heartbeat]) -> None:
+        if self._claim_failure(1):
             others = f" (and {len(behind) - 1} more)" if len(behind) > 1 else ""
             print(
-                f"convatlas: rank {behind[0]}{others} has not got on for {self._patience:g} s, and the others wait for it: it was last in "
-                f"{seen[behind[0]].where}; all ranks end here, continue with --resume (CONVATLAS_PATIENCE sets the time)",
+                f"convatlas: rank {behind[0]}{others} has not got on for {self._timeout:g} s, and the others wait for it: it was last in "
+                f"{seen[behind[0]].location}; all ranks end here, continue with --resume (CONVATLAS_PATIENCE sets the time)",
                 file=sys.stderr,
                 flush=True,
             )
-            time.sleep(2 * LOOK)  # until the others have heard, should the store be this process's
-        self._end(1)
+            time.sleep(2 * POLL_SECONDS)  # until the others have heard, should the store be this process's
+        self._exit(1)
 
-    def _end(self, code: int) -> None:
+    def _exit(self, code: int) -> None:
         """At once, for the training may be waiting in a message that never comes. What was saved is whole."""
         for child in multiprocessing.active_children():
             child.kill()
@@ -156,7 +158,7 @@ class Watch(threading.Thread):
         os._exit(code)
 
 
-def _where(thread: int) -> str:
+def _current_location(thread: int) -> str:
     """Where in our source a thread is, but for what it tells the other ranks: file and line."""
     frame = sys._current_frames().get(thread)
     while frame is not None:

@@ -15,16 +15,16 @@ import msgspec
 
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.evaluation import metrics, predictions
-from convatlas.evaluation.significance import Marks, mark, obstacle, pair
+from convatlas.evaluation.significance import Correctness, correctness, paired_comparison, pairing_problem
 from convatlas.training import run as runs
-from convatlas.training.run import Run, Stored
+from convatlas.training.run import Run, RunFile
 
 T = TypeVar("T")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # what runs are called in tables and pictures
 WORDS = {"notes", "format"}, {"source", "reduced", "unstated", "substituted"}  # of a run, of its recipe: they tell of other fields
 
 
-class Line(msgspec.Struct, frozen=True):
+class MetricLine(msgspec.Struct, frozen=True):
     """Of a line in metrics.jsonl, what is compared; a loss that was not finite is None."""
 
     split: str
@@ -36,38 +36,38 @@ class Line(msgspec.Struct, frozen=True):
     n: int | None = None
 
 
-class _Spell(msgspec.Struct, frozen=True):
+class _TimingLine(msgspec.Struct, frozen=True):
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
-class Past:
+class RunRecord:
     """What a run's folder tells of it; `marks` are None where it has not finished, or was trained before answers were kept."""
 
     path: Path
-    stored: Stored
-    lines: list[Line]
+    run_file: RunFile
+    lines: list[MetricLine]
     seconds: float
-    marks: Marks | None
+    correctness: Correctness | None
 
     @property
     def run(self) -> Run:
-        return self.stored.run
+        return self.run_file.run
 
     @property
     def step(self) -> int:
         return max((line.step for line in self.lines), default=0)
 
     @property
-    def test(self) -> Line | None:
+    def test(self) -> MetricLine | None:
         """What was logged after the last step; None where the run has not come so far."""
         return next((line for line in self.lines if line.split == "test"), None)
 
-    def scores(self, split: str) -> list[Line]:
+    def scores(self, split: str) -> list[MetricLine]:
         return [line for line in self.lines if line.split == split]
 
 
-def read_all(paths: Sequence[Path]) -> list[Past]:
+def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
     """Raises as `read`, and UsageError where there is nothing to compare."""
     if not 2 <= len(paths) <= len(LETTERS):
         raise UsageError(f"compare takes 2 to {len(LETTERS)} runs' folders, not {len(paths)}")
@@ -76,29 +76,29 @@ def read_all(paths: Sequence[Path]) -> list[Past]:
         if path.resolve() in known:
             raise UsageError(f"{printable(path)} is named twice: give each run's folder once")
         known.add(path.resolve())
-    return [read(path) for path in paths]
+    return [read_run(path) for path in paths]
 
 
-def read(path: Path) -> Past:
+def read_run(path: Path) -> RunRecord:
     """Raises UserError when the folder holds no run or something in it is damaged, UsageError for a run that does not fit or has a
     later format version."""
     file = path / "run.json"
     try:
-        stored = runs.read(file.read_bytes(), str(file))
+        stored = runs.read_run_file(file.read_bytes(), str(file))
     except OSError as error:
         raise UserError(f"cannot read {printable(file)} ({error.strerror}): expected a run's folder") from None
     if stored.run.data.content is None:
         raise UserError(f"{printable(file)} holds a run that was never started: its data has not been opened")
-    lines = _lines(path / "metrics.jsonl", Line)
-    seconds = sum(spell.seconds for spell in _lines(path / "timing.jsonl", _Spell))
-    past = Past(path, stored, lines, seconds, None)
+    lines = _lines(path / "metrics.jsonl", MetricLine)
+    seconds = sum(spell.seconds for spell in _lines(path / "timing.jsonl", _TimingLine))
+    past = RunRecord(path, stored, lines, seconds, None)
     kept = path / predictions.FILE
     if past.test is None or not kept.exists():
         return past
-    answers = predictions.read(kept)
-    if answers.card.run != stored.run.id:
+    answers = predictions.read_predictions(kept)
+    if answers.metadata.run != stored.run.id:
         raise UserError(f"{printable(kept)} belongs to another run than {printable(file)}: train the run again")
-    return Past(path, stored, lines, seconds, mark(answers))
+    return RunRecord(path, stored, lines, seconds, correctness(answers))
 
 
 def _lines(file: Path, type_: type[T]) -> list[T]:
@@ -116,7 +116,7 @@ def _lines(file: Path, type_: type[T]) -> list[T]:
     return found
 
 
-def document(pasts: Sequence[Past]) -> dict[str, Any]:
+def compare_runs(pasts: Sequence[RunRecord]) -> dict[str, Any]:
     """The document of `compare`, without the picture; accuracies in percent, runs by their place in `pasts`.
 
     `runs`; `differences` between their records, by path; `paired`, each two that answered the same samples (see
@@ -124,24 +124,24 @@ def document(pasts: Sequence[Past]) -> dict[str, Any]:
     the test top-1 of three or more runs that differ in their seed alone.
     """
     paired: list[dict[str, Any]] = []
-    unpaired = [{"runs": [i], "why": _silence(past)} for i, past in enumerate(pasts) if past.marks is None]
+    unpaired = [{"runs": [i], "why": _missing_predictions(past)} for i, past in enumerate(pasts) if past.correctness is None]
     for (i, one), (j, two) in combinations(enumerate(pasts), 2):
-        if one.marks is not None and two.marks is not None:
-            why = obstacle(one.marks, two.marks)
+        if one.correctness is not None and two.correctness is not None:
+            why = pairing_problem(one.correctness, two.correctness)
             if why is None:
-                paired.append({"runs": [i, j]} | pair(one.marks, two.marks))
+                paired.append({"runs": [i, j]} | paired_comparison(one.correctness, two.correctness))
             else:
                 unpaired.append({"runs": [i, j], "why": why})
     return {
         "runs": [_summary(past) for past in pasts],
-        "differences": differences([past.stored for past in pasts]),
+        "differences": differences([past.run_file for past in pasts]),
         "paired": paired,
         "unpaired": unpaired,
         "seeds": _seeds(pasts),
     }
 
 
-def differences(stored: Sequence[Stored]) -> list[dict[str, Any]]:
+def differences(stored: Sequence[RunFile]) -> list[dict[str, Any]]:
     """The fields in which runs or environments differ: `{"path": "run.recipe.optimizer.lr", "values": [one a run]}`, None where a
     record lacks the field. What merely tells of other fields in words is left out."""
     documents = [msgspec.to_builtins(one) for one in stored]
@@ -169,9 +169,9 @@ def _records(values: list[Any]) -> bool:
     return all(isinstance(v, list | tuple) and len(v) == len(values[0]) and all(isinstance(item, dict) for item in v) for v in values)
 
 
-def _summary(past: Past) -> dict[str, Any]:
+def _summary(past: RunRecord) -> dict[str, Any]:
     validated = [line.top1 for line in past.scores("val") if line.top1 is not None]
-    test = past.test or Line("test", past.step, 0.0)
+    test = past.test or MetricLine("test", past.step, 0.0)
     return {
         "out": str(past.path),
         "run_id": past.run.id,
@@ -188,16 +188,16 @@ def _summary(past: Past) -> dict[str, Any]:
     }
 
 
-def _silence(past: Past) -> str:
+def _missing_predictions(past: RunRecord) -> str:
     return "not finished" if past.test is None else f"no {predictions.FILE}: trained before answers were kept"
 
 
-def _seeds(pasts: Sequence[Past]) -> list[dict[str, Any]]:
+def _seeds(pasts: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Groups of three or more finished runs that are the same but for their seed; a run that is there twice counts once."""
     groups: dict[str, dict[int, tuple[int, float]]] = {}
     for i, past in enumerate(pasts):
         if past.test is not None and past.test.top1 is not None:
-            groups.setdefault(past.run.but(seed=0).id, {}).setdefault(past.run.seed, (i, past.test.top1))
+            groups.setdefault(past.run.replace(seed=0).id, {}).setdefault(past.run.seed, (i, past.test.top1))
     found = []
     for group in groups.values():
         if len(group) >= 3:
@@ -206,7 +206,7 @@ def _seeds(pasts: Sequence[Past]) -> list[dict[str, Any]]:
     return found
 
 
-def picture_path(pasts: Sequence[Past]) -> Path:
+def picture_path(pasts: Sequence[RunRecord]) -> Path:
     """`compare-ID8-ID8.png` beside the first run's folder; at most eight runs are in the name."""
     beside = pasts[0].path / ".."
     return Path(os.path.normpath(beside)) / f"compare-{'-'.join(past.run.id[:8] for past in pasts[:8])}.png"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from convatlas.errors import printable
 from convatlas.evaluation.plots import STYLE
-from convatlas.training.comparison.compare import LETTERS, Line, Past
+from convatlas.training.comparison.compare import LETTERS, MetricLine, RunRecord
 
 TOLD = 3  # differing fields that a legend has room for
 NAME = 44  # characters of a folder's name
@@ -19,7 +19,7 @@ APART = 20  # between the runs' highest values
 FEW = 40  # points of a curve that are marked one by one
 
 
-def png(pasts: Sequence[Past], differences: Sequence[dict[str, Any]]) -> bytes:
+def draw_curves(pasts: Sequence[RunRecord], differences: Sequence[dict[str, Any]]) -> bytes:
     """Loss, top-1 and learning rate by epoch, as far as each run has come. `differences` as in the document of `compare`."""
     names = [f"{letter}  {name}" for letter, name in zip(LETTERS, _names(pasts, differences), strict=False)]
     columns = min(len(names), max(1, 150 // (max(map(len, names)) + 8)))
@@ -54,7 +54,7 @@ def png(pasts: Sequence[Past], differences: Sequence[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _points(lines: Sequence[Line], key: str) -> list[tuple[float, float]]:
+def _points(lines: Sequence[MetricLine], key: str) -> list[tuple[float, float]]:
     return [(line.epoch, getattr(line, key)) for line in lines if getattr(line, key) is not None]
 
 
@@ -79,7 +79,7 @@ def _scale(axis: Axes, highest: Sequence[float]) -> None:
         axis.set_ylim(bottom=0)
 
 
-def _names(pasts: Sequence[Past], differences: Sequence[dict[str, Any]]) -> list[str]:
+def _names(pasts: Sequence[RunRecord], differences: Sequence[dict[str, Any]]) -> list[str]:
     """The folders' names, and what differs between the runs where that is little."""
     told = [one for one in differences if one["path"].startswith("run.")]
     if len(told) > TOLD or any(len(_short(value)) > NAME // 2 for one in told for value in one["values"]):

@@ -7,14 +7,14 @@ from typing import Self
 
 import torch
 
-from convatlas.analysis.rows import human
+from convatlas.analysis.rows import format_si
 from convatlas.errors import UsageError, UserError
-from convatlas.runtime.hardware import memory_of
+from convatlas.runtime.hardware import available_memory
 from convatlas.runtime.runtime import Runtime
 from convatlas.training.objective import Objective
-from convatlas.training.planning.memory import USABLE, largest, largest_evaluation, memory
-from convatlas.training.planning.step_time import passes
-from convatlas.training.planning.workload import Network, network, work
+from convatlas.training.planning.memory import USABLE, estimate_memory, max_eval_batch, max_micro_batch
+from convatlas.training.planning.step_time import num_passes
+from convatlas.training.planning.workload import ModelCost, model_cost, workload
 from convatlas.training.run import Run
 
 # The device's allocator, the system's, and libraries that ask for memory themselves
@@ -22,44 +22,44 @@ _RUN_OUT = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "bad alloc
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryGuard:
     """`memory` bytes for one rank of a run, of which `rest` were gone before it began. It takes `share` images a step, `images` at once."""
 
-    network: Network
+    network: ModelCost
     memory: int
-    rest: int
+    reserved: int
     share: int
     images: int
     evaluation_batch: int
-    surely: bool  # what autograd keeps is what the analysis saw: a compiler keeps less
+    exact: bool  # what autograd keeps is what the analysis saw: a compiler keeps less
 
     @classmethod
     def of(cls, run: Run, runtime: Runtime) -> Self:
-        asked, ranks = work(run), runtime.ranks
-        room, rest = memory_of(runtime.device, ranks.beside)
-        share = asked.batch // ranks.count
+        asked, ranks = workload(run), runtime.ranks
+        room, rest = available_memory(runtime.device, ranks.local_world_size)
+        share = asked.batch // ranks.world_size
         return cls(
-            network=network(run, runtime.precision),
+            network=model_cost(run, runtime.precision),
             memory=room,
-            rest=rest,
+            reserved=rest,
             share=share,
             images=min(share, asked.micro_batch),
             evaluation_batch=asked.evaluation_batch,
-            surely=not runtime.compile,
+            exact=not runtime.compile,
         )
 
     def check(self) -> None:
         """Raises UsageError when a pass, or a batch of evaluation, needs more than all the memory, beyond doubt."""
-        held = memory(self.network, self.rest, self.images, self.share, self.evaluation_batch)
-        training = held.training - held.passing  # the gradients of activations are an estimate
-        if self.surely and training > self.memory:
+        held = estimate_memory(self.network, self.reserved, self.images, self.share, self.evaluation_batch)
+        training = held.training - held.activation_gradients  # the gradients of activations are an estimate
+        if self.exact and training > self.memory:
             raise UsageError(f"{self._needs(self.images, training)}; {self._passes()}, or --force to try all the same")
         if held.evaluating > self.memory:
             needs = self._needs(self.evaluation_batch, held.evaluating)
             raise UsageError(f"in evaluation {needs}; {self._batches()}, or --force to try all the same")
 
     @contextmanager
-    def explained(self, objective: Objective) -> Iterator[None]:
+    def explain_oom(self, objective: Objective) -> Iterator[None]:
         """Raises UserError, with what would fit, in place of what torch raises when memory runs out."""
         try:
             yield
@@ -71,15 +71,15 @@ class Room:
             raise UserError(f"out of memory in evaluation, in batches of {self.evaluation_batch}; {self._batches()}") from error
 
     def _needs(self, images: int, size: int) -> str:
-        return f"{images} images at once need {human(size, 'B')}, and there are {human(self.memory, 'B')} for this process"
+        return f"{images} images at once need {format_si(size, 'B')}, and there are {format_si(self.memory, 'B')} for this process"
 
     def _passes(self) -> str:
-        most = largest(self.network, self.rest, USABLE * self.memory)
-        parts = passes(self.share, _fewer(most, self.images))
-        return _advice(most, self.images, f"recipe.micro_batch={passes(self.share, parts)} (the batch stays, in {parts} parts)")
+        most = max_micro_batch(self.network, self.reserved, USABLE * self.memory)
+        parts = num_passes(self.share, _fewer(most, self.images))
+        return _advice(most, self.images, f"recipe.micro_batch={num_passes(self.share, parts)} (the batch stays, in {parts} parts)")
 
     def _batches(self) -> str:
-        most = largest_evaluation(self.network, self.rest, USABLE * self.memory)
+        most = max_eval_batch(self.network, self.reserved, USABLE * self.memory)
         return _advice(most, self.evaluation_batch, f"evaluation_batch={_fewer(most, self.evaluation_batch)}")
 
 

@@ -7,25 +7,25 @@ gradients are averaged around a ring.
 import math
 from typing import Any, Literal
 
-from convatlas.runtime.hardware import Rates
+from convatlas.runtime.hardware import DeviceSpec
 from convatlas.storage.records import Record
-from convatlas.training.planning.memory import USABLE, largest, memory
-from convatlas.training.planning.step_time import Loading, Pace, passes
-from convatlas.training.planning.workload import Network, Work
+from convatlas.training.planning.memory import USABLE, estimate_memory, max_micro_batch
+from convatlas.training.planning.step_time import LoaderRate, StepTime, num_passes
+from convatlas.training.planning.workload import ModelCost, Workload
 
-BACKWARD = 2 / 3  # of a pass: as many products for the inputs' gradients as in the forward, and as many for the weights'
-OVERLAPPED = 0.8  # of the backward pass, gradients travel while others are made: all but the first layers' are known before its end
-BUCKET = 25 * 2**20  # bytes of gradients that torch exchanges together, arXiv:2006.15704; the last wait for the first layers'
+BACKWARD_SHARE = 2 / 3  # of a pass: as many products for the inputs' gradients as in the forward, and as many for the weights'
+OVERLAPPED_SHARE = 0.8  # of the backward pass, gradients travel while others are made: all but the first layers' are known before its end
+BUCKET_BYTES = 25 * 2**20  # bytes of gradients that torch exchanges together, arXiv:2006.15704; the last wait for the first layers'
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 ARITHMETIC = (128, 256, 512, 1024, 2048, 4096)  # counts that no run of this project has seen
 
 
-def exposed(size: int, rates: Rates, count: int, seconds: float) -> float:
+def exposed_comm_seconds(size: int, rates: DeviceSpec, count: int, seconds: float) -> float:
     """Seconds that a pass of `seconds` is longer when `size` bytes of gradients travel around a ring of `count`: those that its backward
     does not hide. It never hides the last bucket."""
-    slowest = rates.between(count)
-    hidden = OVERLAPPED * BACKWARD * seconds
-    return max(ring_bytes(size, count) / slowest - hidden, ring_bytes(min(size, BUCKET), count) / slowest)
+    slowest = rates.ring_bandwidth(count)
+    hidden = OVERLAPPED_SHARE * BACKWARD_SHARE * seconds
+    return max(ring_bytes(size, count) / slowest - hidden, ring_bytes(min(size, BUCKET_BYTES), count) / slowest)
 
 
 def ring_bytes(size: int, count: int) -> float:
@@ -34,11 +34,11 @@ def ring_bytes(size: int, count: int) -> float:
     return 2 * (count - 1) / count * size
 
 
-class Row(Record, frozen=True, kw_only=True):
+class ScalingRow(Record, frozen=True, kw_only=True):
     """A run on `devices`. `images` are of one step on the device that has most of them; `working` of the devices have some."""
 
     devices: int
-    working: int
+    busy_devices: int
     images: int
     passes: int
     step_seconds: float
@@ -54,33 +54,39 @@ class Row(Record, frozen=True, kw_only=True):
     memory_bytes: int
     fits: bool
     limited_by: Literal["compute", "all-reduce", "batch", "data"]
-    arithmetic: bool  # beyond what was ever compared with a run
+    extrapolated: bool  # beyond what was ever compared with a run
 
 
-def row(
-    network: Network, work: Work, pace: Pace, rates: Rates, count: int, loading: Loading | None = None, one: float | None = None
-) -> Row:
+def estimate(
+    network: ModelCost,
+    work: Workload,
+    pace: StepTime,
+    rates: DeviceSpec,
+    count: int,
+    loading: LoaderRate | None = None,
+    one: float | None = None,
+) -> ScalingRow:
     """`count` devices; `loading` is what each one's machine loads (None: taken to be quick enough), `one` the images a second of one."""
-    images = passes(work.batch, count)  # the largest share: the one that the others wait for
-    working = passes(work.batch, images)
-    rounds = passes(images, work.micro_batch)
+    images = num_passes(work.batch, count)  # the largest share: the one that the others wait for
+    working = num_passes(work.batch, images)
+    rounds = num_passes(images, work.micro_batch)
     through_network = pace.images(images, work.micro_batch)
     gradients = 4 * network.trainable
-    waiting = exposed(gradients, rates, working, through_network / rounds)
+    waiting = exposed_comm_seconds(gradients, rates, working, through_network / rounds)
     compute = through_network + pace.update + (pace.exchange if working > 1 else 0.0)
     alone = compute + waiting
-    step = loading.joined(alone, images) if loading else alone
+    step = loading.step_seconds(alone, images) if loading else alone
 
     def asked(split: int) -> float:
-        each = passes(passes(split, work.evaluation_batch), count) * work.evaluation_batch if split else 0
+        each = num_passes(num_passes(split, work.evaluation_batch), count) * work.evaluation_batch if split else 0
         seconds = each * pace.evaluation
-        return loading.joined(seconds, each) if loading else seconds
+        return loading.step_seconds(seconds, each) if loading else seconds
 
-    validations = passes(work.steps, work.steps_per_epoch)
+    validations = num_passes(work.steps, work.steps_per_epoch)
     seconds = work.steps * step + validations * asked(work.val) + asked(work.test)
     rate = work.batch / step
-    first = rate if count == 1 else one or row(network, work, pace, rates, 1, loading).images_per_second
-    held = memory(network, rates.rest, min(images, work.micro_batch), images, work.evaluation_batch).total
+    first = rate if count == 1 else one or estimate(network, work, pace, rates, 1, loading).images_per_second
+    held = estimate_memory(network, rates.reserved_bytes, min(images, work.micro_batch), images, work.evaluation_batch).total
     limit: Literal["compute", "all-reduce", "batch", "data"] = "compute"
     if step > 2 * alone:
         limit = "data"
@@ -88,15 +94,15 @@ def row(
         limit = "batch"
     elif waiting > 0.1 * step:
         limit = "all-reduce"
-    return Row(
+    return ScalingRow(
         devices=count,
-        working=working,
+        busy_devices=working,
         images=images,
         passes=rounds,
         step_seconds=step,
         compute_seconds=compute,
         all_reduce_bytes=ring_bytes(gradients, working),
-        all_reduce_seconds=ring_bytes(gradients, working) / rates.between(working),
+        all_reduce_seconds=ring_bytes(gradients, working) / rates.ring_bandwidth(working),
         exposed_seconds=waiting,
         images_per_second=rate,
         efficiency=rate / count / first,
@@ -106,27 +112,31 @@ def row(
         memory_bytes=held,
         fits=held <= USABLE * rates.memory,
         limited_by=limit,
-        arithmetic=count > COUNTS[-1],
+        extrapolated=count > COUNTS[-1],
     )
 
 
-def rows(network: Network, work: Work, pace: Pace, rates: Rates, count: int, loading: Loading | None = None) -> list[Row]:
+def scaling_table(
+    network: ModelCost, work: Workload, pace: StepTime, rates: DeviceSpec, count: int, loading: LoaderRate | None = None
+) -> list[ScalingRow]:
     """1, 2, 4, ... 64 devices, on to 4,096, and `count`."""
-    one = row(network, work, pace, rates, 1, loading)
+    one = estimate(network, work, pace, rates, 1, loading)
     counts = sorted({*COUNTS, *ARITHMETIC, count} - {1})
-    return [one, *(row(network, work, pace, rates, n, loading, one.images_per_second) for n in counts)]
+    return [one, *(estimate(network, work, pace, rates, n, loading, one.images_per_second) for n in counts)]
 
 
-def document(network: Network, work: Work, pace: Pace, rates: Rates, count: int, loader: Loading | None, here: bool) -> dict[str, Any]:
+def document(
+    network: ModelCost, work: Workload, pace: StepTime, rates: DeviceSpec, count: int, loader: LoaderRate | None, here: bool
+) -> dict[str, Any]:
     """The part of `plan`'s JSON document that is arithmetic. `loader` is this machine's, which limits only devices that are `here`."""
-    found = rows(network, work, pace, rates, count, loader if here else None)
+    found = scaling_table(network, work, pace, rates, count, loader if here else None)
     asked = next(r for r in found if r.devices == count)
-    held = memory(network, rates.rest, min(asked.images, work.micro_batch), asked.images, work.evaluation_batch)
+    held = estimate_memory(network, rates.reserved_bytes, min(asked.images, work.micro_batch), asked.images, work.evaluation_batch)
     needed = needs(asked, work)
     return {
         "memory": held._asdict() | {"training": held.training, "total": held.total, "of": rates.memory, "usable": USABLE * rates.memory},
         "fits": asked.fits,
-        "largest_batch": largest(network, rates.rest, USABLE * rates.memory),
+        "largest_batch": max_micro_batch(network, rates.reserved_bytes, USABLE * rates.memory),
         "images_per_second": asked.images_per_second,
         "seconds": asked.seconds,
         "device_hours": asked.device_hours,
@@ -142,6 +152,6 @@ def document(network: Network, work: Work, pace: Pace, rates: Rates, count: int,
     }
 
 
-def needs(row: Row, work: Work) -> float:
+def needs(row: ScalingRow, work: Workload) -> float:
     """Images a second that the devices would take, had nothing to be waited for."""
     return work.batch / (row.compute_seconds + row.exposed_seconds)

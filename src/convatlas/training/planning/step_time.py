@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from convatlas.runtime.hardware import Rates
+from convatlas.runtime.hardware import DeviceSpec
 from convatlas.storage.records import Record
-from convatlas.training.planning.workload import Network
+from convatlas.training.planning.workload import ModelCost
 
 # Of the roofline by published peaks, at most: NVIDIA's own scripts train ResNet-50 at 0.5 to 0.9 of it (tests/training/test_pace.py)
-ATTAINED = 0.7
+ASSUMED_SHARE = 0.7
 
 
-class Pace(Record, frozen=True, kw_only=True):
+class StepTime(Record, frozen=True, kw_only=True):
     """Seconds: a training pass of k images takes fixed + k per_image; then `update` for the optimiser; `evaluation` an image. Where
     gradients are exchanged, a step takes `exchange` more, beside their travelling: to gather them, and to wait for the slowest."""
 
@@ -22,25 +22,25 @@ class Pace(Record, frozen=True, kw_only=True):
 
     def images(self, count: int, micro_batch: int) -> float:
         """Seconds for `count` images in passes of at most `micro_batch`."""
-        return self.fixed * passes(count, micro_batch) + self.per_image * count
+        return self.fixed * num_passes(count, micro_batch) + self.per_image * count
 
 
-class Loading(Record, frozen=True):
+class LoaderRate(Record, frozen=True):
     """How fast one machine makes batches, in images a second, and whether it does so while the device computes."""
 
     rate: float
     overlaps: bool
 
-    def joined(self, seconds: float, images: int) -> float:
+    def step_seconds(self, seconds: float, images: int) -> float:
         """Seconds for work on `images` that must be loaded, too."""
         return max(seconds, images / self.rate) if self.overlaps else seconds + images / self.rate
 
 
-def passes(images: int, micro_batch: int) -> int:
+def num_passes(images: int, micro_batch: int) -> int:
     return -(-images // micro_batch)
 
 
-def roofline(network: Network, rates: Rates, images: int) -> float:
+def roofline(network: ModelCost, rates: DeviceSpec, images: int) -> float:
     """Seconds that one forward of `images` takes at least: of each layer the longer of its FLOPs and its bytes at their peak rates
     (Williams, Waterman, Patterson 2009, doi:10.1145/1498765.1498785). Weights are read once for all images."""
     peak, bandwidth = rates.flops[network.precision], rates.bandwidth
@@ -49,17 +49,17 @@ def roofline(network: Network, rates: Rates, images: int) -> float:
     )
 
 
-def training_roofline(network: Network, rates: Rates, images: int) -> float:
+def training_roofline(network: ModelCost, rates: DeviceSpec, images: int) -> float:
     """Seconds that forward and backward take at least: three times the forward."""
     return 3 * roofline(network, rates, images)
 
 
-def by_roofline(network: Network, rates: Rates, images: int, share: float) -> Pace:
+def roofline_step_time(network: ModelCost, rates: DeviceSpec, images: int, share: float) -> StepTime:
     """By the roofline, of which `share` is attained: exact for passes of one image and of `images`, a straight line between them."""
     one, many = (training_roofline(network, rates, k) / share for k in (1, images))
     per_image = (many - one) / (images - 1) if images > 1 else one
     touched = 4 * network.trainable * (3 + 2 * network.states) + (3 * (4 * network.params + network.buffers) if network.averaged else 0)
-    return Pace(
+    return StepTime(
         fixed=max(0.0, one - per_image),
         per_image=per_image,
         update=touched / rates.bandwidth / share,
@@ -67,7 +67,7 @@ def by_roofline(network: Network, rates: Rates, images: int, share: float) -> Pa
     )
 
 
-def through(sizes: Sequence[tuple[int, float]]) -> tuple[float, float]:
+def fit_line(sizes: Sequence[tuple[int, float]]) -> tuple[float, float]:
     """(fixed, per image) from measured (images, seconds), by the smallest size and the largest; neither is negative."""
     (few, quick), (many, slow) = min(sizes), max(sizes)
     if few == many:

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from convatlas import analysis, models
-from convatlas.data.transforms.normalize import Standardiser
+from convatlas.data.transforms.normalize import Normalizer
 from convatlas.errors import UserError
 from convatlas.optim.optimizers import Optimizer
 from convatlas.runtime.device import Precision
@@ -23,7 +23,7 @@ from convatlas.training.objective import Objective, freeze
 from convatlas.training.run import Run
 
 
-class Layer(Record, frozen=True):
+class LayerCost(Record, frozen=True):
     """The forward of one image through one layer: FLOPs, bytes of its weights, all bytes that its operators read and write."""
 
     flops: int
@@ -31,7 +31,7 @@ class Layer(Record, frozen=True):
     moved: int
 
 
-class Network(Record, frozen=True, kw_only=True):
+class ModelCost(Record, frozen=True, kw_only=True):
     """What is trained, at one precision. Parameters are kept, and their gradients averaged, in float32."""
 
     precision: Precision
@@ -42,14 +42,14 @@ class Network(Record, frozen=True, kw_only=True):
     averaged: bool  # an average of the weights is kept, too
     macs: int  # of one forward, auxiliary heads included
     image_bytes: int  # one image as it arrives, uint8
-    kept_bytes: int  # activations of one image that autograd keeps for the backward pass
-    pass_bytes: int  # more that it keeps of a pass, however many images: of the weights, copies in bfloat16
-    passing_bytes: int  # most that one image needs beside those in its backward pass: gradients of activations
+    saved_activation_bytes: int  # activations of one image that autograd keeps for the backward pass
+    weight_copy_bytes: int  # more that it keeps of a pass, however many images: of the weights, copies in bfloat16
+    activation_gradient_bytes: int  # most that one image needs beside those in its backward pass: gradients of activations
     inference_bytes: int  # most activations of one image alive in evaluation
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
 
 
-class Work(Record, frozen=True, kw_only=True):
+class Workload(Record, frozen=True, kw_only=True):
     """How much there is to do. `micro_batch` images at most go through a device together."""
 
     batch: int
@@ -61,9 +61,9 @@ class Work(Record, frozen=True, kw_only=True):
     test: int
 
 
-def work(run: Run) -> Work:
+def workload(run: Run) -> Workload:
     counts, batch = run.content.counts, run.recipe.batch
-    return Work(
+    return Workload(
         batch=batch,
         micro_batch=min(run.recipe.micro_batch or batch, batch),
         evaluation_batch=run.evaluation_batch,
@@ -74,7 +74,7 @@ def work(run: Run) -> Work:
     )
 
 
-def network(run: Run, precision: Precision) -> Network:
+def model_cost(run: Run, precision: Precision) -> ModelCost:
     """The run's network with its losses and heads, read at a precision. Raises UserError for one that cannot be read in training."""
     with torch.device("meta"):
         objective = untrained(run)
@@ -85,7 +85,7 @@ def network(run: Run, precision: Precision) -> Network:
         alive += kept.get(row.path, 0)
         passing = max(passing, alive + 2 * row.activation_bytes)
     total, each = sum(kept.values()), sum(kept_of_two.values()) - sum(kept.values())
-    return Network(
+    return ModelCost(
         precision=precision,
         params=sum(p.numel() for p in numbers),
         trainable=sum(p.numel() for p in numbers if p.requires_grad),
@@ -94,11 +94,11 @@ def network(run: Run, precision: Precision) -> Network:
         averaged=run.recipe.average is not None,
         macs=one.macs,
         image_bytes=math.prod(run.content.preprocessing.shape),
-        kept_bytes=each,
-        pass_bytes=max(0, total - each),
-        passing_bytes=max(0, passing - total),
+        saved_activation_bytes=each,
+        weight_copy_bytes=max(0, total - each),
+        activation_gradient_bytes=max(0, passing - total),
         inference_bytes=two.inference_bytes - one.inference_bytes,
-        layers=tuple(Layer(a.flops, max(0, 2 * a.bytes - b.bytes), a.bytes) for a, b in zip(one.rows, two.rows, strict=True)),
+        layers=tuple(LayerCost(a.flops, max(0, 2 * a.bytes - b.bytes), a.bytes) for a, b in zip(one.rows, two.rows, strict=True)),
     )
 
 
@@ -109,7 +109,7 @@ def _read(run: Run, objective: Objective, precision: Precision, count: int) -> t
     cast: AbstractContextManager[object] = _Autocast() if precision == "bf16" else nullcontext()
     with cast:
         report = analysis.analyze(objective, (images, targets))
-        kept = report.kept_bytes
+        kept = report.saved_bytes_by_module
     if kept is None:
         raise UserError(f"{run.model.name} cannot be read in training mode: there is no plan without its activations")
     return report, kept
@@ -142,5 +142,5 @@ def state_tensors(optimizer: Optimizer) -> int:
 def untrained(run: Run) -> Objective:
     """As `train` makes it, with any first weights and pixels that are only scaled."""
     model, channels = models.build(run.model), run.content.preprocessing.channels
-    standardiser = Standardiser(torch.zeros(channels, 1, 1), torch.ones(channels, 1, 1))
+    standardiser = Normalizer(torch.zeros(channels, 1, 1), torch.ones(channels, 1, 1))
     return Objective(model, standardiser, run.recipe.loss, run.recipe.auxiliary, frozen=freeze(run, model))
