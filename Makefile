@@ -83,7 +83,7 @@ bench-evaluation: setup ## what crops and ensembles give on a small photo model 
 	$(BIN)/python docs/evaluation.py
 
 fuzz: setup ## 10,000 hostile model files and images: each is read or refused, none crashes, hangs or takes much memory
-	$(BIN)/python tests/fuzz/fuzz.py
+	cd tests && ../$(BIN)/python -m helpers.fuzz_campaign
 
 sight: setup ## what a small network sees, and how much of Grad-CAM lies on the object
 	$(BIN)/python docs/sight.py

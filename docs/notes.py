@@ -25,7 +25,7 @@ from convatlas.analysis import formulas
 
 
 def read(name, **arguments):
-    return ca.analyze(ca.create_model(name, **arguments), models.find(name).input)
+    return ca.analyze(ca.create_model(name, **arguments), models.get_entry(name).input)
 
 
 def outputs(name, *paths):
@@ -172,13 +172,13 @@ NOTES = (
         "LeNet-5 was built for ILSVRC 1998 and came first",
         "It is of the Proceedings of the IEEE 1998, for digits; ILSVRC began in 2010.",
         "LeCun 1998",
-        ('models.find("lenet5").paper, models.find("lenet5").year, models.find("lenet5").input',),
+        ('models.get_entry("lenet5").paper, models.get_entry("lenet5").year, models.get_entry("lenet5").input',),
     ),
     Note(
         "ResNet trains with a weight decay of 1e-5",
         "1e-4.",
         "arXiv:1512.03385, sec. 3.4 and 4.2",
-        ('recipes.find("paper", models.find("resnet56_cifar")).optimizer.weight_decay',),
+        ('recipes.get_recipe("paper", models.get_entry("resnet56_cifar")).optimizer.weight_decay',),
     ),
     Note(
         "ResNet is initialised by Xavier/2",

@@ -39,7 +39,7 @@ def cuda() -> torch.device:
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short training on scikit-learn's digits."""
-    from small import small_run
+    from helpers.small_runs import small_run
 
     import convatlas as ca
 

@@ -24,7 +24,7 @@ TIERS = (
     ("data", "models"),
     ("layers", "optim", "analysis"),
     ("runtime", "storage"),
-    ("errors",),
+    ("errors", "formatting"),
 )
 TIER = {room: number for number, rooms in enumerate(TIERS) for room in rooms}
 

@@ -166,7 +166,7 @@ reports = []
 for name in ("vgg19", "resnet1202_cifar"):
     with torch.device("meta"):
         model = create_model(name)
-    reports.append(analyze(model, models.find(name).input))
+    reports.append(analyze(model, models.get_entry(name).input))
 print(peak() - before)
 assert all(report.training_bytes and report.to_json() for report in reports)
 print(peak() - before)

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from peers import peer
+from helpers.peers import peer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 

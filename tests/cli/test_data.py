@@ -4,9 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-import damage
 import numpy as np
 import pytest
+from helpers import damage
 from PIL import Image
 
 from convatlas.cli.main import main

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import HUGE, shake, small, steady
+from helpers.networks import HUGE, shake, small, steady
 from torch import Tensor, nn
 
 import convatlas as ca

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from networks import shake
-from peers import peer
+from helpers.networks import shake
+from helpers.peers import peer
 from torch import nn
 
 from convatlas import models

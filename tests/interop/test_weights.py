@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from networks import shake, small
+from helpers.networks import shake, small
 from torch import Tensor
 
 from convatlas import interop, models
@@ -110,7 +110,7 @@ def test_a_state_dict_that_wraps_itself_is_left_alone() -> None:
     [
         (lambda s: {k: v for k, v in s.items() if k != "layer1.0.conv1.weight"}, r"1 missing: layer1\.0\.conv1\.weight"),
         (lambda s: s | {"layer9.weight": torch.zeros(1)}, r"1 unexpected: layer9\.weight"),
-        (lambda s: s | {"fc.weight": torch.zeros(7, 128)}, r"1 misshaped: fc\.weight \(7, 128\) where \(5, 128\) is expected"),
+        (lambda s: s | {"fc.weight": torch.zeros(7, 128)}, r"1 mismatched: fc\.weight \(7, 128\) where \(5, 128\) is expected"),
         (lambda s: s | {"fc.bias": torch.full((5,), torch.nan)}, r"not finite in fc\.bias"),
         (lambda s: s | {"fc.weight": s["fc.weight"].to_sparse()}, r"holds a sparse, quantised or empty tensor, fc\.weight"),
         (lambda s: {}, "holds no tensors"),

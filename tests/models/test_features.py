@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import HUGE, small
+from helpers.networks import HUGE, small
 
 from convatlas import models
 from convatlas.errors import UsageError

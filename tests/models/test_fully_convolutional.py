@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import DEEP, HUGE, settle, shake, small
+from helpers.networks import DEEP, HUGE, settle, shake, small
 from torch import Tensor, nn
 
 from convatlas import models

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import DEEP, HUGE, settle, shake, small
+from helpers.networks import DEEP, HUGE, settle, shake, small
 from torch import nn
 
 from convatlas import analysis, models

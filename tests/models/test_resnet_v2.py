@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import shake
+from helpers.networks import shake
 from torch import Tensor, nn
 
 from convatlas.models.resnet_v2 import TABLE_1, TABLE_2, UNITS, Unit, basic, make_unit

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.peers import peer
+from helpers.small_runs import small_run
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from peers import peer
-from small import small_run
 from torch import nn
 
 from convatlas.optim.optimizers import (

@@ -10,8 +10,8 @@ from convatlas.storage.lock import folder_lock
 HOLD = """
 import sys, time
 from pathlib import Path
-from convatlas.storage.lock import sole_writer
-with sole_writer(Path(sys.argv[1])):
+from convatlas.storage.lock import folder_lock
+with folder_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import PROCESSES, command, last_step, small_run, train_quietly, weights
+from helpers.small_runs import PROCESSES, command, last_step, small_run, train_quietly, weights
 
 import convatlas as ca
 from convatlas.errors import UsageError, UserError

@@ -1,6 +1,5 @@
 """The lines of a report: one layer, or several together."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -100,18 +99,8 @@ def _receptive_field(call: ModuleCall) -> dict[str, Any]:
         "receptive_field": [e.size for e in extents],
         "start": [e.start for e in extents],
         "stride": [e.stride for e in extents],
-        "whole": any(axis.field.is_global for axis in call.axes or ()),
+        "sees_whole_image": any(axis.field.is_global for axis in call.axes or ()),
     }
-
-
-def format_si(count: float, unit: str = "") -> str:
-    """1.82 G: three digits and a power of a thousand."""
-    if not count:
-        return "-"
-    power = min(int(math.log10(abs(count)) // 3), 4) if abs(count) >= 1 else 0
-    value = count / 1000**power
-    digits = 0 if power == 0 and float(count).is_integer() else max(0, 2 - int(math.log10(abs(value)) if abs(value) >= 1 else 0))
-    return f"{value:.{digits}f} {('', 'k', 'M', 'G', 'T')[power]}{unit}".rstrip()
 
 
 def sides(values: Iterable[float]) -> str:

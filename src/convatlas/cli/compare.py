@@ -13,8 +13,7 @@ from tyro.conf import Positional, arg
 from convatlas.cli.arguments import Json
 from convatlas.cli.output import paragraph, print_json, print_table, write
 from convatlas.errors import printable
-from convatlas.training.comparison.compare import LETTERS
-from convatlas.training.progress import duration
+from convatlas.formatting import RUN_LETTERS, format_duration
 
 
 @dataclass
@@ -62,14 +61,14 @@ def print_comparison(document: dict[str, Any]) -> None:
 def _runs(rows: Sequence[dict[str, Any]]) -> None:
     figures = ("val top-1 %", "best", "test top-1 %", "95 % interval", "test loss", "images", "time")
     cells = []
-    for letter, row in zip(LETTERS, rows, strict=False):
+    for letter, row in zip(RUN_LETTERS, rows, strict=False):
         low, high = row["test_interval"] or (None, None)
         interval = "-" if low is None else f"{low:.2f} to {high:.2f}"
         scores = (_figure(row["val_top1"]), _figure(row["best_val_top1"]), _figure(row["test_top1"]), interval)
-        rest = (_figure(row["test_loss"], 4), "-" if row["n"] is None else f"{row['n']:,}", duration(row["seconds"]))
+        rest = (_figure(row["test_loss"], 4), "-" if row["n"] is None else f"{row['n']:,}", format_duration(row["seconds"]))
         cells.append((letter, printable(row["out"]), *scores, *rest))
     print_table(("", "run", *figures), cells, right=figures)
-    for letter, row in zip(LETTERS, rows, strict=False):
+    for letter, row in zip(RUN_LETTERS, rows, strict=False):
         if not row["finished"]:
             print(f"{letter} is not finished (step {row['step']:,} of {row['steps']:,}): compared as far as it has come")
 
@@ -79,7 +78,7 @@ def _differences(found: Sequence[dict[str, Any]], count: int) -> None:
         print("their records do not differ: the same run in the same environment")
         return
     cells = [(printable(one["path"]), *_short([_value(value) for value in one["values"]], max(12, WIDTH // count))) for one in found]
-    print_table(("what differs", *LETTERS[:count]), cells)
+    print_table(("what differs", *RUN_LETTERS[:count]), cells)
 
 
 def _pairs(document: dict[str, Any]) -> None:
@@ -97,14 +96,14 @@ def _pairs(document: dict[str, Any]) -> None:
         paragraph(" ".join(remarks), 0)
     reasons: dict[str, list[str]] = {}
     for one in document["unpaired"]:
-        reasons.setdefault(one["why"], []).append(" with ".join(LETTERS[i] for i in one["runs"]))
+        reasons.setdefault(one["why"], []).append(" with ".join(RUN_LETTERS[i] for i in one["runs"]))
     for why, which in reasons.items():
         paragraph(f"not paired: {', '.join(which)} ({printable(why)})", 2)
 
 
 def _sentence(one: dict[str, Any]) -> str:
     """Which of the two is better on the images that both saw, the better one first."""
-    better, other = (LETTERS[i] for i in one["runs"])
+    better, other = (RUN_LETTERS[i] for i in one["runs"])
     only_better, only_other, (low, high) = one["only_first"], one["only_second"], one["interval"]
     if one["difference"] > 0:
         better, other, only_better, only_other = other, better, only_other, only_better
@@ -120,7 +119,7 @@ def _sentence(one: dict[str, Any]) -> str:
 
 
 def _list(places: Sequence[int]) -> str:
-    *rest, last = (LETTERS[i] for i in places)
+    *rest, last = (RUN_LETTERS[i] for i in places)
     return f"{', '.join(rest)} and {last}"
 
 

@@ -137,7 +137,10 @@ class Info:
             raise UsageError("--recipe needs --model: images are cut to a network's size, for example --model resnet20_cifar")
         from convatlas.data import open_dataset
         from convatlas.data.curation.statistics import dataset_statistics
-        from convatlas.data.transforms.preprocessing import center_crop_preprocessing, fixed_size_preprocessing
+        from convatlas.data.transforms.preprocessing import (
+            center_crop_preprocessing,
+            fixed_size_preprocessing,
+        )
         from convatlas.storage.atomic import atomic_write
 
         training, title = None, ""

@@ -96,4 +96,4 @@ def _noise(classifier: Any) -> Any:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (8, *classifier.card.preprocessing.shape), generator=generator, dtype=torch.uint8)
+    return torch.randint(0, 256, (8, *classifier.metadata.preprocessing.shape), generator=generator, dtype=torch.uint8)

@@ -6,12 +6,10 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from convatlas.analysis.rows import format_si
 from convatlas.cli.arguments import Json
 from convatlas.cli.output import display, paragraph, print_json, print_table
 from convatlas.errors import printable
-from convatlas.training.planning.scaling import ScalingRow
-from convatlas.training.progress import duration
+from convatlas.formatting import format_duration, format_si
 
 
 @dataclass
@@ -100,11 +98,11 @@ def _lines(d: dict[str, Any]) -> dict[str, str]:
         if d["largest_batch"]
         else "not even one image: take a device with more memory",
         "data": f"{format_si(data['bytes_per_step'], 'B')} a step; {needed:,.0f} images/s wanted by {devices}; {meets}",
-        "in all": f"{duration(asked.seconds)} on {devices}, {_hours(asked.device_hours)} device-hours",
+        "in all": f"{format_duration(asked.seconds)} on {devices}, {_hours(asked.device_hours)} device-hours",
     }
 
 
-def _cells(row: ScalingRow) -> tuple[str, ...]:
+def _cells(row: Any) -> tuple[str, ...]:
     return (
         f"{row.devices:,}{'*' if row.extrapolated else ''}",
         f"{row.images:,}" + (f" in {row.passes}" if row.passes > 1 else ""),
@@ -120,7 +118,7 @@ def _cells(row: ScalingRow) -> tuple[str, ...]:
 
 
 def _long(seconds: float) -> str:
-    return _short(seconds) if seconds < 10 else duration(seconds)
+    return _short(seconds) if seconds < 10 else format_duration(seconds)
 
 
 def _short(seconds: float) -> str:

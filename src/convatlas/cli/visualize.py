@@ -79,12 +79,12 @@ class Visualize:
         from convatlas.visualization.feature_maps import forward_with_maps
         from convatlas.visualization.plots import TitledImage, overlay, signal_to_image, to_image
 
-        image = classifier.card.preprocessing.see(image_files.open_image(file))
-        standard = classifier.standardiser(image[None].to(classifier.runtime.device))
+        image = classifier.metadata.preprocessing.transform(image_files.open_image(file))
+        standard = classifier.normalizer(image[None].to(classifier.runtime.device))
         with torch.no_grad():
             maps, logits = forward_with_maps(classifier.model, standard, layer)
         probabilities = logits.softmax(1)[0].tolist()
-        classes = list(classifier.card.classes)
+        classes = list(classifier.metadata.classes)
         asked = [classes.index(self.class_)] if self.class_ else sorted(range(len(classes)), key=lambda i: -probabilities[i])[:TOP]
         titled = [TitledImage(to_image(image), f"{file.name}, as the network sees it")]
         for label in asked:

@@ -46,7 +46,8 @@ def _markdown(d: dict[str, Any]) -> str:
     facts = {
         "networks": ", ".join(f"{_cell(one['weights'])} ({one['network']})" for one in d["members"]),
         "data": f"{_cell(d['data'])}, {_cell(d['split'])}" + (f", the images that {_cell(d['subset'])} names" if d["subset"] else ""),
-        "crops": f"{d['crops']}: {d['protocol']['label']} ({d['protocol']['source']})" + (f"; {averages}" if d["crops"] != "center" else ""),
+        "crops": f"{d['crops']}: {d['protocol']['label']} ({d['protocol']['source']})"
+        + (f"; {averages}" if d["crops"] != "center" else ""),
     }
     parts = [
         f"# {'Ensemble of ' + str(len(names)) if len(names) > 1 else names[0]} on {_cell(d['data'])}",

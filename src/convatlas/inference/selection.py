@@ -92,7 +92,7 @@ class _EngineSelector:
     def _build(self, name: str) -> tuple[InferFn, Parity] | str:
         """The engine and how well it agrees, or what is against it."""
         kind, precision = ENGINES[name], self._precision_of(name)
-        missing = kind.lacks()
+        missing = kind.missing_requirement()
         if missing:
             return f"needs {missing}"
         try:

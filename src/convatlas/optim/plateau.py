@@ -26,11 +26,11 @@ class Plateau(Record, frozen=True, kw_only=True):
         """After another value, of which less is better."""
         best = math.inf if watch.best is None else watch.best
         if value < best * (1 - self.threshold):  # which NaN is not, even at first
-            return watch.replace(best=value, waits=0)
+            return watch.replace(best=value, bad_epochs=0)
         if watch.bad_epochs < self.patience:
-            return watch.replace(waits=watch.bad_epochs + 1)
+            return watch.replace(bad_epochs=watch.bad_epochs + 1)
         drops = watch.num_drops + 1 if self.most is None else min(watch.num_drops + 1, self.most)
-        return watch.replace(waits=0, drops=drops)
+        return watch.replace(bad_epochs=0, num_drops=drops)
 
     def rate(self, watch: Watch) -> float:
         """The factor that the rate has now."""

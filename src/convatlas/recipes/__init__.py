@@ -8,7 +8,13 @@ from convatlas.models import ModelEntry
 from convatlas.recipes.alexnet import ALEXNET, ALEXNET_SMALL
 from convatlas.recipes.dense import FCN, UNET
 from convatlas.recipes.googlenet import GOOGLENET, GOOGLENET_SMALL
-from convatlas.recipes.inception import BN_INCEPTION, BN_INCEPTION_SMALL, INCEPTION_SMALL, INCEPTION_V2, INCEPTION_V3
+from convatlas.recipes.inception import (
+    BN_INCEPTION,
+    BN_INCEPTION_SMALL,
+    INCEPTION_SMALL,
+    INCEPTION_V2,
+    INCEPTION_V3,
+)
 from convatlas.recipes.lenet5 import LENET5, LENET5_SMALL
 from convatlas.recipes.mobilenet import MOBILENET, MOBILENET_SMALL
 from convatlas.recipes.quick import FINETUNE, FINETUNE_PHOTOS, QUICK, QUICK_LENET5, QUICK_PHOTOS

@@ -53,7 +53,7 @@ def fit(
             set_lr(optimizer, lr := recipe.rate(step / run.steps, state.plateau))
             loss, logits = accumulate_gradients(function, data, batch, step, recipe.micro_batch, clock.on_microbatch)
             lost, unreadable, stopping = ranks.all_reduce_max(
-                runtime.device.type == "cpu" and not loss.isfinite(), len(batch.unread), stop.number
+                runtime.device.type == "cpu" and not loss.isfinite(), len(batch.unreadable), stop.number
             )
             if lost:
                 _abort_non_finite(state, objective, optimizer, folder)
@@ -63,7 +63,7 @@ def fit(
             objective.update_ema()
             state.count(loss, logits, batch.targets)
             if unreadable:
-                unread.record(state.step, "train", chain(*ranks.all_gather(batch.unread)))
+                unread.record(state.step, "train", chain(*ranks.all_gather(batch.unreadable)))
             here = {"step": state.step, "epoch": state.step / run.steps_per_epoch}
             validating, saving = is_due(state.step, run.steps_per_epoch, run.steps), is_due(state.step, run.save_every, run.steps)
             if validating or is_due(state.step, run.log_every, run.steps):

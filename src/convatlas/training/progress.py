@@ -12,6 +12,7 @@ from torch import Tensor
 
 from convatlas.analysis import Report
 from convatlas.errors import printable
+from convatlas.formatting import format_duration
 from convatlas.runtime.progress import is_main_process
 from convatlas.training.run import Run
 from convatlas.training.run_folder import RunFolder
@@ -102,7 +103,7 @@ class ProgressDisplay:
     def on_microbatch(self, loss: Tensor, share: float, seconds: float) -> None:
         if not self.first_loss_shown:
             self.first_loss_shown = True
-            self.say(f"  first loss {loss.item():.4f}, after {duration(seconds)}")
+            self.say(f"  first loss {loss.item():.4f}, after {format_duration(seconds)}")
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=self.done + share)
 
@@ -110,9 +111,9 @@ class ProgressDisplay:
         self.done += 1
         if not self.estimated and self.done - self.at_start == ESTIMATE_AFTER:
             self.estimated = True
-            self.say(f"  estimated time {duration(self._left(clock))} for {self._run.steps - self.done:,} steps, without evaluation")
+            self.say(f"  estimated time {format_duration(self._left(clock))} for {self._run.steps - self.done:,} steps, without evaluation")
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, text=f"{self.text}  {duration(self._left(clock))} left")
+            self.bar.update(self.bar.task_ids[0], completed=self.done, text=f"{self.text}  {format_duration(self._left(clock))} left")
 
     def progress(self, step: int, line: dict[str, float], clock: ThroughputMeter) -> dict[str, float]:
         """Show a logged line; returns what timing.jsonl keeps of it."""
@@ -123,7 +124,7 @@ class ProgressDisplay:
         now = time.monotonic()
         if not self.live and now - self.last_plain >= PLAIN_EVERY:
             self.last_plain = now
-            self.say(f"  {self.text}  {duration(self._left(clock))} left")
+            self.say(f"  {self.text}  {format_duration(self._left(clock))} left")
         return {"seconds": seconds, "images_per_second": rate, "waiting": share}
 
     def epoch(self, folder: RunFolder) -> None:
@@ -154,16 +155,6 @@ class NullDisplay(ProgressDisplay):
 
     def epoch(self, folder: RunFolder) -> None:
         pass
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def display(quiet_stdout: bool) -> ProgressDisplay:

@@ -8,7 +8,15 @@ from typing import Any
 from convatlas.analysis.receptive_field import axes as sights
 from convatlas.analysis.receptive_field.axes import ImageAxes
 from convatlas.analysis.receptive_field.call import OperatorCall
-from convatlas.analysis.receptive_field.intervals import Window, adaptive, interpolated, nearest, repeated, transposed, window
+from convatlas.analysis.receptive_field.intervals import (
+    Window,
+    adaptive,
+    interpolated,
+    nearest,
+    repeated,
+    transposed,
+    window,
+)
 
 # Windows
 

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from convatlas.analysis.report import ReportData
-from convatlas.analysis.rows import Row, format_si, sides
+from convatlas.analysis.rows import Row, sides
+from convatlas.formatting import format_si
 
 
 class Table(NamedTuple):

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from convatlas.analysis.report import ReportData
-from convatlas.analysis.rows import CONVENTION, Row, format_si, sides
+from convatlas.analysis.rows import CONVENTION, Row, sides
+from convatlas.formatting import format_si
 
 HEADS = ("layer", "op", "output", "parameters", "macs", "FLOPs", "field", "stride", "activations", "FLOPs/byte")
 TEXT = ("layer", "op")  # the others are numbers

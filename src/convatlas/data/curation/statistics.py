@@ -84,7 +84,7 @@ def _sizes(dataset: Dataset) -> tuple[NDArray[np.int64], list[str]]:
     for place in np.sort(counter_rng.permutation(0, 0, len(everything))[:MAX_FILE_SAMPLES]):
         images, index = everything[place]
         try:
-            picture = images.picture(index)
+            picture = images.image(index)
         except UnreadableImage:
             continue
         sizes.append((picture.width, picture.height))

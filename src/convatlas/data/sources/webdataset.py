@@ -18,7 +18,13 @@ from convatlas.data.images.decode import EncodedImage
 from convatlas.data.sources import content_hash
 from convatlas.data.sources.labels import are_numbers, sort_classes
 from convatlas.data.sources.source import SPLIT_NAMES, RawDataset
-from convatlas.data.sources.tar_index import MAX_LABEL_BYTES, MAX_SHARDS, cached_index, shard_stamp, unpack_int64
+from convatlas.data.sources.tar_index import (
+    MAX_LABEL_BYTES,
+    MAX_SHARDS,
+    cached_index,
+    shard_stamp,
+    unpack_int64,
+)
 from convatlas.errors import UserError, printable
 from convatlas.runtime.progress import track
 

@@ -85,7 +85,8 @@ def load_batch(
     images: ImageSource, indices: NDArray[np.int64], transform: Callable[[ImageLike, int], Tensor], shape: tuple[int, int, int]
 ) -> tuple[Tensor, list[UnreadableSample]]:
     """Images one by one, each by `see(picture, place)` -> `shape`: (n, *shape), uint8, channels-last; zeros for what is unreadable."""
-    batch = torch.empty((len(indices), *shape), dtype=torch.uint8, memory_format=torch.channels_last)
+    with torch.inference_mode(False):  # the threads below are not in the caller's inference mode, and write into it
+        batch = torch.empty((len(indices), *shape), dtype=torch.uint8, memory_format=torch.channels_last)
 
     def some(places: range) -> list[UnreadableSample]:
         unread = []

@@ -16,11 +16,11 @@ import msgspec
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.evaluation import metrics, predictions
 from convatlas.evaluation.significance import Correctness, correctness, paired_comparison, pairing_problem
+from convatlas.formatting import RUN_LETTERS
 from convatlas.training import run as runs
 from convatlas.training.run import Run, RunFile
 
 T = TypeVar("T")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # what runs are called in tables and pictures
 WORDS = {"notes", "format"}, {"source", "reduced", "unstated", "substituted"}  # of a run, of its recipe: they tell of other fields
 
 
@@ -69,8 +69,8 @@ class RunRecord:
 
 def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
     """Raises as `read`, and UsageError where there is nothing to compare."""
-    if not 2 <= len(paths) <= len(LETTERS):
-        raise UsageError(f"compare takes 2 to {len(LETTERS)} runs' folders, not {len(paths)}")
+    if not 2 <= len(paths) <= len(RUN_LETTERS):
+        raise UsageError(f"compare takes 2 to {len(RUN_LETTERS)} runs' folders, not {len(paths)}")
     known: set[Path] = set()
     for path in paths:
         if path.resolve() in known:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from convatlas.errors import printable
 from convatlas.evaluation.plots import STYLE
-from convatlas.training.comparison.compare import LETTERS, MetricLine, RunRecord
+from convatlas.formatting import RUN_LETTERS
+from convatlas.training.comparison.compare import MetricLine, RunRecord
 
 TOLD = 3  # differing fields that a legend has room for
 NAME = 44  # characters of a folder's name
@@ -21,7 +22,7 @@ FEW = 40  # points of a curve that are marked one by one
 
 def draw_curves(pasts: Sequence[RunRecord], differences: Sequence[dict[str, Any]]) -> bytes:
     """Loss, top-1 and learning rate by epoch, as far as each run has come. `differences` as in the document of `compare`."""
-    names = [f"{letter}  {name}" for letter, name in zip(LETTERS, _names(pasts, differences), strict=False)]
+    names = [f"{letter}  {name}" for letter, name in zip(RUN_LETTERS, _names(pasts, differences), strict=False)]
     columns = min(len(names), max(1, 150 // (max(map(len, names)) + 8)))
     rows = -(-len(names) // columns)
     with matplotlib.rc_context(STYLE):

@@ -7,8 +7,8 @@ from typing import Self
 
 import torch
 
-from convatlas.analysis.rows import format_si
 from convatlas.errors import UsageError, UserError
+from convatlas.formatting import format_si
 from convatlas.runtime.hardware import available_memory
 from convatlas.runtime.runtime import Runtime
 from convatlas.training.objective import Objective

@@ -6,7 +6,7 @@ from convatlas.runtime.hardware import DeviceSpec
 from convatlas.storage.records import Record
 from convatlas.training.planning.workload import ModelCost
 
-# Of the roofline by published peaks, at most: NVIDIA's own scripts train ResNet-50 at 0.5 to 0.9 of it (tests/training/test_pace.py)
+# Of the roofline by published peaks, at most: NVIDIA's own scripts train ResNet-50 at 0.5 to 0.9 of it (tests/training/planning/test_step_time.py)
 ASSUMED_SHARE = 0.7
 
 
