@@ -6,10 +6,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup peers test test-all results docs bench-analysis bench-data bench-evaluation bench-gpu bench-inference bench-plan bench-train fuzz sight lint clean
+.PHONY: help demo setup peers test test-all results docs fuzz lint clean
+.PHONY: bench-analysis bench-data bench-evaluation bench-gpu bench-inference bench-plan bench-train
+.PHONY: bench-visualization
 
-help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 $(VENV)/core: pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (a minute or two)"
@@ -22,14 +24,15 @@ $(VENV)/all: $(VENV)/core
 	@$(PIP) --editable '.[sets,hf,onnx,openvino,dev]'
 	@touch $@
 
-# The networks that ours are held against: their wheels bring no operators for a CPU build of torch, so nothing else may see them
+# The networks that ours are tested against. Their wheels have no operators for a CPU build of torch, so only
+# the tests and benchmarks may import them.
 .peers/installed: constraints.txt
 	@$(PIP) --no-deps --upgrade --target .peers torchvision timm pytorchcv
 	@touch $@
 
-peers: $(VENV)/core .peers/installed ## torchvision, timm and pytorchcv into .peers, for the tests that compare with them
+peers: $(VENV)/core .peers/installed ## install torchvision, timm and pytorchcv into .peers, for tests and benchmarks
 
-setup: $(VENV)/all ## .venv with everything but the cluster's extras, the project in editable form
+setup: $(VENV)/all ## install the project in editable form, with all extras, into .venv
 
 demo: $(VENV)/core ## train, evaluate and use two landmark networks on real images
 	$(BIN)/convatlas train lenet5 --data fashion-mnist --out runs/demo-lenet5
@@ -39,17 +42,17 @@ demo: $(VENV)/core ## train, evaluate and use two landmark networks on real imag
 	$(BIN)/convatlas predict runs/demo-resnet20 runs/demo-images/*.png --top 3
 	@echo "report: $(CURDIR)/runs/demo-resnet20/report.md"
 
-test: setup peers ## the tests, in a few minutes
+test: setup peers ## run the tests, in a few minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-all: setup peers ## with the long ones
+test-all: setup peers ## run all tests, including the slow ones
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not alone"
 	$(BIN)/python -m pytest -m alone
 
-results: setup ## the long measurements, written under docs/generated (resumable)
+results: setup ## run the long measurements, written to docs/generated (resumable)
 	$(BIN)/python docs/results.py
 
-docs: setup ## the documentation's tables and pictures, from stored results
+docs: setup ## write the documentation's tables and images, from stored results
 	$(BIN)/python docs/results.py --render
 	$(BIN)/python docs/networks.py
 	$(BIN)/python docs/recipes.py
@@ -58,10 +61,11 @@ docs: setup ## the documentation's tables and pictures, from stored results
 	$(BIN)/convatlas show inception_v3 --png docs/generated/inception_v3.png
 
 .peers/counters: constraints.txt
-	@$(PIP) --no-deps --upgrade --target .peers torchinfo fvcore iopath yacs termcolor tabulate portalocker tqdm pyyaml
+	@$(PIP) --no-deps --upgrade --target .peers torchinfo fvcore iopath yacs termcolor tabulate portalocker \
+		tqdm pyyaml
 	@touch $@
 
-bench-analysis: setup .peers/counters ## how fast a network is read, beside torchinfo and fvcore
+bench-analysis: setup .peers/counters ## how fast a network is analysed, beside torchinfo and fvcore
 	$(BIN)/python docs/analysis_speed.py
 
 bench-inference: setup peers ## how fast images are classified, beside torchvision and OpenVINO called by hand
@@ -70,7 +74,7 @@ bench-inference: setup peers ## how fast images are classified, beside torchvisi
 bench-train: setup peers ## how fast a training step is, beside torchvision's loop (half an hour, resumable)
 	$(BIN)/python docs/training_speed.py
 
-bench-plan: setup ## what a plan says of two runs, and what runs here then do (five minutes)
+bench-plan: setup ## plans of two runs, and estimates beside real trainings (five minutes)
 	$(BIN)/python docs/plan.py
 
 bench-gpu: setup peers ## training and inference on a CUDA device, beside timm (resumable)
@@ -79,19 +83,19 @@ bench-gpu: setup peers ## training and inference on a CUDA device, beside timm (
 bench-data: setup peers ## how fast photographs are loaded, beside torchvision and timm
 	$(BIN)/python docs/data_speed.py
 
-bench-evaluation: setup ## what crops and ensembles give on a small photo model (resumable)
+bench-evaluation: setup ## accuracy by crops and ensembles of a small model (resumable)
 	$(BIN)/python docs/evaluation.py
 
-fuzz: setup ## 10,000 hostile model files and images: each is read or refused, none crashes, hangs or takes much memory
+bench-visualization: setup ## how much of a small network's Grad-CAM lies on the object
+	$(BIN)/python docs/visualization.py
+
+fuzz: setup ## read 10,000 hostile model files and images: none may crash, hang or take much memory
 	cd tests && ../$(BIN)/python -m helpers.fuzz_campaign
 
-sight: setup ## what a small network sees, and how much of Grad-CAM lies on the object
-	$(BIN)/python docs/sight.py
-
-lint: setup ## formatter check, linter, type checker
+lint: setup ## run the formatter check, the linter and the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-clean: ## remove the environment and caches, keep runs
+clean: ## remove the environment and the caches, keep the runs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,9 @@
-"""How fast a network is read, beside what a user would run otherwise: torchinfo and fvcore as their documentation has them.
+"""How fast a network is analysed, beside what a user would run otherwise: torchinfo and fvcore, as in their
+documentation.
 
-`make bench-analysis` installs both and calls this. Every row is measured in turn, round by round, in one process; medians, and medians of
-the ratios of each round. Each reading starts from the module: nothing is kept from the round before.
+`make bench-analysis` installs both and calls this. All rows are measured in one process, in turn in every
+round: medians, and medians of the ratios of each round. Every analysis starts from the module: no round
+uses results of the round before.
 """
 
 import logging
@@ -23,16 +25,29 @@ import convatlas as ca
 from convatlas import models
 
 PAGE = Path(__file__).parent / "generated" / "analysis_speed.md"
-ROUNDS = 9
-NETWORKS = ("alexnet", "vgg16", "googlenet", "inception_v3", "resnet50", "resnet152", "se_resnet50", "mobilenet_v1", "xception", "unet")
-SMALL = ("resnet20_cifar", "resnet110_cifar")
-HEAD = """# How fast a network is read
+NUM_ROUNDS = 9
+NETWORKS = (
+    "alexnet",
+    "vgg16",
+    "googlenet",
+    "inception_v3",
+    "resnet50",
+    "resnet152",
+    "se_resnet50",
+    "mobilenet_v1",
+    "xception",
+    "unet",
+    "resnet20_cifar",
+    "resnet110_cifar",
+)
+HEAD = """# How fast a network is analysed
 
-Made by `make bench-analysis`; do not edit. Milliseconds from a module to its reading, medians of {rounds} rounds, and how many times as
-long the others took in the same round. *Read* is `ca.analyze`: shapes, parameters, multiply-adds, memory, traffic and receptive field of
-every layer; *all* adds training memory, principles and the JSON document. torchinfo {torchinfo} is `summary`, which gives shapes,
-parameters and multiply-adds, fvcore 0.1.5.post20221221 `FlopCountAnalysis` by module with `parameter_count`; both compute the network on
-real numbers. {machine}.
+Made by `make bench-analysis`; do not edit. Milliseconds from a module to its report: medians of
+{num_rounds} rounds, and how many times as long the others took in the same round. *Report* is `ca.analyze`:
+shapes, parameters, multiply-adds, memory, traffic and receptive field of every layer. *All* adds training
+memory, design principles and the JSON document. torchinfo {torchinfo} is `summary`, which gives shapes,
+parameters and multiply-adds; fvcore 0.1.5.post20221221 is `FlopCountAnalysis` by module with
+`parameter_count`. Both compute the network on real numbers. {machine}.
 
 """
 
@@ -40,64 +55,77 @@ real numbers. {machine}.
 def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)  # fvcore lists the operators that it does not know
-    columns = ("network", "input", "read, ms", "all, ms", "torchinfo, ms", "ratio", "fvcore, ms", "ratio")
-    lines = [columns, ("---", *["---:"] * (len(columns) - 1))]
-    for name in (*NETWORKS, *SMALL):
-        lines.append(row(name))
-        print("  ".join(lines[-1]), flush=True)
-    lines.append(registry())
-    machine = f"{torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
-    head = HEAD.format(rounds=ROUNDS, torchinfo=torchinfo.__version__, machine=machine)
-    PAGE.write_text(head + "".join(f"| {' | '.join(cells)} |\n" for cells in lines))
+    columns = ("network", "input", "report, ms", "all, ms", "torchinfo, ms", "ratio", "fvcore, ms", "ratio")
+    rows = [columns, ("---", *["---:"] * (len(columns) - 1))]
+    for name in NETWORKS:
+        rows.append(network_row(name))
+        print("  ".join(rows[-1]), flush=True)
+    rows.append(registry_row())
+    machine = (
+        f"{torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+    head = HEAD.format(num_rounds=NUM_ROUNDS, torchinfo=torchinfo.__version__, machine=machine)
+    PAGE.write_text(head + "".join(f"| {' | '.join(cells)} |\n" for cells in rows))
     print(f"wrote {PAGE}")
 
 
-def row(name: str) -> tuple[str, ...]:
+def network_row(name: str) -> tuple[str, ...]:
     shape = models.get_entry(name).input
-    model, images = ca.create_model(name).eval(), torch.randn(1, *shape)
+    model = ca.create_model(name).eval()
+    images = torch.randn(1, *shape)
 
     def fvcore() -> None:
         FlopCountAnalysis(model, images).by_module()
         parameter_count(model)
 
-    ways: list[Callable[[], object]] = [
+    functions: list[Callable[[], object]] = [
         lambda: ca.analyze(model, shape),
         lambda: ca.analyze(model, shape).to_json(),
         lambda: torchinfo.summary(model, input_data=images, verbose=0, depth=9),
         fvcore,
     ]
-    for way in ways:
-        way()
-    times = [[seconds(way) for way in ways] for _ in range(ROUNDS)]
-    ours, everything, info, counted = ([t[i] for t in times] for i in range(4))
+    for function in functions:
+        function()
+    rounds = [[seconds(function) for function in functions] for _ in range(NUM_ROUNDS)]
+    report_times, json_times, torchinfo_times, fvcore_times = (
+        [times[i] for times in rounds] for i in range(4)
+    )
 
-    def shown(values: list[float]) -> str:
-        return f"{1000 * statistics.median(values):.0f}"
+    def milliseconds(times: list[float]) -> str:
+        return f"{1000 * statistics.median(times):.0f}"
 
-    def ratio(values: list[float]) -> str:
-        return f"{statistics.median(a / b for a, b in zip(values, ours, strict=True)):.1f}"
+    def ratio(times: list[float]) -> str:
+        return f"{statistics.median(a / b for a, b in zip(times, report_times, strict=True)):.1f}"
 
-    size = "x".join(map(str, shape))
-    return (f"`{name}`", size, shown(ours), shown(everything), shown(info), ratio(info), shown(counted), ratio(counted))
+    return (
+        f"`{name}`",
+        "x".join(map(str, shape)),
+        milliseconds(report_times),
+        milliseconds(json_times),
+        milliseconds(torchinfo_times),
+        ratio(torchinfo_times),
+        milliseconds(fvcore_times),
+        ratio(fvcore_times),
+    )
 
 
-def registry() -> tuple[str, ...]:
-    """Every network of the atlas, built on the meta device and read with all that there is."""
+def registry_row() -> tuple[str, ...]:
+    """The time to build every network of the atlas on the meta device and to write its full report."""
 
-    def read() -> None:
+    def analyze_all() -> None:
         for name in models.list_models():
             with torch.device("meta"):
                 model = ca.create_model(name)
             ca.analyze(model, models.get_entry(name).input).to_json()
 
     count = len(models.list_models())
-    return (f"all {count}, built and read", "", "", f"{1000 * seconds(read):.0f}", "", "", "", "")
+    return (f"all {count}, built and analysed", "", "", f"{1000 * seconds(analyze_all):.0f}", "", "", "", "")
 
 
-def seconds(way: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    way()
-    return time.perf_counter() - began
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Write docs/generated/inference_speed.md: `convatlas bench inference`, start-up, and what int8 costs and gives (make bench-inference).
+"""Write docs/generated/inference_speed.md: `convatlas bench inference`, start-up time, and the accuracy and
+speed of int8 (make bench-inference).
 
-What was measured is kept in inference_speed.json, part by part: `--only PART` measures one anew, `--render` none.
+Measurements are stored in inference_speed.json by name: `--only NAME` measures one again, `--render` measures
+none.
 """
 
 import argparse
@@ -11,237 +13,286 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from convatlas.classifier import ClassifierMetadata
+import numpy as np
+import torch
 
-FOLDER = Path(__file__).parent / "generated"
-PAGE, KEPT = FOLDER / "inference_speed.md", FOLDER / "inference_speed.json"
+import convatlas as ca
+from convatlas.benchmark import inference, inference_rows
+from convatlas.benchmark.data import write_photographs
+from convatlas.classifier import ClassifierMetadata, write_model_file
+from convatlas.data import open_dataset
+from convatlas.inference import eager, onnx, openvino
+from convatlas.models import golden_counts
+from convatlas.runtime.device import best_precision, select_device
+
+GENERATED = Path(__file__).parent / "generated"
+PAGE = GENERATED / "inference_speed.md"
+STORE = GENERATED / "inference_speed.json"
 NETWORKS = ("resnet50", "inception_v3")
-RUNS = ("runs/results/resnet20_cifar-small-0", "runs/results/inception_v3-small-0", "runs/results/photos")
-FAMILIES = ("alexnet", "vgg11", "googlenet", "inception_v3", "resnet20_cifar", "mobilenet_v1", "shufflenet_v2")
-TRAINED = (*(f"runs/results/{name}-small-0" for name in FAMILIES), "runs/results/photos")
-PARTS = (*NETWORKS, "start", "peak", "int8", "same")
+RUNS = Path("runs/results")
+INT8_RUNS = ("resnet20_cifar-small-0", "inception_v3-small-0", "photos")
+PARITY_RUNS = (
+    *("alexnet-small-0", "vgg11-small-0", "googlenet-small-0", "inception_v3-small-0"),
+    *("resnet20_cifar-small-0", "mobilenet_v1-small-0", "shufflenet_v2-small-0", "photos"),
+)
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser()
-    asked.add_argument("--only", choices=PARTS, action="append")
-    asked.add_argument("--render", action="store_true")
-    words = asked.parse_args()
-    found = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    for part in () if words.render else words.only or PARTS:
-        found[part] = bench(part) if part in NETWORKS else {"start": start, "peak": peak, "int8": int8, "same": same}[part]()
-        KEPT.write_text(json.dumps(found, indent=1) + "\n")
-    PAGE.write_text("\n".join(page(found)) + "\n")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", choices=MEASUREMENTS, action="append")
+    parser.add_argument("--render", action="store_true")
+    arguments = parser.parse_args()
+    store = json.loads(STORE.read_text()) if STORE.exists() else {}
+    for name in () if arguments.render else arguments.only or MEASUREMENTS:
+        store[name] = MEASUREMENTS[name]()
+        STORE.write_text(json.dumps(store, indent=1) + "\n")
+    PAGE.write_text("\n".join(page(store)) + "\n")
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "convatlas", *words]
+def convatlas_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "convatlas", *arguments]
 
 
-def bench(model: str) -> Any:
-    return json.loads(
-        subprocess.run(command("bench", "inference", model, "--compile", "--json"), check=True, stdout=subprocess.PIPE).stdout
-    )
+def run_json(*arguments: str) -> Any:
+    """Run a command of convatlas and return its JSON document."""
+    command = convatlas_command(*arguments, "--json")
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
-def start() -> Any:
-    """Seconds from `convatlas predict RESNET50 one.jpg` to its end: with nothing in the cache, and then the median of three more."""
-    from convatlas.benchmark.data import write_photographs
-    from convatlas.benchmark.inference import classifier_of
-    from convatlas.classifier import write_model_file
-
+def measure_start() -> dict[str, float]:
+    """Seconds from `convatlas predict RESNET50 one.jpg` to its end: with an empty cache, and the median of
+    three more."""
     with tempfile.TemporaryDirectory() as scratch:
         write_photographs(Path(scratch, "photos"))
-        file, photo = Path(scratch, "model.safetensors"), next(Path(scratch, "photos").rglob("*.jpg"))
-        made = classifier_of("resnet50")
-        write_model_file(file, made.metadata, made.model, made.normalizer)
-        environment, seconds = os.environ | {"CONVATLAS_CACHE": f"{scratch}/cache"}, []
+        file = Path(scratch, "model.safetensors")
+        photograph = next(Path(scratch, "photos").rglob("*.jpg"))
+        classifier = inference_rows.untrained_classifier("resnet50")
+        write_model_file(file, classifier.metadata, classifier.model, classifier.normalizer)
+        command = convatlas_command("predict", str(file), str(photograph), "--jsonl")
+        environment = os.environ | {"CONVATLAS_CACHE": f"{scratch}/cache"}
+        seconds = []
         for _ in range(4):
-            began = time.perf_counter()
-            subprocess.run(command("predict", str(file), str(photo), "--jsonl"), check=True, capture_output=True, env=environment)
-            seconds.append(time.perf_counter() - began)
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, env=environment)
+            seconds.append(time.perf_counter() - start)
     return {"first": seconds[0], "again": statistics.median(seconds[1:])}
 
 
-def peak() -> Any:
+def measure_peak_flops() -> dict[str, float]:
     """The largest FLOP/s of a square matrix product, in fp32 and bf16."""
-    import torch
-
-    best = {}
+    peaks = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         rates = []
         for n in (1024, 2048, 4096):
             a, b = (torch.randn(n, n).to(dtype) for _ in range(2))
             for _ in range(5):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 a @ b
-                rates.append(2 * n**3 / (time.perf_counter() - began))
-        best[name] = max(rates)
-    return best
+                rates.append(2 * n**3 / (time.perf_counter() - start))
+        peaks[name] = max(rates)
+    return peaks
 
 
-def int8() -> Any:
-    """Of each run that is there: top-1 on its validation images before and after, and how fast both are on batches of 32."""
-    return [one for run in RUNS if Path(run).is_dir() for one in [_int8(run)]]
+def measure_int8() -> list[dict[str, Any]]:
+    """For each existing run: validation top-1 before and after quantisation, and the speed of both on batches
+    of 32."""
+    return [_measure_int8_run(run) for run in INT8_RUNS if (RUNS / run).is_dir()]
 
 
-def _int8(run: str) -> dict[str, Any]:
-    import torch
-
-    import convatlas as ca
-    from convatlas.inference import openvino
-
-    classifier = ca.load(run)
+def _measure_int8_run(run: str) -> dict[str, Any]:
+    classifier = ca.load(RUNS / run)
     with tempfile.TemporaryDirectory() as scratch:
-        words = command("export", run, "--to", "int8", "--out", f"{scratch}/int8", "--max-drop", "100", "--json")
-        found = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
+        options = ("--to", "int8", "--out", f"{scratch}/int8", "--max-drop", "100")
+        document: dict[str, Any] = run_json("export", str(RUNS / run), *options)
         images = torch.randint(0, 256, (320, *classifier.metadata.preprocessing.shape), dtype=torch.uint8)
-        auto = ca.inference.engine(classifier, images[:32])
-        small = openvino.Runner(openvino.read_model(Path(scratch, "int8", "model.xml")), auto.precision)
-        rates: dict[str, list[float]] = {"auto": [], "int8": []}
-        for _ in range(6):  # in turn; the first warms up
-            for name, infer in (("auto", auto), ("int8", small)):
-                began = time.perf_counter()
-                for piece in torch.split(images, 32):
-                    infer(piece)
-                rates[name].append(len(images) / (time.perf_counter() - began))
-    return (
-        found
-        | _named(classifier.metadata)
-        | {"engine": auto.name}
-        | {name: statistics.median(values[1:]) for name, values in rates.items()}
-    )
+        auto = ca.inference.engine(classifier.inference_module(), images[:32])
+        int8_model = openvino.read_model(Path(scratch, "int8", "model.xml"))
+        engines: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"auto": auto}
+        engines["int8"] = openvino.Runner(int8_model, auto.precision)
+        rates: dict[str, list[float]] = {name: [] for name in engines}
+        for _ in range(6):  # in turn; the first round warms up
+            for name, infer in engines.items():
+                start = time.perf_counter()
+                for batch in torch.split(images, 32):
+                    infer(batch)
+                rates[name].append(len(images) / (time.perf_counter() - start))
+    speeds = {name: statistics.median(values[1:]) for name, values in rates.items()}
+    return document | _describe(classifier.metadata) | {"engine": auto.name} | speeds
 
 
-def _named(card: "ClassifierMetadata") -> dict[str, Any]:
-    data = str(card.provenance["data"])
-    what = {"network": card.network.name, "width": card.network.arguments.get("width", 1), "size": card.preprocessing.size[0]}
-    return what | {"data": "composites of docs/photos.md" if data.startswith("folder:") else data}
-
-
-def same() -> Any:
-    """Of each run that is there: how many of its test images every engine here answers as PyTorch does in fp32, without and with bf16."""
-    return [one for run in TRAINED if Path(run).is_dir() for one in [_same(run)]]
-
-
-def _same(run: str) -> dict[str, Any]:
-    import numpy as np
-    import torch
-
-    import convatlas as ca
-    from convatlas.data import open_dataset
-    from convatlas.inference import eager, onnx, openvino
-    from convatlas.runtime.device import best_precision, select_device
-
-    classifier = ca.load(run)
-    split, geometry = open_dataset(str(classifier.metadata.provenance["data"])).splits["test"], classifier.metadata.preprocessing
-    images, _ = geometry.load_batch(split.images, np.arange(len(split)))
-    labels, answers = torch.from_numpy(split.labels), dict[str, torch.Tensor]()
-    for engine in (eager, openvino, onnx):
-        name, precisions = engine.__name__.rpartition(".")[2], {"fp32", "fp32" if engine is onnx else best_precision(select_device("cpu"))}
-        for precision in sorted(precisions, reverse=True):
-            infer = ca.inference.engine(classifier, images[:8], name, precision)
-            answers[f"{name} {precision}"] = torch.cat([infer(part).argmax(1) for part in images.split(32)])
-    expected = answers["eager fp32"]
-    top1 = {name: 100 * float((found == labels).float().mean()) for name, found in answers.items()}
-    return _named(classifier.metadata) | {
-        "n": len(labels),
-        "top1": top1,
-        "same": {name: 100 * float((found == expected).float().mean()) for name, found in answers.items()},
+def _describe(metadata: ClassifierMetadata) -> dict[str, Any]:
+    data = str(metadata.provenance["data"])
+    return {
+        "network": metadata.network.name,
+        "width": metadata.network.arguments.get("width", 1),
+        "size": metadata.preprocessing.input_size[0],
+        "data": "composites of docs/photos.md" if data.startswith("folder:") else data,
     }
 
 
-def page(found: dict[str, Any]) -> list[str]:
-    from convatlas.benchmark import inference as inference
+def measure_parity() -> list[dict[str, Any]]:
+    """For each existing run: the share of test images for which every engine predicts the class that PyTorch
+    predicts in fp32, with and without bf16."""
+    return [_measure_parity_of_run(run) for run in PARITY_RUNS if (RUNS / run).is_dir()]
 
+
+def _measure_parity_of_run(run: str) -> dict[str, Any]:
+    classifier = ca.load(RUNS / run)
+    split = open_dataset(str(classifier.metadata.provenance["data"])).splits["test"]
+    images, _ = classifier.metadata.preprocessing.load_batch(split.images, np.arange(len(split)))
+    module = classifier.inference_module()
+    labels = torch.from_numpy(split.labels)
+    predictions: dict[str, torch.Tensor] = {}
+    for engine in (eager, openvino, onnx):
+        name = engine.__name__.rpartition(".")[2]
+        precisions = {"fp32", "fp32" if engine is onnx else best_precision(select_device("cpu"))}
+        for precision in sorted(precisions, reverse=True):
+            infer = ca.inference.engine(module, images[:8], name, precision)
+            classes = [infer(batch).argmax(1) for batch in torch.split(images, 32)]
+            predictions[f"{name} {precision}"] = torch.cat(classes)
+
+    def agreement(expected: torch.Tensor) -> dict[str, float]:
+        return {
+            name: 100 * float((classes == expected).float().mean()) for name, classes in predictions.items()
+        }
+
+    return _describe(classifier.metadata) | {
+        "n": len(labels),
+        "top1": agreement(labels),
+        "same": agreement(predictions["eager fp32"]),
+    }
+
+
+MEASUREMENTS: dict[str, Callable[[], Any]] = {
+    **{model: partial(run_json, "bench", "inference", model, "--compile") for model in NETWORKS},
+    "start": measure_start,
+    "peak": measure_peak_flops,
+    "int8": measure_int8,
+    "same": measure_parity,
+}
+
+
+def page(store: dict[str, Any]) -> list[str]:
     lines = [
         "# How fast images are classified",
         "",
         f"Made by `make bench-inference`; do not edit. {' '.join((inference.__doc__ or '').split())}",
     ]
     for model in NETWORKS:
-        if model in found:
-            lines += ["", *_table(found[model], found.get("peak"))]
-    if "start" in found:
-        first, again = found["start"]["first"], found["start"]["again"]
-        lines += ["", "## The first answer", ""]
+        if model in store:
+            lines += ["", *_speed_section(store[model], store.get("peak"))]
+    if "start" in store:
+        first, median = store["start"]["first"], store["start"]["again"]
         lines += [
-            f"`convatlas predict` of one photograph by ResNet-50, from the command to its end: {first:.1f} s the first time, when",
-            f"the model is converted, {again:.1f} s from then on (median of three). Importing PyTorch is in both.",
+            "",
+            "## Time to the first prediction",
+            "",
+            f"`convatlas predict` of one photograph by ResNet-50, from the command to its end: {first:.1f} s "
+            f"the first time, when the model is converted, and {median:.1f} s from then on (median of "
+            "three). Both include importing PyTorch.",
         ]
-    if found.get("int8"):
-        lines += ["", "## What int8 costs", "", *_drops(found["int8"])]
-    if found.get("same"):
-        lines += ["", "## Whether the engines answer the same", "", *_agreements(found["same"])]
+    if store.get("int8"):
+        lines += ["", "## Accuracy and speed of int8", "", *_int8_section(store["int8"])]
+    if store.get("same"):
+        lines += ["", "## Agreement of the engines", "", *_parity_section(store["same"])]
     return lines
 
 
-def _table(document: dict[str, Any], peak: dict[str, float] | None) -> list[str]:
-    from convatlas.models import counts
-
-    rows = {row["name"]: row for row in document["rows"]}
+def _speed_section(document: dict[str, Any], peak: dict[str, float] | None) -> list[str]:
     rounds = f"medians of {document['rounds']} rounds" if document["rounds"] > 1 else "one round only"
     lines = [
         f"## {document['model']}",
         "",
-        f"{document['machine']}; images of {document['input']}, {rounds}, rows in turn. Baseline: {document['baseline']}.",
+        f"{document['machine']}; images of {document['input']}, {rounds}, rows in turn. "
+        f"Baseline: {document['baseline']}.",
         "",
         "| row | images/s | ms an image | to baseline | to it with our allocator settings | peak MB |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for name, row in rows.items():
-        rate, ratios = row["images_per_second"], f"{row['ratio']:.2f} | {row['ratio_tuned']:.2f}"
-        lines.append(f"| {name} | {rate:,.1f} | {1000 / rate:,.1f} | {ratios} | {row['memory_bytes'] / 1e6:,.0f} |")
-    rates, remarks = {name: row["images_per_second"] for name, row in rows.items()}, []
-    if "openvino-direct" in rows:
-        remarks.append(f"`auto` gives {rates['auto'] / rates['openvino-direct']:.2f} times `openvino-direct`.")
-    if "int8" in rows:
-        remarks.append(f"`int8` gives {rates['int8'] / rates['auto']:.2f} times `auto`.")
-    if peak:
-        flops = 2 * counts(document["model"])["macs"] * rates["auto"]
-        share = f"{flops / 1e9:,.0f} GFLOP/s, {100 * flops / peak['bf16']:.0f} % of the former"
-        remarks.append(
-            f"Of square matrix products the fastest runs at {peak['bf16'] / 1e9:,.0f} GFLOP/s in bf16 and {peak['fp32'] / 1e9:,.0f}"
+    for row in document["rows"]:
+        rate = row["images_per_second"]
+        lines += table_row(
+            row["name"],
+            f"{rate:,.1f}",
+            f"{1000 / rate:,.1f}",
+            f"{row['ratio']:.2f}",
+            f"{row['ratio_tuned']:.2f}",
+            f"{row['memory_bytes'] / 1e6:,.0f}",
         )
-        remarks.append(f"in fp32 here; `auto` computes {share}: no engine in bf16 could be much faster.")
-    return [*lines, "", *remarks, *([document["remark"]] if "remark" in document else [])]
+    rates = {row["name"]: row["images_per_second"] for row in document["rows"]}
+    remarks = []
+    if "openvino-direct" in rates:
+        ratio = rates["auto"] / rates["openvino-direct"]
+        remarks.append(f"`auto` is {ratio:.2f} times as fast as `openvino-direct`.")
+    if "int8" in rates:
+        remarks.append(f"`int8` is {rates['int8'] / rates['auto']:.2f} times as fast as `auto`.")
+    if peak:
+        flops = 2 * golden_counts(document["model"])["macs"] * rates["auto"]
+        remarks += [
+            f"The fastest square matrix product runs here at {peak['bf16'] / 1e9:,.0f} GFLOP/s in bf16 and "
+            f"at {peak['fp32'] / 1e9:,.0f} in fp32. `auto` computes {flops / 1e9:,.0f} GFLOP/s, "
+            f"{100 * flops / peak['bf16']:.0f} % of the former: no engine in bf16 could be much faster.",
+        ]
+    if "remark" in document:
+        remarks.append(document["remark"])
+    return [*lines, "", *remarks]
 
 
-def _drops(found: list[dict[str, Any]]) -> list[str]:
+def _int8_section(runs: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "`convatlas export RUN --to int8`: ranges from training images, top-1 in percent on validation images before (fp32) and after;",
-        "speed on batches of 32 beside the engine that `auto` takes.",
+        "`convatlas export RUN --to int8`: ranges from training images; top-1 in percent on validation "
+        "images before (fp32) and after; speed on batches of 32, beside the engine that `auto` takes.",
         "",
         "| network | data | fp32 | int8 | drop | images | auto, images/s | int8, images/s | times |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for one in found:
-        network = f"{one['network']}, width {one['width']:g}, {one['size']}x{one['size']}"
-        accuracy = f"{one['before']:.2f} | {one['after']:.2f} | {one['drop']:.2f} | {one['n']:,}"
-        speed = f"{one['auto']:,.0f} ({one['engine']}) | {one['int8']:,.0f} | {one['int8'] / one['auto']:.2f}"
-        lines.append(f"| {network} | {one['data']} | {accuracy} | {speed} |")
+    for run in runs:
+        lines += table_row(
+            _network_cell(run),
+            run["data"],
+            f"{run['before']:.2f}",
+            f"{run['after']:.2f}",
+            f"{run['drop']:.2f}",
+            f"{run['n']:,}",
+            f"{run['auto']:,.0f} ({run['engine']})",
+            f"{run['int8']:,.0f}",
+            f"{run['int8'] / run['auto']:.2f}",
+        )
     return lines
 
 
-def _agreements(found: list[dict[str, Any]]) -> list[str]:
-    engines = [name for name in found[0]["same"] if name != "eager fp32"]
+def _parity_section(runs: list[dict[str, Any]]) -> list[str]:
+    engines = [name for name in runs[0]["same"] if name != "eager fp32"]
     lines = [
-        "Test images, in percent, of which an engine names the class that PyTorch names in fp32; in brackets, by how many points of top-1",
-        "that makes it better or worse.",
+        "The share of test images, in percent, for which an engine predicts the class that PyTorch predicts "
+        "in fp32; in brackets, the difference in top-1, in points.",
         "",
         f"| network | data | images | top-1 | {' | '.join(engines)} |",
         f"|---|---|---:|---:|{'---:|' * len(engines)}",
     ]
-    for one in found:
-        top1, same = one["top1"], one["same"]
-        cells = " | ".join(f"{same[name]:.2f} ({top1[name] - top1['eager fp32']:+.2f})" for name in engines)
-        network = f"{one['network']}, width {one['width']:g}, {one['size']}x{one['size']}"
-        lines.append(f"| {network} | {one['data']} | {one['n']:,} | {top1['eager fp32']:.2f} | {cells} |")
+    for run in runs:
+        top1, same = run["top1"], run["same"]
+        lines += table_row(
+            _network_cell(run),
+            run["data"],
+            f"{run['n']:,}",
+            f"{top1['eager fp32']:.2f}",
+            *(f"{same[name]:.2f} ({top1[name] - top1['eager fp32']:+.2f})" for name in engines),
+        )
     return lines
+
+
+def table_row(*cells: str) -> list[str]:
+    return [f"| {' | '.join(cells)} |"]
+
+
+def _network_cell(run: dict[str, Any]) -> str:
+    return f"{run['network']}, width {run['width']:g}, {run['size']}x{run['size']}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The networks' table: every name with its counts, from the golden file that the tests hold them to. `make docs` calls this."""
+"""The table of networks: every name with its counts, from the golden file that the tests check the networks
+against. `make docs` calls this."""
 
 from pathlib import Path
 from typing import Any
@@ -8,30 +9,36 @@ from convatlas import models
 PAGE = Path(__file__).parent / "generated" / "networks.md"
 HEAD = """# The networks
 
-Made by `make docs` from `src/convatlas/models/golden.json`, to which the tests hold every network.
+Made by `make docs` from `src/convatlas/models/golden.json`, against which the tests check every network.
 
-Parameters: trainable ones, auxiliary heads included. Multiply-adds: of convolutions, transposed convolutions and linear layers, one
-image of the given size, auxiliary heads left out. Editions are named for the library whose numbers they reproduce; each network's
-file says what its editions change.
+Parameters: the trainable ones, including auxiliary heads. Multiply-adds: of convolutions, transposed
+convolutions and linear layers, for one image of the given size, without auxiliary heads. Editions are named
+after the library whose numbers they reproduce; each network's file lists the differences of its editions.
 
 """
+NUMERIC_COLUMNS = ("parameters", "multiply-adds")
 
 
 def page() -> str:
-    text = HEAD + table(
-        ("network", "paper", "input", "parameters", "multiply-adds", "editions", "the paper's own error"),
-        [network(name) for name in models.list_models()],
+    networks = table(
+        ("network", "paper", "input", "parameters", "multiply-adds", "editions", "published error"),
+        [network_row(name) for name in models.list_models()],
     )
-    text += "\n## Other forms\n\nArguments, editions and sizes whose counts are held too.\n\n"
-    text += table(
+    variants = table(
         ("network", "edition", "arguments", "input", "parameters", "multiply-adds", "source"),
-        [form(line) for line in models.golden() if line is not models.counts(line["model"])],
+        [
+            variant_row(line)
+            for line in models.golden_records()
+            if line is not models.golden_counts(line["model"])
+        ],
     )
-    return text
+    text = "\n## Variants\n\nArguments, editions and input sizes whose counts are tested too.\n\n"
+    return HEAD + networks + text + variants
 
 
-def network(name: str) -> tuple[str, ...]:
-    entry, line = models.get_entry(name), models.counts(name)
+def network_row(name: str) -> tuple[str, ...]:
+    entry = models.get_entry(name)
+    line = models.golden_counts(name)
     return (
         f"`{name}`",
         f"{entry.paper} ({entry.year}); {line['source']}",
@@ -43,15 +50,21 @@ def network(name: str) -> tuple[str, ...]:
     )
 
 
-def form(line: dict[str, Any]) -> tuple[str, ...]:
-    arguments = ", ".join(f"`{name}={value!r}`" for name, value in line["arguments"].items())
-    size = "x".join(map(str, line["input"]))
-    return (f"`{line['model']}`", line.get("edition", ""), arguments, size, f"{line['params']:,}", f"{line['macs']:,}", line["source"])
+def variant_row(line: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        f"`{line['model']}`",
+        line.get("edition", ""),
+        ", ".join(f"`{name}={value!r}`" for name, value in line["arguments"].items()),
+        "x".join(map(str, line["input"])),
+        f"{line['params']:,}",
+        f"{line['macs']:,}",
+        line["source"],
+    )
 
 
 def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [columns, tuple("---:" if column in ("parameters", "multiply-adds") else "---" for column in columns), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    alignment = tuple("---:" if column in NUMERIC_COLUMNS else "---" for column in columns)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [columns, alignment, *rows])
 
 
 if __name__ == "__main__":

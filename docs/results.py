@@ -1,7 +1,8 @@
-"""The long measurements: run what is missing, store it, render the page. `make results` calls this, `make docs` with --render.
+"""The long measurements: run the missing ones, store them, render the page. `make results` calls this, `make
+docs` calls it with --render.
 
-A measurement is a command and what to keep of its JSON document. A training continues where it was interrupted; what is stored is not
-run again: remove its entry from results.json to measure anew.
+A measurement is a command and the stored keys of its JSON document. An interrupted training continues, and
+stored measurements are not repeated: to measure again, remove the entry from results.json.
 """
 
 import json
@@ -18,12 +19,22 @@ from matplotlib.figure import Figure
 
 from convatlas import models, recipes
 
-HERE = Path(__file__).parent / "generated"
-STORE = HERE / "results.json"
+GENERATED = Path(__file__).parent / "generated"
+PAGE = GENERATED / "results.md"
+STORE = GENERATED / "results.json"
+RUNS = Path("runs/results")
 SEEDS = (0, 1, 2)
 
-QUICK = ("lenet5", "resnet20_cifar")
-SMALL = ("alexnet", "vgg11", "googlenet", "inception_v3", "resnet20_cifar", "mobilenet_v1", "shufflenet_v2")
+QUICK_NETWORKS = ("lenet5", "resnet20_cifar")
+SMALL_NETWORKS = (
+    "alexnet",
+    "vgg11",
+    "googlenet",
+    "inception_v3",
+    "resnet20_cifar",
+    "mobilenet_v1",
+    "shufflenet_v2",
+)
 # One network by every optimiser, at the papers' default rates where they print one
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "SGD": {"type": "SGD", "lr": 0.003},
@@ -38,171 +49,224 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "AMSGrad": {"type": "AMSGrad"},
     "AdaBound": {"type": "AdaBound"},
 }
+SMOOTHING_WINDOW = 5  # points of a loss curve, each the mean of 10 steps
 
 
-def training(network: str, recipe: str, seed: int, data: str = "fashion-mnist", more: str = "", name: str = "") -> str:
-    folder = f"runs/results/{name or f'{network}-{recipe}'}-{seed}"
-    return f"convatlas train {network} --data {data} --recipe {recipe} --seed {seed}{more} --out {folder} --json"
+def train_command(
+    network: str, recipe: str, seed: int, data: str = "fashion-mnist", options: str = "", name: str = ""
+) -> str:
+    folder = RUNS / f"{name or f'{network}-{recipe}'}-{seed}"
+    run = f"{network} --data {data} --recipe {recipe} --seed {seed}{options}"
+    return f"convatlas train {run} --out {folder} --json"
 
 
-def plain(network: str) -> str:
+def plain_loop_command(network: str) -> str:
     return f"python docs/plain_loop.py {network}"
 
 
-def by(optimizer: str) -> str:
+def optimizer_command(optimizer: str) -> str:
     record = json.dumps(OPTIMIZERS[optimizer], separators=(",", ":"))
-    more = f" --epochs 1 --set 'recipe.optimizer={record}' 'recipe.schedule={{\"type\":\"Constant\"}}' log_every=10"
-    return training("lenet5", "lenet5_small", 0, more=more, name=f"optimizer-{optimizer.lower()}")
+    schedule = '{"type":"Constant"}'
+    options = f" --epochs 1 --set 'recipe.optimizer={record}' 'recipe.schedule={schedule}' log_every=10"
+    name = f"optimizer-{optimizer.lower()}"
+    return train_command("lenet5", "lenet5_small", 0, options=options, name=name)
 
 
-# Fine-tuning: digits, from the weights of the small ResNet-20 that was trained on garments, and from nothing
-START = " --weights runs/results/resnet20_cifar-small-0"
-TUNED = [training("resnet20_cifar", "finetune", seed, "digits", START, "tuned") for seed in SEEDS]
-FRESH = [training("resnet20_cifar", "finetune", seed, "digits", " --set model.arguments.width=0.5", "fresh") for seed in SEEDS]
+def finetune_command(seed: int) -> str:
+    """Fine-tuning on digits, from the weights of the small ResNet-20 that was trained on Fashion-MNIST."""
+    options = f" --weights {RUNS}/resnet20_cifar-small-0"
+    return train_command("resnet20_cifar", "finetune", seed, "digits", options, "tuned")
 
 
-def commands() -> list[str]:
+def from_scratch_command(seed: int) -> str:
+    """The same training from random weights."""
+    options = " --set model.arguments.width=0.5"
+    return train_command("resnet20_cifar", "finetune", seed, "digits", options, "fresh")
+
+
+def all_commands() -> list[str]:
     return [
-        *(training(network, "small", seed) for seed in SEEDS for network in SMALL),
-        *map(plain, SMALL),
-        *TUNED,
-        *FRESH,
-        *map(by, OPTIMIZERS),
-        *(training(network, "quick", seed) for network in QUICK for seed in SEEDS),
+        *(train_command(network, "small", seed) for seed in SEEDS for network in SMALL_NETWORKS),
+        *map(plain_loop_command, SMALL_NETWORKS),
+        *map(finetune_command, SEEDS),
+        *map(from_scratch_command, SEEDS),
+        *map(optimizer_command, OPTIMIZERS),
+        *(train_command(network, "quick", seed) for network in QUICK_NETWORKS for seed in SEEDS),
     ]
 
 
 def main() -> None:
-    HERE.mkdir(exist_ok=True)
+    GENERATED.mkdir(exist_ok=True)
     store: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
     if "--render" not in sys.argv:
-        missing = [command for command in commands() if command not in store]
+        missing = [command for command in all_commands() if command not in store]
         for number, command in enumerate(missing, 1):
             print(f"{number} of {len(missing)}  $ {command}", flush=True)
-            store[command] = run(command)
+            store[command] = measure(command)
             STORE.write_text(json.dumps(store, indent=1, sort_keys=True) + "\n")
-    pictures(store)
-    (HERE / "results.md").write_text(render(store))
-    print(f"wrote {HERE / 'results.md'}")
+    copy_report_images()
+    curves = {name: store[optimizer_command(name)] for name in OPTIMIZERS if optimizer_command(name) in store}
+    if curves:
+        plot_optimizers(curves).savefig(GENERATED / "optimizers.png")
+    PAGE.write_text(render(store))
+    print(f"wrote {PAGE}")
 
 
-def run(command: str) -> Any:
-    program, *words = shlex.split(command)
-    started = [sys.executable, *words] if program == "python" else [sys.executable, "-m", program, *words]
-    document = json.loads(subprocess.run(started, stdout=subprocess.PIPE, check=True).stdout)
+def measure(command: str) -> Any:
+    program, *arguments = shlex.split(command)
+    module = [] if program == "python" else ["-m", program]
+    process = subprocess.run([sys.executable, *module, *arguments], stdout=subprocess.PIPE, check=True)
+    document = json.loads(process.stdout)
     if not command.startswith("convatlas train"):
         return document
     folder = Path(document["out"])
-    environment = json.loads((folder / "run.json").read_text())["environment"]
-    seconds = sum(json.loads(line)["seconds"] for line in (folder / "timing.jsonl").read_text().splitlines())
-    kept = {"metrics": document["metrics"], "run_id": document["run_id"], "seconds": round(seconds), "environment": environment}
+    timing = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
+    measurement = {
+        "metrics": document["metrics"],
+        "run_id": document["run_id"],
+        "seconds": round(sum(line["seconds"] for line in timing)),
+        "environment": json.loads((folder / "run.json").read_text())["environment"],
+    }
     if "optimizer-" in command:
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        kept["curve"] = [(line["step"], round(line["loss"], 4)) for line in lines if line["split"] == "train"]
-    return kept
+        train_lines = [line for line in lines if line.get("split") == "train"]
+        measurement["curve"] = [(line["step"], round(line["loss"], 4)) for line in train_lines]
+    return measurement
 
 
-def pictures(store: dict[str, Any]) -> None:
-    """The pictures of one training for the README; the optimisers' curves."""
+def copy_report_images() -> None:
+    """Copy the images of one training's report, which the README shows."""
     for name in ("curves.png", "mistakes.png"):
-        picture = Path("runs/results/resnet20_cifar-quick-0") / name
-        if picture.exists():
-            shutil.copyfile(picture, HERE / name)
-    curves = {name: store[by(name)] for name in OPTIMIZERS if by(name) in store}
-    if curves:
-        figure = Figure(figsize=(8, 4), layout="constrained", dpi=110)
-        axis = figure.subplots()
-        for i, (name, found) in enumerate(sorted(curves.items(), key=lambda item: -item[1]["metrics"]["val_top1"])):
-            steps, losses = zip(*found["curve"], strict=True)
-            smooth = [statistics.mean(losses[max(0, at - 2) : at + 3]) for at in range(len(losses))]
-            colour = f"C{i % 10}"
-            axis.plot(
-                steps, smooth, lw=1.4, ls="-" if i < 10 else "--", color=colour, label=f"{name}  {found['metrics']['val_top1']:.1f} %"
-            )
-        axis.set(xlabel="step", ylabel="training loss, mean over 50 steps", yscale="log")
-        for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-            ticks("{x:g}")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(
-            frameon=False, fontsize=8, title="validation top-1 after 1 epoch", title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1)
-        )
-        figure.savefig(HERE / "optimizers.png")
+        image = RUNS / "resnet20_cifar-quick-0" / name
+        if image.exists():
+            shutil.copyfile(image, GENERATED / name)
+
+
+def plot_optimizers(curves: dict[str, Any]) -> Figure:
+    figure = Figure(figsize=(8, 4), layout="constrained", dpi=110)
+    axis = figure.subplots()
+    best_first = sorted(curves.items(), key=lambda item: -item[1]["metrics"]["val_top1"])
+    radius = SMOOTHING_WINDOW // 2
+    for i, (name, measurement) in enumerate(best_first):
+        steps, losses = zip(*measurement["curve"], strict=True)
+        smoothed = [statistics.mean(losses[max(0, j - radius) : j + radius + 1]) for j in range(len(losses))]
+        label = f"{name}  {measurement['metrics']['val_top1']:.1f} %"
+        axis.plot(steps, smoothed, lw=1.4, ls="-" if i < 10 else "--", color=f"C{i % 10}", label=label)
+    axis.set(xlabel="step", ylabel="training loss, mean over 50 steps", yscale="log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(
+        frameon=False,
+        fontsize=8,
+        title="validation top-1 after 1 epoch",
+        title_fontsize=8,
+        loc="upper left",
+        bbox_to_anchor=(1, 1),
+    )
+    return figure
 
 
 def render(store: dict[str, Any]) -> str:
-    parts = ["# Measured", "Generated by `make results` (the measurements) and `make docs` (this page) from `results.json`; do not edit."]
-    machine = next((one["environment"] for one in store.values() if "environment" in one), None)
-    if machine:
-        parts.append(f"{machine['threads']} threads of a CPU with {machine['units'].replace(' ', ', ')}; torch {machine['torch']}.")
-    parts += small(store)
-    parts += fine_tuning(store)
-    if any(by(name) in store for name in OPTIMIZERS):
-        parts.append(
-            "## One network by every optimiser\n\nLeNet-5 on Fashion-MNIST, one epoch at a constant rate: the papers' default where they "
-            "print one, no search.\n\n![Training loss by step, a curve an optimiser](optimizers.png)\n\nEach by a command such as\n\n    "
-            + by("Adam")
-        )
-    parts += quick(store)
-    return "\n\n".join(parts) + "\n"
+    sections = [
+        "# Results",
+        "Generated by `make results` (the measurements) and `make docs` (this page) from `results.json`; do "
+        "not edit.",
+    ]
+    environments = [item["environment"] for item in store.values() if "environment" in item]
+    if environments:
+        units = environments[0]["units"].replace(" ", ", ")
+        threads, version = environments[0]["threads"], environments[0]["torch"]
+        sections.append(f"{threads} threads of a CPU with {units}; torch {version}.")
+    sections += small_recipes_section(store)
+    sections += finetuning_section(store)
+    if any(optimizer_command(name) in store for name in OPTIMIZERS):
+        sections += [
+            "## One network by every optimiser",
+            "LeNet-5 on Fashion-MNIST, one epoch at a constant learning rate: the paper's default where it "
+            "prints one, without a search.",
+            "![Training loss by step, a curve for each optimiser](optimizers.png)",
+            "Each is trained by a command such as",
+            f"    {optimizer_command('Adam')}",
+        ]
+    sections += quick_section(store)
+    return "\n\n".join(sections) + "\n"
 
 
-def small(store: dict[str, Any]) -> list[str]:
+def small_recipes_section(store: dict[str, Any]) -> list[str]:
     """The papers' small companions beside the same recipe in a plain loop."""
     rows = [
-        "| network | epochs | test top-1 %, mean | spread (sd) | validation, mean | seconds | plain loop: test top-1 % | seconds |",
+        "| network | epochs | test top-1 %, mean | spread (sd) | validation, mean | seconds "
+        "| plain loop: test top-1 % | seconds |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for network in SMALL:
-        found = [store[c] for seed in SEEDS if (c := training(network, "small", seed)) in store]
-        beside = store.get(plain(network))
-        if len(found) < 2:
+    for network in SMALL_NETWORKS:
+        commands = [train_command(network, "small", seed) for seed in SEEDS]
+        runs = [store[command] for command in commands if command in store]
+        if len(runs) < 2:
             continue
-        recipe = recipes.get_recipe("small", models.get_entry(network))
-        assert isinstance(recipe.budget, recipes.Epochs)
-        loop = f"{beside['test_top1']:.2f} | {beside['seconds']:,.0f}" if beside else "- | -"
-        rows.append(f"| {network} | {recipe.budget.count:g} | {_scores(found)} | {loop} |")
+        budget = recipes.get_recipe("small", models.get_entry(network)).budget
+        assert isinstance(budget, recipes.Epochs)
+        plain = store.get(plain_loop_command(network))
+        plain_cells = f"{plain['test_top1']:.2f} | {plain['seconds']:,.0f}" if plain else "- | -"
+        rows.append(f"| {network} | {budget.count:g} | {_result_cells(runs)} | {plain_cells} |")
     if len(rows) == 2:
         return []
     return [
         "## The recipes' small companions on Fashion-MNIST, three seeds",
         "\n".join(rows),
-        "Seconds of training, without start, test and report; median. The plain loop is the same recipe on the same network, one "
-        "seed: fp32, channels first, a DataLoader, torch's optimiser, no average of the weights (docs/plain_loop.py). By",
-        "\n".join(f"    {command}" for command in (training("NETWORK", "small", 0), plain("NETWORK"))),
+        "Seconds of training, without start-up, test and report; median. The plain loop is the same recipe "
+        "on the same network, one seed: fp32, channels first, a DataLoader, torch's optimiser, no average of "
+        "the weights (docs/plain_loop.py). Measured by",
+        f"    {train_command('NETWORK', 'small', 0)}\n    {plain_loop_command('NETWORK')}",
     ]
 
 
-def fine_tuning(store: dict[str, Any]) -> list[str]:
+def finetuning_section(store: dict[str, Any]) -> list[str]:
     rows = [
-        "| ResNet-20 at half width, on digits | test top-1 %, mean | spread (sd) | validation, mean | seconds |",
+        "| ResNet-20 at half width, on digits | test top-1 %, mean | spread (sd) | validation, mean "
+        "| seconds |",
         "|---|---:|---:|---:|---:|",
     ]
-    for name, wanted in (("from the weights of one trained on Fashion-MNIST", TUNED), ("from nothing", FRESH)):
-        found = [store[command] for command in wanted if command in store]
-        if len(found) < 2:
+    for name, command in (
+        ("from weights that were trained on Fashion-MNIST", finetune_command),
+        ("from random weights", from_scratch_command),
+    ):
+        runs = [store[command(seed)] for seed in SEEDS if command(seed) in store]
+        if len(runs) < 2:
             return []
-        rows.append(f"| {name} | {_scores(found)} |")
-    return ["## Fine-tuning, three seeds", "\n".join(rows), f"    {TUNED[0]}\n    {FRESH[0]}"]
+        rows.append(f"| {name} | {_result_cells(runs)} |")
+    commands = f"    {finetune_command(0)}\n    {from_scratch_command(0)}"
+    return ["## Fine-tuning, three seeds", "\n".join(rows), commands]
 
 
-def quick(store: dict[str, Any]) -> list[str]:
-    rows = ["| network | test top-1 %, mean | spread (sd) | validation, mean | seconds |", "|---|---:|---:|---:|---:|"]
-    for network in QUICK:
-        found = [store[c] for seed in SEEDS if (c := training(network, "quick", seed)) in store]
-        if len(found) >= 2:
-            rows.append(f"| {network} | {_scores(found)} |")
+def quick_section(store: dict[str, Any]) -> list[str]:
+    rows = [
+        "| network | test top-1 %, mean | spread (sd) | validation, mean | seconds |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for network in QUICK_NETWORKS:
+        commands = [train_command(network, "quick", seed) for seed in SEEDS]
+        runs = [store[command] for command in commands if command in store]
+        if len(runs) >= 2:
+            rows.append(f"| {network} | {_result_cells(runs)} |")
     return [
         "## The recipe `quick` on Fashion-MNIST, three seeds",
         "\n".join(rows),
-        "The test split is read once, after the last step; recipes were chosen on validation. By",
-        f"    {training('NETWORK', 'quick', 0)}",
+        "The test split is evaluated once, after the last step; recipes were chosen on validation. "
+        "Measured by",
+        f"    {train_command('NETWORK', 'quick', 0)}",
     ]
 
 
-def _scores(found: Sequence[dict[str, Any]]) -> str:
-    test, val = ([f["metrics"][key] for f in found] for key in ("test_top1", "val_top1"))
-    seconds = statistics.median(f["seconds"] for f in found)
-    return f"{statistics.mean(test):.2f} | {statistics.stdev(test):.2f} | {statistics.mean(val):.2f} | {seconds:,.0f}"
+def _result_cells(runs: Sequence[dict[str, Any]]) -> str:
+    test_top1s = [run["metrics"]["test_top1"] for run in runs]
+    val_top1s = [run["metrics"]["val_top1"] for run in runs]
+    seconds = statistics.median(run["seconds"] for run in runs)
+    return (
+        f"{statistics.mean(test_top1s):.2f} | {statistics.stdev(test_top1s):.2f} | "
+        f"{statistics.mean(val_top1s):.2f} | {seconds:,.0f}"
+    )
 
 
 if __name__ == "__main__":

@@ -3,15 +3,15 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from convatlas import inference as inference
     from convatlas import visualization as visualization
     from convatlas.analysis.analyze import analyze as analyze
     from convatlas.classifier import Classifier as Classifier
+    from convatlas.classifier import load as load
     from convatlas.evaluation.evaluate import evaluate as evaluate
-    from convatlas.inference import load as load
     from convatlas.interop.load_weights import load_weights as load_weights
     from convatlas.models import create_model as create_model
     from convatlas.models import editions as editions
@@ -25,7 +25,7 @@ _ROOMS = {
     "analyze": "analysis",
     "Classifier": "classifier",
     "evaluate": "evaluation",
-    "load": "inference",
+    "load": "classifier",
     "load_weights": "interop",
     "create_model": "models",
     "editions": "models",

@@ -1,4 +1,4 @@
-"""What a user can cause: one sentence that names the thing, what was expected, and what to do."""
+"""Errors that a user can cause: one sentence that names the thing, what was expected, and what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -19,22 +19,27 @@ class UsageError(UserError):
 
 
 class FailedOnOtherRank(UserError):
-    """Another of the processes that work together has said what is wrong: this one ends with the same exit code, silently."""
+    """The error of another rank, which has printed it: this process ends silently with the same exit code."""
 
     def __init__(self, exit_code: int):
-        super().__init__("another rank has said what is wrong")
+        super().__init__("another rank has failed and has printed why")
         self.exit_code = exit_code
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """`unknown network 'resnet21_cifar': the nearest is 'resnet20_cifar'`, or the list where nothing is near."""
-    known = list(known)
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    hint = f"the nearest is {near[0]!r}" if near else f"known are {', '.join(known[:MAX_LISTED])}"
-    hint += f" and {len(known) - MAX_LISTED} more" if not near and len(known) > MAX_LISTED else ""
+    """The error for a name that does not exist. Its message names the nearest known name, or lists the known
+    names when none is near: `unknown network 'resnet21_cifar': the nearest is 'resnet20_cifar'`."""
+    names = list(known)
+    matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    if matches:
+        hint = f"the nearest is {matches[0]!r}"
+    else:
+        hint = f"known are {', '.join(names[:MAX_LISTED])}"
+        if len(names) > MAX_LISTED:
+            hint += f" and {len(names) - MAX_LISTED} more"
     return UsageError(f"unknown {kind} {printable(name)!r}: {hint}")
 
 
 def printable(text: object) -> str:
-    """Text from files and folders as one harmless line: no control characters, so nothing a terminal would obey."""
+    """Text from files and folders as one harmless line, without control characters for the terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))

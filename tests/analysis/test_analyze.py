@@ -1,4 +1,4 @@
-"""What any module may ask of the analysis, and what it says to those that it cannot read."""
+"""`analyze` on modules of any kind, and its errors for modules that it cannot run."""
 
 from typing import Any
 
@@ -25,15 +25,15 @@ def test_the_callers_module_is_left_as_it_was() -> None:
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert all(p.grad is None and p.device.type == "cpu" for p in model.parameters())
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_it_reads_the_same_where_answers_are_usually_made() -> None:
+def test_the_report_is_the_same_in_inference_mode() -> None:
     model = models.create_model("resnet20_cifar")
     with torch.inference_mode():
-        inside = analyze(model, (3, 32, 32))
-    assert inside.to_json() == analyze(model, (3, 32, 32)).to_json()
-    assert inside.macs == models.counts("resnet20_cifar")["macs"]
+        report = analyze(model, (3, 32, 32))
+    assert report.to_json() == analyze(model, (3, 32, 32)).to_json()
+    assert report.macs == models.golden_counts("resnet20_cifar")["macs"]
 
 
 class Siamese(nn.Module):
@@ -41,10 +41,13 @@ class Siamese(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
 
-    def forward(self, left: Tensor, right: Tensor, options: dict[str, Tensor] | None = None) -> dict[str, Any]:
-        a, b = self.conv(left), self.conv(right)
+    def forward(
+        self, left: Tensor, right: Tensor, options: dict[str, Tensor] | None = None
+    ) -> dict[str, Any]:
+        left_map = self.conv(left)
+        right_map = self.conv(right)
         scale = options["scale"] if options else 1
-        return {"difference": (a - b) * scale, "both": [a, b]}
+        return {"difference": (left_map - right_map) * scale, "maps": [left_map, right_map]}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,7 @@ class Siamese(nn.Module):
     ],
     ids=["tuple", "by name", "nested"],
 )
-def test_several_inputs_and_outputs_of_any_structure(example: Any) -> None:
+def test_inputs_and_outputs_have_any_structure(example: Any) -> None:
     report = analyze(Siamese(), example)
     assert report.macs == 2 * 4 * 27 * 36
     assert report.params == 112
@@ -64,7 +67,7 @@ def test_several_inputs_and_outputs_of_any_structure(example: Any) -> None:
     assert report.document()["input"][0] == [1, 3, 8, 8]
 
 
-def test_detectors_that_train_on_targets_say_that_training_memory_is_unknown() -> None:
+def test_training_memory_is_unknown_without_a_forward_in_training_mode() -> None:
     class Detector(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             if self.training:
@@ -73,10 +76,10 @@ def test_detectors_that_train_on_targets_say_that_training_memory_is_unknown() -
 
     report = analyze(Detector(), (3, 8, 8))
     assert report.training_bytes is None
-    assert "training: not known" in report.to_markdown()
+    assert "training: unknown" in report.to_markdown()
 
 
-def test_half_precision_counts_two_bytes() -> None:
+def test_half_precision_counts_two_bytes_an_element() -> None:
     report = analyze(nn.Conv2d(3, 8, 3).bfloat16(), (3, 10, 10))
     assert report.written_bytes == 2 * 8 * 64
 
@@ -91,7 +94,7 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
-def test_an_operator_that_is_not_understood_is_named_and_taken_to_see_everything() -> None:
+def test_an_unsupported_operator_is_named_and_depends_on_all_pixels() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -103,17 +106,19 @@ def test_an_operator_that_is_not_understood_is_named_and_taken_to_see_everything
 
     report = analyze(Net(), (1, 9, 9))
     assert len(report.notes) == 1
-    assert report.notes[0].startswith("not understood: convatlas_tests::mystery (1 x, in Net)")
+    assert report.notes[0].startswith("unsupported operator: convatlas_tests::mystery (1 x, in Net)")
     assert [extent.size for extent in report.receptive_field("")] == [9, 9]
 
 
-def test_parts_that_do_not_run_are_named() -> None:
+def test_modules_that_do_not_run_are_named() -> None:
     with torch.device("meta"):
         report = analyze(models.create_model("inception_v3"), (3, 299, 299))
     assert report.notes == ["not called in evaluation: aux (3,326,696 parameters, counted in the total)"]
 
 
-class Values(nn.Module):
+class DependsOnValues(nn.Module):
+    """A module whose control flow depends on the values of its input."""
+
     def forward(self, x: Tensor) -> Tensor:
         return x * 2 if x.sum() > 0 else x
 
@@ -128,20 +133,40 @@ def two_convolutions() -> nn.Module:
 @pytest.mark.parametrize(
     ("model", "example", "error", "message"),
     [
-        (two_convolutions(), (3, 16, 16), UsageError, r"Sequential fails on a tensor of 1x3x16x16: second \(Conv2d\) got \(1, 4, 6, 6\)"),
+        (
+            two_convolutions(),
+            (3, 16, 16),
+            UsageError,
+            r"Sequential fails on a tensor of 1x3x16x16: second \(Conv2d\) got \(1, 4, 6, 6\)",
+        ),
         (two_convolutions(), (1, 32, 32), UsageError, r"first \(Conv2d\) got \(1, 1, 32, 32\)"),
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), (3, 4, 4), UsageError, r"1 \(Linear\) got \(1, 48\)"),
-        (Siamese(), (3, 8, 8), UsageError, "Siamese cannot be called with a tensor of 1x3x8x8 alone .*'right'.*: give example inputs"),
+        (
+            Siamese(),
+            (3, 8, 8),
+            UsageError,
+            "Siamese cannot be called with a tensor of 1x3x8x8 alone .*'right'.*: give example inputs",
+        ),
         (Siamese(), {"left": 3}, UsageError, "Siamese cannot be called with no tensors alone"),
-        (Values(), (3, 8, 8), UserError, "Values itself needs the values of its tensors.*device='cpu'"),
-        (nn.LazyConv2d(4, 3), (3, 8, 8), UserError, "LazyConv2d has parameters without a shape yet: run it once"),
+        (
+            DependsOnValues(),
+            (3, 8, 8),
+            UserError,
+            "DependsOnValues itself needs the values of its tensors.*device='cpu'",
+        ),
+        (
+            nn.LazyConv2d(4, 3),
+            (3, 8, 8),
+            UserError,
+            "LazyConv2d has parameters without a shape yet: run it once",
+        ),
         (nn.ReLU(), "3x8x8", UsageError, "cannot make an input of '3x8x8': expected"),
         (nn.ReLU(), (3, 0, 8), UsageError, r"the input \(3, 0, 8\) has an empty side"),
         (nn.ReLU(), None, UsageError, "cannot make an input of None"),
         (F.relu, (3, 8, 8), UsageError, "cannot analyse a function: expected an nn.Module"),
     ],
 )
-def test_what_cannot_be_read_is_one_sentence_that_names_the_layer(
+def test_a_failed_forward_is_one_sentence_that_names_the_layer(
     model: nn.Module, example: Any, error: type[UserError], message: str
 ) -> None:
     with pytest.raises(error, match=message) as raised:
@@ -149,12 +174,14 @@ def test_what_cannot_be_read_is_one_sentence_that_names_the_layer(
     assert "\n" not in str(raised.value)
 
 
-def test_a_module_that_depends_on_values_is_read_with_real_ones() -> None:
-    assert analyze(Values(), torch.ones(1, 3, 4, 4), device="cpu").receptive_field("") == ((0, 1, 1), (0, 1, 1))
+def test_a_module_that_depends_on_values_runs_on_the_cpu() -> None:
+    report = analyze(DependsOnValues(), torch.ones(1, 3, 4, 4), device="cpu")
+    assert report.receptive_field("") == ((0, 1, 1), (0, 1, 1))
 
 
-def test_a_device_that_is_not_there_is_said() -> None:
-    with pytest.raises(UsageError, match=r"cannot analyse on abacus .*: expected meta, cpu or a device of this machine"):
+def test_a_device_that_does_not_exist_is_refused() -> None:
+    message = r"cannot analyse on abacus .*: expected meta, cpu or a device of this machine"
+    with pytest.raises(UsageError, match=message):
         analyze(nn.ReLU(), (3, 8, 8), device="abacus")
 
 
@@ -164,44 +191,47 @@ def jit_traced(net: nn.Module) -> Any:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("wrap", [torch.jit.script, torch.compile, nn.DataParallel, jit_traced])
-def test_wrapped_and_scripted_modules_are_read_too(wrap: Any) -> None:
-    plain = two_convolutions()
+def test_wrapped_and_scripted_modules_give_the_same_report(wrap: Any) -> None:
     wrapped = analyze(wrap(two_convolutions()), (3, 32, 32))
-    report = analyze(plain, (3, 32, 32))
+    report = analyze(two_convolutions(), (3, 32, 32))
     assert (wrapped.params, wrapped.macs) == (report.params, report.macs)
     assert wrapped.receptive_field("") == report.receptive_field("")
 
 
-def test_recurrent_and_attentive_modules_are_read_too() -> None:
+def test_recurrent_and_attention_modules_are_counted() -> None:
     lstm = analyze(nn.LSTM(8, 16, batch_first=True), torch.empty(1, 5, 8))
     assert lstm.macs == 5 * 4 * 16 * (8 + 16)
     attention = analyze(nn.MultiheadAttention(8, 2, batch_first=True), (torch.empty(1, 5, 8),) * 3)
     assert attention.macs == 4 * 5 * 8 * 8 + 2 * 5 * 5 * 8
 
 
-def test_an_error_that_the_forward_catches_is_none() -> None:
-    class Careful(nn.Module):
+def test_an_error_that_the_forward_catches_is_ignored() -> None:
+    class TriesTwoLayers(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.narrow, self.wide = nn.Conv2d(1, 4, 3), nn.Conv2d(3, 4, 3)
+            self.gray_conv = nn.Conv2d(1, 4, 3)
+            self.color_conv = nn.Conv2d(3, 4, 3)
 
         def forward(self, x: Tensor) -> Tensor:
             try:
-                out: Tensor = self.narrow(x)
+                out: Tensor = self.gray_conv(x)
             except RuntimeError:
-                out = self.wide(x)
+                out = self.color_conv(x)
             return out.view(-1, 4, 36)
 
-    assert analyze(Careful(), (3, 8, 8)).macs == 4 * 27 * 36
-    with pytest.raises(UsageError, match="Careful itself got"):
-        analyze(Careful(), (3, 9, 9))
+    assert analyze(TriesTwoLayers(), (3, 8, 8)).macs == 4 * 27 * 36
+    with pytest.raises(UsageError, match="TriesTwoLayers itself got"):
+        analyze(TriesTwoLayers(), (3, 9, 9))
 
 
-def test_a_layer_that_does_not_exist_is_said_with_the_nearest() -> None:
+def test_an_unknown_layer_is_refused_with_the_nearest_name() -> None:
     report = analyze(two_convolutions(), (3, 64, 64))
     with pytest.raises(UsageError, match="'secnd': the nearest is 'second'"):
         report.receptive_field("secnd")
-    with pytest.raises(UserError, match="nothing that comes from the image"):
+
+
+def test_an_output_without_the_image_has_no_receptive_field() -> None:
+    with pytest.raises(UserError, match="the output of Constant does not depend on the image"):
         analyze(Constant(), (3, 8, 8)).receptive_field("")
 
 

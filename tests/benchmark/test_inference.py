@@ -1,4 +1,4 @@
-"""`bench inference`: every row answers with the network that it names, and the document says what stands beside what."""
+"""`bench inference`: every row classifies with the network that it names; ratios compare work of one kind."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 
 from convatlas.benchmark import inference
+from convatlas.benchmark.inference_rows import FILES_ROWS, create_network
 from convatlas.benchmark.peers import torchvision_has
 from convatlas.errors import UsageError
 from convatlas.export import quantization
 from convatlas.inference import onnx, openvino
+from convatlas.runtime import hardware
 
 ROWS = ["baseline", "baseline-tuned", "eager", "auto", "baseline, batch 1", "auto, batch 1", "auto, files"]
 ROWS += [] if openvino.missing_requirement() else ["openvino-direct"]
@@ -31,11 +33,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_row_is_measured(row: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "SECONDS", 0.05)
     try:
-        found = inference.measure_row("resnet20_cifar", row, photos)
+        measurement = inference.measure_row("resnet20_cifar", row, photos)
     finally:
-        torch.set_grad_enabled(True)  # a row has a process of its own, and ends it
-    assert found["images_per_second"] > 1
-    assert found["memory_bytes"] > 1e7
+        torch.set_grad_enabled(True)  # a row disables gradients for good, since its process ends with it
+    assert measurement["images_per_second"] > 1
+    assert measurement["memory_bytes"] > 1e7
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # a test has one core
@@ -43,27 +45,32 @@ def test_every_row_is_measured(row: str, photos: Path, monkeypatch: pytest.Monke
 def test_the_usual_scripts_classify_every_file(row: str, photos: Path) -> None:
     if not torchvision_has("resnet18"):
         pytest.skip("torchvision is not installed: make peers")
-    name, files = row.partition(",")[0], sorted(photos.iterdir())
-    assert inference._FILES[name]("resnet20_cifar", *inference._network("resnet20_cifar"), files)() == 5
+    make_classify = FILES_ROWS[row.partition(",")[0]]
+    classify = make_classify("resnet20_cifar", create_network("resnet20_cifar"), sorted(photos.iterdir()))
+    assert classify() == 5
 
 
 def test_the_document_compares_work_of_one_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     speeds = {"": 10.0, ", batch 1": 5.0, ", files": 2.0}
 
-    def in_a_process(what: str, *command: str) -> dict[str, float]:
-        name, _, rest = command[command.index("--row") + 1].partition(",")
-        return {"images_per_second": speeds[f",{rest}" if rest else ""] * (3 if name == "auto" else 1), "memory_bytes": 1e9}
+    def fake_measurement(description: str, *arguments: str) -> dict[str, float]:
+        name, comma, kind = arguments[arguments.index("--row") + 1].partition(",")
+        factor = 3 if name == "auto" else 1
+        return {"images_per_second": speeds[comma + kind] * factor, "memory_bytes": 1e9}
 
-    said: list[str] = []
-    monkeypatch.setattr(inference, "run_in_subprocess", in_a_process)
+    messages: list[str] = []
+    monkeypatch.setattr(inference, "run_in_subprocess", fake_measurement)
     monkeypatch.setattr(inference, "write_photographs", lambda folder: None)
-    found: dict[str, Any] = inference.benchmark_inference("lenet5", 3, False, said.append)
-    ratios = {row["name"]: row["ratio"] for row in found["rows"]}
-    assert [ratios[name] for name in ("auto", "auto, batch 1", "auto, files", "eager")] == pytest.approx([3, 3, 3, 1])
+    spec = hardware.get_device_spec("a100-80gb")
+    monkeypatch.setattr(hardware, "measure_device", lambda device, precision: spec)
+    document: dict[str, Any] = inference.benchmark_inference("lenet5", 3, False, messages.append)
+    ratios = {row["name"]: row["ratio"] for row in document["rows"]}
+    names = ("auto", "auto, batch 1", "auto, files", "eager")
+    assert [ratios[name] for name in names] == pytest.approx([3, 3, 3, 1])
     assert "compile" not in ratios
-    assert any("compile is left out: it needs" in line for line in said)
+    assert any("compile is left out: it needs" in message for message in messages)
 
 
-def test_an_unknown_row_names_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_row_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown row 'auto, batch': the nearest is 'auto, batch 1'"):
         inference.measure_row("lenet5", "auto, batch", tmp_path)

@@ -1,4 +1,4 @@
-"""`convatlas data`: what is said, in words and in JSON, and what is left behind."""
+"""`convatlas data`: what it prints, as text and as JSON, and what it writes."""
 
 import json
 import shutil
@@ -21,11 +21,15 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(count):
             blocks = RNG.integers(0, 256, size=(6, 8, 3), dtype=np.uint8)
-            Image.fromarray(blocks.repeat(5, axis=0).repeat(5, axis=1)).save(tmp_path / "photos" / name / f"{i}.png")
+            Image.fromarray(blocks.repeat(5, axis=0).repeat(5, axis=1)).save(
+                tmp_path / "photos" / name / f"{i}.png"
+            )
     return tmp_path / "photos"
 
 
-def test_a_sound_set_is_counted_and_the_next_command_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_counts_a_sound_set_and_names_the_next_command(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["data", "check", "folder:photos"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[:3]] == [
@@ -38,86 +42,102 @@ def test_a_sound_set_is_counted_and_the_next_command_named(photos: Path, capsys:
     assert not (photos / "quarantine.jsonl").exists()
 
 
-def test_broken_files_make_exit_code_1_and_are_quarantined(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for i, data in enumerate([damage.kinds()["truncated.jpg"]] * 27):
+def test_check_exits_with_1_and_quarantines_broken_files(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, data in enumerate([damage.unreadable_files()["truncated.jpg"]] * 27):
         (photos / "cat" / f"bad{i}.jpg").write_bytes(data + bytes([i]))
     assert main(["data", "check", "folder:photos"]) == 1
     captured = capsys.readouterr()
     assert "27 cannot be read" in captured.out
     assert captured.out.count(": not a readable") == 20
     assert "and 7 more: --json lists all" in captured.out
-    assert captured.out.splitlines()[-1].startswith("next: mend or remove the 27 broken files")
+    assert captured.out.splitlines()[-1].startswith("next: fix or remove the 27 broken files")
     assert "photos/quarantine.jsonl" in captured.out.splitlines()[-1]
     assert captured.err == ""
     assert len((photos / "quarantine.jsonl").read_text().splitlines()) == 27
 
 
-def test_the_document_has_the_keys_that_scripts_rely_on(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_a_document(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "cat" / "bad.jpg").write_bytes(b"")
-    (photos / "cat" / "odd.jpg").write_bytes(damage.odd()["progressive.jpg"])
+    (photos / "cat" / "odd.jpg").write_bytes(damage.unusual_files()["progressive.jpg"])
     shutil.copy(photos / "dog" / "3.png", photos / "dog" / "again.png")
     assert main(["data", "check", "folder:photos", "--json", "--workers", "2"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["ok"] is False
-    assert [(one["file"], one["reason"]) for one in document["bad"]] == [("photos/cat/bad.jpg", "the file is empty")]
-    assert document["notes"] == [{"file": "photos/cat/odd.jpg", "note": "progressive JPEG: takes longer to read"}]
+    assert [(entry["file"], entry["reason"]) for entry in document["bad"]] == [
+        ("photos/cat/bad.jpg", "the file is empty")
+    ]
+    assert document["notes"] == [
+        {"file": "photos/cat/odd.jpg", "note": "progressive JPEG: takes longer to read"}
+    ]
     (pair,) = document["duplicates"]
-    assert (sorted(pair["files"]), pair["distance"], pair["identical"]) == (["photos/dog/3.png", "photos/dog/again.png"], 0, True)
+    assert (sorted(pair["files"]), pair["distance"], pair["identical"]) == (
+        ["photos/dog/3.png", "photos/dog/again.png"],
+        0,
+        True,
+    )
     assert (len(pair["splits"]), pair["classes"]) == (2, ["dog", "dog"])
     assert document["n"] == 53
     assert sum(document["classes"]["dog"].values()) == 31
     assert document["sizes"]["smallest"] == {"width": 40, "height": 30, "file": "photos/cat/0.png"}
     assert document["quarantine"] == "photos/quarantine.jsonl"
-    assert document["refusal"] is None
+    assert document["training_error"] is None
 
 
-def test_leaks_come_before_twins_and_those_of_two_classes_first(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicates_across_splits_come_first(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("train", "test"):
         shutil.copytree(photos, photos.parent / "parts" / part)
     shutil.rmtree(photos.parent / "parts/test/cat")
     (photos.parent / "parts/test/cat").mkdir()
-    shutil.copy(photos / "dog" / "0.png", photos.parent / "parts/test/cat/named twice.png")
+    shutil.copy(photos / "dog" / "0.png", photos.parent / "parts/test/cat/two classes.png")
     assert main(["data", "check", "folder:parts"]) == 0
     out = capsys.readouterr().out
     assert "31 pairs across splits show the same" in out
-    first = out.splitlines()[out.splitlines().index(next(line for line in out.splitlines() if "pairs across" in line)) + 1]
-    assert "named twice.png" in first
+    first = out.splitlines()[
+        out.splitlines().index(next(line for line in out.splitlines() if "pairs across" in line)) + 1
+    ]
+    assert "two classes.png" in first
     assert "of classes" in first
     assert "and 11 more: --json lists all" in out
     assert out.splitlines()[-1].startswith("next: remove one image of every pair across splits")
 
 
-def test_a_set_that_no_training_can_use_says_why_and_what_lacks_what(
+def test_a_set_that_no_training_can_use_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("train/cat", "train/dog", "test/cat"):
         Path("photos", name).mkdir(parents=True)
         for i in range(3):
-            Image.fromarray(RNG.integers(0, 256, size=(30, 40, 3), dtype=np.uint8)).save(Path("photos", name, f"{i}.png"))
+            Image.fromarray(RNG.integers(0, 256, size=(30, 40, 3), dtype=np.uint8)).save(
+                Path("photos", name, f"{i}.png")
+            )
     assert main(["data", "check", "folder:photos"]) == 0
     out = capsys.readouterr().out
     assert "no training can use it: folder:photos: test has no images of class dog" in out
-    assert "  test lacks dog\n" in out
-    assert out.splitlines()[-1] == "next: mend that, then check again"
+    assert "  test has no dog\n" in out
+    assert out.splitlines()[-1] == "next: fix that, then check again"
 
 
-def test_thousands_of_classes_do_not_flood_the_table(
+def test_the_table_of_classes_stays_short(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for label in range(120):
         Path("photos", f"c{label:03d}").mkdir(parents=True)
         for i in range(5 + (label == 77)):
-            Image.fromarray(RNG.integers(0, 256, size=(4, 5), dtype=np.uint8)).save(Path("photos", f"c{label:03d}", f"{i}.png"))
+            Image.fromarray(RNG.integers(0, 256, size=(4, 5), dtype=np.uint8)).save(
+                Path("photos", f"c{label:03d}", f"{i}.png")
+            )
     assert main(["data", "check", "folder:photos"]) == 0
     out = capsys.readouterr().out
-    assert "120 classes: the smallest, those that a split lacks, the largest" in out
+    assert "120 classes: the smallest, those missing in a split, the largest" in out
     assert 10 < sum(line.startswith(("c0", "c1")) for line in out.splitlines()) <= 24
     assert "c077" in out
 
 
-def test_nothing_from_the_disk_steers_the_terminal(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_of_files_cannot_control_the_terminal(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "dog").rename(photos / "d\x1b[31mog")
     (photos / "d\x1b[31mog" / "b\x1b[31mad.jpg").write_bytes(b"")
     (photos / "d\x1b[31mog" / "\x1b]52;c;x\x07.txt").write_bytes(b"")
@@ -128,7 +148,7 @@ def test_nothing_from_the_disk_steers_the_terminal(photos: Path, capsys: pytest.
         assert "\N{REPLACEMENT CHARACTER}" in captured.out
 
 
-def test_a_list_that_cannot_be_written_is_said_after_the_report(
+def test_a_list_that_cannot_be_written_is_reported_last(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(self: object, entries: object) -> None:
@@ -144,8 +164,23 @@ def test_a_list_that_cannot_be_written_is_said_after_the_report(
     assert json.loads(capsys.readouterr().out)["quarantine"] is None
 
 
-def test_info_draws_a_sheet_for_a_network_and_its_recipe(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "info", "folder:photos", "--model", "resnet20_cifar", "--recipe", "paper", "--png", "sheet.png"]) == 0
+def test_info_draws_a_contact_sheet_for_a_recipe(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(
+            [
+                "data",
+                "info",
+                "folder:photos",
+                "--model",
+                "resnet20_cifar",
+                "--recipe",
+                "paper",
+                "--png",
+                "sheet.png",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "of 40 training images at 32x32" in out
     assert "wrote sheet.png" in out
@@ -153,24 +188,37 @@ def test_info_draws_a_sheet_for_a_network_and_its_recipe(photos: Path, capsys: p
     assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_info_has_a_document(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_prints_a_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "info", "digits", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert (document["n"], document["channels"], document["size"], document["measured"]) == (1797, 1, [8, 8], 1438)
+    assert (document["n"], document["channels"], document["size"], document["pixels_sampled"]) == (
+        1797,
+        1,
+        [8, 8],
+        1438,
+    )
     assert (len(document["mean"]), len(document["std"]), document["png"]) == (1, 1, None)
     assert document["sizes"]["median"]["width"] == 8
 
 
 @pytest.mark.parametrize(
-    "words", [["data", "--help"], ["data", "check", "--help"], ["data", "split", "--help"], ["data", "info", "--help"]]
+    "words",
+    [
+        ["data", "--help"],
+        ["data", "check", "--help"],
+        ["data", "split", "--help"],
+        ["data", "info", "--help"],
+    ],
 )
-def test_help_names_what_there_is(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_commands_and_options(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(words)
     assert stop.value.code in (0, None)
     out = capsys.readouterr().out
     assert f"usage: convatlas {' '.join(words[:-1])}" in out
-    assert all(name in out for name in (("check", "split", "info") if len(words) == 2 else ("DATA", "--json")))
+    assert all(
+        name in out for name in (("check", "split", "info") if len(words) == 2 else ("DATA", "--json"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,14 +229,19 @@ def test_help_names_what_there_is(words: list[str], capsys: pytest.CaptureFixtur
         (["check"], "missing DATA; see convatlas data check --help"),
         (["check", "digitz"], "unknown data set 'digitz': the nearest is 'digits'"),
         (["check", "folder:"], "lacks its path"),
-        (["check", "digits", "--jsn"], "unknown option '--jsn': the nearest is '--json'; see convatlas data check --help"),
+        (
+            ["check", "digits", "--jsn"],
+            "unknown option '--jsn': the nearest is '--json'; see convatlas data check --help",
+        ),
         (["check", "digits", "--workers", "0"], "--workers should be 1 or more, not 0"),
         (["info", "digits", "--recipe", "quick"], "--recipe needs --model"),
         (["info", "digits", "--model", "resnet21_cifar"], "unknown network 'resnet21_cifar'"),
         (["info", "digits", "--model", "lenet5", "--recipe", "quik"], "unknown recipe 'quik'"),
     ],
 )
-def test_a_mistake_of_use_is_one_line_and_exit_code_2(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_use_is_one_line_and_exit_code_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["data", *words]) == 2
     captured = capsys.readouterr()
     assert message in captured.err

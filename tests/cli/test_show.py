@@ -1,4 +1,4 @@
-"""`convatlas show`: every form of the same reading, and one line for what cannot be read."""
+"""`convatlas show`: every form of the same report, and one line for an error."""
 
 import json
 import re
@@ -16,7 +16,7 @@ def show(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-def test_the_table_names_stages_totals_convention_and_principles(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_stages_totals_and_principles(capsys: pytest.CaptureFixture[str]) -> None:
     text = show(capsys, "vgg16")
     assert text.startswith("vgg16, edition paper, input 3x224x224\n")
     assert re.search(r"^pool5 +MaxPool2d +512x7x7 .* 212 +32 ", text, re.MULTILINE)
@@ -26,32 +26,43 @@ def test_the_table_names_stages_totals_convention_and_principles(capsys: pytest.
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_the_json_document_has_the_keys_that_scripts_rely_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     document: dict[str, Any] = json.loads(show(capsys, "resnet50", "--json"))
-    golden = models.counts("resnet50")
+    golden = models.golden_counts("resnet50")
     assert (document["model"], document["edition"], document["input"]) == ("resnet50", "paper", [3, 224, 224])
-    assert (document["params"], document["macs"], document["flops"]) == (golden["params"], golden["macs"], 2 * golden["macs"])
+    assert (document["params"], document["macs"], document["flops"]) == (
+        golden["params"],
+        golden["macs"],
+        2 * golden["macs"],
+    )
     first = document["rows"][0]
     assert (first["path"], first["op"], first["output_shape"]) == ("conv1.conv", "Conv2d", [1, 64, 112, 112])
     assert (first["receptive_field"], first["stride"], first["params"]) == ([7, 7], [2, 2], 9408)
     assert sum(row["macs"] for row in document["rows"]) == document["macs"]
 
 
-def test_depth_edition_and_input_are_those_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    document = json.loads(show(capsys, "resnet50", "--edition", "torchvision", "--input", "1x96x64", "--depth", "1", "--json"))
+def test_depth_edition_and_input_are_options(capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(
+        show(capsys, "resnet50", "--edition", "torchvision", "--input", "1x96x64", "--depth", "1", "--json")
+    )
     assert (document["edition"], document["input"]) == ("torchvision", [1, 96, 64])
     assert [row["path"] for row in document["rows"]][-1] == "fc"
     assert document["params"] == 25_557_032 - 2 * 64 * 49
-    assert next(row for row in document["rows"] if row["path"] == "conv5_x")["output_shape"] == [1, 2048, 3, 2]
+    assert next(row for row in document["rows"] if row["path"] == "conv5_x")["output_shape"] == [
+        1,
+        2048,
+        3,
+        2,
+    ]
 
 
-def test_markdown_is_one_table_a_network(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markdown_has_a_table_for_each_network(capsys: pytest.CaptureFixture[str]) -> None:
     text = show(capsys, "lenet5", "--markdown")
     assert text.startswith("# lenet5, edition paper, input 1x32x32\n\n| layer | op | output |")
     assert "| C1 | " in text
 
 
-def test_two_networks_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_networks_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     text = show(capsys, "resnet50", "--against", "resnet50:torchvision")
     assert re.search(r"^multiply-adds +3,857,973,248 +4,089,184,256 +1\.06$", text, re.MULTILINE)
     assert re.search(r"^receptive field, pixels +483 +427 +0\.88$", text, re.MULTILINE)
@@ -61,22 +72,31 @@ def test_two_networks_stand_side_by_side(capsys: pytest.CaptureFixture[str]) -> 
     assert "# resnet50 against vgg16" in show(capsys, "resnet50", "--against", "vgg16", "--markdown")
 
 
-def test_pages_and_pictures_are_written_whole(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    page, picture = tmp_path / "a.html", tmp_path / "a.png"
+def test_pages_and_plots_are_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    page = tmp_path / "a.html"
+    plot = tmp_path / "a.png"
     assert show(capsys, "lenet5", "--html", str(page)) == f"wrote {page}\n"
     assert page.read_text().startswith("<!doctype html>")
-    assert show(capsys, "lenet5", "--png", str(picture)) == f"wrote {picture}\n"
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert sorted(tmp_path.iterdir()) == [page, picture]
+    assert show(capsys, "lenet5", "--png", str(plot)) == f"wrote {plot}\n"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert sorted(tmp_path.iterdir()) == [page, plot]
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         (["resnet5"], 2, "unknown network 'resnet5': the nearest is 'resnet50'"),
-        (["resnet50", "--edition", "timm"], 2, "unknown edition of resnet50 'timm': known are paper, torchvision"),
+        (
+            ["resnet50", "--edition", "timm"],
+            2,
+            "unknown edition of resnet50 'timm': known are paper, torchvision",
+        ),
         (["resnet50", "--against", "vgg16:timm"], 2, "unknown edition of vgg16 'timm'"),
-        (["resnet50", "--input", "3x224"], 2, "--input is '3x224': expected channels, height and width, as 3x224x224"),
+        (
+            ["resnet50", "--input", "3x224"],
+            2,
+            "--input is '3x224': expected channels, height and width, as 3x224x224",
+        ),
         (["resnet50", "--input", "3x0x9"], 2, "--input is '3x0x9'"),
         (["vgg16", "--input", "3x20x20"], 2, "needs images of at least 32x32"),
         (["resnet50", "--depth", "0"], 2, "--depth should be 1 or more, not 0"),
@@ -85,8 +105,13 @@ def test_pages_and_pictures_are_written_whole(capsys: pytest.CaptureFixture[str]
         (["lenet5", "--html", "nowhere/x.html"], 1, "nowhere/x.html: No such file or directory"),
     ],
 )
-def test_what_cannot_be_shown_is_one_line(
-    words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_error_is_one_line(
+    words: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["show", *words]) == code

@@ -2,46 +2,58 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 
-from convatlas.evaluation.calibration import BINS, calibration_error, reliability
+from convatlas.evaluation.calibration import NUM_BINS, Bin, calibration_error, reliability
+from convatlas.evaluation.metrics import score_samples
 
 RNG = np.random.default_rng(0)
 LOGITS = (2.5 * RNG.normal(size=(4000, 10))).astype(np.float32)
-LABELS = np.array([RNG.choice(10, p=softmax(row)) for row in (0.6 * LOGITS).astype(np.float64)])  # overconfident
+LABELS = np.array(
+    [RNG.choice(10, p=softmax(row)) for row in (0.6 * LOGITS).astype(np.float64)]
+)  # overconfident
 
 
-def test_the_bins_are_scikit_learns() -> None:
-    sure, right = softmax(LOGITS.astype(np.float64), axis=1).max(axis=1), LOGITS.argmax(axis=1) == LABELS
-    accuracy, confidence = calibration_curve(right, sure, n_bins=BINS)
-    filled = [one for one in reliability(LOGITS, LABELS) if one.n]
+def bins_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> list[Bin]:
+    return reliability(score_samples(logits, labels))
+
+
+def test_the_bins_are_those_of_scikit_learn() -> None:
+    confidences = softmax(LOGITS.astype(np.float64), axis=1).max(axis=1)
+    correct = LOGITS.argmax(axis=1) == LABELS
+    accuracy, confidence = calibration_curve(correct, confidences, n_bins=NUM_BINS)
+    filled = [bin for bin in bins_of(LOGITS, LABELS) if bin.n]
     assert len(filled) == len(accuracy)
-    np.testing.assert_allclose(np.array([one.accuracy for one in filled], float), 100 * accuracy)
-    np.testing.assert_allclose(np.array([one.confidence for one in filled], float), 100 * confidence)
-    assert sum(one.n for one in filled) == 4000
+    np.testing.assert_allclose(np.array([bin.accuracy for bin in filled], float), 100 * accuracy)
+    np.testing.assert_allclose(np.array([bin.confidence for bin in filled], float), 100 * confidence)
+    assert sum(bin.n for bin in filled) == 4000
 
 
-def test_the_error_is_the_papers_equation_3() -> None:
-    sure, right = softmax(LOGITS.astype(np.float64), axis=1).max(axis=1), LOGITS.argmax(axis=1) == LABELS
+def test_the_error_is_equation_3_of_the_paper() -> None:
+    confidences = softmax(LOGITS.astype(np.float64), axis=1).max(axis=1)
+    correct = LOGITS.argmax(axis=1) == LABELS
     expected = 0.0
-    for m in range(1, BINS + 1):  # B_m: confidence in ((m - 1) / M, m / M]
-        inside = ((m - 1) / BINS < sure) & (sure <= m / BINS)
-        if inside.any():
-            expected += inside.sum() / len(sure) * abs(right[inside].mean() - sure[inside].mean())
-    assert calibration_error(reliability(LOGITS, LABELS)) == pytest.approx(100 * expected)
+    for m in range(1, NUM_BINS + 1):  # B_m: confidence in ((m - 1) / M, m / M]
+        in_bin = ((m - 1) / NUM_BINS < confidences) & (confidences <= m / NUM_BINS)
+        if in_bin.any():
+            gap = abs(correct[in_bin].mean() - confidences[in_bin].mean())
+            expected += in_bin.sum() / len(confidences) * gap
+    assert calibration_error(bins_of(LOGITS, LABELS)) == pytest.approx(100 * expected)
     assert 10 < 100 * expected < 40
 
 
-def test_who_is_right_as_often_as_he_says_has_nearly_none() -> None:
+def test_labels_drawn_from_the_probabilities_have_nearly_no_error() -> None:
     labels = np.array([RNG.choice(10, p=softmax(row)) for row in LOGITS.astype(np.float64)])
-    assert calibration_error(reliability(LOGITS, labels)) < 2
+    assert calibration_error(bins_of(LOGITS, labels)) < 2
 
 
-def test_who_is_sure_and_always_right_has_none_and_always_wrong_all() -> None:
+def test_full_confidence_has_no_error_if_always_right_and_100_if_always_wrong() -> None:
     logits = np.full((50, 4), -100, np.float32)
     logits[:, 2] = 100
-    assert calibration_error(reliability(logits, np.full(50, 2))) == pytest.approx(0)
-    assert calibration_error(reliability(logits, np.full(50, 1))) == pytest.approx(100)
-    assert reliability(logits, np.full(50, 2))[-1] == pytest.approx((100 * 14 / 15, 100, 50, 100, 100))
-    assert reliability(logits, np.full(50, 2))[0][2:] == (0, None, None)
+    always_right = bins_of(logits, np.full(50, 2))
+    assert calibration_error(always_right) == pytest.approx(0)
+    assert calibration_error(bins_of(logits, np.full(50, 1))) == pytest.approx(100)
+    assert always_right[-1] == pytest.approx((100 * 14 / 15, 100, 50, 100, 100))
+    assert always_right[0][2:] == (0, None, None)

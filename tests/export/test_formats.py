@@ -1,4 +1,4 @@
-"""What is exported is what the network computes, wherever it is read."""
+"""Exports compute what the network does, in a process without ConvAtlas."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.networks import shake, small, steady
+from helpers.networks import randomize_to_unit_signal, randomize_weights, small_model
 from torch import Tensor
 
 import convatlas as ca
@@ -25,84 +25,112 @@ pytestmark = pytest.mark.skipif(
     reason="OpenVINO, NNCF and ONNX Runtime are not all installed: make setup",
 )
 
-ELSEWHERE = """
+OTHER_PROCESS = """
 import json, sys
 import numpy as np
 
 folder, formats = sys.argv[1], sys.argv[2:]
-images, found = np.load(f"{folder}/images.npy"), {}
+images = np.load(f"{folder}/images.npy")
+results = {}
 if "onnx" in formats:
     import onnxruntime
     session = onnxruntime.InferenceSession(f"{folder}/model.onnx")
-    found["onnx"] = np.concatenate([session.run(None, {"images": part})[0] for part in (images[:1], images[1:])])
+    batches = (images[:1], images[1:])
+    results["onnx"] = np.concatenate([session.run(None, {"images": batch})[0] for batch in batches])
 for name in ("openvino", "int8"):
     if name in formats:
         import openvino
-        compiled = openvino.compile_model(f"{folder}/{name}/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        found[name] = np.concatenate([compiled(part)[0] for part in (images[:1], images[1:])])
+        fp32 = {"INFERENCE_PRECISION_HINT": "f32"}
+        compiled = openvino.compile_model(f"{folder}/{name}/model.xml", "CPU", fp32)
+        results[name] = np.concatenate([compiled(batch)[0] for batch in (images[:1], images[1:])])
 for name, file in (("safetensors", "classifier.safetensors"), ("hub", "hub/model.safetensors")):
     if name in formats:
         import safetensors.numpy
         tensors = safetensors.numpy.load_file(f"{folder}/{file}")
-        found[name] = np.array([sum(float(np.abs(tensor).sum()) for tensor in tensors.values())])
+        results[name] = np.array([sum(float(np.abs(tensor).sum()) for tensor in tensors.values())])
 if "hub" in formats:
     assert json.load(open(f"{folder}/hub/config.json"))["id2label"]["7"] == "7"
-np.savez(f"{folder}/found.npz", **found)
-assert not [name for name in sys.modules if name.startswith("convatlas")], "this must work without us"
+np.savez(f"{folder}/results.npz", **results)
+assert not [name for name in sys.modules if name.startswith("convatlas")], "ConvAtlas must not be needed"
 """
 
 
-def elsewhere(folder: Path, images: Tensor, *formats: str) -> dict[str, Any]:
-    """What a process that knows nothing of us computes from what lies in the folder."""
+def run_in_other_process(folder: Path, images: Tensor, *formats: str) -> dict[str, Any]:
+    """The logits that a process without ConvAtlas computes from the exports in the folder."""
     np.save(folder / "images.npy", images.numpy())
-    subprocess.run([sys.executable, "-c", ELSEWHERE, str(folder), *formats], check=True, capture_output=True, cwd=folder)
-    return dict(np.load(folder / "found.npz"))
+    subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESS, str(folder), *formats],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+    )
+    return dict(np.load(folder / "results.npz"))
 
 
-def difference(found: Any, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float(np.abs(found - expected.numpy()).max() / expected.abs().max())
+def difference(logits: Any, expected: Tensor) -> float:
+    assert logits.shape == expected.shape
+    return float(np.abs(logits - expected.numpy()).max() / expected.abs().max())
 
 
-def test_every_format_of_a_trained_classifier_is_read_by_a_process_without_us(
+def test_every_format_is_read_without_convatlas(
     trained: Classifier, trained_run: Path, digits: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = {"onnx": "model.onnx", "openvino": "openvino", "int8": "int8", "safetensors": "classifier.safetensors", "hub": "hub"}
+    places = {
+        "onnx": "model.onnx",
+        "openvino": "openvino",
+        "int8": "int8",
+        "safetensors": "classifier.safetensors",
+        "hub": "hub",
+    }
     documents = {}
     for name, place in places.items():
-        words = ["export", str(trained_run), "--to", name, "--out", str(tmp_path / place), "--json", "--max-drop", "3"]
+        words = [
+            "export",
+            str(trained_run),
+            "--to",
+            name,
+            "--out",
+            str(tmp_path / place),
+            "--json",
+            "--max-drop",
+            "3",
+        ]
         assert main(words) == 0, capsys.readouterr().err
         documents[name] = json.loads(capsys.readouterr().out)
         assert documents[name]["out"] == str(tmp_path / place)
     assert not [path for path in tmp_path.iterdir() if path.name not in places.values()]
-    found = elsewhere(tmp_path, digits, *places)
+    results = run_in_other_process(tmp_path, digits, *places)
     with torch.inference_mode():
         expected = trained.model(trained.normalizer(digits)).float()
-    assert difference(found["onnx"], expected) < 1e-3
-    assert difference(found["openvino"], expected) < 1e-3
+    assert difference(results["onnx"], expected) < 1e-3
+    assert difference(results["openvino"], expected) < 1e-3
     assert documents["onnx"]["difference"] < 1e-3
-    # int8: what was said of the validation images, within what as many test images can tell
-    same = (found["int8"].argmax(1) == expected.argmax(1).numpy()).mean()
+    # int8: the drop reported for the validation images holds for as many test images
+    same = (results["int8"].argmax(1) == expected.argmax(1).numpy()).mean()
     assert same > 0.95
-    assert documents["int8"]["drop"] == pytest.approx(documents["int8"]["before"] - documents["int8"]["after"])
+    assert documents["int8"]["drop"] == pytest.approx(
+        documents["int8"]["before"] - documents["int8"]["after"]
+    )
     tensors = [*trained.model.state_dict().values(), *trained.normalizer.state_dict().values()]
-    assert found["safetensors"] == pytest.approx(sum(float(tensor.abs().sum()) for tensor in tensors), rel=1e-5)
-    assert found["hub"] == pytest.approx(found["safetensors"])
-    # and by us again: the same classifier
+    assert results["safetensors"] == pytest.approx(
+        sum(float(tensor.abs().sum()) for tensor in tensors), rel=1e-5
+    )
+    assert results["hub"] == pytest.approx(results["safetensors"])
+    # and read again by ConvAtlas: the same classifier
     for place in ("classifier.safetensors", "hub"):
         again = ca.load(tmp_path / place)
         assert again.metadata == trained.metadata
         assert torch.equal(again.logits(digits), trained.logits(digits))
 
 
-def test_the_files_say_what_they_are(trained: Classifier, digits: Tensor, tmp_path: Path) -> None:
+def test_files_hold_classes_and_preprocessing(trained: Classifier, digits: Tensor, tmp_path: Path) -> None:
     import onnx as library
 
     formats.to_onnx(trained, digits[:3], tmp_path / "model.onnx")
     model = library.load(str(tmp_path / "model.onnx"))
-    facts = {one.key: one.value for one in model.metadata_props}
-    assert json.loads(facts["classes"]) == list(trained.metadata.classes)
-    assert json.loads(facts["convatlas"])["preprocessing"]["fit"] == trained.metadata.preprocessing.fit
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(properties["classes"]) == list(trained.metadata.classes)
+    assert json.loads(properties["convatlas"])["preprocessing"]["mode"] == trained.metadata.preprocessing.mode
     (images,) = model.graph.input
     assert images.name == "images"
     assert images.type.tensor_type.elem_type == library.TensorProto.UINT8
@@ -120,60 +148,73 @@ def test_the_files_say_what_they_are(trained: Classifier, digits: Tensor, tmp_pa
 def test_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
     import onnx as library
 
-    model, images = small("googlenet")
+    model, images = small_model("googlenet")
     with_heads = sum(parameter.numel() for parameter in model.parameters())
     heads = sum(p.numel() for name, p in model.named_parameters() if name.split(".")[0] in model.heads)
-    shake(model).eval()
+    randomize_weights(model).eval()
     formats.to_onnx(model, images, tmp_path / "model.onnx")
     graph = library.load(str(tmp_path / "model.onnx")).graph
-    kept = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer if len(tensor.dims) > 0)
+    exported = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer if len(tensor.dims) > 0)
     assert heads > 0.3 * with_heads
-    assert kept < with_heads - 0.9 * heads
+    assert exported < with_heads - 0.9 * heads
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", models.list_models())
-def test_every_network_is_exported_and_read_by_a_process_without_us(name: str, tmp_path: Path) -> None:
-    model, images = small(name)
-    steady(model, images)
+def test_every_network_is_exported_and_read_without_convatlas(name: str, tmp_path: Path) -> None:
+    model, images = small_model(name)
+    randomize_to_unit_signal(model, images)
     formats.to_onnx(model, images, tmp_path / "model.onnx")
     formats.to_openvino(model, images, tmp_path / "openvino")
     with torch.inference_mode():
         expected = model(images)
-    for found in elsewhere(tmp_path, images, "onnx", "openvino").values():
-        assert difference(found, expected) < 1e-3
+    for logits in run_in_other_process(tmp_path, images, "onnx", "openvino").values():
+        assert difference(logits, expected) < 1e-3
 
 
-class TestNothingIsLeft:
-    """An export that is not right is not there."""
+class TestNothingIsWritten:
+    """A failed export leaves no file."""
 
-    def test_one_that_does_not_agree(self, trained: Classifier, digits: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_by_an_export_that_does_not_agree(
+        self, trained: Classifier, digits: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         right = eager.build
 
-        def wrong(part: Any, example: Tensor, precision: Any) -> Any:
-            run = right(part, example, precision)
+        def wrong(module: Any, example: Tensor, precision: Any) -> Any:
+            run = right(module, example, precision)
             return lambda images: run(images) * 1.01
 
         monkeypatch.setattr(eager, "build", wrong)
         for write in (formats.to_onnx, formats.to_openvino):
-            with pytest.raises(UserError, match=r"does not agree with PyTorch: the largest difference is 0\.01 of"):
+            with pytest.raises(
+                UserError, match=r"does not agree with PyTorch: the largest difference is 0\.01 of"
+            ):
                 write(trained, digits[:3], tmp_path / "model")
         assert list(tmp_path.iterdir()) == []
 
-    def test_int8_that_loses_more_than_it_may(self, trained: Classifier, digits: Tensor, tmp_path: Path) -> None:
+    def test_by_int8_that_loses_too_much(self, trained: Classifier, digits: Tensor, tmp_path: Path) -> None:
         scores = iter([92.0, 91.4])
-        with pytest.raises(UserError, match=r"top-1 falls by 0.60 points, from 92.00 to 91.40 %, more than the 0.5 that --max-drop allows"):
+        with pytest.raises(
+            UserError,
+            match=r"top-1 falls by 0\.60 points, from 92\.00 to 91\.40 %, more than the 0\.5 that --max-drop",
+        ):
             formats.to_int8(trained, digits[:3], tmp_path / "int8", [digits[:8]], lambda infer: next(scores))
         assert list(tmp_path.iterdir()) == []
 
-    def test_what_is_there_is_not_replaced(self, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_over_an_existing_file(
+        self, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         (tmp_path / "model.onnx").write_text("precious")
         assert main(["export", str(trained_run), "--to", "onnx", "--out", str(tmp_path / "model.onnx")]) == 2
-        assert "is there already: choose another place with --out" in capsys.readouterr().err
+        assert "already exists: choose another place with --out" in capsys.readouterr().err
         assert (tmp_path / "model.onnx").read_text() == "precious"
 
-    def test_a_missing_library_is_named_with_what_to_install(
-        self, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    def test_without_the_library_which_is_named(
+        self,
+        trained_run: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         for name, extra in (("onnx", "onnx"), ("openvino", "openvino"), ("int8", "openvino")):
             monkeypatch.setattr(onnx, "find_spec", lambda name: None)
@@ -186,7 +227,7 @@ class TestNothingIsLeft:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_the_card_tells_what_the_run_knows_and_its_limits(trained: Classifier, tmp_path: Path) -> None:
+def test_the_model_card_has_accuracy_and_limits(trained: Classifier, tmp_path: Path) -> None:
     huggingface_hub = pytest.importorskip("huggingface_hub")
     huggingface.to_hub(trained, tmp_path / "hub")
     card = huggingface_hub.ModelCard.load(tmp_path / "hub" / "README.md")
@@ -196,14 +237,16 @@ def test_the_card_tells_what_the_run_knows_and_its_limits(trained: Classifier, t
     assert f"{trained.metadata.metrics['test_top1']:.2f} % (95 % interval " in card.text
     assert "width 0.5" in card.text
     assert "## Limits" in card.text
-    assert "images like those of digits; of others nothing is known" in card.text
+    assert "images like those of digits; for others it is not known" in card.text
 
 
 def test_names_from_files_are_harmless_in_the_card(trained: Classifier, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
-    odd = "[x](http://y)|<script>\x1b"
-    card = trained.metadata.replace(classes=(odd, *trained.metadata.classes[1:]), provenance={"data": f"folder:{odd}"}, metrics={})
-    huggingface.to_hub(Classifier(card, trained.model, trained.normalizer), tmp_path / "hub")
+    name = "[x](http://y)|<script>\x1b"
+    metadata = trained.metadata.replace(
+        classes=(name, *trained.metadata.classes[1:]), provenance={"data": f"folder:{name}"}, metrics={}
+    )
+    huggingface.to_hub(Classifier(metadata, trained.model, trained.normalizer), tmp_path / "hub")
     text = (tmp_path / "hub" / "README.md").read_text()
     assert "<script>" not in text
     assert "[x]" not in text

@@ -1,10 +1,11 @@
-"""Classifiers that were never trained, and photographs of several sizes that they disagree about."""
+"""Classifiers with random weights, and photographs of several sizes on which they disagree."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import skimage.data
 import torch
 from PIL import Image
@@ -13,67 +14,105 @@ from convatlas import models
 from convatlas.classifier import Classifier, model_file
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing, center_crop_preprocessing
-from helpers.networks import settle, shake
+from helpers.networks import calibrate_batch_norm, randomize_weights
 
 CLASSES = ("cat", "dog", "fox", "hen", "owl", "pig")
 SIZES = ((48, 72), (70, 50), (64, 64), (33, 90), (55, 41))  # height, width
+TEST_IMAGES_PER_CLASS = 4
+NUM_TEST_IMAGES = TEST_IMAGES_PER_CLASS * len(CLASSES)
 
 
-def photographs(folder: Path, test: int = 4, classes: Sequence[str] = CLASSES) -> str:
-    """Makes FOLDER/{train,val,test}/CLASS/NAME.png and returns the name of the data set."""
-    scene, number = skimage.data.coffee(), 0  # type: ignore[no-untyped-call]
-    for split, count in (("train", 2), ("val", 1), ("test", test)):
+def make_photos(folder: Path, classes: Sequence[str] = CLASSES) -> str:
+    """Write FOLDER/{train,val,test}/CLASS/NAME.png and return the name of the data set."""
+    scene = skimage.data.coffee()  # type: ignore[no-untyped-call]
+    number = 0
+    for split, count in (("train", 2), ("val", 1), ("test", TEST_IMAGES_PER_CLASS)):
         for name in classes:
             (folder / split / name).mkdir(parents=True)
-            for place in range(count):
+            for i in range(count):
                 height, width = SIZES[number % len(SIZES)]
-                top, left = 37 * number % (400 - height), 61 * number % (600 - width)
-                Image.fromarray(scene[top : top + height, left : left + width]).save(folder / split / name / f"{name}{place}.png")
+                top = 37 * number % (400 - height)
+                left = 61 * number % (600 - width)
+                crop = scene[top : top + height, left : left + width]
+                Image.fromarray(crop).save(folder / split / name / f"{name}{i}.png")
                 number += 1
     return f"folder:{folder}"
 
 
-def member(
+def make_classifier(
     seed: int = 0,
     network: str = "resnet20_cifar",
     data: str = "",
     classes: Sequence[str] = CLASSES,
-    geometry: Preprocessing | None = None,
-    batch: int = 24,
+    preprocessing: Preprocessing | None = None,
+    batch_size: int = 24,
     mean: torch.Tensor | None = None,
     **provenance: Any,
 ) -> Classifier:
-    geometry = geometry or center_crop_preprocessing(3, (32, 32), 8 / 7)
+    preprocessing = preprocessing or center_crop_preprocessing(3, (32, 32), 8 / 7)
+    channels = preprocessing.channels
     torch.manual_seed(seed)
-    model = models.create_model(network, width=0.25, num_classes=len(classes), in_chans=geometry.channels, image_size=geometry.size)
-    settle(shake(model, seed), torch.randn(16, *geometry.shape, generator=torch.Generator().manual_seed(seed)))
+    model = models.create_model(
+        network,
+        width=0.25,
+        num_classes=len(classes),
+        in_chans=channels,
+        image_size=preprocessing.input_size,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    calibrate_batch_norm(
+        randomize_weights(model, seed), torch.randn(16, *preprocessing.shape, generator=generator)
+    )
     assert model.architecture is not None
-    card = model_file.ClassifierMetadata(
+    metadata = model_file.ClassifierMetadata(
         format=model_file.FORMAT,
         network=model.architecture,
         classes=tuple(classes),
-        preprocessing=geometry,
+        preprocessing=preprocessing,
         precision="fp32",
-        batch=batch,
+        batch=batch_size,
         provenance={"data": data} | provenance,
         metrics={},
     )
-    grey = torch.full((geometry.channels, 1, 1), 0.45)
-    return Classifier(card, model, Normalizer(grey if mean is None else mean, torch.full((geometry.channels, 1, 1), 0.25)))
+    if mean is None:
+        mean = torch.full((channels, 1, 1), 0.45)
+    return Classifier(metadata, model, Normalizer(mean, torch.full((channels, 1, 1), 0.25)))
 
 
-def saved(folder: Path, one: Classifier) -> Path:
-    """A folder as a run leaves it, as far as evaluation looks."""
+def write_classifier(file: Path, classifier: Classifier) -> Path:
+    model_file.write_model_file(file, classifier.metadata, classifier.model, classifier.normalizer)
+    return file
+
+
+def make_run(folder: Path, classifier: Classifier) -> Path:
+    """Make a folder with the files of a run that evaluation reads."""
     folder.mkdir(parents=True)
-    model_file.write_model_file(folder / "model.safetensors", one.metadata, one.model, one.normalizer)
+    write_classifier(folder / "model.safetensors", classifier)
     return folder
 
 
-def permuted(one: Classifier, order: Sequence[int]) -> Classifier:
-    """The same classifier, its classes in another order."""
-    weights = one.model.state_dict()
-    classes = tuple(one.metadata.classes[i] for i in order)
-    other = member(classes=classes, geometry=one.metadata.preprocessing, batch=one.metadata.batch, data=one.metadata.provenance["data"])
-    moved = {name: t[np.array(order)] if name.startswith("fc.") else t for name, t in weights.items()}
-    other.model.load_state_dict(moved)
-    return Classifier(other.metadata, other.model, one.normalizer)
+def permute_classes(classifier: Classifier, order: Sequence[int]) -> Classifier:
+    """The same classifier with its classes in another order."""
+    metadata = classifier.metadata
+    permuted = make_classifier(
+        classes=tuple(metadata.classes[i] for i in order),
+        preprocessing=metadata.preprocessing,
+        batch_size=metadata.batch,
+        data=metadata.provenance["data"],
+    )
+    permuted.model.load_state_dict(
+        {
+            name: tensor[np.array(order)] if name.startswith("fc.") else tensor
+            for name, tensor in classifier.model.state_dict().items()
+        }
+    )
+    return Classifier(permuted.metadata, permuted.model, classifier.normalizer)
+
+
+def forbid_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, running a network is an AssertionError."""
+
+    def refuse(self: Classifier, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("a network was run")
+
+    monkeypatch.setattr(Classifier, "logits", refuse)

@@ -1,10 +1,12 @@
-"""Read 10,000 hostile files: each is either read or refused in one sentence; none may crash, hang, or ask for much memory.
+"""Read 10,000 hostile files: each is either read or refused in one sentence; none may crash, hang, or take
+much memory.
 
-    make fuzz                                  # all of them; python tests/fuzz/fuzz.py FIRST END is some
-    python tests/fuzz/fuzz.py --case 1234      # one again, with its traceback; its file stays as case-1234
+    make fuzz                                       # all of them
+    python -m helpers.fuzz_campaign FIRST END       # some of them (in tests/)
+    python -m helpers.fuzz_campaign --case 1234     # one, with its traceback; its file is left as case-1234
 
-Each case runs in a child of this process, which has imported everything: what kills the child is charged to the case, and the next
-child goes on behind it.
+The cases run in a child of this process, which has imported everything. A case that kills the child is
+recorded as failed, and the next child continues after it.
 """
 
 import faulthandler
@@ -29,70 +31,68 @@ from convatlas.data.curation.image_warnings import image_warnings
 from convatlas.data.images import decode
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing
 from convatlas.errors import UserError, printable
-from helpers.hostile_files import CASES, MOST_PIXELS, Case, case
+from helpers.damage import encode
+from helpers.hostile_files import CASES, MAX_PIXELS, Case, make_case
 
-SECONDS = 8.0  # of a core, for one file
-MEMORY = 1 << 30  # more than before, resident: a sound image of the most pixels that are read takes 700 MB
-ADDRESSES = 8 << 30  # more than before, asked for
-LONGEST = 2000  # characters of a message
-LARGEST_SEEN = 256 * 256  # pixels of an image that a classifier which was read is asked about
+MAX_SECONDS = 8.0  # CPU time of one file
+MAX_MEMORY = 1 << 30  # additional resident bytes: a valid image of the most pixels that are read takes 700 MB
+MAX_ADDRESS_SPACE = 8 << 30  # additional bytes
+MAX_MESSAGE = 2000  # characters
+MAX_INPUT_PIXELS = 256 * 256  # a classifier with a larger input does not predict here
 
 
 class Outcome(NamedTuple):
     number: int
     reader: str
-    what: str
-    said: str  # read, refused and why, or what was wrong
+    change: str
+    result: str  # "read", "refused: " and the message, or what went wrong
     seconds: float
-    memory: int  # bytes, at the most
+    memory: int  # bytes, at the peak
 
     @property
-    def good(self) -> bool:
-        return self.said == "read" or self.said.startswith("refused: ")
+    def passed(self) -> bool:
+        return self.result == "read" or self.result.startswith("refused: ")
 
 
-def read(one: Case, file: Path) -> None:
-    """What a user does with such a file. Raises UserError where it cannot be used."""
-    if one.reader == "model":
-        found = classifier.load(file)
-        shape = found.metadata.preprocessing.shape
-        if shape[1] * shape[2] <= LARGEST_SEEN:
+def read(case: Case, file: Path) -> None:
+    """Do what a user does with such a file. Raises UserError where it cannot be used."""
+    if case.reader == "model":
+        model = classifier.load(file)
+        _, height, width = model.metadata.preprocessing.shape
+        if height * width <= MAX_INPUT_PIXELS:
             sample = Path(file).with_name("sample.png")
-            (answer,) = found.predict([sample])
-            assert {name for name, _ in answer} <= set(found.metadata.classes)
-    elif one.reader == "weights":
-        model = models.create_model("lenet5", width=0.5)
-        interop.load_weights(model, file)
+            (prediction,) = model.predict([sample], engine="eager")
+            assert {name for name, _ in prediction} <= set(model.metadata.classes)
+    elif case.reader == "weights":
+        interop.load_weights(models.create_model("lenet5", width=0.5), file)
     else:
         image = decode.open_image(file)
-        assert image.height * image.width <= MOST_PIXELS
+        assert image.height * image.width <= MAX_PIXELS
         for channels in (3, 1):
             assert center_crop_preprocessing(channels, (32, 32)).transform(image).shape == (channels, 32, 32)
-        pixels = image.decode(3, (1 << 16, 1 << 16))  # all of them
+        pixels = image.decode(3, (1 << 16, 1 << 16))  # in full resolution
         assert pixels.shape == (image.height, image.width, 3)
         image_warnings(image, pixels, 3)
 
 
-def run(numbers: Sequence[int]) -> Generator[Outcome]:
+def run_cases(numbers: Sequence[int]) -> Generator[Outcome]:
     """The outcomes of the cases, in order."""
     with tempfile.TemporaryDirectory() as folder:
-        from helpers.damage import encode
-
         Path(folder, "sample.png").write_bytes(encode("PNG"))
-        rest = list(numbers)
-        while rest:
-            rest = yield from _child(rest, Path(folder))
+        remaining = list(numbers)
+        while remaining:
+            remaining = yield from _run_child(remaining, Path(folder))
 
 
-def _child(numbers: list[int], folder: Path) -> Generator[Outcome, None, list[int]]:
-    """Outcomes until the child ends, by itself or not; returns what is left to do."""
+def _run_child(numbers: list[int], folder: Path) -> Generator[Outcome, None, list[int]]:
+    """Yield outcomes until the child ends, by itself or not; returns the numbers that remain."""
     receiving, sending = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(receiving)
         status = 1
         try:
-            _work(numbers, folder, sending)
+            _read_cases(numbers, folder, sending)
             status = 0
         finally:
             os._exit(status)
@@ -101,8 +101,8 @@ def _child(numbers: list[int], folder: Path) -> Generator[Outcome, None, list[in
     try:
         with os.fdopen(receiving, "rb") as stream:
             while len(header := stream.read(4)) == 4:
-                seconds, memory, reader, what, said = json.loads(stream.read(struct.unpack("<I", header)[0]))
-                yield Outcome(numbers[done], reader, what, said, seconds, memory)
+                (length,) = struct.unpack("<I", header)
+                yield Outcome(*json.loads(stream.read(length)))
                 done += 1
     except GeneratorExit:
         os.kill(child, signal.SIGKILL)
@@ -111,89 +111,107 @@ def _child(numbers: list[int], folder: Path) -> Generator[Outcome, None, list[in
         _, status = os.waitpid(child, 0)
     if done == len(numbers):
         return []
-    ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    said = "hangs" if ended == signal.SIGPROF else f"crashes: {signal.Signals(ended).name}" if ended else "ends the process"
-    one = case(numbers[done])
-    yield Outcome(numbers[done], one.reader, one.what, said, SECONDS if said == "hangs" else 0.0, 0)
+    killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    seconds = 0.0
+    if killed_by == signal.SIGPROF:
+        result = "hangs"
+        seconds = MAX_SECONDS
+    elif killed_by:
+        result = f"crashes: {signal.Signals(killed_by).name}"
+    else:
+        result = "ends the process"
+    case = make_case(numbers[done])
+    yield Outcome(numbers[done], case.reader, case.change, result, seconds, 0)
     return numbers[done + 1 :]
 
 
-def _work(numbers: list[int], folder: Path, sending: int) -> None:
-    """In the child: the cases one by one, each outcome sent as soon as it is there."""
+def _read_cases(numbers: list[int], folder: Path, sending: int) -> None:
+    """In the child: read the cases one by one, and send each outcome at once."""
     faulthandler.disable()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # decoders write to them as they like
-        os.dup2(nowhere, stream)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):  # decoders print to them
+        os.dup2(devnull, descriptor)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    addresses = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (addresses + ADDRESSES, addresses + ADDRESSES))
+    address_space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = address_space + MAX_ADDRESS_SPACE
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in numbers:
-        one = case(number)
+        case = make_case(number)
         file = folder / "file"
-        file.write_bytes(one.data)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before = _resident("VmRSS")
-        began = time.process_time()
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        file.write_bytes(case.data)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
+        memory_before = _memory_status("VmRSS")
+        start = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
         try:
-            said = _tried(one, file)
+            result = _try_to_read(case, file)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        seconds, memory = time.process_time() - began, max(0, _resident("VmHWM") - before)
-        if memory > MEMORY:
-            said = f"takes {memory >> 20:,} MB"
-        content = json.dumps((seconds, memory, one.reader, one.what, said)).encode()
+        seconds = time.process_time() - start
+        memory = max(0, _memory_status("VmHWM") - memory_before)
+        if memory > MAX_MEMORY:
+            result = f"takes {memory >> 20:,} MB"
+        outcome = Outcome(number, case.reader, case.change, result, seconds, memory)
+        content = json.dumps(outcome).encode()
         os.write(sending, struct.pack("<I", len(content)) + content)
 
 
-def _tried(one: Case, file: Path) -> str:
+def _try_to_read(case: Case, file: Path) -> str:
     try:
-        read(one, file)
+        read(case, file)
     except UserError as error:
         cause: BaseException | None = error
-        while cause is not None:  # whoever runs out of memory has asked for too much, whatever is made of it
+        while cause is not None:  # running out of memory is a failure, also where it is handled
             if isinstance(cause, MemoryError) or "not enough memory" in str(cause):
                 return f"asks for too much memory: {printable(cause)}"
             cause = cause.__context__
-        text = str(error)
-        return f"refused: {text}" if text and len(text) <= LONGEST and "\n" not in text else f"says too much: {printable(text)[:300]}"
+        message = str(error)
+        if not message or len(message) > MAX_MESSAGE or "\n" in message:
+            return f"says too much: {printable(message)[:300]}"
+        return f"refused: {message}"
     except BaseException as error:
         return f"raises {type(error).__name__}: {printable(error)[:300]}"
     return "read"
 
 
-def _resident(what: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
-    return int(line.split()[1]) << 10
+def _memory_status(key: str) -> int:
+    """Bytes of a line of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1]) << 10
+
+
+def _read_one(number: int) -> None:
+    case = make_case(number)
+    file = Path(f"case-{number}")
+    file.write_bytes(case.data)
+    print(f"case {number}: {case.reader}, {case.change}, {len(case.data):,} bytes in {file}")
+    read(case, file)
+    print("read")
 
 
 def main() -> int:
     torch.set_num_threads(1)
     if "--case" in sys.argv:
-        number = int(sys.argv[sys.argv.index("--case") + 1])
-        one, file = case(number), Path(f"case-{number}")
-        file.write_bytes(one.data)
-        print(f"case {number}: {one.reader}, {one.what}, {len(one.data):,} bytes in {file}")
-        read(one, file)
-        print("read")
+        _read_one(int(sys.argv[sys.argv.index("--case") + 1]))
         return 0
-    first, last = (int(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else (0, CASES)
-    began, tally, worst, failed = time.monotonic(), Counter[str](), dict[str, Outcome](), 0
-    for outcome in run(range(first, last)):
-        tally[f"{outcome.reader} {outcome.said.partition(':')[0] if outcome.good else 'failed'}"] += 1
-        for key, value in (("slowest", outcome.seconds), ("largest", outcome.memory)):
-            if key not in worst or value > (worst[key].seconds if key == "slowest" else worst[key].memory):
-                worst[key] = outcome
-        if not outcome.good:
-            failed += 1
-            again = f"python tests/fuzz/fuzz.py --case {outcome.number}"
-            print(f"case {outcome.number} ({outcome.reader}, {outcome.what}) {outcome.said}; again: {again}", flush=True)
-    print(f"{last - first:,} cases in {time.monotonic() - began:.0f} s: " + ", ".join(f"{n:,} {what}" for what, n in sorted(tally.items())))
-    slow, large = worst["slowest"], worst["largest"]
-    print(f"slowest: case {slow.number} ({slow.what}), {slow.seconds:.2f} s of a core")
-    print(f"largest: case {large.number} ({large.what}), {large.memory >> 20:,} MB")
-    return 1 if failed else 0
+    first, end = (int(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else (0, CASES)
+    start = time.monotonic()
+    outcomes: list[Outcome] = []
+    for outcome in run_cases(range(first, end)):
+        outcomes.append(outcome)
+        if not outcome.passed:
+            command = f"python -m helpers.fuzz_campaign --case {outcome.number}"
+            description = f"case {outcome.number} ({outcome.reader}, {outcome.change})"
+            print(f"{description} {outcome.result}; again: {command}", flush=True)
+    counts = Counter(f"{o.reader} {o.result.partition(':')[0] if o.passed else 'failed'}" for o in outcomes)
+    summary = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
+    print(f"{end - first:,} cases in {time.monotonic() - start:.0f} s: {summary}")
+    slowest = max(outcomes, key=lambda outcome: outcome.seconds)
+    print(f"slowest: case {slowest.number} ({slowest.change}), {slowest.seconds:.2f} s of a core")
+    largest = max(outcomes, key=lambda outcome: outcome.memory)
+    print(f"largest: case {largest.number} ({largest.change}), {largest.memory >> 20:,} MB")
+    return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The other libraries, from the folder `.peers` (`make peers`)."""
+"""Other libraries, installed in the folder `.peers` by `make peers`."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 from convatlas.benchmark import peers
 
 
-def peer(name: str) -> Any:
-    """torchvision, timm or pytorchcv; skips the test visibly where they are not installed."""
+def import_or_skip(name: str) -> Any:
+    """Import torchvision, timm or pytorchcv; skip the test, visibly, if they are not installed."""
     if not peers.is_installed(name):
         pytest.skip(f"{name} is not in .peers: make peers")
     return peers.import_peer(name)

@@ -1,4 +1,4 @@
-"""What each of several processes does in the tests of ranks; and how they are started, as torchrun does."""
+"""The jobs that ranks run in the tests, and how the tests start ranks, as torchrun does."""
 
 import copy
 import itertools
@@ -21,6 +21,7 @@ from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.normalize import PixelRange
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.evaluation.predict import predict_split
+from convatlas.evaluation.predictions import Predictions
 from convatlas.layers.batch_norm import SyncBatchNorm2d, convert_sync_batchnorm
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.distributed.rendezvous import init_ranks
@@ -31,21 +32,22 @@ from convatlas.training.step import accumulate_gradients
 from helpers.small_runs import PROCESSES
 
 CPU = torch.device("cpu")
-SIZES: dict[str, dict[str, Any]] = {"lenet5": {}, "resnet20_cifar": {"image_size": 16}}
-RATES = {"lenet5": 0.001, "resnet20_cifar": 0.0001}  # in float32 rounding must not grow beyond comparison
-_number = itertools.count()
+NETWORK_ARGUMENTS: dict[str, dict[str, Any]] = {"lenet5": {}, "resnet20_cifar": {"image_size": 16}}
+# small learning rates, so that rounding in float32 does not grow too much for a comparison
+LEARNING_RATES = {"lenet5": 0.001, "resnet20_cifar": 0.0001}
+_file_number = itertools.count()
 
 
-class Started(NamedTuple):
-    """A rank, and the files that take what it says."""
+class RankProcess(NamedTuple):
+    """The process of a rank, and the files with its output."""
 
     process: Any
     stdout: Path
     stderr: Path
 
 
-class Ended(NamedTuple):
-    code: int
+class RankResult(NamedTuple):
+    exit_code: int
     stdout: str
     stderr: str
 
@@ -56,165 +58,203 @@ def free_port() -> int:
         return port
 
 
-def start(
-    folder: Path, jobs: Sequence[tuple[Any, ...]], only: Sequence[int] | None = None, port: int | None = None, **more: str
-) -> list[Started]:
-    """Each of `jobs`, a function and its arguments, as a rank in a group of its own, with one thread; of these `only` some."""
-    shared = {
+def start_ranks(
+    folder: Path,
+    jobs: Sequence[tuple[Any, ...]],
+    only: Sequence[int] | None = None,
+    port: int | None = None,
+    **variables: str,
+) -> list[RankProcess]:
+    """Start each of `jobs`, a function and its arguments, as a rank in a process group of its own, with one
+    thread. With `only`, the other ranks are not started."""
+    environment = {
         "MASTER_ADDR": "localhost",
         "MASTER_PORT": str(port or free_port()),
         "WORLD_SIZE": str(len(jobs)),
         "LOCAL_WORLD_SIZE": str(len(jobs)),
-        "CONVATLAS_PATIENCE": "60",
-        **more,
+        "CONVATLAS_TIMEOUT": "60",
+        **variables,
     }
-    started = []
+    ranks = []
     for rank in only or range(len(jobs)):
-        said = [folder / f"{next(_number)}.{stream}" for stream in ("out", "err")]
-        variables = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        process = PROCESSES.Process(target=_rank, args=(variables, *said, *jobs[rank]))
+        stdout, stderr = (folder / f"{next(_file_number)}.{stream}" for stream in ("out", "err"))
+        rank_environment = environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        process = PROCESSES.Process(target=_run_rank, args=(rank_environment, stdout, stderr, *jobs[rank]))
         process.start()
-        started.append(Started(process, *said))
-    return started
+        ranks.append(RankProcess(process, stdout, stderr))
+    return ranks
 
 
-def _rank(variables: dict[str, str], stdout: Path, stderr: Path, job: Callable[..., int | None], *arguments: Any) -> None:
+def _run_rank(
+    environment: dict[str, str], stdout: Path, stderr: Path, job: Callable[..., int | None], *arguments: Any
+) -> None:
     os.setsid()
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))  # the tests' own process has a core for itself
+    os.sched_setaffinity(
+        0, range(os.cpu_count() or 1)
+    )  # not only the core of the process that runs the tests
     torch.set_num_threads(1)
-    os.environ.update(variables)
-    for stream, path in ((1, stdout), (2, stderr)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    os.environ.update(environment)
+    for descriptor, path in ((1, stdout), (2, stderr)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     sys.exit(job(*arguments))
 
 
-def finish(started: Sequence[Started], seconds: float = 100) -> list[Ended]:
-    """What they said, and the codes with which they ended, in time."""
-    for process, _, _ in started:
-        process.join(seconds)
-    for process, _, _ in started:
-        process.kill()
-        process.join()
-    return [Ended(process.exitcode, stdout.read_text(), stderr.read_text()) for process, stdout, stderr in started]
+def finish_ranks(ranks: Sequence[RankProcess], timeout: float = 100) -> list[RankResult]:
+    """Wait for the ranks, kill those that have not ended within the timeout in seconds, and read their
+    output."""
+    for rank in ranks:
+        rank.process.join(timeout)
+    for rank in ranks:
+        rank.process.kill()
+        rank.process.join()
+    return [
+        RankResult(rank.process.exitcode, rank.stdout.read_text(), rank.stderr.read_text()) for rank in ranks
+    ]
 
 
-def run(network: str = "lenet5", steps: int = 50, dropout: float = 0.0, batch: int = 48, **changes: Any) -> ca.Run:
-    """Tiny, on digits, every step in the log."""
-    arguments = SIZES[network] | ({"dropout": dropout} if network == "lenet5" else {})
-    whole = ca.Run(model=models.get_architecture(network, width=0.25, **arguments), data=changes.pop("data", "digits"), recipe="quick")
-    optimizer = whole.recipe.optimizer.replace(lr=RATES[network])
-    recipe = whole.recipe.replace(batch=batch, budget=recipes.Iterations(steps), augment=(), optimizer=optimizer)
-    return whole.replace(recipe=recipe, log_every=1, save_every=10, precision="fp32", **changes)
+def rank_run(
+    network: str = "lenet5", steps: int = 50, dropout: float = 0.0, batch: int = 48, **changes: Any
+) -> ca.Run:
+    """A tiny run on digits that logs every step."""
+    arguments = NETWORK_ARGUMENTS[network] | ({"dropout": dropout} if network == "lenet5" else {})
+    architecture = models.get_architecture(network, width=0.25, **arguments)
+    run = ca.Run(model=architecture, data=changes.pop("data", "digits"), recipe="quick")
+    optimizer = run.recipe.optimizer.replace(lr=LEARNING_RATES[network])
+    budget = recipes.Iterations(steps)
+    recipe = run.recipe.replace(batch=batch, budget=budget, augment=(), optimizer=optimizer)
+    return run.replace(recipe=recipe, log_every=1, save_every=10, precision="fp32", **changes)
 
 
-def stored(run: ca.Run, file: Path) -> Path:
+def write_run_file(run: ca.Run, file: Path) -> Path:
     file.write_bytes(serialize_run_file(RunFile(run=run, environment={})))
     return file
 
 
-def train(out: Path, whole: ca.Run) -> list[str]:
-    """The words after `convatlas` that train `whole` into `out`."""
-    file = out.parent / f"{whole.id}.json"
-    return ["train", str(stored(whole, file)), "--out", str(out), "--workers", "0"]
+def train_arguments(out: Path, run: ca.Run) -> list[str]:
+    """The arguments of `convatlas` that train `run` into `out`."""
+    file = write_run_file(run, out.parent / f"{run.id}.json")
+    return ["train", str(file), "--out", str(out), "--workers", "0"]
 
 
-def losses(
+def training_losses(
     ranks: Ranks,
     network: str,
-    rate: float,
-    synchronised: bool = False,
+    lr: float,
+    sync_batch_norm: bool = False,
     micro_batch: int | None = None,
     steps: int = 50,
     dtype: torch.dtype = torch.float64,
-    moved: float = 0.0,
+    perturbation: float = 0.0,
 ) -> list[float]:
-    """Of a training without a schedule. `moved`: the first weights by that much of each, at random."""
+    """The losses of a training without a schedule. `perturbation`: the relative standard deviation of noise
+    on the initial weights."""
     torch.manual_seed(0)
     side = 16 if network == "resnet20_cifar" else 32
-    model = models.create_model(network, width=0.25, num_classes=10, in_chans=1, **SIZES[network])
+    model = models.create_model(network, width=0.25, num_classes=10, in_chans=1, **NETWORK_ARGUMENTS[network])
     with torch.no_grad():
-        for weights in model.parameters() if moved else ():
-            weights.mul_(1 + moved * torch.randn_like(weights))
-    if synchronised:
+        for parameter in model.parameters() if perturbation else ():
+            parameter.mul_(1 + perturbation * torch.randn_like(parameter))
+    if sync_batch_norm:
         convert_sync_batchnorm(model, ranks)
-    split, geometry = open_dataset("digits").splits["train"], fixed_size_preprocessing(1, (8, 8), (side, side))
+    split = open_dataset("digits").splits["train"]
+    preprocessing = fixed_size_preprocessing(1, (8, 8), (side, side))
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+    def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits, targets, reduction="none")
 
-    standardiser = PixelRange(low=0, high=1).fit(split.images, geometry)
-    objective = Objective(model, standardiser, loss).to(dtype)  # type: ignore[arg-type]  # ours are in float32
+    normalizer = PixelRange(low=0, high=1).fit(split.images, preprocessing)
+    # not one of the package's losses, which compute in float32
+    objective = Objective(model, normalizer, cross_entropy).to(dtype)  # type: ignore[arg-type]
     runtime = Runtime(CPU, "fp32", ranks=ranks)
     runtime.to_device(objective)
-    data = TrainBatches(split, geometry, (), 48, 0, None, ranks.rank, ranks.world_size)
-    function, optimizer = runtime.compiled_forward_backward(objective, print), torch.optim.SGD(model.parameters(), rate, momentum=0.9)
-    found = []
+    batches = TrainBatches(split, preprocessing, (), 48, 0, None, ranks.rank, ranks.world_size)
+    forward_backward = runtime.compiled_forward_backward(objective, print)
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
+    losses = []
     for step in range(steps):
-        batch = data[step]
+        batch = batches[step]
         assert not isinstance(batch, Exception)
-        value, _ = accumulate_gradients(function, data, batch, step, micro_batch, lambda loss, share: None)
-        found.append(ranks.all_reduce_sum(value).item() / ranks.world_size)
+        loss, _ = accumulate_gradients(
+            forward_backward, batches, batch, step, micro_batch, lambda loss, share: None
+        )
+        losses.append(ranks.all_reduce_sum(loss).item() / ranks.world_size)
         runtime.optimizer_step(optimizer)
-    return found
+    return losses
 
 
-def batch_norm(ranks: Ranks, momentum: float | None, steps: int = 3) -> float:
-    """The largest difference from torch's on the whole batch: forward, gradients, running statistics, evaluation."""
+def batch_norm_difference(ranks: Ranks, momentum: float | None, steps: int = 3) -> float:
+    """The largest difference between SyncBatchNorm2d and torch's batch norm on the full batch: of outputs,
+    gradients, running statistics, and outputs in evaluation."""
     torch.manual_seed(0)
-    whole, worst = nn.BatchNorm2d(5, eps=1e-3, momentum=momentum).double(), 0.0
-    nn.init.uniform_(whole.weight)
-    nn.init.uniform_(whole.bias)
-    ours = SyncBatchNorm2d(copy.deepcopy(whole), ranks)
+    batch_norm = nn.BatchNorm2d(5, eps=1e-3, momentum=momentum).double()
+    nn.init.uniform_(batch_norm.weight)
+    nn.init.uniform_(batch_norm.bias)
+    sync_batch_norm = SyncBatchNorm2d(copy.deepcopy(batch_norm), ranks)
+
+    def share(tensor: Tensor) -> Tensor:
+        return tensor.chunk(ranks.world_size)[ranks.rank]
+
+    max_difference = 0.0
     for _ in range(steps):
         images, weights = torch.randn(2, 8, 5, 4, 3, dtype=torch.float64) * 3 + 1
-        shares = images.chunk(ranks.world_size)
-        own, all_ = shares[ranks.rank].clone().requires_grad_(), images.clone().requires_grad_()
-        mine, theirs = ours(own), whole(all_)
-        (mine.sin() * weights.chunk(ranks.world_size)[ranks.rank]).sum().backward()
-        (theirs.sin() * weights).sum().backward()
-        pairs = [(mine, theirs.chunk(ranks.world_size)[ranks.rank]), (own.grad, all_.grad.chunk(ranks.world_size)[ranks.rank])]
-        pairs += [(ranks.all_reduce_sum(p.grad), q.grad) for p, q in zip(ours.parameters(), whole.parameters(), strict=True)]  # type: ignore[arg-type]
-        pairs += list(zip(ours.buffers(), whole.buffers(), strict=True))
-        worst = max([worst, *(float((a - b).abs().max()) for a, b in pairs)])
-        ours.zero_grad()
-        whole.zero_grad()
-    return max(worst, float((ours.eval()(images) - whole.eval()(images)).abs().max()))
+        x_share = share(images).clone().requires_grad_()
+        x = images.clone().requires_grad_()
+        y_share = sync_batch_norm(x_share)
+        y = batch_norm(x)
+        (y_share.sin() * share(weights)).sum().backward()
+        (y.sin() * weights).sum().backward()
+        assert x_share.grad is not None
+        assert x.grad is not None
+        pairs = [(y_share, share(y)), (x_share.grad, share(x.grad))]
+        for p, q in zip(sync_batch_norm.parameters(), batch_norm.parameters(), strict=True):
+            pairs.append((ranks.all_reduce_sum(p.grad), q.grad))  # type: ignore[arg-type]
+        pairs += list(zip(sync_batch_norm.buffers(), batch_norm.buffers(), strict=True))
+        max_difference = max([max_difference, *(float((a - b).abs().max()) for a, b in pairs)])
+        sync_batch_norm.zero_grad()
+        batch_norm.zero_grad()
+    evaluated = sync_batch_norm.eval()(images) - batch_norm.eval()(images)
+    return max(max_difference, float(evaluated.abs().max()))
 
 
-def evaluation(ranks: Ranks, batch: int) -> bool:
-    """Whether the answers of all ranks together are those of one, to the last bit."""
+def predictions_are_identical(ranks: Ranks, batch: int) -> bool:
+    """Whether the predictions of all ranks together are those of a single process, to the last bit."""
     torch.manual_seed(0)
     model = models.create_model("lenet5", width=0.25, num_classes=10, in_chans=1).eval()
-    split, geometry = open_dataset("digits").splits["test"], fixed_size_preprocessing(1, (8, 8), (32, 32))
+    split = open_dataset("digits").splits["test"]
+    preprocessing = fixed_size_preprocessing(1, (8, 8), (32, 32))
 
-    def ask(ranks: Ranks) -> Any:
-        return predict_split(
-            lambda x: model(x.float() / 255), EvalBatches(split, geometry, batch, ranks.rank, ranks.world_size), CPU, 0, ranks=ranks
-        )
+    def predict(ranks: Ranks) -> Predictions:
+        batches = EvalBatches(split, preprocessing, batch, ranks.rank, ranks.world_size)
+        return predict_split(lambda x: model(x.float() / 255), batches, CPU, 0, ranks=ranks)
 
-    one, all_ = ask(SINGLE_PROCESS), ask(ranks)
-    return all(bool((getattr(one, name) == getattr(all_, name)).all()) for name in ("logits", "labels", "indices"))
+    expected = predict(SINGLE_PROCESS)
+    predictions = predict(ranks)
+    return all(
+        bool((getattr(predictions, name) == getattr(expected, name)).all())
+        for name in ("logits", "labels", "indices")
+    )
 
 
-def numbers() -> None:
+def print_measurements() -> None:
+    """Print the results of all collectives, and of trainings and evaluations, as JSON."""
     with init_ranks() as ranks:
         torch.set_num_threads(1)
-        found = {
-            "any": ranks.all_reduce_max(ranks.rank, 7 - ranks.rank),
+        measurements = {
+            "max": ranks.all_reduce_max(ranks.rank, 7 - ranks.rank),
             "sum": ranks.all_reduce_sum(torch.tensor([1.5, ranks.rank])).tolist(),
-            "gather": ranks.all_gather({"rank": ranks.rank}),
-            "first": ranks.run_on_main(lambda: f"of {ranks.rank}"),
-            "batch norm": [batch_norm(ranks, momentum) for momentum in (0.1, None)],
-            "evaluation": [evaluation(ranks, batch) for batch in (50, 60, 250)],
-            "plain": losses(ranks, "lenet5", 0.001),
-            "parts": losses(ranks, "lenet5", 0.001, micro_batch=10),
-            "synchronised": losses(ranks, "resnet20_cifar", 0.01, True),
-            "unsynchronised": losses(ranks, "resnet20_cifar", 0.01, steps=3),
+            "gathered": ranks.all_gather({"rank": ranks.rank}),
+            "main": ranks.run_on_main(lambda: f"of {ranks.rank}"),
+            "batch norm": [batch_norm_difference(ranks, momentum) for momentum in (0.1, None)],
+            "identical predictions": [predictions_are_identical(ranks, batch) for batch in (50, 60, 250)],
+            "losses": training_losses(ranks, "lenet5", 0.001),
+            "losses in micro-batches": training_losses(ranks, "lenet5", 0.001, micro_batch=10),
+            "losses, synchronised": training_losses(ranks, "resnet20_cifar", 0.01, True),
+            "losses, unsynchronised": training_losses(ranks, "resnet20_cifar", 0.01, steps=3),
         }
-    print(json.dumps(found))
+    print(json.dumps(measurements))
 
 
-def single() -> None:
-    """In float32, at a real rate."""
+def print_float32_losses() -> None:
+    """Print the losses of a training in float32 at a realistic learning rate, as JSON."""
     with init_ranks() as ranks:
-        print(json.dumps(losses(ranks, "resnet20_cifar", 0.01, True, dtype=torch.float32)))
+        print(json.dumps(training_losses(ranks, "resnet20_cifar", 0.01, True, dtype=torch.float32)))

@@ -1,4 +1,4 @@
-"""Shortcuts of sec. 3.3 of arXiv:1512.03385 against their definition."""
+"""The shortcuts of sec. 3.3 of arXiv:1512.03385 against their definition."""
 
 import numpy as np
 import torch
@@ -18,18 +18,16 @@ def test_option_a_takes_every_other_pixel_and_pads_channels_with_zeros() -> None
 
 
 def test_only_option_c_projects_where_shapes_agree() -> None:
-    kinds = {option: type(make(16, 16, 1)) for option, make in SHORTCUTS.items()}
-    assert kinds == {"A": nn.Identity, "B": nn.Identity, "C": nn.Sequential}
-    assert {option: type(make(16, 32, 2)) for option, make in SHORTCUTS.items()} == {
-        "A": PaddedIdentity,
-        "B": nn.Sequential,
-        "C": nn.Sequential,
-    }
+    same_shape = {option: type(build(16, 16, 1)) for option, build in SHORTCUTS.items()}
+    assert same_shape == {"A": nn.Identity, "B": nn.Identity, "C": nn.Sequential}
+    other_shape = {option: type(build(16, 32, 2)) for option, build in SHORTCUTS.items()}
+    assert other_shape == {"A": PaddedIdentity, "B": nn.Sequential, "C": nn.Sequential}
 
 
 def test_a_block_is_relu_of_function_plus_shortcut() -> None:
-    x, double = torch.randn(4), nn.Linear(4, 4, bias=False)
+    x = torch.randn(4)
+    function = nn.Linear(4, 4, bias=False)
     with torch.no_grad():
-        double.weight.copy_(-2 * torch.eye(4))
-        torch.testing.assert_close(Residual(double, nn.Identity())(x), (-x).relu())
-        torch.testing.assert_close(Residual(double, None)(x), (-2 * x).relu())
+        function.weight.copy_(-2 * torch.eye(4))
+        torch.testing.assert_close(Residual(function, nn.Identity())(x), (-x).relu())
+        torch.testing.assert_close(Residual(function, None)(x), (-2 * x).relu())

@@ -1,7 +1,8 @@
-"""The networks for dense prediction, built from their own modules."""
+"""The networks for dense prediction."""
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 
 from convatlas import analysis
 from convatlas.errors import UsageError
-from convatlas.layers.init import glorot
+from convatlas.layers.init import glorot_uniform
 from convatlas.layers.upsampling import BilinearUpsampling, bilinear_kernel, crop
 from convatlas.models import alexnet, googlenet, vgg
-from convatlas.models.fcn import FCN, TABLE_2, initialise_from
+from convatlas.models.fcn import FCN, TABLE_2, init_from
 from convatlas.models.network import Network
 from convatlas.models.unet import UNet
 
@@ -41,23 +42,20 @@ def test_the_bilinear_kernel_is_the_released_formula(size: int) -> None:
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (16, 8), (63, 32)])
-def test_upsampling_begins_as_bilinear_interpolation_of_each_channel(kernel: int, stride: int) -> None:
+def test_upsampling_starts_as_bilinear_interpolation_of_each_channel(kernel: int, stride: int) -> None:
     x = torch.randn(2, 3, 5, 6)
-    found = BilinearUpsampling(3, kernel, stride)(x)
-    if kernel % 2:  # old pixels lie upon new ones: interpolation between the outermost
+    upsampled = BilinearUpsampling(3, kernel, stride)(x)
+    if kernel % 2:  # input pixels coincide with output pixels: interpolation between the outermost
         expected = F.interpolate(x, [stride * 4 + 1, stride * 5 + 1], mode="bilinear", align_corners=True)
-        found = crop(found, expected, stride - 1)
-    else:  # each old pixel is the centre of stride x stride new ones; the outermost half of them has no neighbour
-        expected, found = (
-            F.interpolate(x, scale_factor=stride, mode="bilinear"),
-            found[:, :, stride // 2 : -(stride // 2), stride // 2 : -(stride // 2)],
-        )
-        border = slice(stride // 2, -(stride // 2))
-        expected, found = expected[:, :, border, border], found[:, :, border, border]
-    torch.testing.assert_close(found, expected)
+        upsampled = crop(upsampled, expected, stride - 1)
+    else:  # input pixels are centres of stride x stride output pixels; the outermost half has no neighbour
+        inside = slice(stride // 2, -(stride // 2))
+        expected = F.interpolate(x, scale_factor=stride, mode="bilinear")[:, :, inside, inside]
+        upsampled = upsampled[:, :, inside, inside][:, :, inside, inside]
+    torch.testing.assert_close(upsampled, expected)
 
 
-def test_cropping_takes_the_centre_or_what_lies_from_an_offset_on() -> None:
+def test_cropping_takes_the_centre_or_begins_at_an_offset() -> None:
     x = torch.arange(64.0).view(1, 1, 8, 8)
     assert torch.equal(crop(x, like=x[:, :, :4, :2]), x[:, :, 2:6, 3:5])
     assert torch.equal(crop(x, x[:, :, :4, :2], offset=1), x[:, :, 1:5, 1:3])
@@ -72,28 +70,41 @@ def test_cropping_takes_the_centre_or_what_lies_from_an_offset_on() -> None:
         ("fcn8s", (3, 500, 500), 134_489_759, 181_529_034_048),
     ],
 )
-def test_parameters_and_multiply_adds_are_those_of_the_facts(name: str, input: tuple[int, int, int], params: int, macs: int) -> None:
+def test_parameters_and_multiply_adds_are_the_reference_counts(
+    name: str, input: tuple[int, int, int], params: int, macs: int
+) -> None:
     with torch.device("meta"):
         report = analysis.analyze(DENSE[name](), input)
     assert (report.params, report.macs) == (params, macs)
 
 
-@pytest.mark.parametrize(("backbone", "convolutions", "millions"), [("alexnet", 8, "57M"), ("vgg16", 16, "134M"), ("googlenet", 58, "6M")])
-def test_the_backbones_have_table_1s_parameters_without_the_upsampling(backbone: str, convolutions: int, millions: str) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "convolutions", "millions"),
+    [("alexnet", 8, "57M"), ("vgg16", 16, "134M"), ("googlenet", 58, "6M")],
+)
+def test_the_backbones_have_table_1s_parameters_without_the_upsampling(
+    backbone: str, convolutions: int, millions: str
+) -> None:
     with torch.device("meta"):
         model = fcn32s(backbone=backbone)
-    params = sum(p.numel() for path, p in model.named_parameters() if not path.startswith(model.fixed))
+    params = sum(p.numel() for path, p in model.named_parameters() if not path.startswith(model.frozen_layer))
     assert f"{params / 1e6:.0f}M" == millions
-    assert sum(isinstance(m, nn.Conv2d) for m in model.modules()) == convolutions  # Table 1 counts an inception's depth, 22 in all
+    # for GoogLeNet Table 1 prints 22, because it counts the depth of a module
+    assert sum(isinstance(module, nn.Conv2d) for module in model.modules()) == convolutions
 
 
 def test_unet_has_the_shapes_of_figure_1() -> None:
+    shapes: dict[str, list[tuple[int, ...]]] = {}  # of input and output
+
+    def record(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        shapes[name] = [tuple(inputs[0].shape[1:]), tuple(output.shape[1:])]
+
     with torch.device("meta"):
-        model, shapes = UNet(), dict[str, list[tuple[int, ...]]]()
+        model = UNet()
         for name, layer in model.named_modules():
-            layer.register_forward_hook(lambda _, x, y, name=name: shapes.update({name: [tuple(x[0].shape[1:]), tuple(y.shape[1:])]}))
+            layer.register_forward_hook(partial(record, name))
         model(torch.empty(1, 1, 572, 572))
-    assert sum(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in model.modules()) == 23
+    assert sum(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules()) == 23
     printed = [
         ("contract1", 1, 572, 570, 568),
         ("contract2", 64, 284, 282, 280),
@@ -105,20 +116,24 @@ def test_unet_has_the_shapes_of_figure_1() -> None:
         ("expand2", 256, 200, 198, 196),
         ("expand1", 128, 392, 390, 388),
     ]
-    channels = dict(zip([row[0] for row in printed], [64, 128, 256, 512, 1024, 512, 256, 128, 64], strict=True))
+    channels = dict(
+        zip([row[0] for row in printed], [64, 128, 256, 512, 1024, 512, 256, 128, 64], strict=True)
+    )
     for name, c_in, first, middle, last in printed:
         c = channels[name]
         assert shapes[f"{name}.conv1"] == [(c_in, first, first), (c, middle, middle)]
         assert shapes[name] == [(c_in, first, first), (c, last, last)]
-    for level, (below, c_in) in enumerate([("expand2", 128), ("expand3", 256), ("expand4", 512), ("bottom", 1024)], start=1):
+    levels_below = [("expand2", 128), ("expand3", 256), ("expand4", 512), ("bottom", 1024)]
+    for level, (below, c_in) in enumerate(levels_below, start=1):
         side = 2 * shapes[below][1][1]
         assert shapes[f"up{level}"] == [shapes[below][1], (c_in // 2, side, side)]
         assert shapes[f"pool{level}"][0] == shapes[f"contract{level}"][1]
     assert shapes["score"] == [(64, 388, 388), (2, 388, 388)]
 
 
-def test_unet_joins_the_centre_of_the_copied_maps_with_the_upsampled_ones_and_predicts_the_central_pixels() -> None:
-    """With every kernel passing its centre on, level 1's path is a crop by 92: the copied maps come first."""
+def test_unet_concatenates_the_centre_of_the_copied_maps_first() -> None:
+    """With kernels that copy their centre, the path of level 1 is a crop by 92: the output is the central
+    pixels."""
     model = UNet(num_classes=1, width=1 / 64, dropout=0.0)
     with torch.no_grad():
         for module in model.modules():
@@ -131,10 +146,11 @@ def test_unet_joins_the_centre_of_the_copied_maps_with_the_upsampled_ones_and_pr
     assert torch.equal(model(images), images[:, :, 92:-92, 92:-92])
 
 
-def test_unet_begins_with_features_of_unit_variance() -> None:
+def test_unets_initial_weights_have_the_papers_deviation() -> None:
     torch.manual_seed(0)
     model = UNet(width=0.5)
-    for name, incoming in [("contract2.conv2", 9 * 64), ("bottom.conv1", 9 * 256), ("expand4.conv1", 9 * 512), ("up4", 512)]:
+    fan_in = {"contract2.conv2": 9 * 64, "bottom.conv1": 9 * 256, "expand4.conv1": 9 * 512, "up4": 512}
+    for name, incoming in fan_in.items():
         layer = model.get_submodule(name)
         assert isinstance(layer.weight, Tensor)
         assert layer.weight.std().item() == pytest.approx((2 / incoming) ** 0.5, rel=0.02)
@@ -143,14 +159,14 @@ def test_unet_begins_with_features_of_unit_variance() -> None:
 
 @pytest.mark.parametrize("name", ["fcn32s", "fcn16s", "fcn8s", "fcn32s-alexnet", "fcn32s-googlenet"])
 @pytest.mark.parametrize("size", [(1, 2), (31, 65), (97, 128), (333, 500)])
-def test_fcn_logits_have_the_images_grid_whatever_it_is(name: str, size: tuple[int, int]) -> None:
+def test_fcn_logits_have_the_grid_of_the_images(name: str, size: tuple[int, int]) -> None:
     with torch.device("meta"):
         model = DENSE[name](num_classes=5, in_chans=2, width=0.1)
         assert model(torch.empty(3, 2, *size)).shape == (3, 5, *size)
 
 
 @pytest.mark.parametrize(
-    ("backbone", "windows", "end"),
+    ("backbone", "windows", "variant"),
     [
         ("vgg16", [(3, 1, 100), *[(2, 2, 0)] * 5, (7, 1, 0)], "FCN-32s"),
         ("vgg16", [(3, 1, 100), *[(2, 2, 0)] * 4], "FCN-16s"),
@@ -159,22 +175,30 @@ def test_fcn_logits_have_the_images_grid_whatever_it_is(name: str, size: tuple[i
         ("googlenet", [(7, 2, 100), *[(3, 2, 0)] * 4], "FCN-32s"),
     ],
 )
-def test_crops_lay_every_score_upon_the_middle_of_what_it_sees(backbone: str, windows: list[tuple[int, int, int]], end: str) -> None:
-    stride, start = 1, 0.0  # the input coordinate of a grid's first cell (windows that keep the grid change neither)
-    for kernel, step, padding in windows:
+def test_crops_align_every_score_with_the_centre_of_its_receptive_field(
+    backbone: str, windows: list[tuple[int, int, int]], variant: str
+) -> None:
+    stride = 1  # of the grid; windows that keep the grid change neither value
+    start = 0.0  # the input coordinate of the grid's first cell
+    for kernel, window_stride, padding in windows:
         start += ((kernel - 1) / 2 - padding) * stride
-        stride *= step
+        stride *= window_stride
     with torch.device("meta"):
-        model = FCN(TABLE_2[end], backbone=backbone, width=0.1)
-    assert model.last.stride == stride
-    cropped = model.skips[-1].crop if model.skips else 0
-    assert cropped * stride + start == (model.last.kernel - 1) / 2 - model.last.crop
+        model = FCN(TABLE_2[variant], backbone=backbone, width=0.1)
+    upsampling = model.upsampling
+    assert upsampling.stride == stride
+    skip_crop = model.skips[-1].crop if model.skips else 0
+    assert skip_crop * stride + start == (upsampling.kernel - 1) / 2 - upsampling.crop
+
+
+def build_vgg(column: str, batch_norm: bool = False, **arguments: Any) -> vgg.VGG:
+    return vgg.VGG(column, glorot_uniform, batch_norm, adaptive=False, **arguments)
 
 
 def classifier(name: str) -> Network:
     torch.manual_seed(1)
     if name == "vgg16":
-        return vgg.VGG("D", glorot, False, False, num_classes=3, width=0.125).eval()
+        return build_vgg("D", num_classes=3, width=0.125).eval()
     if name == "alexnet":
         return alexnet.AlexNet(alexnet.PAPER, num_classes=3, width=0.125).eval()
     return googlenet.GoogLeNet(googlenet.Parts(), num_classes=3, width=0.125).eval()
@@ -182,49 +206,63 @@ def classifier(name: str) -> Network:
 
 @pytest.mark.parametrize(
     ("backbone", "first", "padding", "side", "last"),
-    [("vgg16", "conv1_1", 1, 224, "relu7"), ("alexnet", "conv1", 0, 227, "relu7"), ("googlenet", "conv1.conv", 3, 224, "inception_5b")],
+    [
+        ("vgg16", "conv1_1", 1, 224, "relu7"),
+        ("alexnet", "conv1", 0, 227, "relu7"),
+        ("googlenet", "conv1.conv", 3, 224, "inception_5b"),
+    ],
 )
-def test_a_classifiers_layers_give_the_same_features_as_convolutions(backbone: str, first: str, padding: int, side: int, last: str) -> None:
-    source, model = classifier(backbone), fcn32s(backbone=backbone, num_classes=3, width=0.125).eval()
-    initialise_from(model, source)
-    found: dict[str, Tensor] = {}
-    source.get_submodule(last).register_forward_hook(lambda _, __, y: found.update(features=y.clone()))
-    model.get_submodule(first).padding = (padding, padding)  # type: ignore[assignment]  # as the classifier: one place, the whole image
+def test_a_classifiers_layers_give_the_same_features_as_convolutions(
+    backbone: str, first: str, padding: int, side: int, last: str
+) -> None:
+    source = classifier(backbone)
+    model = fcn32s(backbone=backbone, num_classes=3, width=0.125).eval()
+    init_from(model, source)
+    features: list[Tensor] = []
+    source.get_submodule(last).register_forward_hook(lambda module, inputs, y: features.append(y.clone()))
+    # with the classifier's padding the map has one position, which covers the whole image
+    model.get_submodule(first).padding = (padding, padding)  # type: ignore[assignment]
     with torch.no_grad():
         x = images = torch.randn(2, 3, side, side)
         source(images)
         for name in model.trunk:
             x = model.get_submodule(name)(x)
-    assert found["features"].abs().sum() > 0
-    torch.testing.assert_close(x.flatten(1), found["features"].flatten(1), rtol=1e-4, atol=1e-6)
+    assert features[0].abs().sum() > 0
+    torch.testing.assert_close(x.flatten(1), features[0].flatten(1), rtol=1e-4, atol=1e-6)
 
 
-def test_skips_begin_by_leaving_a_coarser_nets_predictions_as_they_were() -> None:
-    """Exactly so midway between the coarse scores; near them, two interpolations in turn round what one leaves pointed."""
+def test_new_skips_do_not_change_a_coarser_nets_predictions() -> None:
+    """Exact midway between the coarse scores; near them, two successive interpolations smooth the peaks of
+    one."""
     torch.manual_seed(0)
     coarse, middle, fine = (make(num_classes=3, width=0.125).eval() for make in (fcn32s, fcn16s, fcn8s))
-    initialise_from(coarse, classifier("vgg16"))
+    init_from(coarse, classifier("vgg16"))
     nn.init.normal_(coarse.score_fr.weight)
-    initialise_from(middle, coarse)
-    initialise_from(fine, middle)
+    init_from(middle, coarse)
+    init_from(fine, middle)
     with torch.no_grad():
         images = 30 * torch.randn(1, 3, 150, 150)
-        a, b, c = (model(images) for model in (coarse, middle, fine))
-    assert a.std() > 1e-4
-    place = (torch.arange(150) - 12.5) / 32  # in units of the coarse grid
-    inside = (place > 0.6) & (place < 3.4)
-    midway = inside & ((place % 1 - 0.5).abs() <= 0.125)
+        expected = coarse(images)
+        finer_logits = [model(images) for model in (middle, fine)]
+    assert expected.std() > 1e-4
+    position = (torch.arange(150) - 12.5) / 32  # in units of the coarse grid
+    inside = (position > 0.6) & (position < 3.4)
+    midway = inside & ((position % 1 - 0.5).abs() <= 0.125)
     assert midway.sum() > 10
-    for finer in (b, c):
-        torch.testing.assert_close(finer[:, :, midway][..., midway], a[:, :, midway][..., midway], rtol=1e-4, atol=1e-6)
-        assert ((finer - a)[:, :, inside][..., inside].abs().mean() < 0.15 * a.std()).item()
+    for logits in finer_logits:
+        torch.testing.assert_close(
+            logits[:, :, midway][..., midway], expected[:, :, midway][..., midway], rtol=1e-4, atol=1e-6
+        )
+        difference = (logits - expected)[:, :, inside][..., inside].abs().mean()
+        assert (difference < 0.15 * expected.std()).item()
 
 
 def test_learned_skips_are_copied_into_the_finer_net() -> None:
-    middle, fine = fcn16s(num_classes=3, width=0.05), fcn8s(num_classes=3, width=0.05)
+    middle = fcn16s(num_classes=3, width=0.05)
+    fine = fcn8s(num_classes=3, width=0.05)
     for parameter in middle.parameters():
         nn.init.normal_(parameter)
-    initialise_from(fine, middle)
+    init_from(fine, middle)
     for path in ("conv3_2.weight", "fc6.bias", "score_fr.weight", "upscore2.weight", "score_pool4.bias"):
         assert torch.equal(fine.get_parameter(path), middle.get_parameter(path))
     assert not fine.get_parameter("score_pool3.weight").any()
@@ -234,28 +272,30 @@ def test_learned_skips_are_copied_into_the_finer_net() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (lambda: vgg.VGG("D", glorot, False, False, width=0.1), "conv1_1.weight has shape"),
-        (lambda: vgg.VGG("D", glorot, False, False, width=0.05, image_size=256), "fc6.weight has shape"),
-        (lambda: vgg.VGG("D", glorot, True, False, width=0.05), r"norm1_1.weight of VGG has no counterpart"),
-        (lambda: vgg.VGG("B", glorot, False, False, width=0.05), "conv3_3.weight of the FCN has no counterpart"),
+        (lambda: build_vgg("D", width=0.1), "conv1_1.weight has shape"),
+        (lambda: build_vgg("D", width=0.05, image_size=256), "fc6.weight has shape"),
+        (lambda: build_vgg("D", batch_norm=True, width=0.05), r"norm1_1.weight of VGG has no counterpart"),
+        (lambda: build_vgg("B", width=0.05), "conv3_3.weight of the FCN has no counterpart"),
         (lambda: fcn16s(width=0.05), "upscore2.weight of FCN has no counterpart"),
         (lambda: fcn32s(width=0.05, num_classes=4), "score_fr.weight has shape"),
     ],
 )
-def test_copying_refuses_what_does_not_fit_before_it_copies_anything(source: Callable[[], Network], message: str) -> None:
+def test_a_source_that_does_not_fit_is_refused_before_copying(
+    source: Callable[[], Network], message: str
+) -> None:
     model = fcn32s(width=0.05)
     before = [p.clone() for p in model.parameters()]
     with pytest.raises(ValueError, match=message):
-        initialise_from(model, source())
+        init_from(model, source())
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("side", [188, 204])
-def test_unet_takes_its_smallest_sizes_and_nothing_smaller_would_have_worked(side: int) -> None:
+def test_unet_takes_its_smallest_sizes_and_smaller_ones_fail(side: int) -> None:
     with torch.device("meta"):
         model = UNet(width=0.1)
         assert model(torch.empty(1, 1, side, 188)).shape == (1, 2, side - 184, 4)
-        model.smallest = 188 - 16
+        model.min_size = 188 - 16
         with pytest.raises(RuntimeError):
             model(torch.empty(1, 1, side, 172))
 
@@ -264,12 +304,16 @@ def test_unet_takes_its_smallest_sizes_and_nothing_smaller_would_have_worked(sid
     ("size", "message"),
     [
         ((187, 572), r"at least 188x188, so that expand3 has a grid to work on, not 187x572"),
-        ((512, 512), r"188, 204, 220 and so on.* even grid, not 512x512: crop them to 508x508, or mirror their borders to 524x524"),
+        (
+            (512, 512),
+            r"188, 204, 220 and so on.* even grid, not 512x512: crop them to 508x508, or mirror their "
+            r"borders to 524x524",
+        ),
         ((573, 572), r"not 573x572: crop them to 572x572, or mirror their borders to 588x572"),
         ((188, 203), r"not 188x203: crop them to 188x188, or mirror their borders to 188x204"),
     ],
 )
-def test_unet_says_in_one_sentence_which_sizes_it_takes(size: tuple[int, int], message: str) -> None:
+def test_unet_names_the_sizes_that_it_takes_in_one_sentence(size: tuple[int, int], message: str) -> None:
     with torch.device("meta"), pytest.raises(UsageError, match=message) as error:
         UNet(width=0.1)(torch.empty(1, 1, *size))
     assert "\n" not in str(error.value)
@@ -283,7 +327,9 @@ def test_unet_says_in_one_sentence_which_sizes_it_takes(size: tuple[int, int], m
         (partial(fcn32s, backbone="vgg19"), "unknown backbone 'vgg19': the nearest is 'vgg16'"),
     ],
 )
-def test_a_backbone_that_the_paper_does_not_have_is_refused(build: Callable[[], Network], message: str) -> None:
+def test_a_backbone_that_the_paper_does_not_have_is_refused(
+    build: Callable[[], Network], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         build()
 
@@ -297,18 +343,22 @@ def test_the_classifier_is_the_layer_that_scores(name: str) -> None:
     assert layer.out_channels == 7
 
 
-@pytest.mark.parametrize(("name", "side", "rate", "steps"), [("unet", 188, 3e-3, 40), ("fcn32s", 32, 1e-3, 40), ("fcn8s", 32, 1e-3, 40)])
-def test_a_thin_net_learns_one_tiny_image_by_heart(name: str, side: int, rate: float, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "side", "lr", "steps"),
+    [("unet", 188, 3e-3, 40), ("fcn32s", 32, 1e-3, 40), ("fcn8s", 32, 1e-3, 40)],
+)
+def test_a_thin_net_overfits_one_tiny_image(name: str, side: int, lr: float, steps: int) -> None:
     torch.manual_seed(0)
     model = DENSE[name](num_classes=2, in_chans=1, width=0.125, dropout=0.0)
     images = torch.randn(1, 1, side, side)
     with torch.no_grad():
         grid = model(images).shape[2:]
     labels = (torch.arange(grid[1]) >= grid[1] // 2).long().expand(1, *grid)
-    optimiser, losses = torch.optim.Adam(model.parameters(), rate), []
+    optimizer = torch.optim.Adam(model.parameters(), lr)
+    losses = []
     for _ in range(steps):
         losses.append(F.cross_entropy(model(images), labels))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses[-1].backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
     assert losses[-1] < 0.2 * losses[0]

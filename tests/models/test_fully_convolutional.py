@@ -1,4 +1,4 @@
-"""Classifiers all over a picture: as themselves at their own size, as themselves crop by crop on a larger one."""
+"""Classifiers as convolutions: equal to the network at its own size, and crop by crop on larger images."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.networks import DEEP, HUGE, settle, shake, small
+from helpers.networks import DEEP, HUGE, calibrate_batch_norm, randomize_weights, small_model
 from torch import Tensor, nn
 
 from convatlas import models
@@ -25,99 +25,115 @@ CLASSIFIERS = [name for name in models.list_models() if models.get_entry(name).t
         for edition in models.editions(name)
     ],
 )
-def test_at_its_own_size_it_is_the_network(name: str, edition: str) -> None:
-    model, images = small(name, edition=edition)
-    settle(shake(model), images)
+def test_at_its_own_size_it_equals_the_network(name: str, edition: str) -> None:
+    model, images = small_model(name, edition=edition)
+    calibrate_batch_norm(randomize_weights(model), images)
     size = images.shape[2], images.shape[3]
     with torch.no_grad():
-        plain, dense = model(images), FullyConvolutional(model, size)
-        torch.testing.assert_close(dense(images)[:, :, 0, 0], plain, rtol=1e-4, atol=1e-4 * plain.abs().max().item())
-        assert dense(images).shape == (*plain.shape, 1, 1)
-        larger = dense(F.pad(images, (20, 44, 0, 64), value=0.5))
-        assert larger.shape[:2] == plain.shape
-        assert larger.shape[2] > 1
-        assert larger.shape[3] > 1
-        assert larger.isfinite().all()
+        logits = model(images)
+        dense = FullyConvolutional(model, size)
+        scores = dense(images)
+        assert scores.shape == (*logits.shape, 1, 1)
+        atol = 1e-4 * logits.abs().max().item()
+        torch.testing.assert_close(scores[:, :, 0, 0], logits, rtol=1e-4, atol=atol)
+        score_map = dense(F.pad(images, (20, 44, 0, 64), value=0.5))
+        assert score_map.shape[:2] == logits.shape
+        assert score_map.shape[2] > 1
+        assert score_map.shape[3] > 1
+        assert score_map.isfinite().all()
 
 
 class Unpadded(Network):
-    """Convolutions and poolings that do not pad, then whatever the head is: stride 4, images of 30 leave a grid of 5x5."""
+    """Convolutions and poolings without padding, then a head. The stride is 4; images of 30 give a grid of
+    5x5."""
 
     def __init__(self, head: OrderedDict[str, nn.Module]):
         super().__init__(in_chans=2)
-        self.conv1, self.relu1, self.pool1 = nn.Conv2d(2, 6, 3), nn.ReLU(), nn.MaxPool2d(2)
-        self.conv2, self.norm2, self.pool2 = nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.MaxPool2d(2)
+        self.conv1 = nn.Conv2d(2, 6, 3)
+        self.relu1 = nn.ReLU()
+        self.pool1 = nn.MaxPool2d(2)
+        self.conv2 = nn.Conv2d(6, 8, 3)
+        self.norm2 = nn.BatchNorm2d(8)
+        self.pool2 = nn.MaxPool2d(2)
         self.conv3 = nn.Conv2d(8, 8, 2)
         for name, layer in head.items():
             self.add_module(name, layer)
 
 
-def fully_connected() -> Network:
-    layers = {"flatten": nn.Flatten(), "drop6": nn.Dropout(0.9), "fc6": nn.Linear(8 * 25, 16), "relu6": nn.ReLU(), "fc7": nn.Linear(16, 5)}
-    return Unpadded(OrderedDict(layers))
+def with_fully_connected_head() -> Network:
+    layers = {"flatten": nn.Flatten(), "drop6": nn.Dropout(0.9), "fc6": nn.Linear(8 * 25, 16)}
+    return Unpadded(OrderedDict(layers, relu6=nn.ReLU(), fc7=nn.Linear(16, 5)))
 
 
-def averaging() -> Network:
+def with_global_average() -> Network:
     return Unpadded(OrderedDict(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(8, 5)))
 
 
-def pooling_unevenly() -> Network:
-    """As the editions of torchvision: a grid of 5x5 becomes one of 3x3, whose windows overlap."""
-    layers = {"avgpool": nn.AdaptiveAvgPool2d(3), "flatten": nn.Flatten(), "fc6": nn.Linear(8 * 9, 16), "relu6": nn.ReLU()}
-    return Unpadded(OrderedDict(layers, fc7=nn.Linear(16, 5)))
+def with_overlapping_average() -> Network:
+    """As the editions of torchvision: a grid of 5x5 becomes one of 3x3, with overlapping windows."""
+    layers = {"avgpool": nn.AdaptiveAvgPool2d(3), "flatten": nn.Flatten(), "fc6": nn.Linear(8 * 9, 16)}
+    return Unpadded(OrderedDict(layers, relu6=nn.ReLU(), fc7=nn.Linear(16, 5)))
 
 
-def sliding(model: nn.Module, images: Tensor, size: int, stride: int) -> Tensor:
-    """The network crop by crop: (n, classes, rows, columns)."""
+def scores_by_crop(model: nn.Module, images: Tensor, size: int, stride: int) -> Tensor:
+    """The network's logits of every crop: (n, classes, rows, columns)."""
     rows, columns = ((side - size) // stride + 1 for side in images.shape[2:])
-    crops = [images[:, :, i * stride : i * stride + size, j * stride : j * stride + size] for i in range(rows) for j in range(columns)]
+    crops = [
+        images[:, :, i * stride : i * stride + size, j * stride : j * stride + size]
+        for i in range(rows)
+        for j in range(columns)
+    ]
     return torch.stack([model(crop) for crop in crops], dim=2).view(len(images), -1, rows, columns)
 
 
-@pytest.mark.parametrize("build", [fully_connected, averaging, pooling_unevenly])
-def test_on_a_larger_picture_it_is_the_network_crop_by_crop(build: Callable[[], Network]) -> None:
+@pytest.mark.parametrize("build", [with_fully_connected_head, with_global_average, with_overlapping_average])
+def test_on_a_larger_image_it_equals_the_network_crop_by_crop(build: Callable[[], Network]) -> None:
     model = build()
-    shake(model).eval()
+    randomize_weights(model).eval()
     images = torch.randn(2, 2, 43, 58, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = sliding(model, images, 30, 4)
+        expected = scores_by_crop(model, images, 30, 4)
         assert expected.shape == (2, 5, 4, 8)
-        torch.testing.assert_close(FullyConvolutional(model, (30, 30))(images), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            FullyConvolutional(model, (30, 30))(images), expected, rtol=1e-5, atol=1e-5
+        )
 
 
-def test_lenet5_which_never_pads_is_itself_crop_by_crop() -> None:
+def test_lenet5_which_never_pads_equals_itself_crop_by_crop() -> None:
     model = models.create_model("lenet5").eval()
     images = torch.randn(3, 1, 45, 61, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = sliding(model, images, 32, 4)
+        expected = scores_by_crop(model, images, 32, 4)
         assert expected.shape == (3, 10, 4, 8)
-        torch.testing.assert_close(FullyConvolutional(model, (32, 32))(images), expected, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            FullyConvolutional(model, (32, 32))(images), expected, rtol=1e-4, atol=1e-3
+        )
 
 
-def test_vggs_fully_connected_layers_see_every_window_of_the_last_map() -> None:
-    model, images = small("vgg16")
-    shake(model).eval()
-    picture = torch.randn(2, 3, 160, 96, generator=torch.Generator().manual_seed(0))
-    assert images.shape[2:] == (64, 64)
+def test_vggs_fully_connected_layers_take_every_window_of_the_last_map() -> None:
+    model, small_images = small_model("vgg16")
+    randomize_weights(model).eval()
+    images = torch.randn(2, 3, 160, 96, generator=torch.Generator().manual_seed(0))
+    assert small_images.shape[2:] == (64, 64)
     dense = FullyConvolutional(model, (64, 64))
     with torch.no_grad():
-        maps = picture
+        maps = images
         for name, layer in model.named_children():
             if name == "flatten":
                 break
             maps = layer(maps)
         assert maps.shape[2:] == (5, 3)
-        found = dense(picture)
+        scores = dense(images)
         for i in range(4):
             for j in range(2):
                 x = maps[:, :, i : i + 2, j : j + 2].flatten(1)
                 for name in ("fc6", "relu6", "fc7", "relu7", "fc8"):
                     x = model.get_submodule(name)(x)
-                torch.testing.assert_close(found[:, :, i, j], x, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(scores[:, :, i, j], x, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["unet", "fcn32s"])
-def test_a_network_that_labels_pixels_is_refused(name: str) -> None:
-    model, _ = small(name)
+def test_a_segmentation_network_is_refused(name: str) -> None:
+    model, _ = small_model(name)
     with pytest.raises(UsageError, match=f"{name} does not end in a vector of class scores"):
         FullyConvolutional(model, (188, 188))

@@ -3,10 +3,12 @@
 import torch
 
 from convatlas import models
+from convatlas.models.lenet5 import class_codes
 
 
 def test_the_layers_of_lenet5_have_the_printed_parameters_and_shapes() -> None:
-    model, x = models.create_model("lenet5"), torch.zeros(1, 1, 32, 32)
+    model = models.create_model("lenet5")
+    x = torch.zeros(1, 1, 32, 32)
     printed: dict[str, tuple[int, tuple[int, ...]]] = {
         "C1": (156, (6, 28, 28)),
         "S2": (12, (6, 14, 14)),
@@ -20,11 +22,9 @@ def test_the_layers_of_lenet5_have_the_printed_parameters_and_shapes() -> None:
     assert not printed
 
 
-def test_codes_are_distinct_for_the_printable_characters_and_go_on_beyond() -> None:
-    from convatlas.models.lenet5 import codes
-
-    found = codes(300)
-    assert found.shape == (300, 84)
-    assert found.abs().eq(1).all()
-    assert len({tuple(row) for row in found.tolist()}) == 300
-    assert torch.equal(codes(10), found[:10])
+def test_codes_are_distinct_for_300_classes() -> None:
+    codes = class_codes(300)
+    assert codes.shape == (300, 84)
+    assert codes.abs().eq(1).all()
+    assert len({tuple(row) for row in codes.tolist()}) == 300
+    assert torch.equal(class_codes(10), codes[:10])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convatlas import analysis
 from convatlas.errors import UsageError
-from convatlas.layers.init import he
+from convatlas.layers.init import he_normal
 from convatlas.layers.shuffle import ChannelShuffle
 from convatlas.layers.squeeze_excite import SqueezeExcite
 from convatlas.models import mobilenet, shufflenet, shufflenet_v2, xception
@@ -21,41 +21,47 @@ from convatlas.models.shufflenet_v2 import ShuffleNetV2, Split
 from convatlas.models.xception import Xception
 
 
-def on_meta(make: Callable[[], Network]) -> Network:
+def on_meta(builder: Callable[[], Network]) -> Network:
     with torch.device("meta"):
-        return make().eval()
+        return builder().eval()
 
 
-def cost(make: Callable[[], Network], size: int = 224) -> tuple[int, int]:
-    report = analysis.analyze(on_meta(make), (3, size, size))
+def cost(builder: Callable[[], Network], size: int = 224) -> tuple[int, int]:
+    """Parameters and multiply-adds."""
+    report = analysis.analyze(on_meta(builder), (3, size, size))
     return report.params, report.macs
 
 
-def outputs(network: Network, size: int) -> dict[str, tuple[int, ...]]:
-    """The shape that each child of the network gives, without the batch."""
-    x, found = torch.empty(1, 3, size, size, device="meta"), {}
+def output_shapes(network: Network, size: int) -> dict[str, tuple[int, ...]]:
+    """The output shape of each child of the network, without the batch."""
+    x = torch.empty(1, 3, size, size, device="meta")
+    shapes = {}
     for name, layer in network.named_children():
         x = layer(x)
-        found[name] = tuple(x.shape[1:])
-    return found
+        shapes[name] = tuple(x.shape[1:])
+    return shapes
 
 
-def windows(network: Network, size: int) -> list[tuple[tuple[int, ...], int, int, tuple[int, ...]]]:
-    """Of each convolution in the order of execution: its filters' shape, groups, stride, and its input's shape."""
-    found = []
+def convolution_shapes(
+    network: Network, size: int
+) -> list[tuple[tuple[int, ...], int, int, tuple[int, ...]]]:
+    """(filter shape, groups, stride, input shape) of each convolution in the order of execution."""
+    shapes = []
 
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, nn.Conv2d)
-        found.append((tuple(layer.weight.shape), layer.groups, layer.stride[0], tuple(inputs[0].shape[1:])))
+        input_shape = tuple(inputs[0].shape[1:])
+        shapes.append((tuple(layer.weight.shape), layer.groups, layer.stride[0], input_shape))
 
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
-            layer.register_forward_pre_hook(note)
+            layer.register_forward_pre_hook(record)
     network(torch.empty(1, 3, size, size, device="meta"))
-    return found
+    return shapes
 
 
-# arXiv:1704.04861, Table 1: type / stride, filter shape (height, width, in, out), input; the last dw's stride is printed as 2
+# arXiv:1704.04861, Table 1: type / stride, filter shape (height, width, in, out), input; the paper prints 2
+# as the stride of the last "Conv dw"
 MOBILENET_TABLE_1 = [
     ("Conv / s2", "3x3x3x32", "224x224x3"),
     ("Conv dw / s1", "3x3x32 dw", "112x112x32"),
@@ -79,56 +85,59 @@ MOBILENET_TABLE_1 = [
 
 
 def test_the_convolutions_of_mobilenet_are_the_lines_of_table_1() -> None:
-    found = []
-    for (c_out, c_in, *kernel), groups, stride, (c, h, w) in windows(on_meta(partial(MobileNet, mobilenet.Parts())), 224):
+    lines = []
+    network = on_meta(partial(MobileNet, mobilenet.Parts()))
+    for (c_out, c_in, *kernel), groups, stride, (c, h, w) in convolution_shapes(network, 224):
         size = "x".join(map(str, kernel))
         shape = f"{size}x{groups} dw" if groups == c_out == c and c_in == 1 else f"{size}x{c_in}x{c_out}"
-        found.append((f"Conv{' dw' * shape.endswith('dw')} / s{stride}", shape, f"{h}x{w}x{c}"))
-    assert found == MOBILENET_TABLE_1
+        lines.append((f"Conv{' dw' * shape.endswith('dw')} / s{stride}", shape, f"{h}x{w}x{c}"))
+    assert lines == MOBILENET_TABLE_1
 
 
 @pytest.mark.parametrize("size", [224, 192, 160, 128])
-def test_the_resolutions_of_mobilenet_end_on_a_32nd_of_the_image(size: int) -> None:
-    found = outputs(on_meta(partial(MobileNet, mobilenet.Parts(), width=0.75)), size)
-    assert found["block13"] == (768, size // 32, size // 32)
-    assert found["avgpool"] == (768, 1, 1)
+def test_mobilenets_last_grid_is_a_32nd_of_the_image(size: int) -> None:
+    shapes = output_shapes(on_meta(partial(MobileNet, mobilenet.Parts(), width=0.75)), size)
+    assert shapes["block13"] == (768, size // 32, size // 32)
+    assert shapes["avgpool"] == (768, 1, 1)
 
 
 @pytest.mark.parametrize(
-    ("parts", "counts"), [(mobilenet.CONV, (29_294_088, 4_867_293_184)), (mobilenet.SHALLOW, (2_887_976, 307_323_392))]
+    ("parts", "counts"),
+    [(mobilenet.CONV, (29_294_088, 4_867_293_184)), (mobilenet.SHALLOW, (2_887_976, 307_323_392))],
 )
-def test_the_networks_that_mobilenet_is_compared_with_cost_what_tables_4_and_5_print(
+def test_the_networks_of_comparison_have_the_cost_of_tables_4_and_5(
     parts: mobilenet.Parts, counts: tuple[int, int]
 ) -> None:
     assert cost(partial(MobileNet, parts)) == counts
 
 
-def block_macs(build: Callable[[int, int, int], nn.Module], m: int, n: int, side: int) -> int:
+def block_macs(block: Callable[[int, int, int], nn.Module], m: int, n: int, side: int) -> int:
     with torch.device("meta"):
-        return analysis.analyze(build(m, n, 1), (m, side, side)).macs
+        return analysis.analyze(block(m, n, 1), (m, side, side)).macs
 
 
 @pytest.mark.parametrize(("m", "n", "side"), [(32, 64, 112), (512, 512, 14), (16, 32, 1), (7, 5, 3)])
-def test_separable_convolutions_cost_equations_2_to_6(m: int, n: int, side: int) -> None:
-    standard, separable = (block_macs(block, m, n, side) for block in (mobilenet.standard, mobilenet.separable))
+def test_the_cost_of_separable_convolutions_follows_equations_2_to_6(m: int, n: int, side: int) -> None:
+    standard = block_macs(mobilenet.standard_conv, m, n, side)
+    separable = block_macs(mobilenet.separable_conv, m, n, side)
     assert standard == 3 * 3 * m * n * side * side  # eq. 2
     assert separable == 3 * 3 * m * side * side + m * n * side * side  # eq. 4 and 5
     assert separable / standard == pytest.approx(1 / n + 1 / 3**2)
-    thin = block_macs(mobilenet.separable, 3 * m, 3 * n, side)  # eq. 6, seen from alpha = 1/3
-    assert thin == 3 * 3 * 3 * m * side * side + 9 * m * n * side * side
+    wide = block_macs(mobilenet.separable_conv, 3 * m, 3 * n, side)  # eq. 6: its alpha of 1/3 gives m and n
+    assert wide == 3 * 3 * 3 * m * side * side + 9 * m * n * side * side
 
 
 # Table 3: million multiply-adds, million parameters
 @pytest.mark.parametrize(
     ("block", "channels", "side", "printed"),
     [
-        (mobilenet.standard, 512, 14, ("462", "2.36")),
-        (mobilenet.separable, 512, 14, ("52.3", "0.27")),
-        (mobilenet.separable, 384, 14, ("29.6", "0.15")),
-        (mobilenet.separable, 384, 10, ("15.1", "0.15")),
+        (mobilenet.standard_conv, 512, 14, ("462", "2.36")),
+        (mobilenet.separable_conv, 512, 14, ("52.3", "0.27")),
+        (mobilenet.separable_conv, 384, 14, ("29.6", "0.15")),
+        (mobilenet.separable_conv, 384, 10, ("15.1", "0.15")),
     ],
 )
-def test_one_layer_shrinks_as_table_3_prints(
+def test_the_cost_of_a_layer_is_that_of_table_3(
     block: Callable[[int, int, int], nn.Module], channels: int, side: int, printed: tuple[str, str]
 ) -> None:
     with torch.device("meta"):
@@ -138,63 +147,71 @@ def test_one_layer_shrinks_as_table_3_prints(
     assert (f"{macs:.{1 if macs < 100 else 0}f}", f"{weights:.2f}") == printed
 
 
-def test_squeeze_and_excitation_on_every_block_costs_what_the_senet_paper_prints() -> None:
-    excite = partial(SqueezeExcite, reduction=16, bias=False)
-    params, macs = cost(partial(MobileNet, mobilenet.Parts(excite=excite)))
-    squeezed = sum(
-        np.prod(shape) for name, shape in outputs(on_meta(partial(MobileNet, mobilenet.Parts())), 224).items() if "block" in name
-    )
+def test_squeeze_and_excitation_has_the_cost_of_the_senet_paper() -> None:
+    se_layer = partial(SqueezeExcite, reduction=16, bias=False)
+    params, macs = cost(partial(MobileNet, mobilenet.Parts(se_layer=se_layer)))
+    shapes = output_shapes(on_meta(partial(MobileNet, mobilenet.Parts())), 224)
+    squeeze_adds = sum(np.prod(shape) for name, shape in shapes.items() if "block" in name)
     assert f"{params / 1e6:.1f}" == "4.7"  # arXiv:1709.01507, Table 3
-    assert f"{(macs + squeezed) / 1e6:.0f}" == "572"  # which counts the squeezing too
-    params, _ = cost(partial(ShuffleNet, shufflenet.Parts(excite=excite)))
-    assert int(params / 1e5) / 10 == 2.4  # cut off, not rounded, as its 1.8M for the 1,865,728 without
+    assert f"{(macs + squeeze_adds) / 1e6:.0f}" == "572"  # the paper counts the squeezing too
+    params, _ = cost(partial(ShuffleNet, shufflenet.Parts(se_layer=se_layer)))
+    assert int(params / 1e5) / 10 == 2.4  # truncated, as its 1.8M for the 1,865,728 without
 
 
-def test_xception_has_36_convolutions_in_14_modules_and_19x19_inside() -> None:
-    network = on_meta(partial(Xception, he))
-    assert list(network._modules)[:3] == ["entry_flow", "middle_flow", "exit_flow"]
-    blocks = [name for flow in ("entry_flow", "middle_flow", "exit_flow") for name in network.get_submodule(flow)._modules]
+def test_xception_has_36_convolutions_in_14_modules() -> None:
+    network = on_meta(partial(Xception, he_normal))
+    flows = ["entry_flow", "middle_flow", "exit_flow"]
+    assert list(network._modules)[:3] == flows
+    blocks = [name for flow in flows for name in network.get_submodule(flow)._modules]
     assert blocks == [f"block{number}" for number in range(1, 15)]
-    # a separable convolution, depthwise and 1x1, is one of the 36; the 1x1 shortcuts aren't counted
-    main = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and "shortcut" not in n and "depthwise" not in n]
-    assert len(main) == 36
-    found = outputs(network, 299)
-    assert found["entry_flow"] == found["middle_flow"] == (728, 19, 19)
-    assert found["exit_flow"] == (2048, 10, 10)
+    # a separable convolution, depthwise and 1x1, is one of the 36; the 1x1 shortcuts are not counted
+    paths = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    assert len([path for path in paths if "shortcut" not in path and "depthwise" not in path]) == 36
+    shapes = output_shapes(network, 299)
+    assert shapes["entry_flow"] == shapes["middle_flow"] == (728, 19, 19)
+    assert shapes["exit_flow"] == (2048, 10, 10)
 
 
-def test_a_middle_module_of_xception_that_computes_nothing_is_the_identity() -> None:
+def test_a_middle_module_of_xception_with_a_zero_branch_is_the_identity() -> None:
     block = xception.Block(4, [4, 4, 4], stride=1, first_relu=True).eval()
     nn.init.zeros_(block.function.get_parameter("sepconv3.pointwise.weight"))
     x = torch.randn(2, 4, 5, 5)
-    seen = x.clone()
-    torch.testing.assert_close(block(x), seen)  # negative values too: nothing stands behind the addition
-    assert torch.equal(x, seen)  # and the first ReLU leaves what the shortcut carries
+    before = x.clone()
+    torch.testing.assert_close(block(x), before)  # negative values too: there is no ReLU after the addition
+    assert torch.equal(x, before)  # and the first ReLU does not change the shortcut's input
 
 
 @pytest.mark.parametrize(("groups", "n"), [(1, 6), (2, 2), (3, 4), (8, 12)])
 def test_channel_shuffle_reshapes_to_g_by_n_transposes_and_flattens(groups: int, n: int) -> None:
     x = np.random.default_rng(0).normal(size=(2, groups * n, 3, 5))
-    expected = np.stack([image.reshape(groups, n, 3, 5).transpose(1, 0, 2, 3).reshape(groups * n, 3, 5) for image in x])
+    expected = np.stack(
+        [image.reshape(groups, n, 3, 5).transpose(1, 0, 2, 3).reshape(groups * n, 3, 5) for image in x]
+    )
     np.testing.assert_array_equal(ChannelShuffle(groups)(torch.from_numpy(x)).numpy(), expected)
 
 
-def test_after_a_shuffle_every_group_sees_every_group() -> None:
+def test_after_a_shuffle_every_group_has_channels_of_every_group() -> None:
     group_of = torch.arange(12).div(4, rounding_mode="floor").reshape(1, 12, 1, 1)
-    for seen in ChannelShuffle(3)(group_of).reshape(3, 4):
-        assert sorted(set(seen.tolist())) == [0, 1, 2]
+    for group in ChannelShuffle(3)(group_of).reshape(3, 4):
+        assert sorted(set(group.tolist())) == [0, 1, 2]
 
 
 # arXiv:1707.01083, Table 1
-SHUFFLENET_CHANNELS = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960), 4: (272, 544, 1088), 8: (384, 768, 1536)}
+SHUFFLENET_CHANNELS = {
+    1: (144, 288, 576),
+    2: (200, 400, 800),
+    3: (240, 480, 960),
+    4: (272, 544, 1088),
+    8: (384, 768, 1536),
+}
 
 
 @pytest.mark.parametrize("groups", SHUFFLENET_CHANNELS)
 @pytest.mark.parametrize("edition", ["paper", "pytorchcv"])
 def test_the_stages_of_shufflenet_have_the_shapes_of_table_1(groups: int, edition: str) -> None:
-    found = outputs(on_meta(partial(shufflenet.ENTRIES[0].builds[edition], groups=groups)), 224)
+    shapes = output_shapes(on_meta(partial(shufflenet.ENTRIES[0].builders[edition], groups=groups)), 224)
     stage2, stage3, stage4 = SHUFFLENET_CHANNELS[groups]
-    assert found == {
+    assert shapes == {
         "conv1": (24, 112, 112),
         "maxpool": (24, 56, 56),
         "stage2": (stage2, 28, 28),
@@ -208,40 +225,50 @@ def test_the_stages_of_shufflenet_have_the_shapes_of_table_1(groups: int, editio
 
 
 @pytest.mark.parametrize(("groups", "millions"), [(1, 143), (2, 140), (3, 137), (4, 133), (8, 137)])
-def test_the_convolutions_of_shufflenet_take_the_complexity_of_table_1(groups: int, millions: int) -> None:
+def test_the_convolutions_of_shufflenet_have_the_complexity_of_table_1(groups: int, millions: int) -> None:
     network = on_meta(partial(ShuffleNet, shufflenet.Parts(), groups=groups))
     assert isinstance(network.fc, nn.Linear)
-    assert round((analysis.analyze(network, (3, 224, 224)).macs - network.fc.weight.numel()) / 1e6) == millions
+    macs = analysis.analyze(network, (3, 224, 224)).macs
+    assert round((macs - network.fc.weight.numel()) / 1e6) == millions
 
 
-def test_only_where_conv1_is_scaled_does_shufflenet_cost_what_is_printed_except_at_one_and_a_half() -> None:
+def test_the_printed_cost_of_shufflenet_needs_a_scaled_conv1_except_at_1_5() -> None:
     def millions(width: float, parts: shufflenet.Parts) -> int:
         return round(cost(partial(ShuffleNet, parts, width=width))[1] / 1e6)
 
-    scaled, fixed = shufflenet.Parts(conv1=lambda width, multiple: int(24 * width)), shufflenet.Parts(conv1=lambda width, multiple: 24)
+    scaled = shufflenet.Parts(conv1_channels=lambda width, multiple: int(24 * width))
+    unscaled = shufflenet.Parts(conv1_channels=lambda width, multiple: 24)
     printed = {0.5: 38, 1.5: 292, 2.0: 524}
     assert {width: millions(width, shufflenet.Parts()) for width in printed} == printed
     assert {width: millions(width, scaled) for width in printed} == printed | {1.5: 300}
-    assert {width: millions(width, fixed) for width in printed} == printed | {0.5: 43, 2.0: 508}
+    assert {width: millions(width, unscaled) for width in printed} == printed | {0.5: 43, 2.0: 508}
 
 
 @pytest.mark.parametrize("groups", SHUFFLENET_CHANNELS)
 @pytest.mark.parametrize("width", [0.25, 0.3, 0.5, 0.75, 1.1])
-def test_any_width_of_shufflenet_divides_into_its_groups(groups: int, width: float) -> None:
-    found = outputs(on_meta(partial(ShuffleNet, shufflenet.Parts(), width=width, groups=groups)), 64)
+def test_the_groups_of_shufflenet_divide_its_channels_at_any_width(groups: int, width: float) -> None:
+    network = on_meta(partial(ShuffleNet, shufflenet.Parts(), width=width, groups=groups))
+    shapes = output_shapes(network, 64)
     for stage, channels in zip(("stage2", "stage3", "stage4"), SHUFFLENET_CHANNELS[groups], strict=True):
-        assert found[stage][0] % (4 * groups) == 0
-        assert abs(found[stage][0] - channels * width) <= 2 * groups
+        assert shapes[stage][0] % (4 * groups) == 0
+        assert abs(shapes[stage][0] - channels * width) <= 2 * groups
 
 
 # arXiv:1807.11164, Table 5: Stage2, Stage3, Stage4, Conv5
 @pytest.mark.parametrize(
     ("width", "channels"),
-    [(0.5, (48, 96, 192, 1024)), (1.0, (116, 232, 464, 1024)), (1.5, (176, 352, 704, 1024)), (2.0, (244, 488, 976, 2048))],
+    [
+        (0.5, (48, 96, 192, 1024)),
+        (1.0, (116, 232, 464, 1024)),
+        (1.5, (176, 352, 704, 1024)),
+        (2.0, (244, 488, 976, 2048)),
+    ],
 )
-def test_the_stages_of_shufflenet_v2_have_the_shapes_of_table_5(width: float, channels: tuple[int, int, int, int]) -> None:
+def test_the_stages_of_shufflenet_v2_have_the_shapes_of_table_5(
+    width: float, channels: tuple[int, int, int, int]
+) -> None:
     stage2, stage3, stage4, conv5 = channels
-    assert outputs(on_meta(partial(ShuffleNetV2, he, width=width)), 224) == {
+    assert output_shapes(on_meta(partial(ShuffleNetV2, he_normal, width=width)), 224) == {
         "conv1": (24, 112, 112),
         "maxpool": (24, 56, 56),
         "stage2": (stage2, 28, 28),
@@ -256,32 +283,40 @@ def test_the_stages_of_shufflenet_v2_have_the_shapes_of_table_5(width: float, ch
 
 
 @pytest.mark.parametrize("width", [0.25, 0.75, 1.25])
-def test_widths_that_table_5_does_not_have_scale_its_column_of_one(width: float) -> None:
-    found = outputs(on_meta(partial(ShuffleNetV2, he, width=width)), 64)
+def test_widths_outside_table_5_scale_its_column_of_1(width: float) -> None:
+    shapes = output_shapes(on_meta(partial(ShuffleNetV2, he_normal, width=width)), 64)
     for layer, channels in {"conv1": 24, "stage2": 116, "stage3": 232, "stage4": 464, "conv5": 1024}.items():
-        assert abs(found[layer][0] - channels * width) <= 1
+        assert abs(shapes[layer][0] - channels * width) <= 1
 
 
-def test_a_split_unit_leaves_the_first_half_of_its_channels_alone() -> None:
+def test_a_split_unit_does_not_change_the_first_half_of_its_channels() -> None:
     x = torch.randn(2, 6, 4, 4)
     y = Split(nn.LeakyReLU(-1.0))(x)  # the absolute value
     assert torch.equal(y[:, :3], x[:, :3])
     assert torch.equal(y[:, 3:], x[:, 3:].abs())
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"groups": 5}, "Table 1 has 1, 2, 3, 4, 8"), ({"width": 0.01}, "give a larger width")])
-def test_shufflenet_refuses_groups_that_the_paper_lacks_and_widths_without_channels(arguments: dict[str, float], message: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"groups": 5}, "Table 1 has 1, 2, 3, 4, 8"), ({"width": 0.01}, "give a larger width")],
+)
+def test_shufflenet_refuses_other_groups_and_widths_too_small(
+    arguments: dict[str, float], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
-        on_meta(partial(shufflenet.ENTRIES[0].builds["paper"], **arguments))
+        on_meta(partial(shufflenet.ENTRIES[0].builders["paper"], **arguments))
 
 
-@pytest.mark.parametrize("entry", [paper.ENTRIES[0] for paper in (mobilenet, xception, shufflenet, shufflenet_v2)], ids=lambda e: e.name)
-def test_the_smallest_image_that_is_named_works_and_none_smaller(entry: ModelEntry) -> None:
-    for build in entry.builds.values():
-        network = on_meta(build)
-        smallest = network.smallest
-        assert network(torch.empty(1, 3, smallest, smallest + 1, device="meta")).shape == (1, 1000)
-        if smallest > 1:
-            with pytest.raises(UsageError, match=f"at least {smallest}x{smallest}, so that {network.layer}"):
-                network(torch.empty(1, 3, smallest - 1, 64, device="meta"))
-            assert network.get_submodule(network.layer)
+MOBILE_ENTRIES = [paper.ENTRIES[0] for paper in (mobilenet, xception, shufflenet, shufflenet_v2)]
+
+
+@pytest.mark.parametrize("entry", MOBILE_ENTRIES, ids=lambda entry: entry.name)
+def test_images_of_the_smallest_size_work_and_smaller_ones_are_refused(entry: ModelEntry) -> None:
+    for builder in entry.builders.values():
+        network = on_meta(builder)
+        min_size, layer = network.min_size, network.min_size_layer
+        assert network(torch.empty(1, 3, min_size, min_size + 1, device="meta")).shape == (1, 1000)
+        if min_size > 1:
+            with pytest.raises(UsageError, match=f"at least {min_size}x{min_size}, so that {layer}"):
+                network(torch.empty(1, 3, min_size - 1, 64, device="meta"))
+            assert network.get_submodule(layer)

@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from convatlas.optim.ema import ExponentialAverage
+from convatlas.optim.ema import ExponentialMovingAverage
 
 
 def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 2)).double()
 
 
-@pytest.mark.parametrize("warm", [True, False])
-def test_the_average_is_tensorflows_recurrence_statistics_of_batch_norm_included(warm: bool) -> None:
+@pytest.mark.parametrize("warmup", [True, False])
+def test_weights_and_statistics_follow_tensorflows_recurrence(warmup: bool) -> None:
     model = network()
-    average = ExponentialAverage(decay=0.9, warm=warm).build(model)
-    expected = {name: t.clone() for name, t in model.state_dict().items()}  # the shadow begins as the weights do
+    average = ExponentialMovingAverage(decay=0.9, warmup=warmup).build(model)
+    expected = {name: t.clone() for name, t in model.state_dict().items()}  # the initial average
     for step in range(1, 30):
         model.train()
         model(torch.randn(4, 2, 3, 3, dtype=torch.float64))
@@ -25,21 +25,21 @@ def test_the_average_is_tensorflows_recurrence_statistics_of_batch_norm_included
             for p in model.parameters():
                 p.add_(torch.randn_like(p))
         average.update_parameters(model)
-        decay = min(0.9, (1 + step) / (10 + step)) if warm else 0.9
+        decay = min(0.9, (1 + step) / (10 + step)) if warmup else 0.9
         for name, t in model.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * t if t.is_floating_point() else t.clone()
-    found = average.module.state_dict()
-    assert found["1.num_batches_tracked"] == 29
+    averages = average.module.state_dict()
+    assert averages["1.num_batches_tracked"] == 29
     for name, t in expected.items():
-        torch.testing.assert_close(found[name], t, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(averages[name], t, rtol=1e-10, atol=1e-12)
 
 
-def test_an_average_taken_up_from_its_tensors_goes_on_as_if_never_stopped() -> None:
+def test_an_average_continues_from_its_state_dict_as_if_never_stopped() -> None:
     model = network()
-    average = ExponentialAverage(decay=0.99).build(model)
+    average = ExponentialMovingAverage(decay=0.99).build(model)
     for _ in range(3):
         average.update_parameters(model)
-    other = ExponentialAverage(decay=0.99).build(copy.deepcopy(model))
+    other = ExponentialMovingAverage(decay=0.99).build(copy.deepcopy(model))
     other.load_state_dict(average.state_dict())
     with torch.no_grad():
         for p in model.parameters():

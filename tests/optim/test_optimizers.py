@@ -1,4 +1,5 @@
-"""Every optimiser, step by step in float64, against its paper's rule written out with NumPy, through changes of the rate."""
+"""Every optimiser in float64, step by step and with changes of the rate, against its paper's rule in
+NumPy."""
 
 import copy
 import importlib
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.peers import peer
+from helpers.peers import import_or_skip
 from helpers.small_runs import small_run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,8 +31,11 @@ from convatlas.optim.optimizers import (
     RMSProp,
     set_lr,
 )
+from convatlas.training.checkpoint import CheckpointManager, TrainState
+from convatlas.training.metrics_log import MetricsLog
 from convatlas.training.objective import Objective
-from convatlas.training.run_folder import TrainState, open_folder
+from convatlas.training.run import RunFile
+from convatlas.training.run_folder import RunFolder
 
 Array = NDArray[np.float64]
 Rule = Callable[[Array, Iterator[tuple[Array, float]]], Iterator[Array]]
@@ -50,7 +54,7 @@ def sgd(momentum: float, nesterov: bool = False) -> Rule:
     return rule
 
 
-def alexnet(w: Array, steps: Iterator[tuple[Array, float]]) -> Iterator[Array]:
+def momentum_with_lr_in_velocity(w: Array, steps: Iterator[tuple[Array, float]]) -> Iterator[Array]:
     v = np.zeros_like(w)
     for g, lr in steps:
         v = 0.9 * v - lr * g
@@ -76,28 +80,34 @@ def adadelta(w: Array, steps: Iterator[tuple[Array, float]]) -> Iterator[Array]:
         yield w
 
 
-def rmsprop(eps: float, inside: bool, momentum: float, initial: float, rate_inside: bool) -> Rule:
+def rmsprop(
+    eps: float = 1e-8,
+    eps_inside: bool = False,
+    momentum: float = 0.0,
+    initial: float = 0.0,
+    lr_in_velocity: bool = False,
+) -> Rule:
     def rule(w: Array, steps: Iterator[tuple[Array, float]]) -> Iterator[Array]:
         s, v = np.full_like(w, initial), np.zeros_like(w)
         for g, lr in steps:
             s = 0.9 * s + 0.1 * g**2
-            u = g / np.sqrt(s + eps) if inside else g / (np.sqrt(s) + eps)
-            v = momentum * v + (lr * u if rate_inside else u)
-            w = w - (v if rate_inside else lr * v)
+            u = g / np.sqrt(s + eps) if eps_inside else g / (np.sqrt(s) + eps)
+            v = momentum * v + (lr * u if lr_in_velocity else u)
+            w = w - (v if lr_in_velocity else lr * v)
             yield w
 
     return rule
 
 
-def adam(first: float, second: float, decoupled: float = 0.0, largest: bool = False) -> Rule:
+def adam(beta1: float, beta2: float, decoupled: float = 0.0, amsgrad: bool = False) -> Rule:
     def rule(w: Array, steps: Iterator[tuple[Array, float]]) -> Iterator[Array]:
-        m = v = top = np.zeros_like(w)
+        m = v = max_v = np.zeros_like(w)
         for t, (g, lr) in enumerate(steps, start=1):
             w = w - lr * decoupled * w
-            m, v = first * m + (1 - first) * g, second * v + (1 - second) * g**2
-            top = np.maximum(top, v)
-            corrected = (top if largest else v) / (1 - second**t)
-            w = w - lr * (m / (1 - first**t)) / (np.sqrt(corrected) + 1e-8)
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
+            max_v = np.maximum(max_v, v)
+            corrected = (max_v if amsgrad else v) / (1 - beta2**t)
+            w = w - lr * (m / (1 - beta1**t)) / (np.sqrt(corrected) + 1e-8)
             yield w
 
     return rule
@@ -127,11 +137,11 @@ def nadam(w: Array, steps: Iterator[tuple[Array, float]]) -> Iterator[Array]:
 
 
 def amsgrad(w: Array, steps: Iterator[tuple[Array, float]]) -> Iterator[Array]:
-    m = v = top = np.zeros_like(w)
+    m = v = max_v = np.zeros_like(w)
     for g, lr in steps:
         m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
-        top = np.maximum(top, v)
-        w = w - lr * m / np.sqrt(top)
+        max_v = np.maximum(max_v, v)
+        w = w - lr * m / np.sqrt(max_v)
         yield w
 
 
@@ -139,8 +149,8 @@ def adabound(w: Array, steps: Iterator[tuple[Array, float]]) -> Iterator[Array]:
     m = v = np.zeros_like(w)
     for t, (g, lr) in enumerate(steps, start=1):
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-        final = 0.1 * lr / RATES[0]
-        low, high = final * (1 - 1 / (1e-3 * t + 1)), final * (1 + 1 / (1e-3 * t))
+        final_lr = 0.1 * lr / RATES[0]
+        low, high = final_lr * (1 - 1 / (1e-3 * t + 1)), final_lr * (1 + 1 / (1e-3 * t))
         rate = lr * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) / (np.sqrt(v) + 1e-8)
         w = w - np.clip(rate, low, high) * m
         yield w
@@ -151,30 +161,44 @@ CASES: dict[str, tuple[Optimizer, Rule]] = {
     "gradient descent": (SGD(lr=LR, weight_decay=DECAY), sgd(0.0)),
     "momentum": (SGD(lr=LR, momentum=0.9, weight_decay=DECAY), sgd(0.9)),
     "nesterov": (SGD(lr=LR, momentum=0.9, nesterov=True, weight_decay=DECAY), sgd(0.9, nesterov=True)),
-    "alexnet's momentum": (SGD(lr=LR, momentum=0.9, lr_in_velocity=True, weight_decay=DECAY), alexnet),
+    "alexnet's momentum": (
+        SGD(lr=LR, momentum=0.9, lr_in_velocity=True, weight_decay=DECAY),
+        momentum_with_lr_in_velocity,
+    ),
     "adagrad": (AdaGrad(lr=LR, weight_decay=DECAY), adagrad),
     "adadelta": (AdaDelta(lr=LR, weight_decay=DECAY), adadelta),
-    "rmsprop": (RMSProp(lr=LR, weight_decay=DECAY), rmsprop(1e-8, False, 0.0, 0.0, False)),
-    "rmsprop with momentum": (RMSProp(lr=LR, momentum=0.9, weight_decay=DECAY), rmsprop(1e-8, False, 0.9, 0.0, False)),
-    "rmsprop from one": (RMSProp(lr=LR, initial=1.0, weight_decay=DECAY), rmsprop(1e-8, False, 0.0, 1.0, False)),
+    "rmsprop": (RMSProp(lr=LR, weight_decay=DECAY), rmsprop()),
+    "rmsprop with momentum": (RMSProp(lr=LR, momentum=0.9, weight_decay=DECAY), rmsprop(momentum=0.9)),
+    "rmsprop from one": (RMSProp(lr=LR, initial=1.0, weight_decay=DECAY), rmsprop(initial=1.0)),
     "rmsprop, rate in the velocity": (
         RMSProp(lr=LR, momentum=0.9, lr_in_velocity=True, weight_decay=DECAY),
-        rmsprop(1e-8, False, 0.9, 0.0, True),
+        rmsprop(momentum=0.9, lr_in_velocity=True),
     ),
-    "rmsprop, epsilon inside": (RMSProp(lr=LR, eps=1.0, eps_inside=True, weight_decay=DECAY), rmsprop(1.0, True, 0.0, 0.0, False)),
+    "rmsprop, epsilon inside": (
+        RMSProp(lr=LR, eps=1.0, eps_inside=True, weight_decay=DECAY),
+        rmsprop(eps=1.0, eps_inside=True),
+    ),
     "rmsprop, epsilon inside, momentum": (
         RMSProp(lr=LR, eps=0.1, eps_inside=True, momentum=0.9, weight_decay=DECAY),
-        rmsprop(0.1, True, 0.9, 0.0, False),
+        rmsprop(eps=0.1, eps_inside=True, momentum=0.9),
     ),
     "tensorflow's rmsprop": (
-        RMSProp(lr=LR, eps=1.0, eps_inside=True, momentum=0.9, initial=1.0, lr_in_velocity=True, weight_decay=DECAY),
-        rmsprop(1.0, True, 0.9, 1.0, True),
+        RMSProp(
+            lr=LR,
+            eps=1.0,
+            eps_inside=True,
+            momentum=0.9,
+            initial=1.0,
+            lr_in_velocity=True,
+            weight_decay=DECAY,
+        ),
+        rmsprop(eps=1.0, eps_inside=True, momentum=0.9, initial=1.0, lr_in_velocity=True),
     ),
     "adam": (Adam(lr=LR, weight_decay=DECAY), adam(0.9, 0.999)),
     "adamax": (Adamax(lr=LR, weight_decay=DECAY), adamax),
     "nadam": (Nadam(lr=LR, weight_decay=DECAY), nadam),
     "amsgrad": (AMSGrad(lr=LR, eps=0.0, weight_decay=DECAY), amsgrad),
-    "amsgrad, corrected": (AMSGrad(lr=LR, corrected=True, weight_decay=DECAY), adam(0.9, 0.99, largest=True)),
+    "amsgrad, corrected": (AMSGrad(lr=LR, corrected=True, weight_decay=DECAY), adam(0.9, 0.99, amsgrad=True)),
     "adamw": (AdamW(lr=LR, weight_decay=DECAY), adam(0.9, 0.999, decoupled=DECAY)),
     "adabound": (AdaBound(lr=LR, weight_decay=DECAY), adabound),
 }
@@ -186,84 +210,95 @@ class Weights(nn.Module):
         self.weight = nn.Parameter(torch.tensor(w))
 
 
-class Kept(Objective):
-    """A module that a run's folder keeps, without losses."""
+class SavedModule(Objective):
+    """A module as an objective without losses, for checkpoints."""
 
     def __init__(self, module: nn.Module) -> None:
         nn.Module.__init__(self)
-        self.kept = module
+        self.module = module
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return self.kept.state_dict()
+        return self.module.state_dict()
 
     def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        self.kept.load_state_dict({name: tensors[name] for name in self.kept.state_dict()})
+        self.module.load_state_dict({name: tensors[name] for name in self.module.state_dict()})
 
 
-def follow(name: str, device: str = "cpu") -> None:
-    """Ten steps beside the rule, the error of every weight held against the weight and against the way that it has come."""
+def check_against_rule(name: str, device: str = "cpu") -> None:
+    """Compare ten steps with the rule; errors are relative to each weight and to its change since the
+    start."""
     record, rule = CASES[name]
     rng = np.random.default_rng(0)
-    w, gradients = rng.normal(size=(4, 3)), rng.normal(size=(len(RATES), 4, 3)) * np.logspace(-2, 1, 12).reshape(4, 3)
+    w = rng.normal(size=(4, 3))
+    gradients = rng.normal(size=(len(RATES), 4, 3)) * np.logspace(-2, 1, 12).reshape(4, 3)
     module = Weights(w).to(device)
     optimizer = record.build(module)
     coupled = 0.0 if isinstance(record, AdamW) else DECAY
-    now = [w]  # what the rule's gradient is taken at
+    current = [w]  # the weights of the rule's next gradient
 
     def steps() -> Iterator[tuple[Array, float]]:
         for g, lr in zip(gradients, RATES, strict=True):
-            yield g + coupled * now[0], lr
+            yield g + coupled * current[0], lr
 
     for g, lr, expected in zip(gradients, RATES, rule(w, steps()), strict=True):
         module.weight.grad = torch.tensor(g, device=device)
         set_lr(optimizer, lr)
         optimizer.step()
-        now[0] = expected
-        found = module.weight.detach().cpu().numpy()
-        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-15)
-        np.testing.assert_allclose(found - w, expected - w, rtol=1e-10, atol=1e-14)
+        current[0] = expected
+        weight = module.weight.detach().cpu().numpy()
+        np.testing.assert_allclose(weight, expected, rtol=1e-10, atol=1e-15)
+        np.testing.assert_allclose(weight - w, expected - w, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_its_papers_rule_to_ten_digits(name: str) -> None:
-    follow(name)
+def test_it_follows_its_papers_rule_to_ten_digits(name: str) -> None:
+    check_against_rule(name)
 
 
 @pytest.mark.gpu
-def test_on_a_cuda_device_it_is_the_same_rule(cuda: torch.device) -> None:
+def test_on_a_cuda_device_it_follows_the_same_rule(cuda: torch.device) -> None:
     for name in CASES:
-        follow(name, cuda.type)
+        check_against_rule(name, cuda.type)
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "scale"),
+    ("record", "torch_class", "scale"),
     [
-        (Adamax(), torch.optim.Adamax, 1e-7),  # its epsilon is added to the gradient
-        (Nadam(betas=(0.9, 0.999)), torch.optim.NAdam, 1.0),  # its mean does not decay with the scheduled momentum
-        (AMSGrad(betas=(0.9, 0.999)), partial(torch.optim.Adam, amsgrad=True), 1.0),  # it corrects both moments
+        (Adamax(), torch.optim.Adamax, 1e-7),  # torch adds an epsilon to the gradient
+        (Nadam(betas=(0.9, 0.999)), torch.optim.NAdam, 1.0),  # torch's mean has no scheduled decay
+        (
+            AMSGrad(betas=(0.9, 0.999)),
+            partial(torch.optim.Adam, amsgrad=True),
+            1.0,
+        ),  # torch corrects both moments
     ],
     ids=["adamax", "nadam", "amsgrad"],
 )
-def test_we_have_our_own_rule_where_torchs_is_another(ours: Optimizer, theirs: Callable[..., torch.optim.Optimizer], scale: float) -> None:
-    mine, other = Weights(np.zeros((4, 3))), Weights(np.zeros((4, 3)))
-    pairs = [(mine, ours.build(mine)), (other, theirs(other.parameters(), lr=ours.lr))]
-    for g in scale * torch.randn(8, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64):
-        for module, optimizer in pairs:
-            module.weight.grad = g.clone()
+def test_our_own_rules_differ_from_torchs(
+    record: Optimizer, torch_class: Callable[..., torch.optim.Optimizer], scale: float
+) -> None:
+    module = Weights(np.zeros((4, 3)))
+    torch_module = Weights(np.zeros((4, 3)))
+    torch_optimizer = torch_class(torch_module.parameters(), lr=record.lr)
+    pairs = [(module, record.build(module)), (torch_module, torch_optimizer)]
+    generator = torch.Generator().manual_seed(0)
+    for g in scale * torch.randn(8, 4, 3, generator=generator, dtype=torch.float64):
+        for weights, optimizer in pairs:
+            weights.weight.grad = g.clone()
             optimizer.step()
-    assert not torch.allclose(mine.weight, other.weight, rtol=1e-3, atol=0)
+    assert not torch.allclose(module.weight, torch_module.weight, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_it_continues_from_a_checkpoint_as_if_never_stopped(name: str, tmp_path: Path) -> None:
-    """Which keeps the tensors of its state alone."""
+    """The state dict of the checkpoint contains only tensors."""
 
-    def start() -> nn.Module:
+    def build() -> nn.Module:
         layer = nn.Conv2d(2, 3, 3)
         layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last)
         return nn.Sequential(layer, nn.BatchNorm2d(3), nn.Linear(3, 2))
 
-    def move(module: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
         for step in steps:
             rng = torch.Generator().manual_seed(step)
             for p in module.parameters():
@@ -272,26 +307,37 @@ def test_it_continues_from_a_checkpoint_as_if_never_stopped(name: str, tmp_path:
             optimizer.step()
 
     record, _ = CASES[name]
-    whole, run = start(), small_run()
-    first, second = copy.deepcopy(whole), start()
-    straight, before = record.build(whole), record.build(first)
-    move(whole, straight, range(8))
-    move(first, before, range(4))
-    with open_folder(tmp_path / "run", run, {}) as folder:
-        folder.save(TrainState(step=4), Kept(first), before)
-        after = record.build(second)
-        assert folder.restore(Kept(second), after).step == 4
-    move(second, after, range(4, 8))
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
-    expected, found = (optimizer.state_dict()["state"] for optimizer in (straight, after))
-    assert {index: set(values) for index, values in expected.items()} == {index: set(values) for index, values in found.items()}
-    assert all(torch.equal(tensor, found[index][key]) for index, values in expected.items() for key, tensor in values.items())
+    uninterrupted = build()
+    first = copy.deepcopy(uninterrupted)
+    second = build()
+    optimizer = record.build(uninterrupted)
+    train(uninterrupted, optimizer, range(8))
+    before = record.build(first)
+    train(first, before, range(4))
+    folder = RunFolder(tmp_path, RunFile(run=small_run(), environment={}))
+    folder.checkpoints.mkdir()
+    checkpoints = CheckpointManager(folder, MetricsLog())
+    checkpoints.save(TrainState(step=4), SavedModule(first), before)
+    checkpoints.wait()
+    after = record.build(second)
+    assert checkpoints.load(SavedModule(second), after).step == 4
+    train(second, after, range(4, 8))
+    parameters = zip(uninterrupted.parameters(), second.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in parameters)
+    expected, state = optimizer.state_dict()["state"], after.state_dict()["state"]
+    assert expected.keys() == state.keys()
+    for index, tensors in expected.items():
+        assert tensors.keys() == state[index].keys()
+        assert all(torch.equal(tensor, state[index][key]) for key, tensor in tensors.items())
 
 
-@pytest.mark.parametrize("name", ["alexnet's momentum", "tensorflow's rmsprop", "adamax", "nadam", "amsgrad", "adabound"])
-def test_our_own_skip_what_has_no_gradient_and_ask_a_closure_for_the_loss(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["alexnet's momentum", "tensorflow's rmsprop", "adamax", "nadam", "amsgrad", "adabound"]
+)
+def test_our_own_rules_skip_missing_gradients_and_return_the_closures_loss(name: str) -> None:
     module = nn.Linear(3, 2)
-    bias, weight = module.bias.detach().clone(), module.weight.detach().clone()
+    bias = module.bias.detach().clone()
+    weight = module.weight.detach().clone()
     optimizer = CASES[name][0].build(module)
 
     def closure() -> float:
@@ -305,7 +351,7 @@ def test_our_own_skip_what_has_no_gradient_and_ask_a_closure_for_the_loss(name: 
     assert (module.weight != weight).all()
 
 
-def test_adamax_leaves_what_never_had_a_gradient_where_it_is() -> None:
+def test_adamax_does_not_change_weights_whose_gradients_are_all_zero() -> None:
     module = Weights(np.ones((4, 3)))
     optimizer = Adamax().build(module)
     module.weight.grad = torch.zeros(4, 3, dtype=torch.float64)
@@ -316,48 +362,62 @@ def test_adamax_leaves_what_never_had_a_gradient_where_it_is() -> None:
 
 
 @given(st.lists(st.floats(-3, 3), min_size=2, max_size=8), st.floats(0.5, 0.95), st.floats(0.01, 3))
-def test_with_the_rate_in_the_velocity_a_new_rate_leaves_the_way_under_way_as_it_was(
+def test_with_the_rate_in_the_velocity_a_new_rate_keeps_the_velocity(
     gradients: list[float], momentum: float, change: float
 ) -> None:
-    """The two forms agree until the rate changes; then they differ by what momentum carries on, times the change."""
+    """The two forms agree until the rate changes; then they differ by the velocity's part of the step."""
 
-    def path(record: Optimizer) -> list[float]:
+    def trajectory(record: Optimizer) -> list[float]:
         module = Weights(np.ones(1))
-        optimizer, seen = record.build(module), [1.0]
+        optimizer = record.build(module)
+        weights = [1.0]
         for g in gradients:
-            set_lr(optimizer, 0.1 * (change if len(seen) == len(gradients) else 1))
+            set_lr(optimizer, 0.1 * (change if len(weights) == len(gradients) else 1))
             module.weight.grad = torch.tensor([g], dtype=torch.float64)
             optimizer.step()
-            seen.append(module.weight.item())
-        return seen
+            weights.append(module.weight.item())
+        return weights
 
     sgd = SGD(lr=0.1, momentum=momentum)
     tensorflow = RMSProp(lr=0.1, momentum=momentum, eps_inside=True, eps=1.0)
     for record in (sgd, tensorflow):
-        outside, inside = path(record), path(record.replace(lr_in_velocity=True))
+        outside = trajectory(record)
+        inside = trajectory(record.replace(lr_in_velocity=True))
         assert inside[:-1] == pytest.approx(outside[:-1], abs=1e-12)
-        carried = momentum * (outside[-2] - outside[-3])
-        assert inside[-1] - outside[-1] == pytest.approx((1 - change) * carried, abs=1e-12)
+        momentum_step = momentum * (outside[-2] - outside[-3])
+        assert inside[-1] - outside[-1] == pytest.approx((1 - change) * momentum_step, abs=1e-12)
 
 
-def test_tensorflows_rmsprop_is_timms() -> None:
-    peer("timm")
+def test_tensorflows_rmsprop_equals_timms() -> None:
+    import_or_skip("timm")
     timm_optim = importlib.import_module("timm.optim")
-    mine, theirs = Weights(np.ones((4, 3))), Weights(np.ones((4, 3)))
-    ours = RMSProp(lr=0.05, eps=1.0, eps_inside=True, momentum=0.9, initial=1.0, lr_in_velocity=True, weight_decay=4e-5).build(mine)
-    timms = timm_optim.RMSpropTF(
-        theirs.parameters(), lr=0.05, alpha=0.9, eps=1.0, momentum=0.9, weight_decay=4e-5, decoupled_decay=False, lr_in_momentum=True
+    module = Weights(np.ones((4, 3)))
+    record = RMSProp(
+        lr=0.05, eps=1.0, eps_inside=True, momentum=0.9, initial=1.0, lr_in_velocity=True, weight_decay=4e-5
     )
-    for step, g in enumerate(torch.randn(8, 4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)):
-        for module, optimizer in ((mine, ours), (theirs, timms)):
-            module.weight.grad = g.clone()
+    timm_module = Weights(np.ones((4, 3)))
+    timm_optimizer = timm_optim.RMSpropTF(
+        timm_module.parameters(),
+        lr=0.05,
+        alpha=0.9,
+        eps=1.0,
+        momentum=0.9,
+        weight_decay=4e-5,
+        decoupled_decay=False,
+        lr_in_momentum=True,
+    )
+    pairs = [(module, record.build(module)), (timm_module, timm_optimizer)]
+    gradients = torch.randn(8, 4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for step, g in enumerate(gradients):
+        for weights, optimizer in pairs:
+            weights.weight.grad = g.clone()
             set_lr(optimizer, RATES[step])
             optimizer.step()
-    torch.testing.assert_close(mine.weight, theirs.weight, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(module.weight, timm_module.weight, rtol=1e-12, atol=1e-12)
 
 
-def test_what_a_record_leaves_out_of_the_decay_does_not_decay() -> None:
-    def moved(record: Optimizer) -> dict[str, float]:
+def test_parameters_left_out_of_the_decay_do_not_decay() -> None:
+    def decrease(record: Optimizer) -> dict[str, float]:
         layers = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1))
         for p in layers.parameters():
             p.data.fill_(1.0)
@@ -365,14 +425,16 @@ def test_what_a_record_leaves_out_of_the_decay_does_not_decay() -> None:
         record.build(layers).step()
         return {name: 1 - p.flatten()[0].item() for name, p in layers.named_parameters()}
 
-    assert moved(SGD(lr=0.1, weight_decay=0.5)) == pytest.approx(dict.fromkeys(("0.weight", "0.bias", "1.weight", "1.bias"), 0.05))
-    weights = moved(SGD(lr=0.1, weight_decay=0.5, decay_all=False))
+    every_parameter = decrease(SGD(lr=0.1, weight_decay=0.5))
+    assert every_parameter == pytest.approx(dict.fromkeys(("0.weight", "0.bias", "1.weight", "1.bias"), 0.05))
+    weights = decrease(SGD(lr=0.1, weight_decay=0.5, decay_all=False))
     assert weights == pytest.approx({"0.weight": 0.05, "0.bias": 0, "1.weight": 0.05, "1.bias": 0})
-    dense = moved(RMSProp(lr=0.1, eps=1.0, weight_decay=0.5, decay_all=False, decay_depthwise=False))
+    record = RMSProp(lr=0.1, eps=1.0, weight_decay=0.5, decay_all=False, decay_depthwise=False)
+    dense = decrease(record)
     assert dense["0.weight"] == dense["0.bias"] == dense["1.bias"] == 0 < dense["1.weight"]
 
 
-def test_a_factor_of_a_group_holds_through_every_change_of_the_rate() -> None:
+def test_the_lr_factor_of_a_group_applies_to_every_rate() -> None:
     layer = nn.Linear(1, 1)
     optimizer = SGD(lr=0.1, bias_lr=2.0).build(layer)
     for rate in (0.1, 0.5):
@@ -385,7 +447,7 @@ def test_nesterov_with_the_rate_in_the_velocity_is_refused() -> None:
         SGD(lr=0.1, momentum=0.9, nesterov=True, lr_in_velocity=True)
 
 
-def test_frozen_parameters_are_not_the_optimizers_business() -> None:
+def test_frozen_parameters_are_in_no_group_of_the_optimizer() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     module[0].requires_grad_(False)
     groups = SGD(lr=0.1, momentum=0.9).build(module).param_groups

@@ -1,4 +1,5 @@
-"""`train NAME --recipe paper --epochs 1 --data digits` for every classifier, at full size, up to its first loss."""
+"""`train NAME --recipe paper --epochs 1 --data digits` for every classifier, at full size, until the first
+loss."""
 
 import math
 import re
@@ -17,16 +18,18 @@ CLASSIFIERS = [name for name in ca.list_models() if models.get_entry(name).task 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_its_first_loss_is_finite(name: str, tmp_path: Path) -> None:
-    words = ["train", name, "--recipe", "paper", "--epochs", "1", "--data", "digits", "--out", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "convatlas", *words]
+    options = ["--recipe", "paper", "--epochs", "1", "--data", "digits", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "convatlas", "train", name, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        said = []
+        lines = []
         for line in process.stdout:
-            said.append(line)
-            if found := re.search(r"first loss (\S+),", line):
+            lines.append(line)
+            match = re.search(r"first loss (\S+),", line)
+            if match:
                 process.kill()
-                assert math.isfinite(float(found[1]))
-                assert any("resized to" in line or "padded to" in line for line in said)  # shapes are adapted, and named
+                assert math.isfinite(float(match[1]))
+                # the output names the change of the images' size
+                assert any("resized to" in line or "padded to" in line for line in lines)
                 return
-        pytest.fail("".join(said))
+        pytest.fail("".join(lines))

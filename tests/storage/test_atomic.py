@@ -6,47 +6,51 @@ from typing import Any
 import pytest
 from helpers.crash_disk import RecordingDisk
 
-from convatlas.storage.atomic import FileOps, JsonLines, atomic_write
+from convatlas.storage.atomic import AppendOnlyFile, FileOps, atomic_write
 
 
 class FailingDisk(FileOps):
-    """Refuses the n-th call, as a full or broken disk would."""
+    """Fails at the n-th call, as a full or broken disk does."""
 
-    def __init__(self, fail_at: int):
-        self.left = fail_at
+    def __init__(self, failing_call: int):
+        self.calls_left = failing_call
 
     def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
+        attribute = super().__getattribute__(name)
         if name in ("open_new", "write", "fsync", "rename"):
-            self.left -= 1
-            if self.left == 0:
+            self.calls_left -= 1
+            if self.calls_left == 0:
                 raise OSError(errno.ENOSPC, "No space left on device")
-        return found
+        return attribute
 
 
-def test_after_a_crash_at_any_point_a_replaced_file_is_whole_old_or_new(tmp_path: Path) -> None:
-    disk, path = RecordingDisk(), tmp_path / "file"
+def test_a_replaced_file_is_completely_old_or_new_after_a_crash_at_any_point(tmp_path: Path) -> None:
+    disk = RecordingDisk()
+    path = tmp_path / "file"
     atomic_write(path, b"old" * 100, disk)
-    before = len(disk.log)
+    calls_before = len(disk.log)
     atomic_write(path, b"new" * 100, disk)
     states = list(disk.crash_states())
     assert len(states) == 3 * (len(disk.log) + 1)
-    assert {state[str(path)] for state in states[3 * before :]} == {b"old" * 100, b"new" * 100}
+    assert {state[str(path)] for state in states[3 * calls_before :]} == {b"old" * 100, b"new" * 100}
 
 
-def test_a_replacement_without_fsync_would_be_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    disk, path = RecordingDisk(), tmp_path / "file"
-    monkeypatch.setattr(RecordingDisk, "fsync", FileOps.fsync)  # real, but not on record
+def test_a_replacement_without_fsync_would_be_detected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = RecordingDisk()
+    path = tmp_path / "file"
+    monkeypatch.setattr(RecordingDisk, "fsync", FileOps.fsync)  # runs, but is not recorded
     atomic_write(path, b"new" * 100, disk)
     assert any(state.get(str(path)) not in (None, b"new" * 100) for state in disk.crash_states())
 
 
-@pytest.mark.parametrize("call", range(1, 5))
-def test_a_disk_that_refuses_any_call_leaves_the_old_file_and_no_litter(tmp_path: Path, call: int) -> None:
+@pytest.mark.parametrize("failing_call", range(1, 5))
+def test_a_disk_that_fails_at_any_call_leaves_only_the_old_file(tmp_path: Path, failing_call: int) -> None:
     path = tmp_path / "file"
     atomic_write(path, b"old")
     with pytest.raises(OSError, match="No space"):
-        atomic_write(path, b"new", FailingDisk(call))
+        atomic_write(path, b"new", FailingDisk(failing_call))
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
@@ -54,7 +58,7 @@ def test_a_disk_that_refuses_any_call_leaves_the_old_file_and_no_litter(tmp_path
 def test_a_torn_last_line_is_cut_on_opening(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b'{"a":1}\n{"a":2')
-    lines = JsonLines(path)
+    lines = AppendOnlyFile(path)
     lines.append(b'{"a":3}')
     assert path.read_bytes() == b'{"a":1}\n{"a":3}\n'
     lines.truncate(8)
@@ -63,8 +67,8 @@ def test_a_torn_last_line_is_cut_on_opening(tmp_path: Path) -> None:
     assert path.read_bytes() == b'{"a":1}\nx\n'
 
 
-@pytest.mark.parametrize("open_again", [lambda p: JsonLines(p).length])
+@pytest.mark.parametrize("open_again", [lambda p: AppendOnlyFile(p).length])
 def test_lines_remember_their_length(tmp_path: Path, open_again: Callable[[Path], int]) -> None:
-    lines = JsonLines(tmp_path / "lines")
+    lines = AppendOnlyFile(tmp_path / "lines")
     lines.append(b"one")
     assert lines.length == open_again(tmp_path / "lines") == 4

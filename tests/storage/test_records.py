@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 
 from convatlas.errors import UsageError
@@ -14,12 +16,16 @@ class Outer(Record, frozen=True, kw_only=True):
     count: int = 1
 
 
-def test_the_id_does_not_hang_on_how_a_number_was_written() -> None:
+class Choice(Record, frozen=True):
+    kind: Literal["a", "b"]
+
+
+def test_the_hash_does_not_depend_on_how_a_number_is_written() -> None:
     assert record_sha256(Outer(inner=Inner(1))) == record_sha256(Outer(inner=Inner(1.0)))
     assert record_sha256(Outer(inner=Inner(1.0))) != record_sha256(Outer(inner=Inner(2.0)))
 
 
-def test_a_record_survives_its_json() -> None:
+def test_a_record_is_read_back_from_its_json() -> None:
     record = Outer(inner=Inner(0.1, ("a", "b")), count=3)
     assert from_json(to_json(record, indent=2), Outer, "file") == record
 
@@ -34,7 +40,7 @@ def test_a_record_survives_its_json() -> None:
         ('{"inner": {"lr": 1, "names": ["\udcff"]}}', "file: 'utf-8' codec"),
     ],
 )
-def test_what_does_not_fit_is_named_with_its_place(text: str, message: str) -> None:
+def test_an_invalid_field_is_named_with_its_path(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         from_json(text.encode(errors="surrogateescape"), Outer, "file")
 
@@ -55,10 +61,20 @@ def test_a_field_is_set_by_its_path() -> None:
         ("count.x=1", "inside a single value"),
     ],
 )
-def test_a_path_that_leads_nowhere_is_refused(assignment: str, message: str) -> None:
+def test_a_field_that_does_not_exist_is_refused(assignment: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         override(Outer(inner=Inner(0.1)), assignment)
 
 
 def test_differences_are_listed_by_path() -> None:
-    assert diff(Outer(inner=Inner(0.1)), Outer(inner=Inner(0.2), count=2)) == ["inner.lr: 0.1 -> 0.2", "count: 1 -> 2"]
+    assert diff(Outer(inner=Inner(0.1)), Outer(inner=Inner(0.2), count=2)) == [
+        "inner.lr: 0.1 -> 0.2",
+        "count: 1 -> 2",
+    ]
+
+
+def test_an_invalid_value_of_any_length_gives_a_short_message() -> None:
+    data = b'{"kind": "' + b"x" * 100_000 + b'"}'
+    with pytest.raises(UsageError, match=r"^the file: .*\$\.kind") as error:
+        from_json(data, Choice, "the file")
+    assert len(str(error.value)) < 500

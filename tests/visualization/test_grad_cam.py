@@ -1,16 +1,15 @@
-"""Grad-CAM against its equations, written out; and what it promises for any network."""
+"""Grad-CAM: against its equations, and its promises for any network."""
 
 import pytest
 import torch
-from helpers.networks import HUGE, shake, small
+from helpers.networks import randomize_weights, small_model
 from torch import Tensor, nn
 
-from convatlas import models, visualization
+from convatlas import visualization
 from convatlas.errors import UsageError, UserError
 from convatlas.visualization.feature_maps import forward_with_maps
 
-NAMES = [name for name in models.list_models() if name not in HUGE and models.get_entry(name).task == "classification"]
-FEW = [
+NAMES = [
     "alexnet",
     "vgg11_bn",
     "googlenet",
@@ -24,39 +23,45 @@ FEW = [
 ]
 
 
-class Pooled(nn.Module):
-    """Maps, their means over the grid, a linear layer: the network of CAM (Zhou et al. 2015, arXiv:1512.04150, sec. 2)."""
+class PooledNetwork(nn.Module):
+    """The network of CAM (Zhou et al. 2015, arXiv:1512.04150, sec. 2): maps, their spatial means, and a
+    linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.maps = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 6, 3, stride=2), nn.ReLU())
+        self.maps = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 6, 3, stride=2), nn.ReLU()
+        )
         self.linear = nn.Linear(6, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.maps(x).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def by_differences(head: nn.Module, maps: Tensor, number: int) -> Tensor:
-    """d y_c / d A of one image, place by place, by central differences of the score."""
-    gradient, step = torch.zeros_like(maps), 1e-6
-    for place in range(maps.numel()):
-        moved = torch.zeros(maps.numel(), dtype=maps.dtype)
-        moved[place] = step
-        up, down = (head(maps + sign * moved.view_as(maps))[0, number] for sign in (1, -1))
-        gradient.view(-1)[place] = (up - down) / (2 * step)
+def central_differences(head: nn.Module, maps: Tensor, number: int) -> Tensor:
+    """d y_c / d A of one image, element by element."""
+    gradient = torch.zeros_like(maps)
+    step = 1e-6
+    for i in range(maps.numel()):
+        offset = torch.zeros(maps.numel(), dtype=maps.dtype)
+        offset[i] = step
+        up, down = (head(maps + sign * offset.view_as(maps))[0, number] for sign in (1, -1))
+        gradient.view(-1)[i] = (up - down) / (2 * step)
     return gradient
 
 
 @torch.no_grad()
-def test_it_is_equations_1_and_2_with_gradients_measured_by_differences() -> None:
+def test_it_is_equations_1_and_2_with_numerical_gradients() -> None:
     torch.manual_seed(0)
     trunk = nn.Sequential(nn.Conv2d(2, 5, 3), nn.Tanh())
     head = nn.Sequential(nn.Conv2d(5, 7, 2), nn.Tanh(), nn.Flatten(), nn.Linear(7 * 16, 3))
-    model, images, classes = nn.Sequential(trunk, head).double(), torch.randn(3, 2, 7, 7).double(), torch.tensor([2, 0, 1])
-    found = visualization.grad_cam(model, images, classes, "0")
-    for image, number, cam in zip(images, classes.tolist(), found, strict=True):
+    model = nn.Sequential(trunk, head).double()
+    images = torch.randn(3, 2, 7, 7).double()
+    classes = torch.tensor([2, 0, 1])
+    cams = visualization.grad_cam(model, images, classes, "0")
+    for image, number, cam in zip(images, classes.tolist(), cams, strict=True):
         maps = trunk(image[None])
-        gradient = by_differences(head, maps, number)
+        gradient = central_differences(head, maps, number)
         expected = torch.zeros(5, 5, dtype=torch.float64)
         for k in range(5):
             alpha = sum(float(gradient[0, k, i, j]) for i in range(5) for j in range(5)) / 25
@@ -66,72 +71,90 @@ def test_it_is_equations_1_and_2_with_gradients_measured_by_differences() -> Non
         torch.testing.assert_close(cam, expected, rtol=0, atol=1e-8)
 
 
-def test_of_pooled_maps_and_a_linear_layer_it_is_cam() -> None:
-    """M_c(x, y) = sum over k of w_ck f_k(x, y) (arXiv:1512.04150, eq. 2), by the number of places, its negative part dropped."""
+def test_for_pooled_maps_and_a_linear_layer_it_is_cam() -> None:
+    """M_c(x, y) = sum over k of w_ck f_k(x, y) (arXiv:1512.04150, eq. 2), divided by the number of positions,
+    without its negative part."""
     torch.manual_seed(1)
-    model, images = Pooled().double(), torch.randn(4, 3, 15, 15).double()
+    model = PooledNetwork().double()
+    images = torch.randn(4, 3, 15, 15).double()
     classes = torch.arange(4)
     maps = model.maps(images)
-    cam = torch.einsum("nk,nkij->nij", model.linear.weight[classes], maps).clamp(min=0) / maps[0, 0].numel()
-    found = visualization.grad_cam(model, images, classes)
+    weighted = torch.einsum("nk,nkij->nij", model.linear.weight[classes], maps)
+    expected = weighted.clamp(min=0) / maps[0, 0].numel()
+    cams = visualization.grad_cam(model, images, classes)
     assert visualization.last_conv_layer(model, (3, 15, 15)) == "maps"
-    assert (found > 0).any()
-    torch.testing.assert_close(found, cam.detach(), rtol=1e-12, atol=1e-14)
+    assert (cams > 0).any()
+    torch.testing.assert_close(cams, expected.detach(), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", FEW)
-def test_its_last_maps_are_the_last_that_a_convolution_leaves_with_what_follows_on_their_grid(name: str) -> None:
-    model, images = small(name, image_size=96) if name == "alexnet" else small(name)
-    shape = (images.shape[1], images.shape[2], images.shape[3])
-    path = visualization.last_conv_layer(model, shape)
-    grids: dict[str, tuple[int, ...]] = {}
-    hooks = [m.register_forward_hook(lambda _, i, o, p=p: grids.update({p: tuple(o.shape[2:])})) for p, m in model.named_modules() if p]
+@pytest.mark.parametrize("name", NAMES)
+def test_the_last_conv_layer_includes_what_follows_at_its_size(name: str) -> None:
+    model, images = small_model(name, image_size=96) if name == "alexnet" else small_model(name)
+    path = visualization.last_conv_layer(model, (images.shape[1], images.shape[2], images.shape[3]))
+    sizes: dict[str, tuple[int, ...]] = {}  # in the order in which the modules end
+
+    def record_size(path: str, output: Tensor) -> None:
+        sizes[path] = tuple(output.shape[2:])
+
+    hooks = [
+        module.register_forward_hook(lambda _, inputs, output, path=path: record_size(path, output))
+        for path, module in model.named_modules()
+        if path
+    ]
     model.eval()(images)
     for hook in hooks:
         hook.remove()
-    assert min(grids[path]) > 1
-    done = list(grids)  # in the order in which they ended
-    convolutions = [p for p in done if isinstance(model.get_submodule(p), nn.Conv2d) and min(grids[p]) > 1]
-    later = done[done.index(path) + 1 :]
-    assert not set(later) & set(convolutions)
-    assert all(grids[p] != grids[path] or p.startswith(path) for p in later if isinstance(model.get_submodule(p), nn.ReLU | nn.BatchNorm2d))
+    assert min(sizes[path]) > 1
+    paths = list(sizes)
+    modules = {path: model.get_submodule(path) for path in paths}
+    later = paths[paths.index(path) + 1 :]
+    assert not any(isinstance(modules[p], nn.Conv2d) and min(sizes[p]) > 1 for p in later)
+    same_size = [p for p in later if sizes[p] == sizes[path] and not p.startswith(path)]
+    assert not any(isinstance(modules[p], nn.ReLU | nn.BatchNorm2d) for p in same_size)
 
 
-@pytest.mark.parametrize("name", FEW)
-def test_it_finds_something_in_every_kind_of_network_and_leaves_it_as_it_was(name: str) -> None:
-    model, images = small(name, num_classes=10)
-    shake(model).train()
+@pytest.mark.parametrize("name", NAMES)
+def test_it_works_for_any_network_and_leaves_it_unchanged(name: str) -> None:
+    model, images = small_model(name, num_classes=10)
+    randomize_weights(model).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with torch.inference_mode():  # where answers are usually made
-        found = visualization.grad_cam(model, images, torch.tensor([1, 2, 3]))
-    assert found.shape[0] == 3
-    assert found.isfinite().all()
-    assert (found >= 0).all()
+    with torch.inference_mode():  # as in prediction
+        cams = visualization.grad_cam(model, images, torch.tensor([1, 2, 3]))
+    assert cams.shape[0] == 3
+    assert cams.isfinite().all()
+    assert (cams >= 0).all()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(module.training and not module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_an_image_alone_or_among_others_looks_the_same() -> None:
-    model, images = small("vgg11_bn", num_classes=5)
-    shake(model).double()
-    together = visualization.grad_cam(model, images.double(), torch.tensor([0, 3, 3]))
-    alone = torch.cat(
-        [visualization.grad_cam(model, image[None].double(), torch.tensor([c])) for image, c in zip(images, (0, 3, 3), strict=True)]
+def test_an_image_has_the_same_map_alone_and_in_a_batch() -> None:
+    model, images = small_model("vgg11_bn", num_classes=5)
+    randomize_weights(model).double()
+    images = images.double()
+    classes = torch.tensor([0, 3, 3])
+    batched = visualization.grad_cam(model, images, classes)
+    single = torch.cat(
+        [
+            visualization.grad_cam(model, image[None], number[None])
+            for image, number in zip(images, classes, strict=True)
+        ]
     )
-    torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(batched, single, rtol=1e-9, atol=1e-12)
 
 
-def test_maps_are_kept_as_they_were_before_an_activation_in_place() -> None:
-    model, images = small("vgg11")
-    shake(model)
-    assert (forward_with_maps(model, images, "conv5_2").maps < 0).any()
-    assert torch.equal(forward_with_maps(model, images, "conv5_2").maps.relu(), forward_with_maps(model, images, "relu5_2").maps)
-    assert torch.equal(forward_with_maps(model, images, "conv5_2").logits, model.eval()(images))
+def test_maps_are_those_before_an_in_place_activation() -> None:
+    model, images = small_model("vgg11")
+    randomize_weights(model)
+    before = forward_with_maps(model, images, "conv5_2")
+    after = forward_with_maps(model, images, "relu5_2")
+    assert (before.maps < 0).any()
+    assert torch.equal(before.maps.relu(), after.maps)
+    assert torch.equal(before.logits, model.eval()(images))
 
 
 @pytest.mark.parametrize(
-    ("path", "classes", "said"),
+    ("path", "classes", "message"),
     [
         ("conv5_3", [0, 1, 2], "unknown module 'conv5_3': the nearest is 'conv5_2'"),
         ("fc6", [0, 1, 2], "fc6 gives a tensor of shape (3, 1024), no maps"),
@@ -139,20 +162,22 @@ def test_maps_are_kept_as_they_were_before_an_activation_in_place() -> None:
         ("conv5_2", [0, 1], "a class from 0 to 999 for each of the 3 images"),
     ],
 )
-def test_what_cannot_be_asked_is_said_in_a_sentence(path: str, classes: list[int], said: str) -> None:
-    model, images = small("vgg11")
-    with pytest.raises(UsageError) as caught:
+def test_unknown_layers_and_classes_are_refused(path: str, classes: list[int], message: str) -> None:
+    model, images = small_model("vgg11")
+    with pytest.raises(UsageError) as error:
         visualization.grad_cam(model, images, torch.tensor(classes), path)
-    assert said in str(caught.value)
+    assert message in str(error.value)
     assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_networks_that_label_pixels_or_have_no_maps_are_refused() -> None:
-    fcn, images = small("fcn32s")
+    fcn, images = small_model("fcn32s")
+    classes = torch.tensor([0, 0, 0])
     with pytest.raises(UsageError, match="labels every pixel"):
-        visualization.grad_cam(fcn, images, torch.tensor([0, 0, 0]))
+        visualization.grad_cam(fcn, images, classes)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
     with pytest.raises(UserError, match="no convolution"):
-        visualization.grad_cam(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.zeros(1, 3, 2, 2), torch.tensor([0]))
-    googlenet, images = small("googlenet")
+        visualization.grad_cam(linear, torch.zeros(1, 3, 2, 2), torch.tensor([0]))
+    googlenet, images = small_model("googlenet")
     with pytest.raises(UserError, match=r"aux1\.conv does not run in evaluation"):
-        visualization.grad_cam(googlenet, images, torch.tensor([0, 0, 0]), "aux1.conv")
+        visualization.grad_cam(googlenet, images, classes, "aux1.conv")

@@ -1,4 +1,7 @@
-"""Reading a network: shapes, cost, memory, receptive field and design principles of any module, from one forward on meta tensors."""
+"""Analysis of any module by one forward pass on meta tensors.
+
+It gives shapes, cost, memory, receptive field and design principles.
+"""
 
 from convatlas.analysis.analyze import Report, analyze
 from convatlas.analysis.rows import Row

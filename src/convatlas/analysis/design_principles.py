@@ -1,125 +1,156 @@
-"""The four design principles of Szegedy et al. 2015, arXiv:1512.00567, sec. 2, as measurements. A flag is advice, with its numbers.
+"""The four design principles of Szegedy et al. 2015, arXiv:1512.00567, sec. 2, as measurements.
 
-The paper itself calls the utility of its principles speculative; the thresholds below are ours.
+A flag is advice, with its numbers. The paper itself calls the utility of its principles speculative; the
+thresholds below are ours.
 """
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from convatlas.analysis.rows import Row
 from convatlas.analysis.trace.modules import ModuleCall
 from convatlas.analysis.trace.operations import Operation
 from convatlas.analysis.trace.trace import Trace
 from convatlas.storage.records import Record
 
-if TYPE_CHECKING:
-    from convatlas.analysis.rows import Row
-
-DROP = 3.0  # a cut that carries less than a third of what every cut before it carried is a bottleneck
-DEEP, WIDE = 4.0, 64.0  # layers to a channel, channels to a layer
-AGGREGATION = 0.5  # share of spatial multiply-adds on embeddings that nothing has reduced
-SHARE = 0.5  # of the multiply-adds, in one stage
+MAX_DROP = 3.0  # a cut with less than a third of the elements of every earlier cut is a bottleneck
+MAX_LAYERS_PER_CHANNEL = 4.0
+MAX_CHANNELS_PER_LAYER = 64.0
+MAX_UNREDUCED_SHARE = 0.5  # of the spatial multiply-adds, on channels that nothing has reduced
+MAX_STAGE_SHARE = 0.5  # of the multiply-adds, in one stage
 
 
 class Finding(Record, frozen=True):
     principle: str
-    reading: str
+    reading: str  # the measurement, as a sentence
     flags: list[str]
 
 
-def principles(trace: Trace, stages: "Sequence[Row]") -> list[Finding]:
-    steps = [(call, operation) for call in trace.calls for operation in call.operations]
-    steps.sort(key=lambda step: step[1].order)
-    return [information(steps), balance(steps), aggregation(steps), shares(stages)]
-
-
 Steps = Sequence[tuple[ModuleCall, Operation]]
+"""The operations of a forward pass in their order, each with its module."""
 
 
-def information(steps: Steps) -> Finding:
+def measure_principles(trace: Trace, stages: Sequence[Row]) -> list[Finding]:
+    steps = [(call, operation) for call in trace.calls for operation in call.operations]
+    steps.sort(key=lambda step: step[1].index)
+    return [
+        information_through_cuts(steps),
+        width_against_depth(steps),
+        aggregation_after_reduction(steps),
+        cost_by_stage(stages),
+    ]
+
+
+def information_through_cuts(steps: Steps) -> Finding:
     """Principle 1: the representation should shrink gently; a cut through the network bounds what can pass.
 
-    The size of a cut: all elements that any later operator reads. Of pooling before widening it falls by the square of the stride; of
-    widening first, or of both side by side, by less. Measured from the first layer on, as long as there is a map.
+    The size of a cut is the number of elements that any later operator reads. Pooling before widening divides
+    it by the square of the stride; widening first, or both side by side, by less. It is measured from the
+    first layer on, as long as there is a feature map.
     """
-    least: float | None = None
-    first = 0
-    flags, sizes = [], []
+    principle = "information through each cut"
+    sizes: list[int] = []
+    smallest = math.inf
+    flags = []
     for call, operation in steps:
-        if not operation.grid or not operation.cut:
+        size = operation.live_elements
+        if not operation.is_feature_map or not size:
             continue
-        if least is None:
-            least = first = operation.cut
-        if operation.cut * DROP < least:
+        if sizes and size * MAX_DROP < smallest:
             flags.append(
-                f"{call.path or call.kind}: {operation.name} leaves {operation.cut:,} of at least {least:,} elements "
-                f"before it, {least / operation.cut:.1f} times fewer: widen before reducing, or reduce side by side (sec. 5)"
+                f"{call.path or call.class_name}: {operation.name} leaves {size:,} of at least {smallest:,} "
+                f"elements before it, {smallest / size:.1f} times fewer: widen before reducing, or reduce "
+                "side by side (sec. 5)"
             )
-        least = min(least, operation.cut)
-        sizes.append(operation.cut)
-    if not sizes or least is None:
-        return Finding("information through each cut", "no map to cut", [])
-    reading = f"{first:,} elements after the first layer, {sizes[-1]:,} in the last map, at most {max(sizes):,}"
-    return Finding("information through each cut", f"{reading}; flagged beyond a drop of {DROP:g}", flags)
+        sizes.append(size)
+        smallest = min(smallest, size)
+    if not sizes:
+        return Finding(principle, "no feature map", [])
+    reading = (
+        f"{sizes[0]:,} elements after the first layer, {sizes[-1]:,} in the last map, "
+        f"at most {max(sizes):,}; flagged beyond a drop of {MAX_DROP:g}"
+    )
+    return Finding(principle, reading, flags)
 
 
-def balance(steps: Steps) -> Finding:
-    """Principle 4: width and depth should grow together. Width: output channels, each layer counted by its multiply-adds."""
-    layers = [operation for _, operation in steps if operation.kernel is not None]
-    macs = sum(layer.macs for layer in layers)
-    if not macs:
-        return Finding("width against depth", "no convolutions", [])
+def width_against_depth(steps: Steps) -> Finding:
+    """Principle 4: width and depth should grow together.
+
+    The width is the mean number of output channels, each layer weighted by its multiply-adds.
+    """
+    principle = "width against depth"
+    convs = [(operation.conv, operation.macs) for _, operation in steps if operation.conv is not None]
+    total_macs = sum(macs for _, macs in convs)
+    if not total_macs:
+        return Finding(principle, "no convolutions", [])
     depth = max(operation.depth for _, operation in steps)
-    width = sum(layer.macs * layer.kernel.channels_out for layer in layers if layer.kernel) / macs
+    width = sum(macs * conv.out_channels for conv, macs in convs) / total_macs
     reading = (
-        f"{depth} convolutions and linear layers on the longest path, {width:,.0f} channels wide: {width / depth:.2f} channels to a layer"
+        f"{depth} convolutions and linear layers on the longest path, {width:,.0f} channels wide: "
+        f"{width / depth:.2f} channels to a layer"
     )
+    advice = "doubling all channels costs 4 times, all layers 2 times"
     flags = []
-    if depth > DEEP * width:
-        flags.append(f"deep for its width: more than {DEEP:g} layers to a channel; doubling all channels costs 4 times, all layers 2 times")
-    if width > WIDE * depth:
-        flags.append(f"wide for its depth: more than {WIDE:g} channels to a layer; doubling all channels costs 4 times, all layers 2 times")
-    return Finding("width against depth", reading, flags)
+    if depth > MAX_LAYERS_PER_CHANNEL * width:
+        limit = f"{MAX_LAYERS_PER_CHANNEL:g} layers to a channel"
+        flags.append(f"deep for its width: more than {limit}; {advice}")
+    if width > MAX_CHANNELS_PER_LAYER * depth:
+        limit = f"{MAX_CHANNELS_PER_LAYER:g} channels to a layer"
+        flags.append(f"wide for its depth: more than {limit}; {advice}")
+    return Finding(principle, reading, flags)
 
 
-def aggregation(steps: Steps) -> Finding:
-    """Principle 2: spatial aggregation can be done over lower dimensional embeddings, as by a 1x1 convolution that reduces before."""
-    spatial = [(call, o) for call, o in steps if o.kernel is not None and max(o.kernel.sides) > 1 and o.kernel.channels_in > 4]
-    macs = sum(o.macs for _, o in spatial)
-    if not macs:
-        return Finding("aggregation after reduction", "no spatial convolutions beyond the first layer", [])
-    cheap = [(c, o) for c, o in spatial if o.kernel and (o.kernel.reduced_from is not None or o.kernel.groups == o.kernel.channels_in)]
-    reduced = sum(o.macs for _, o in cheap)
+def aggregation_after_reduction(steps: Steps) -> Finding:
+    """Principle 2: spatial aggregation can be done over lower dimensional embeddings.
+
+    A 1x1 convolution reduces the channels before, or each channel is convolved by itself.
+    """
+    principle = "aggregation after reduction"
+    total_macs = reduced_macs = num_spatial = num_reduced = 0
+    unreduced = []
+    for call, operation in steps:
+        conv = operation.conv
+        if conv is None or max(conv.kernel_size) == 1 or conv.in_channels <= 4:
+            continue
+        num_spatial += 1
+        total_macs += operation.macs
+        if conv.unreduced_channels is not None or conv.groups == conv.in_channels:
+            num_reduced += 1
+            reduced_macs += operation.macs
+        else:
+            unreduced.append((operation.macs, call, conv))
+    if not total_macs:
+        return Finding(principle, "no spatial convolutions beyond the first layer", [])
     reading = (
-        f"{len(cheap)} of {len(spatial)} spatial convolutions, {100 * reduced / macs:.0f} % of their multiply-adds, "
-        "work on reduced or single channels"
+        f"{num_reduced} of {num_spatial} spatial convolutions, {100 * reduced_macs / total_macs:.0f} % of "
+        "their multiply-adds, work on reduced or single channels"
     )
     flags = []
-    if macs - reduced > AGGREGATION * macs:
-        rest = [(c, o) for c, o in spatial if (c, o) not in cheap]
-        call, largest = max(rest, key=lambda step: step[1].macs)
-        assert largest.kernel is not None
-        sides = "x".join(map(str, largest.kernel.sides))
+    if total_macs - reduced_macs > MAX_UNREDUCED_SHARE * total_macs:
+        macs, call, conv = max(unreduced, key=lambda layer: layer[0])
+        percent = 100 * (total_macs - reduced_macs) / total_macs
+        kernel_size = "x".join(map(str, conv.kernel_size))
         flags.append(
-            f"{100 * (macs - reduced) / macs:.0f} % aggregate over unreduced channels; the largest, {call.path or call.kind}, is {sides} "
-            f"on {largest.kernel.channels_in} channels, {largest.macs:,} multiply-adds: a 1x1 convolution to half as many before it would "
-            "save nearly half of that"
+            f"{percent:.0f} % aggregate over unreduced channels; the largest, "
+            f"{call.path or call.class_name}, is {kernel_size} on {conv.in_channels} channels, {macs:,} "
+            "multiply-adds: a 1x1 convolution to half as many before it would save nearly half of that"
         )
-    return Finding("aggregation after reduction", reading, flags)
+    return Finding(principle, reading, flags)
 
 
-def shares(stages: "Sequence[Row]") -> Finding:
-    """Principle 4 again, over the stages: where the computational budget goes."""
-    total, params = sum(row.macs for row in stages), max(1, sum(row.params for row in stages))
-    if not total:
-        return Finding("cost by stage", "nothing is multiplied", [])
+def cost_by_stage(stages: Sequence[Row]) -> Finding:
+    """Principle 4 again, over the stages: the distribution of the computational budget."""
+    principle = "cost by stage"
+    macs = sum(row.macs for row in stages)
+    params = max(1, sum(row.params for row in stages))
+    if not macs:
+        return Finding(principle, "no multiply-adds", [])
     largest = sorted(stages, key=lambda row: -row.macs)[:4]
-    reading = ", ".join(f"{row.path} {100 * row.macs / total:.0f} %" for row in largest)
-    return Finding(
-        "cost by stage",
-        f"most of the multiply-adds: {reading}",
-        [
-            f"{row.path} takes {100 * row.macs / total:.0f} % of the multiply-adds, for {100 * row.params / params:.0f} % of the parameters"
-            for row in stages
-            if row.macs > SHARE * total and len(stages) > 1
-        ],
-    )
+    shares = ", ".join(f"{row.path} {100 * row.macs / macs:.0f} %" for row in largest)
+    flags = [
+        f"{row.path} takes {100 * row.macs / macs:.0f} % of the multiply-adds, "
+        f"for {100 * row.params / params:.0f} % of the parameters"
+        for row in stages
+        if row.macs > MAX_STAGE_SHARE * macs and len(stages) > 1
+    ]
+    return Finding(principle, f"most of the multiply-adds: {shares}", flags)

@@ -1,10 +1,10 @@
-"""The reading of one trace: a row for every layer, totals, and the same by block and by stage."""
+"""The report of one trace: a row for every layer, totals, and rows merged by block and by stage."""
 
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from convatlas.analysis.design_principles import Finding, principles
+from convatlas.analysis.design_principles import Finding, measure_principles
 from convatlas.analysis.receptive_field.intervals import Extent
 from convatlas.analysis.rows import CONVENTION, ModuleNode, Row, merge_rows, row_of
 from convatlas.analysis.trace.modules import ModuleCall
@@ -14,37 +14,45 @@ from convatlas.errors import UserError, unknown_name
 
 
 class ReportData:
-    """What one forward showed. Made by `analyze`."""
+    """The figures of one forward pass. Made by `analyze`."""
 
-    def __init__(self, found: Trace, model: str = "", edition: str | None = None):
-        self.trace = found
-        self.model, self.edition = model or found.name, edition
-        self.inputs = found.inputs  # the shape of each tensor given
-        self.params, self.trainable, self.buffers = found.params, found.trainable, found.buffers
-        self.rows = [row_of(call) for call in found.calls if call.leaf or call.operations]
+    def __init__(self, trace: Trace, model: str = "", edition: str | None = None):
+        self.trace = trace
+        self.model = model or trace.model_name
+        self.edition = edition
+        self.input_shapes = trace.input_shapes
+        self.params = trace.params
+        self.trainable_params = trace.trainable_params
+        self.buffer_elements = trace.buffer_elements
+        self.rows = [row_of(call) for call in trace.calls if call.is_leaf or call.operations]
         self.macs = sum(row.macs for row in self.rows)
         self.flops = 2 * self.macs
-        self.conv_macs = sum(o.macs for call in found.calls for o in call.operations if o.name in CONVOLUTIONS)
-        self.activation_bytes = found.input_bytes + sum(row.activation_bytes for row in self.rows)
-        self.inference_bytes, self.inference_peak_at = found.peak, found.peak_at
+        operations = [operation for call in trace.calls for operation in call.operations]
+        self.conv_macs = sum(o.macs for o in operations if o.name in CONVOLUTIONS)
+        self.activation_bytes = trace.input_bytes + sum(row.activation_bytes for row in self.rows)
+        self.inference_bytes = trace.peak_bytes
+        self.inference_peak_module = trace.peak_module
         self.read_bytes = sum(row.read_bytes for row in self.rows)
         self.written_bytes = sum(row.written_bytes for row in self.rows)
-        self.notes = _notes(found)
-        self._calls = {call.path: call for call in found.calls}
+        self.notes = _notes(trace)
+        self._calls = {call.path: call for call in trace.calls}
 
     @cached_property
     def saved_bytes_by_module(self) -> dict[str, int] | None:
-        """Bytes that autograd keeps for the backward pass, by module; None where the module does not run in training mode."""
-        return self.trace.saved_for_backward()
+        """Bytes that autograd saves for the backward pass, by path of the module.
+
+        None for a module that does not run in training mode.
+        """
+        return self.trace.saved_bytes()
 
     @property
     def training_bytes(self) -> int | None:
-        """Bytes of activations that autograd keeps of one forward in training mode."""
+        """Bytes of activations that autograd saves in one forward pass in training mode."""
         return None if self.saved_bytes_by_module is None else sum(self.saved_bytes_by_module.values())
 
     @property
     def intensity(self) -> float:
-        """FLOPs for each byte that the operators read and write, one image."""
+        """FLOPs for each byte that the operators read and write, for one image."""
         return self.flops / max(self.read_bytes + self.written_bytes, 1)
 
     @property
@@ -53,84 +61,99 @@ class ReportData:
         return max((o.depth for call in self.trace.calls for o in call.operations), default=0)
 
     @property
-    def field(self) -> int:
-        """Side of the largest receptive field of a map: what is left of the image after pooling it whole is not counted."""
-        maps = (row for row in self.rows if len(row.output_shape) > 2 and min(row.output_shape[2:]) > 1 and not row.sees_whole_image)
+    def max_receptive_field(self) -> int:
+        """Side of the largest receptive field of a feature map.
+
+        Outputs of global pooling and maps with a global field are excluded.
+        """
+        maps = [
+            row
+            for row in self.rows
+            if len(row.output_shape) > 2 and min(row.output_shape[2:]) > 1 and not row.sees_whole_image
+        ]
         return max((max(row.receptive_field, default=0) for row in maps), default=0)
 
     @property
     def size_bytes(self) -> dict[str, int]:
-        """The weights and buffers, by precision."""
-        return {name: (self.params + self.buffers) * size for name, size in (("fp32", 4), ("bf16", 2), ("int8", 1))}
+        """Bytes of the parameters and buffers, by precision."""
+        elements = self.params + self.buffer_elements
+        return {"fp32": 4 * elements, "bf16": 2 * elements, "int8": elements}
 
     @cached_property
     def principles(self) -> list[Finding]:
-        return principles(self.trace, self.stages)
+        return measure_principles(self.trace, self.stages)
 
     def receptive_field(self, path: str = "") -> tuple[Extent, ...]:
-        """(start, size, stride) along each axis of the image, of the output of the module at `path`; "" is the whole network's.
+        """(start, size, stride) along each axis of the image, for the output of the module at `path`.
 
-        Raises UsageError for a path that did not run, UserError for an output that sees no pixel.
+        "" is the whole network. Raises UsageError for a path that did not run, UserError for an output that
+        does not depend on the image.
         """
-        call = self._calls.get(path)
-        if call is None:
-            raise unknown_name(f"layer of {self.model}", path, [p for p in self._calls if p])
+        call = self._call_at(path)
         if not call.axes:
-            raise UserError(f"{path or self.model} gives nothing that comes from the image: no receptive field")
+            name = path or self.model
+            raise UserError(f"the output of {name} does not depend on the image: no receptive field")
         return tuple(axis.field.extent for axis in call.axes)
 
     def pixels(self, path: str, unit: Sequence[int]) -> tuple[tuple[int, int] | None, ...]:
-        """First and last pixel that one unit of a module's output sees, along each axis; outside the image in the padding.
+        """First and last pixel of one unit's receptive field, along each axis.
 
-        `unit`: its indices in the last dimensions of the output, (row, column) in a map. Raises as `receptive_field` does.
+        They lie outside the image in the padding. `unit`: the unit's indices in the last dimensions of the
+        module's output, (row, column) in a map. Raises as `receptive_field` does.
         """
         self.receptive_field(path)
         call = self._calls[path]
-        before = len(call.outputs[0]) - len(unit)
-        return tuple(axis.pixels(0 if axis.dim is None or axis.dim < before else unit[axis.dim - before]) for axis in call.axes or ())
+        first = len(call.output_shapes[0]) - len(unit)
+        return tuple(
+            axis.interval(0 if axis.dim is None or axis.dim < first else unit[axis.dim - first])
+            for axis in call.axes or ()
+        )
 
     def module(self, path: str) -> Row:
-        """A module with all that is in it."""
-        if path not in self._calls:
-            raise unknown_name(f"layer of {self.model}", path, [p for p in self._calls if p])
-        return self._gathered(path, [row for row in self.rows if _within(row.path, path)])
+        """A module with all its submodules, as one row. Raises UsageError for a path that did not run."""
+        self._call_at(path)
+        return self._merged_row(path, [row for row in self.rows if _is_inside(row.path, path)])
 
     def at_depth(self, depth: int | None) -> list[Row]:
-        """The rows with all that lies deeper than `depth` names put together; None: every layer by itself."""
+        """The rows, those deeper than `depth` names merged; None: a row for every layer."""
         if depth is None:
             return self.rows
-        groups: dict[str, list[Row]] = {}
-        for row in self.rows:
-            groups.setdefault(".".join(row.path.split(".")[:depth]), []).append(row)
-        return [self._gathered(path, inside) for path, inside in groups.items()]
+        return [self._merged_row(path, rows) for path, rows in _group_by_prefix(self.rows, depth).items()]
 
     @cached_property
     def tree(self) -> ModuleNode:
-        """The network as its modules hold each other."""
-        return self._part("", self.rows)
+        """The network as a tree of modules."""
+        return self._node("", self.rows)
 
-    def _part(self, path: str, rows: Sequence[Row]) -> ModuleNode:
-        groups: dict[str, list[Row]] = {}
+    def _node(self, path: str, rows: Sequence[Row]) -> ModuleNode:
         depth = path.count(".") + 2 if path else 1
-        for row in rows:
-            if row.path != path:
-                groups.setdefault(".".join(row.path.split(".")[:depth]), []).append(row)
-        own = [ModuleNode(row, ()) for row in rows if row.path == path and groups]  # what a module does beside its parts
-        parts = [self._part(name, inside) for name, inside in groups.items()]
-        return ModuleNode(self._gathered(path, rows), (*parts, *own))
+        groups = _group_by_prefix([row for row in rows if row.path != path], depth)
+        # The operators of a module beside those of its submodules get a node of their own.
+        module_rows = [ModuleNode(row, ()) for row in rows if row.path == path and groups]
+        submodules = [self._node(name, inside) for name, inside in groups.items()]
+        return ModuleNode(self._merged_row(path, rows), (*submodules, *module_rows))
 
-    def _gathered(self, path: str, inside: Sequence[Row]) -> Row:
-        if len(inside) == 1 and inside[0].path == path:
-            return inside[0]
+    def _merged_row(self, path: str, rows: Sequence[Row]) -> Row:
+        if len(rows) == 1 and rows[0].path == path:
+            return rows[0]
         if path in self._calls:
-            return merge_rows(self._calls[path], inside)
-        last = self._calls[inside[-1].path]  # a list of modules has no forward of its own
-        return merge_rows(ModuleCall(path, "ModuleList", 0, False, outputs=last.outputs, axes=last.axes), inside)
+            return merge_rows(self._calls[path], rows)
+        # A list of modules has no forward of its own: its output is that of its last module.
+        last = self._calls[rows[-1].path]
+        call = ModuleCall(path, "ModuleList", 0, False, output_shapes=last.output_shapes, axes=last.axes)
+        return merge_rows(call, rows)
+
+    def _call_at(self, path: str) -> ModuleCall:
+        call = self._calls.get(path)
+        if call is None:
+            raise unknown_name(f"layer of {self.model}", path, [name for name in self._calls if name])
+        return call
 
     @property
     def stages(self) -> list[Row]:
-        """The parts that the network's own forward names; where that is a single one, the parts of it."""
-        depth, rows = 1, self.at_depth(1)
+        """The modules that the network's forward calls; if that is a single one, the modules in it."""
+        depth = 1
+        rows = self.at_depth(depth)
         while sum(row.layers > 1 for row in rows) == 1 and len(rows) <= 2 and depth < 5:
             depth += 1
             rows = self.at_depth(depth)
@@ -138,12 +161,13 @@ class ReportData:
 
     def document(self, depth: int | None = None) -> dict[str, Any]:
         """The JSON document of `convatlas show`."""
+        shapes = self.input_shapes
         return {
             "model": self.model,
             "edition": self.edition,
-            "input": list(self.inputs[0][1:]) if len(self.inputs) == 1 else [list(shape) for shape in self.inputs],
+            "input": list(shapes[0][1:]) if len(shapes) == 1 else [list(shape) for shape in shapes],
             "params": self.params,
-            "trainable_params": self.trainable,
+            "trainable_params": self.trainable_params,
             "macs": self.macs,
             "conv_macs": self.conv_macs,
             "flops": self.flops,
@@ -162,25 +186,37 @@ class ReportData:
         }
 
 
-def _within(path: str, parent: str) -> bool:
+def _is_inside(path: str, parent: str) -> bool:
     return not parent or path == parent or path.startswith(parent + ".")
 
 
-def _notes(found: Trace) -> list[str]:
-    """What a reader of the totals must know."""
+def _group_by_prefix(rows: Sequence[Row], depth: int) -> dict[str, list[Row]]:
+    """The rows by the first `depth` names of their paths."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        prefix = ".".join(row.path.split(".")[:depth])
+        groups.setdefault(prefix, []).append(row)
+    return groups
+
+
+def _notes(trace: Trace) -> list[str]:
+    """What a reader of the totals needs to know: unsupported operators, and modules that did not run."""
     notes = []
-    strangers: dict[str, list[str]] = {}
-    for call in found.calls:
+    unsupported: dict[str, list[str]] = {}  # paths, by operator
+    for call in trace.calls:
         for operation in call.operations:
-            if not operation.understood:
-                strangers.setdefault(operation.name, []).append(call.path or found.name)
-    for name, paths in strangers.items():
-        where = ", ".join(dict.fromkeys(paths[:3])) + (", ..." if len(set(paths)) > 3 else "")
-        notes.append(f"not understood: {name} ({len(paths)} x, in {where}): taken to multiply nothing and to see all that goes into it")
-    if found.uncalled:
-        tops: dict[str, int] = {}
-        for path, params in found.uncalled:
-            top = path.split(".")[0]
-            tops[top] = tops.get(top, 0) + params
-        notes += [f"not called in evaluation: {path} ({params:,} parameters, counted in the total)" for path, params in tops.items()]
+            if not operation.is_supported:
+                unsupported.setdefault(operation.name, []).append(call.path or trace.model_name)
+    for name, paths in unsupported.items():
+        places = ", ".join(dict.fromkeys(paths[:3])) + (", ..." if len(set(paths)) > 3 else "")
+        notes.append(
+            f"unsupported operator: {name} ({len(paths)} x, in {places}): counted as no multiply-adds, "
+            "with a receptive field that covers all its inputs"
+        )
+    uncalled: dict[str, int] = {}  # parameters, by first name of the path
+    for path, params in trace.uncalled:
+        name = path.split(".")[0]
+        uncalled[name] = uncalled.get(name, 0) + params
+    for name, params in uncalled.items():
+        notes.append(f"not called in evaluation: {name} ({params:,} parameters, counted in the total)")
     return notes

@@ -1,1 +1,1 @@
-"""Speed beside what a user would run otherwise."""
+"""Speed benchmarks: rows of ConvAtlas beside rows of the libraries that a user would run otherwise."""

@@ -1,4 +1,5 @@
-"""The libraries that speeds are held against: installed beside us, or in the folder `.peers` (make peers)."""
+"""The libraries that ConvAtlas is compared with: installed beside it, or in the folder `.peers` (make
+peers)."""
 
 import sys
 from importlib import import_module
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 _FOLDER = Path(".peers").absolute()
-_declared: list[Any] = []
+_operator_libraries: list[Any] = []  # kept alive: torch forgets operators with their library
 
 
 def is_installed(name: str) -> bool:
@@ -25,12 +26,13 @@ def timm_has(model: str) -> bool:
 
 
 def import_peer(name: str) -> Any:
-    """A module of one of them."""
-    if (_FOLDER / "torchvision").is_dir() and not _declared:
-        # beside a CPU build of torch the wheel's own operators do not load; declared, they let the rest be imported
+    """Import a module of one of the libraries."""
+    if (_FOLDER / "torchvision").is_dir() and not _operator_libraries:
+        # The operators of torchvision's wheel do not load beside a CPU build of torch. Declared here, they
+        # let the rest of torchvision be imported.
         library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _declared.append(library)
+        _operator_libraries.append(library)
         sys.path.append(str(_FOLDER))
     return import_module(name)

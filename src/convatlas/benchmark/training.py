@@ -1,9 +1,11 @@
-"""`bench train`: what a training step costs here, beside what a user would run otherwise. Each row runs in a process of its own.
+"""`bench train`: the speed of a training step, beside what a user would run otherwise. Each row runs in a
+process of its own.
 
-`baseline` is the loop that torchvision's documentation shows, on torchvision's network where it has one and is installed, else on ours:
-fp32, channels first, the allocator as it comes, a DataLoader over tensors, cross-entropy (auxiliary heads weigh 0.3), torch's SGD.
-`baseline-tuned` is the same with our allocator settings, `bf16` that in bf16 autocast and channels-last, `compiled` that compiled, and
-`timm-compiled` that with timm's network. `ours` is a step of `train` by the quick recipe: with its augmentation, from the same tensors;
+`baseline` is the loop of torchvision's documentation, on torchvision's network where it has one and is
+installed, else on ours: fp32, channels first, the default allocator, a DataLoader over tensors, cross-entropy
+(auxiliary heads weigh 0.3), torch's SGD. `baseline-tuned` is the same with our allocator settings, `bf16` the
+latter in bf16 autocast and channels-last, `compiled` the latter compiled, and `timm-compiled` the latter with
+timm's network. `ours` is a step of `train` by the quick recipe, with its augmentation, from the same tensors;
 `ours-compiled` is compiled.
 """
 
@@ -25,26 +27,31 @@ from convatlas.data.loading.loader import iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import unknown_name
-from convatlas.optim.optimizers import set_lr
 from convatlas.runtime import hardware
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import best_precision, select_device
 from convatlas.runtime.memory import peak_memory_bytes, tune_malloc
 from convatlas.runtime.runtime import Runtime
 from convatlas.training.objective import Objective
-from convatlas.training.step import accumulate_gradients
+from convatlas.training.step import TrainStep
 
-WARM_UP, SECONDS, LEAST, MOST = 3, 6.0, 4, 60  # steps, seconds, times
-TOGETHER = {"cpu": 1, "cuda": 10}  # steps that are timed as one: a GPU is waited for after them only
-BATCHES = 4  # of images that the rows go through again and again
+WARM_UP = 3  # steps
+SECONDS = 6.0  # that a row is measured
+MIN_TIMINGS, MAX_TIMINGS = 4, 60
+STEPS_PER_TIMING = {"cpu": 1, "cuda": 10}  # a GPU is synchronised only after them
+NUM_BATCHES = 4  # of images, which the rows use again and again
+AUXILIARY_WEIGHT = 0.3
 ROWS = ("baseline", "baseline-tuned", "bf16", "compiled", "timm-compiled", "ours", "ours-compiled")
-AUXILIARY = 0.3
 
 
-def benchmark_training(model: str, batch: int | None, rounds: int, compile: bool, say: Callable[[str], None]) -> dict[str, Any]:
-    """The document of `bench train`: rows in turn, `rounds` times, medians; ratios to `baseline` and to `baseline-tuned`. `share` is that
-    of the device's largest measured matrix product, in percent, which the row's multiply-adds take (three times a forward's)."""
-    entry, device = models.get_entry(model), select_device()
+def benchmark_training(
+    model: str, batch: int | None, rounds: int, compile: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The document of `bench train`: the rows in turn, `rounds` times, as medians, with ratios to `baseline`
+    and to `baseline-tuned`. `share` is the rate of the row's multiply-adds (three times a forward's), in
+    percent of the device's largest measured matrix product."""
+    entry = models.get_entry(model)
+    device = select_device()
     batch = batch or recipes.get_recipe("quick", entry).batch
     left_out = [] if compile and can_compile(device) else [name for name in ROWS if "compiled" in name]
     if not left_out and not timm_has(model):
@@ -54,10 +61,11 @@ def benchmark_training(model: str, batch: int | None, rounds: int, compile: bool
         say("bf16 is left out: this device does not multiply it in hardware")
     names = [name for name in ROWS if name not in left_out]
 
-    def one(row: str) -> dict[str, float]:
-        return run_in_subprocess(f"{model}, {row}", "bench", "train", model, "--batch", str(batch), "--row", row)
+    def measure(row: str) -> dict[str, float]:
+        arguments = ("bench", "train", model, "--batch", str(batch), "--row", row)
+        return run_in_subprocess(f"{model}, {row}", *arguments)
 
-    rows = run_interleaved(names, rounds, one, say)
+    rows = run_interleaved(names, rounds, measure, say)
     runtime = Runtime(device, best_precision(device))
     peak = hardware.measure_device(device, runtime.precision).flops[runtime.precision]
     with torch.device("meta"):
@@ -78,7 +86,7 @@ def benchmark_training(model: str, batch: int | None, rounds: int, compile: bool
 
 
 def measure_row(model: str, batch: int | None, row: str) -> dict[str, float]:
-    """Images a second and peak memory of one row, in this process."""
+    """Images per second and peak memory of one row, in this process."""
     if row not in ROWS:
         raise unknown_name("row", row, ROWS)
     if row != "baseline":
@@ -86,64 +94,73 @@ def measure_row(model: str, batch: int | None, row: str) -> dict[str, float]:
     entry = models.get_entry(model)
     recipe = recipes.get_recipe("quick", entry)
     recipe = recipe.replace(batch=batch or recipe.batch, micro_batch=None)
-    channels, height, width = entry.input
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (recipe.batch * BATCHES, channels, height, width), generator=generator, dtype=torch.uint8)
+    shape = (recipe.batch * NUM_BATCHES, *entry.input)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (len(images),), generator=generator)
     if row.startswith("ours"):
-        steps = _ours(model, images, labels, recipe, "compiled" in row)
+        steps = _convatlas_steps(model, images, labels, recipe, "compiled" in row)
     else:
-        steps = _baseline(model, images, labels, recipe.batch, row)
+        steps = _plain_loop_steps(model, images, labels, recipe.batch, row)
     for _ in range(WARM_UP):
         next(steps)
-    device, times = select_device(), list[float]()
-    together = TOGETHER[device.type]
+    device = select_device()
+    seconds_per_step: list[float] = []
+    steps_per_timing = STEPS_PER_TIMING[device.type]
     hardware.synchronize(device)
     end = time.perf_counter() + SECONDS
-    while len(times) < LEAST or (time.perf_counter() < end and len(times) < MOST):
-        began = time.perf_counter()
-        for _ in range(together):
+    while len(seconds_per_step) < MIN_TIMINGS or (
+        time.perf_counter() < end and len(seconds_per_step) < MAX_TIMINGS
+    ):
+        start = time.perf_counter()
+        for _ in range(steps_per_timing):
             next(steps)
         hardware.synchronize(device)
-        times.append((time.perf_counter() - began) / together)
+        seconds_per_step.append((time.perf_counter() - start) / steps_per_timing)
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory_bytes()
-    return {"images_per_second": recipe.batch / statistics.median(times), "memory_bytes": memory}
+    return {"images_per_second": recipe.batch / statistics.median(seconds_per_step), "memory_bytes": memory}
 
 
 def _edition(model: str) -> str:
-    """The same network in all rows."""
+    """The edition that makes our network the same as in the other rows."""
     return "torchvision" if torchvision_has(model) and "torchvision" in models.editions(model) else "paper"
 
 
-def _network(model: str, row: str) -> nn.Module:
-    """With the number of classes that it has by default, and auxiliary heads where it has such."""
+def create_network(model: str, row: str) -> nn.Module:
+    """The network of a row in another library's loop, with its default number of classes, and with its
+    auxiliary heads if it has any."""
     if row.startswith("timm"):
-        found: nn.Module = import_peer("timm").create_model(model, **({"aux_logits": True} if model == "inception_v3" else {}))
-        return found
-    if not torchvision_has(model):
-        return models.create_model(model)
-    more = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}  # theirs takes minutes
-    found = getattr(import_peer("torchvision.models"), model)(weights=None, **more)
-    return found
+        options = {"aux_logits": True} if model == "inception_v3" else {}
+        network: nn.Module = import_peer("timm").create_model(model, **options)
+    elif torchvision_has(model):
+        # torchvision's initialisation of these two takes minutes
+        options = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
+        network = getattr(import_peer("torchvision.models"), model)(weights=None, **options)
+    else:
+        network = models.create_model(model)
+    return network
 
 
-def _baseline(model: str, images: Tensor, labels: Tensor, batch: int, row: str) -> Iterator[None]:
-    device, fast = select_device(), row == "bf16" or "compiled" in row
+def _plain_loop_steps(model: str, images: Tensor, labels: Tensor, batch: int, row: str) -> Iterator[None]:
+    device = select_device()
+    fast = row == "bf16" or "compiled" in row
+    memory_format = torch.channels_last if fast else torch.preserve_format
     dataset = torch.utils.data.TensorDataset(images.float() / 255, labels)
     loader = torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True)
-    network = _network(model, row).to(device).train()
+    network = create_network(model, row).to(device).train()
     if fast:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    function = torch.compile(network) if "compiled" in row else network
+    forward = torch.compile(network) if "compiled" in row else network
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     while True:
         for x, y in loader:
-            x, y = x.to(device, memory_format=torch.channels_last if fast else torch.preserve_format), y.to(device)
+            x = x.to(device, memory_format=memory_format)
+            y = y.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-                logits, *heads = _outputs(function(x))
+                logits, *head_logits = all_logits(forward(x))
                 loss = nn.functional.cross_entropy(logits, y)
-                for head in heads:
-                    loss = loss + AUXILIARY * nn.functional.cross_entropy(head, y)
+                for head in head_logits:
+                    loss = loss + AUXILIARY_WEIGHT * nn.functional.cross_entropy(head, y)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -151,32 +168,35 @@ def _baseline(model: str, images: Tensor, labels: Tensor, batch: int, row: str) 
             yield
 
 
-def _outputs(found: Any) -> list[Tensor]:
-    """torchvision's networks with heads give a named tuple in training, the others the logits."""
-    return [found] if isinstance(found, Tensor) else [output for output in found if output is not None]
+def all_logits(output: Any) -> list[Tensor]:
+    """The logits of a network in training, and then those of its auxiliary heads: torchvision's networks with
+    heads return a named tuple, the others a tensor."""
+    if isinstance(output, Tensor):
+        return [output]
+    return [logits for logits in output if logits is not None]
 
 
-def _ours(model: str, images: Tensor, labels: Tensor, recipe: recipes.Recipe, compile: bool) -> Iterator[None]:
+def _convatlas_steps(
+    model: str, images: Tensor, labels: Tensor, recipe: recipes.Recipe, compile: bool
+) -> Iterator[None]:
     device = select_device()
     runtime = Runtime(device, best_precision(device), compile)
     split = Split(ArrayImages(images.numpy()), labels.numpy())
-    geometry = fixed_size_preprocessing(images.shape[1], (images.shape[2], images.shape[3]), (images.shape[2], images.shape[3]))
+    channels, height, width = images.shape[1:]
+    preprocessing = fixed_size_preprocessing(channels, (height, width), (height, width))
     network = models.create_model(model, _edition(model))
-    auxiliary = recipe.auxiliary or dict.fromkeys(network.heads, AUXILIARY)
-    objective = Objective(network, recipe.standardise.fit(split.images, geometry), recipe.loss, auxiliary)
+    auxiliary = recipe.auxiliary or dict.fromkeys(network.heads, AUXILIARY_WEIGHT)
+    normalizer = recipe.normalize.fit(split.images, preprocessing)
+    objective = Objective(network, normalizer, recipe.loss, auxiliary, recipe.ema)
     runtime.to_device(objective)
-    optimizer, function = (
-        recipe.optimizer.build(objective.model),
-        runtime.compiled_forward_backward(objective, partial(print, file=sys.stderr)),
-    )
-    source = TrainBatches(split, geometry, recipe.augment, recipe.batch, seed=0)
-    for step, batch in runtime.prefetch(iterate_batches(source, 0, sys.maxsize)):
-        objective.train()
-        objective.snapshot_statistics()
-        runtime.seed_step(step)
-        set_lr(optimizer, recipe.optimizer.lr)
-        loss, _ = accumulate_gradients(function, source, batch, step, recipe.micro_batch, lambda loss, through: None)
-        runtime.optimizer_step(optimizer, recipe.clip)
+    optimizer = recipe.optimizer.build(objective.model)
+    forward_backward = runtime.compiled_forward_backward(objective, partial(print, file=sys.stderr))
+    batches = TrainBatches(split, preprocessing, recipe.augment, recipe.batch, seed=0)
+    train_step = TrainStep(objective, optimizer, runtime, recipe, batches, forward_backward)
+    for step, batch in runtime.prefetch(iterate_batches(batches, 0, sys.maxsize)):
+        train_step.prepare(step, recipe.optimizer.lr)
+        loss, _ = train_step.backward(batch, step)
+        train_step.update()
         if device.type == "cpu":
             loss.item()
         yield

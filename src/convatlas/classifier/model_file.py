@@ -1,37 +1,96 @@
 """`model.safetensors`: weights, classes, preprocessing and provenance in one checked file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from convatlas import models
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing
-from convatlas.models import Architecture
+from convatlas.errors import UserError, printable
+from convatlas.models import Architecture, Network
 from convatlas.runtime.device import Precision
-from convatlas.storage import checked_safetensors
-from convatlas.storage.records import Record
+from convatlas.storage.checked_safetensors import read_checked, write_checked
+from convatlas.storage.records import Record, from_json
 
-FORMAT = 1
-
-
+FORMAT = 2
 MAX_BATCH = 1 << 16  # images, in evaluation
 
 
 class ClassifierMetadata(Record, frozen=True, kw_only=True):
-    """What a `model.safetensors` says of itself."""
+    """What stands in the file beside the weights. `batch` is the one batch shape of its evaluations."""
 
     format: int
     network: Architecture
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     precision: Precision
-    batch: int  # the one shape in which it is evaluated
+    batch: int
     provenance: dict[str, Any]
     metrics: dict[str, Any]
 
 
-def write_model_file(path: Path, card: ClassifierMetadata, model: torch.nn.Module, standardiser: Normalizer) -> None:
-    """Write `model.safetensors`: the network's own keys, the standardiser's under `preprocessing.`. Raises OSError."""
-    tensors = dict(model.state_dict()) | {f"preprocessing.{name}": t for name, t in standardiser.state_dict().items()}
-    checked_safetensors.write_checked(path, tensors, card)
+class ModelFile(NamedTuple):
+    """The content of a `model.safetensors`."""
+
+    metadata: ClassifierMetadata
+    model: Network
+    normalizer: Normalizer
+
+
+def write_model_file(
+    path: Path, metadata: ClassifierMetadata, model: torch.nn.Module, normalizer: Normalizer
+) -> None:
+    """Write the network's tensors by their names, the normalizer's under `preprocessing.`. Raises OSError."""
+    write_checked(path, named_tensors(model, normalizer), metadata)
+
+
+def named_tensors(model: torch.nn.Module, normalizer: Normalizer) -> dict[str, Tensor]:
+    """All tensors of a classifier, as its file names them."""
+    statistics = {f"preprocessing.{name}": tensor for name, tensor in normalizer.state_dict().items()}
+    return dict(model.state_dict()) | statistics
+
+
+def read_model_file(file: Path) -> ModelFile:
+    """Raises UserError for a file that is missing, damaged, of another format, or inconsistent."""
+    tensors, document = read_checked(file)
+    metadata = _read_metadata(file, document)
+    statistics = {name: tensors.pop(f"preprocessing.{name}", torch.empty(0)) for name in ("mean", "std")}
+    preprocessing = metadata.preprocessing
+    shapes = ((preprocessing.channels, 1, 1), preprocessing.shape)
+    if any(tensor.shape not in shapes for tensor in statistics.values()):
+        raise UserError(f"{file} does not hold the preprocessing that its metadata describes")
+    with torch.device("meta"):
+        expected = {
+            name: tensor.shape for name, tensor in models.build(metadata.network).state_dict().items()
+        }
+    if expected != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise UserError(
+            f"{file} does not hold the weights of the {metadata.network.name} that its metadata describes"
+        )
+    if not all(tensor.isfinite().all() for tensor in (*tensors.values(), *statistics.values())):
+        raise UserError(f"{file} holds weights that are not finite")
+    model = models.build(metadata.network)
+    model.load_state_dict(tensors)
+    return ModelFile(metadata, model, Normalizer(statistics["mean"], statistics["std"]))
+
+
+def _read_metadata(file: Path, document: bytes) -> ClassifierMetadata:
+    version = from_json(document, dict[str, Any], f"{file}, its metadata").get("format")
+    if version != FORMAT:
+        raise UserError(
+            f"{file} has format version {printable(version)[:20]}: this ConvAtlas reads version {FORMAT}"
+        )
+    metadata = from_json(document, ClassifierMetadata, f"{file}, its metadata")
+    num_classes = metadata.network.arguments.get("num_classes")
+    if num_classes != len(metadata.classes):
+        raise UserError(f"{file} names {len(metadata.classes)} classes but its network has {num_classes}")
+    if len(set(metadata.classes)) != len(metadata.classes):
+        raise UserError(f"{file} names a class twice: classes are matched by their names")
+    if not 0 < metadata.batch <= MAX_BATCH:
+        raise UserError(
+            f"{file} gives {metadata.batch} as its evaluation's batch: expected 1 to {MAX_BATCH:,}"
+        )
+    return metadata

@@ -1,8 +1,9 @@
 """`bench`: speed beside what a user would run otherwise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -15,56 +16,79 @@ class Bench:
     """Measure speed beside what a user would run otherwise, each row in a process of its own."""
 
     kind: Annotated[
-        Positional[Literal["inference", "train", "data"]], arg(help="Classifying images, a training step, loading photographs.")
+        Positional[Literal["inference", "train", "data"]],
+        arg(help="Classifying images, a training step, loading photographs."),
     ]
     model: Annotated[
-        Positional[str], arg(metavar="MODEL", help="The network; default resnet50 for inference, resnet20_cifar for train.")
+        Positional[str],
+        arg(metavar="MODEL", help="The network; default resnet50 for inference, resnet20_cifar for train."),
     ] = ""
-    batch: Annotated[int | None, arg(metavar="N", help="Images a training step; default the quick recipe's.")] = None
-    rounds: Annotated[int, arg(help="Each row is measured this often; the median counts.")] = 5
-    compile: Annotated[bool, arg(help="Also measure compiled; compiling takes about a minute a round.")] = False
-    row: Annotated[str | None, arg(metavar="NAME", help="Measure this one row in this process.")] = field(default=None)
-    photos: Annotated[Path | None, arg(metavar="FOLDER", help="For --row: the photographs that the command has made.")] = None
+    batch: Annotated[
+        int | None, arg(metavar="N", help="Images a training step; default the quick recipe's.")
+    ] = None
+    rounds: Annotated[int, arg(help="How often each row is measured; the median counts.")] = 5
+    compile: Annotated[bool, arg(help="Also measure compiled; compiling takes about a minute a round.")] = (
+        False
+    )
+    row: Annotated[str | None, arg(metavar="NAME", help="Measure this one row in this process.")] = field(
+        default=None
+    )
+    photos: Annotated[Path | None, arg(metavar="FOLDER", help="For --row: the photographs to load.")] = None
     json: Json = False
 
     def __call__(self) -> None:
-        say = display(True).say
-        if self.kind == "inference":
-            from convatlas.benchmark import inference as inference
-
-            model = self.model or "resnet50"
-            if self.row is not None:
-                print_json(inference.measure_row(model, self.row, self.photos or Path()))
-                return
-            document = inference.benchmark_inference(model, self.rounds, self.compile, say)
-            what = f"{model}, {document['input']}, batches of {document['batch']}; baseline is {document['baseline']}"
-        elif self.kind == "data":
-            from convatlas.benchmark import data as loading
-
-            if self.row is not None:
-                print_json(loading.measure_row(self.row, self.photos or Path()))
-                return
-            document = loading.benchmark_data(self.rounds, say)
-            what = f"{document['images']} JPEGs of {document['bytes_per_image'] / 1e3:,.0f} kB; baseline is {document['baseline']}"
-        else:
-            from convatlas.benchmark import training as training
-
-            model = self.model or "resnet20_cifar"
-            if self.row is not None:
-                print_json(training.measure_row(model, self.batch, self.row))
-                return
-            batch = None if self.batch is None else int(positive("--batch", self.batch))
-            document = training.benchmark_training(model, batch, self.rounds, self.compile, say)
-            what = f"{model}, a training step of {document['batch']} images {document['input']}; baseline is {document['baseline']}"
-        if self.json:
+        run: Callable[[], tuple[dict[str, Any], str]] = {
+            "inference": self._inference,
+            "train": self._training,
+            "data": self._data,
+        }[self.kind]
+        document, title = run()
+        if self.json or self.row is not None:
             print_json(document)
-            return
+        else:
+            self._print(document, title)
+
+    def _inference(self) -> tuple[dict[str, Any], str]:
+        from convatlas.benchmark import inference
+
+        model = self.model or "resnet50"
+        if self.row is not None:
+            return inference.measure_row(model, self.row, self.photos or Path()), ""
+        document = inference.benchmark_inference(model, self.rounds, self.compile, display(True).say)
+        size = f"{document['input']}, batches of {document['batch']}"
+        return document, f"{model}, {size}; baseline is {document['baseline']}"
+
+    def _training(self) -> tuple[dict[str, Any], str]:
+        from convatlas.benchmark import training
+
+        model = self.model or "resnet20_cifar"
+        batch = None if self.batch is None else int(positive("--batch", self.batch))
+        if self.row is not None:
+            return training.measure_row(model, batch, self.row), ""
+        document = training.benchmark_training(model, batch, self.rounds, self.compile, display(True).say)
+        step = f"a training step of {document['batch']} images {document['input']}"
+        return document, f"{model}, {step}; baseline is {document['baseline']}"
+
+    def _data(self) -> tuple[dict[str, Any], str]:
+        from convatlas.benchmark import data
+
+        if self.row is not None:
+            return data.measure_row(self.row, self.photos or Path()), ""
+        document = data.benchmark_data(self.rounds, display(True).say)
+        kilobytes = document["bytes_per_image"] / 1e3
+        return (
+            document,
+            f"{document['images']} JPEGs of {kilobytes:,.0f} kB; baseline is {document['baseline']}",
+        )
+
+    def _print(self, document: dict[str, Any], title: str) -> None:
         from convatlas.benchmark.harness import table_cells
 
-        print(f"{what}; {document['machine']}")
-        figures: tuple[str, ...] = ("images/s", "to baseline", "to baseline-tuned", "peak MB")
-        rows = table_cells(document["rows"])
+        print(f"{title}; {document['machine']}")
+        columns: tuple[str, ...] = ("images/s", "to baseline", "to baseline-tuned", "peak MB")
+        cells = table_cells(document["rows"])
         if self.kind == "train":
-            figures += ("% of matrix product",)
-            rows = [(*row, f"{found['share']:.0f}") for row, found in zip(rows, document["rows"], strict=True)]
-        print_table(("row", *figures), rows, right=figures)
+            columns += ("% of matrix product",)
+            shares = [f"{row['share']:.0f}" for row in document["rows"]]
+            cells = [(*row, share) for row, share in zip(cells, shares, strict=True)]
+        print_table(("row", *columns), cells, right=columns)

@@ -12,7 +12,8 @@ from convatlas.errors import FailedOnOtherRank, UserError, printable
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (0, 1, 2, 130 or 143)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch is loaded: of a rank that goes it would say twenty lines
+    # before torch is loaded: it would print twenty lines about a rank that ends
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     if arguments in (["--version"], ["-V"]):
@@ -27,12 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130, debug)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing left to say, nor to flush
+        # the reader has gone: stdout has nothing left to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         file = f" {printable(error.filename)}" if error.filename else ""
         return _fail(
-            f"cannot read or write{file}: {error.strerror or error}; what was saved before is whole: mend it and try again", 1, debug
+            f"cannot read or write{file}: {error.strerror or error}; files saved before are complete: "
+            "remove the cause and try again",
+            1,
+            debug,
         )
     except Exception as error:
         from convatlas.runtime.signals import StoppedBySignal
@@ -41,7 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(str(error), error.exit_code, debug)
         if debug:
             raise
-        return _fail(f"unexpected {type(error).__name__}: {printable(error)}; run again with --debug for the traceback", 1, debug)
+        return _fail(
+            f"unexpected {type(error).__name__}: {printable(error)}; run again with --debug for the "
+            "traceback",
+            1,
+            debug,
+        )
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -17,7 +17,11 @@ def write(file: Path, data: bytes, quiet: bool = False) -> None:
 def paragraph(text: str, indent: int) -> None:
     import textwrap
 
-    print(textwrap.fill(text, 120, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False))
+    print(
+        textwrap.fill(
+            text, 120, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        )
+    )
 
 
 def print_json(document: Any) -> None:
@@ -37,12 +41,14 @@ def print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], right: tu
     for row in rows:
         table.add_row(*map(str, row))
     console = Console(markup=False, highlight=False)
-    console.width = Measurement.get(console, console.options.update(max_width=1000), table).maximum  # names are never cut
+    console.width = Measurement.get(
+        console, console.options.update(max_width=1000), table
+    ).maximum  # names are never cut
     console.print(table)
 
 
 def display(quiet_stdout: bool) -> Any:
     """The display of a training; torch is imported first here."""
-    from convatlas.training import progress
+    from convatlas.training.progress import create_display
 
-    return progress.display(quiet_stdout)
+    return create_display(quiet_stdout)

@@ -9,36 +9,41 @@ from convatlas.errors import UsageError, unknown_name
 
 
 def parse(words: list[str]) -> Callable[[], int | None]:
-    """The command that the words ask for, ready to be called. Raises UsageError; `--help` prints and exits."""
+    """The command that the words ask for, ready to be called.
+
+    Raises UsageError; `--help` prints and exits.
+    """
     from convatlas.cli.registry import COMMANDS
 
     about = "The landmark convolutional networks, each exactly as its paper prints it: train, evaluate, use."
     return _parse(words, COMMANDS, "convatlas", about)
 
 
-def _parse(words: list[str], commands: dict[str, Any], said: str, about: str) -> Callable[[], int | None]:
-    """`said` are the words before these, which have chosen `commands`; one that has commands of its own is asked for them."""
+def _parse(words: list[str], commands: dict[str, Any], prog: str, about: str) -> Callable[[], int | None]:
+    """`words` have chosen `commands`; a command that has commands of its own is parsed in turn."""
     import tyro
     from tyro import _errors  # private, so tyro is pinned exactly
 
     if words and not words[0].startswith("-") and words[0] not in commands:
-        raise unknown_name(f"{said} command".removeprefix("convatlas "), words[0], commands)
+        raise unknown_name(f"{prog} command".removeprefix("convatlas "), words[0], commands)
     command = commands[words[0]] if words and words[0] in commands else None
     if command is not None and hasattr(command, "commands"):
-        return _parse(words[1:], command.commands, f"{said} {words[0]}", str(command.__doc__))
+        return _parse(words[1:], command.commands, f"{prog} {words[0]}", str(command.__doc__))
 
     def refuse(event: _errors.ParseErrorEvent) -> None:
-        raise UsageError(f"{_sentence(event, command)}; see {said} {words[0] if command else ''} --help".replace("  ", " "))
+        raise UsageError(
+            f"{_sentence(event, command)}; see {prog} {words[0] if command else ''} --help".replace("  ", " ")
+        )
 
     with _errors.on_parse_error(refuse):
-        command_given: Callable[[], int | None] = tyro.extras.subcommand_cli_from_dict(
+        parsed: Callable[[], int | None] = tyro.extras.subcommand_cli_from_dict(
             commands,
-            prog=said,
+            prog=prog,
             description=about,
             args=_join_repeated(words),
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    return command_given
+    return parsed
 
 
 def _sentence(event: object, command: type | None) -> str:
@@ -47,7 +52,11 @@ def _sentence(event: object, command: type | None) -> str:
 
     match event:
         case _errors.UnrecognizedArgs(tokens=[token, *_]) if token.startswith("-") and command is not None:
-            return str(unknown_name("option", token.partition("=")[0], [_option(f.name) for f in dataclasses.fields(command)]))
+            return str(
+                unknown_name(
+                    "option", token.partition("=")[0], [_option(f.name) for f in dataclasses.fields(command)]
+                )
+            )
         case _errors.UnrecognizedArgs(tokens=tokens):
             return f"unexpected {' '.join(tokens)!r}"
         case _errors.MissingArgs(missing_arguments=missing):
@@ -59,10 +68,18 @@ def _sentence(event: object, command: type | None) -> str:
         case _errors.BadValue(argument=argument):
             return f"{_option(argument.field.intern_name)} needs a value"
         case _errors.InstantiationFailure(argument=argument, message=message) if argument is not None:
-            found = re.search(r"(?:\[|: )'(.*?)'", message)
-            kind = str(argument.field.type_stripped).replace(" | None", "").removeprefix("<class '").removesuffix("'>")
+            quoted = re.search(r"(?:\[|: )'(.*?)'", message)
+            kind = (
+                str(argument.field.type_stripped)
+                .replace(" | None", "")
+                .removeprefix("<class '")
+                .removesuffix("'>")
+            )
             expected = {"int": "a whole number", "float": "a number"}.get(kind, kind)
-            return f"{_option(argument.field.intern_name)} is {found[1] if found else message!r}: expected {expected}"
+            return (
+                f"{_option(argument.field.intern_name)} is {quoted[1] if quoted else message!r}: expected "
+                f"{expected}"
+            )
     return " ".join(str(getattr(event, "message", type(event).__name__)).split())
 
 

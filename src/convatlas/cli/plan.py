@@ -1,8 +1,8 @@
-"""`plan` in words: what the run is, the device, memory, data, then a table by the number of devices."""
+"""`plan`: the run, the device, memory, data, then a table by the number of devices."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -11,118 +11,169 @@ from convatlas.cli.output import display, paragraph, print_json, print_table
 from convatlas.errors import printable
 from convatlas.formatting import format_duration, format_si
 
+if TYPE_CHECKING:
+    from convatlas.training.planning.plan import Plan as RunPlan
+    from convatlas.training.planning.scaling import ScalingRow
+
+# The parts of the memory estimate, and their names where those are not their own
+MEMORY_PARTS = {
+    "weights": "weights",
+    "gradients": "gradients",
+    "optimizer": "optimiser",
+    "average": "average",
+    "weight_copies": "copies of weights",
+    "activations": "activations",
+    "activation_gradients": "gradients of activations",
+    "batch": "images",
+}
+COLUMNS = (
+    "devices",
+    "images each",
+    "images/s",
+    "efficiency",
+    "all-reduce",
+    "an epoch",
+    "to the end",
+    "device-hours",
+    "memory",
+    "limited by",
+)
+
 
 @dataclass
 class Plan:
-    """Say what a run needs before it starts: memory, the largest batch that fits, time and device-hours on 1 to 4,096 devices."""
+    """Estimate what a run needs: memory, the largest batch, and time on 1 to 4,096 devices."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN.json", help="A run.json, or a run's folder.")]
-    device: Annotated[str, arg(metavar="NAME", help="here (measured), or a100-80gb, h100-sxm, v100-16gb, t4, rtx4090.")] = "here"
-    count: Annotated[int | None, arg(metavar="N", help="How many such devices; as many as there are ranks, one without torchrun.")] = None
+    device: Annotated[
+        str, arg(metavar="NAME", help="here (measured), or a100-80gb, h100-sxm, v100-16gb, t4, rtx4090.")
+    ] = "here"
+    count: Annotated[
+        int | None,
+        arg(metavar="N", help="How many such devices; as many as there are ranks, one without torchrun."),
+    ] = None
     json: Json = False
 
     def __call__(self) -> None:
         from convatlas.runtime.progress import is_main_process
-        from convatlas.training.planning import plan
+        from convatlas.training.planning.plan_run import plan_run
 
-        document = plan.plan_run(self.run, self.device, self.count, display(True).say)
+        plan = plan_run(self.run, self.device, self.count, display(True).say)
         if not is_main_process():
             return
         if self.json:
-            print_json(document)
+            print_json(plan.document())
         else:
-            print_plan(document)
+            print_plan(plan)
 
 
-PARTS = ("weights", "gradients", "optimizer", "average", "copies", "activations", "passing", "batch")
-NAMES = {"optimizer": "optimiser", "copies": "copies of weights", "passing": "gradients of activations", "batch": "images"}
-
-
-def print_plan(document: dict[str, Any]) -> None:
-    """Print the document of `plan`."""
-    for name, text in _lines(document).items():
+def print_plan(plan: "RunPlan") -> None:
+    lines = {
+        "run": f"{plan.run_id[:8]}: {plan.model} on {plan.data_set}, recipe {plan.recipe}, {plan.precision}; "
+        f"{plan.work.steps:,} steps of {plan.work.batch:,} images, {plan.work.steps_per_epoch:,} an epoch",
+        "device": _device(plan),
+        "a pass": _pass(plan),
+        "memory": _memory(plan),
+        "fits": _largest_batch(plan),
+        "data": _data(plan),
+        "in all": f"{format_duration(plan.requested.seconds)} on {_devices(plan)}, "
+        f"{_hours(plan.requested.device_hours)} device-hours",
+    }
+    for name, text in lines.items():
         paragraph(f"{name:<9} {printable(text)}", 10)
     print()
-    heads = (
-        "devices",
-        "images each",
-        "images/s",
-        "efficiency",
-        "all-reduce",
-        "an epoch",
-        "to the end",
-        "device-hours",
-        "memory",
-        "limited by",
-    )
-    cells = [_cells(row) for row in document["rows"]]
-    print_table(heads, cells, right=heads[:-1])
+    print_table(COLUMNS, [_cells(row) for row in plan.rows], right=COLUMNS[:-1])
+    largest = max(row.devices for row in plan.rows if not row.extrapolated)
     paragraph(
-        "all-reduce: bytes that each device sends a step; an epoch and to the end with validation, without start-up and saving. "
-        f"More than {max(row.devices for row in document['rows'] if not row.arithmetic)} devices (*): arithmetic.",
+        "all-reduce: bytes that each device sends a step; an epoch and to the end with validation, without "
+        f"start-up and saving. More than {largest} devices (*): extrapolated.",
         0,
     )
-    for note in document["notes"]:
+    for note in plan.notes:
         paragraph(f"note: {printable(note)}", 6)
 
 
-def _lines(d: dict[str, Any]) -> dict[str, str]:
-    rates, asked, memory, data, step = d["device"], d["asked"], d["memory"], d["data"], d["step"]
-    peak = format_si(rates.flops[d["precision"]], "FLOP/s")
-    share = f"{100 * step['share']:.0f} %"
-    took = f"{step['measured_images']} images in {_short(step['measured_seconds'] or 0)}"
-    attained = f"from the peaks and the analysis, of which {share} is attained"
-    how = {
-        "measured": f"{took}, measured; {share} of what the peaks allow",
-        "roofline, its share measured here": f"{attained}, as by this run here ({took})",
-        "roofline, its share assumed": f"{attained}: assumed, as of GPUs and ResNet-50",
-    }[step["origin"]]
-    parts = ", ".join(f"{NAMES.get(name, name)} {format_si(memory[name], 'B')}" for name in PARTS if memory[name])
-    fits = "" if d["fits"] else f"; does not fit into {format_si(memory['usable'], 'B')}"
-    needed, loader = data["images_per_second_needed"], data["loader_images_per_second"]
-    if loader is None:
-        meets = "what the loader gives is not known"
+def _devices(plan: "RunPlan") -> str:
+    return "1 device" if plan.count == 1 else f"{plan.count:,} devices"
+
+
+def _device(plan: "RunPlan") -> str:
+    device = plan.device
+    peak = format_si(device.flops[plan.precision], "FLOP/s")
+    bandwidth = format_si(device.bandwidth, "B/s")
+    return (
+        f"{device.name}: {peak}, {bandwidth}, {format_si(device.memory, 'B')}; {device.origin} "
+        f"({device.source})"
+    )
+
+
+def _pass(plan: "RunPlan") -> str:
+    step = plan.step
+    share = f"{100 * step.share:.0f} %"
+    measurement = f"{step.measured_images} images in {_short_duration(step.measured_seconds or 0)}"
+    if step.origin == "measured":
+        return f"{measurement}, measured; {share} of what the peaks allow"
+    by_roofline = f"from the peaks and the analysis, of which {share} is attained"
+    if step.origin == "roofline_calibrated":
+        return f"{by_roofline}, as by this run here ({measurement})"
+    return f"{by_roofline}: assumed, as by GPUs with ResNet-50"
+
+
+def _memory(plan: "RunPlan") -> str:
+    memory = plan.memory
+    values = memory._asdict()
+    parts = ", ".join(
+        f"{name} {format_si(values[key], 'B')}" for key, name in MEMORY_PARTS.items() if values[key]
+    )
+    fits = "" if plan.requested.fits else f"; does not fit into {format_si(plan.usable_memory, 'B')}"
+    return (
+        f"{format_si(memory.total, 'B')} a device: {format_si(memory.reserved, 'B')} in use before, {parts}; "
+        f"evaluation {format_si(memory.evaluation, 'B')} in place of the last{fits}"
+    )
+
+
+def _largest_batch(plan: "RunPlan") -> str:
+    if not plan.largest_batch:
+        return "not even one image: take a device with more memory"
+    share = 100 * plan.usable_memory / plan.device.memory
+    return f"at most {plan.largest_batch:,} images at once (micro_batch; {share:.0f} % of the memory)"
+
+
+def _data(plan: "RunPlan") -> str:
+    data = plan.data
+    if data.loader_images_per_second is None or data.machines_needed is None:
+        loading = "what the loader gives is not known"
     else:
-        meets = f"this machine loads {loader:,.0f}: " + (
-            "enough" if data["meets"] else f"too few, it takes {data['loaders']:,} such machines"
-        )
-    devices = "1 device" if d["count"] == 1 else f"{d['count']:,} devices"
-    return {
-        "run": f"{d['run_id'][:8]}: {d['model']} on {d['data_set']}, recipe {d['recipe']}, {d['precision']}; "
-        f"{d['steps']:,} steps of {d['batch']:,} images, {d['steps_per_epoch']:,} an epoch",
-        "device": f"{rates.name}: {peak}, {format_si(rates.bandwidth, 'B/s')}, {format_si(rates.memory, 'B')}; {rates.origin} ({rates.source})",
-        "a pass": how,
-        "memory": f"{format_si(memory['total'], 'B')} a device: {format_si(memory['rest'], 'B')} at rest, {parts}; "
-        f"evaluation {format_si(memory['evaluation'], 'B')} in place of the last{fits}",
-        "fits": f"at most {d['largest_batch']:,} images at once (micro_batch; {100 * memory['usable'] / memory['of']:.0f} % of the memory)"
-        if d["largest_batch"]
-        else "not even one image: take a device with more memory",
-        "data": f"{format_si(data['bytes_per_step'], 'B')} a step; {needed:,.0f} images/s wanted by {devices}; {meets}",
-        "in all": f"{format_duration(asked.seconds)} on {devices}, {_hours(asked.device_hours)} device-hours",
-    }
+        verdict = "enough" if data.sufficient else f"too few, it takes {data.machines_needed:,} such machines"
+        loading = f"this machine loads {data.loader_images_per_second:,.0f}: {verdict}"
+    step_bytes = format_si(data.bytes_per_step, "B")
+    return (
+        f"{step_bytes} a step; {data.images_per_second_needed:,.0f} images/s needed by {_devices(plan)}; "
+        f"{loading}"
+    )
 
 
-def _cells(row: Any) -> tuple[str, ...]:
+def _cells(row: "ScalingRow") -> tuple[str, ...]:
     return (
         f"{row.devices:,}{'*' if row.extrapolated else ''}",
         f"{row.images:,}" + (f" in {row.passes}" if row.passes > 1 else ""),
         f"{row.images_per_second:,.0f}",
         f"{100 * row.efficiency:.0f} %",
         format_si(row.all_reduce_bytes, "B"),
-        _long(row.epoch_seconds),
-        _long(row.seconds),
+        _long_duration(row.epoch_seconds),
+        _long_duration(row.seconds),
         _hours(row.device_hours),
         format_si(row.memory_bytes, "B") + ("" if row.fits else " (too much)"),
         row.limited_by,
     )
 
 
-def _long(seconds: float) -> str:
-    return _short(seconds) if seconds < 10 else format_duration(seconds)
+def _long_duration(seconds: float) -> str:
+    return _short_duration(seconds) if seconds < 10 else format_duration(seconds)
 
 
-def _short(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.2g} s"
+def _short_duration(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.2g} s"
 
 
 def _hours(hours: float) -> str:

@@ -1,4 +1,4 @@
-"""`predict`: image files, folders and patterns through a classifier; a table, or JSON as the answers come."""
+"""`predict`: files, folders and patterns through a classifier; a table, or JSON line by line."""
 
 import glob
 import sys
@@ -17,12 +17,18 @@ from convatlas.errors import UsageError, UserError, printable
 
 @dataclass
 class Predict:
-    """Classify image files of any size and mode; folders with all below them, and patterns such as 'photos/**/*.jpg'."""
+    """Classify image files, folders with all below them, and patterns such as 'photos/**/*.jpg'."""
 
-    weights: Annotated[Positional[Path], arg(metavar="WEIGHTS", help="A run's folder or a model.safetensors file.")]
-    images: Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGE ...", help="Image files, folders, patterns.")]
+    weights: Annotated[
+        Positional[Path], arg(metavar="WEIGHTS", help="A run's folder or a model.safetensors file.")
+    ]
+    images: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="IMAGE ...", help="Image files, folders, patterns.")
+    ]
     top: Annotated[int, arg(help="How many classes to show for each.")] = 5
-    engine: Annotated[Literal["auto", "eager", "compile", "openvino", "onnx"], arg(help="What runs the network.")] = "auto"
+    engine: Annotated[
+        Literal["auto", "eager", "compile", "openvino", "onnx"], arg(help="What runs the network.")
+    ] = "auto"
     json: Json = False
     jsonl: Annotated[bool, arg(help="Print one JSON document a line, as they come.")] = False
 
@@ -31,66 +37,82 @@ class Predict:
             raise UsageError("predict needs at least one image file or folder after the weights")
         if self.top < 1:
             raise UsageError(f"--top should be at least 1, not {self.top}")
-        from convatlas.inference import load
-        from convatlas.runtime.progress import track
-
-        classifier = load(self.weights)
-        files = _files(self.images) if self.jsonl else list(_files(self.images))
-        answers = classifier.predict_iter(files, self.top, self.engine, say=_say)
-        documents, failed, count, began = [], 0, 0, time.perf_counter()
-        for file, answer in track(answers, len(files), "images") if isinstance(files, list) else answers:
+        documents: list[dict[str, Any]] = []
+        failed = 0
+        count = 0
+        start = time.perf_counter()
+        for document in self._documents():
             count += 1
-            if isinstance(answer, UserError):
-                failed += 1
-                document: dict[str, Any] = {"file": file, "error": str(answer)}
-            else:
-                document = {"file": file, "classes": [{"name": name, "probability": p} for name, p in answer]}
+            failed += "error" in document
             if self.jsonl:
                 print_json(document)
                 continue
             documents.append(document)
-            if isinstance(answer, UserError) and not self.json:
-                print(f"convatlas: {printable(answer)}", file=sys.stderr)
+            if "error" in document and not self.json:
+                print(f"convatlas: {printable(document['error'])}", file=sys.stderr)
         if self.json and not self.jsonl:
             print_json(documents)
         elif not self.jsonl:
-            _table([document for document in documents if "classes" in document])
-        rate = count / (time.perf_counter() - began)
-        where = sys.stderr if self.json or self.jsonl else sys.stdout
-        print(f"{count - failed:,} of {count:,} images, {rate:,.0f} a second, the start of the engine included", file=where)
+            _print_table([document for document in documents if "classes" in document])
+        rate = count / (time.perf_counter() - start)
+        print(
+            f"{count - failed:,} of {count:,} images, {rate:,.0f} a second, the start of the engine included",
+            file=sys.stderr if self.json or self.jsonl else sys.stdout,
+        )
         return 1 if failed else 0
 
+    def _documents(self) -> Iterator[dict[str, Any]]:
+        from convatlas.classifier import load
+        from convatlas.runtime.progress import track
 
-def _table(documents: list[dict[str, Any]]) -> None:
+        classifier = load(self.weights)
+        # a stream of any length for --jsonl, else a list, whose length the progress bar needs
+        files = _expand(self.images) if self.jsonl else list(_expand(self.images))
+        predictions = classifier.predict_iter(files, self.top, self.engine, say=_say)
+        if isinstance(files, list):
+            predictions = track(predictions, len(files), "images")
+        for file, classes in predictions:
+            if isinstance(classes, UserError):
+                yield {"file": file, "error": str(classes)}
+            else:
+                yield {"file": file, "classes": [{"name": name, "probability": p} for name, p in classes]}
+
+
+def _print_table(documents: list[dict[str, Any]]) -> None:
     if not documents:
         return
-    places = range(len(documents[0]["classes"]))
     columns = ["image"]
-    for place in places:
-        columns += [f"class {place + 1}" if place else "class", "%" + " " * place]  # names of columns must differ
+    for rank in range(len(documents[0]["classes"])):
+        columns += [
+            f"class {rank + 1}" if rank else "class",
+            "%" + " " * rank,
+        ]  # names of columns must differ
     cells = []
     for document in documents:
         row = [printable(document["file"])]
-        for one in document["classes"]:
-            row += [printable(one["name"]), f"{100 * one['probability']:.1f}"]
+        for entry in document["classes"]:
+            row += [printable(entry["name"]), f"{100 * entry['probability']:.1f}"]
         cells.append(tuple(row))
     print_table(tuple(columns), cells, right=tuple(column for column in columns if column.startswith("%")))
 
 
-def _files(given: Iterable[str]) -> Iterator[str]:
-    """Each file that is meant. What exists is taken by its name, even if it looks like a pattern; a name that is nothing is passed on,
-    and will be reported as missing."""
+def _expand(names: Iterable[str]) -> Iterator[str]:
+    """The files that names, folders and patterns stand for.
+
+    What exists is taken by its name, even if it looks like a pattern; a name that is nothing is yielded, and
+    will be reported as missing.
+    """
     from convatlas.data.sources.files import list_images
 
-    for one in given:
-        path = Path(one)
+    for name in names:
+        path = Path(name)
         if path.is_dir():
-            yield from [str(path / name) for name in list_images(path)] or [one]
-        elif path.exists() or not glob.has_magic(one):
-            yield one
+            yield from [str(path / image) for image in list_images(path)] or [name]
+        elif path.exists() or not glob.has_magic(name):
+            yield name
         else:
-            found = sorted(file for file in glob.iglob(one, recursive=True) if Path(file).is_file())
-            yield from found or [one]
+            files = sorted(file for file in glob.iglob(name, recursive=True) if Path(file).is_file())
+            yield from files or [name]
 
 
 def _say(line: str) -> None:

@@ -21,7 +21,7 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "eval": Eval,
     "predict": Predict,
-    "see": Visualize,
+    "visualize": Visualize,
     "import": Import,
     "export": Export,
     "compare": Compare,

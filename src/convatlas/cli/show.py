@@ -1,9 +1,10 @@
 """`show`: a network's shapes, cost, memory and receptive field."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -11,77 +12,98 @@ from convatlas.cli.arguments import Json
 from convatlas.cli.output import paragraph, print_json, print_table, write
 from convatlas.errors import UsageError
 
+if TYPE_CHECKING:
+    from convatlas.analysis import Report
+    from convatlas.models import Network
+
 
 @dataclass
 class Show:
-    """Read a network: shapes, cost, memory, receptive field and design principles, by stage; nothing is computed or allocated."""
+    """Analyse a network, by stage: shapes, cost, memory, receptive field and design principles."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help="A network's name.")]
     edition: Annotated[str, arg(help="The paper's network, or a named edition.")] = "paper"
-    input: Annotated[str, arg(metavar="CxHxW", help="Channels, height and width of one image; default the paper's.")] = ""
-    depth: Annotated[int | None, arg(metavar="N", help="Names deep: 1 for its parts, 9 for every layer; default by stage.")] = None
+    input: Annotated[
+        str, arg(metavar="CxHxW", help="Channels, height and width of one image; default the paper's.")
+    ] = ""
+    depth: Annotated[
+        int | None,
+        arg(metavar="N", help="Names deep: 1 for its parts, 9 for every layer; default by stage."),
+    ] = None
     against: Annotated[str, arg(metavar="MODEL", help="A second network beside it, or NAME:EDITION.")] = ""
     json: Json = False
-    markdown: Annotated[bool, arg(help="Print the tables as markdown.")] = False
-    html: Annotated[Path | None, arg(metavar="FILE", help="Write one page that unfolds, and works offline.")] = None
-    png: Annotated[Path | None, arg(metavar="FILE", help="Draw cost and receptive field along depth; takes some seconds.")] = None
+    markdown: Annotated[bool, arg(help="Print the tables as Markdown.")] = False
+    html: Annotated[
+        Path | None, arg(metavar="FILE", help="Write one page that unfolds, and works offline.")
+    ] = None
+    png: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="Draw cost and receptive field by depth; takes some seconds."),
+    ] = None
 
     def __call__(self) -> None:
-        given = [name for name in ("json", "markdown", "html", "png") if getattr(self, name)]
-        if len(given) > 1:
-            raise UsageError(f"--{given[0]} and --{given[1]} exclude each other: choose one")
+        formats = [name for name in ("json", "markdown", "html", "png") if getattr(self, name)]
+        if len(formats) > 1:
+            raise UsageError(f"--{formats[0]} and --{formats[1]} exclude each other: choose one")
         if self.depth is not None and self.depth < 1:
             raise UsageError(f"--depth should be 1 or more, not {self.depth}")
-        reports, models = zip(*self._networks(), strict=True)
+        networks = self._networks()
+        reports = [report for report, _ in networks]
         if self.png:
             from convatlas.analysis.render import plots
 
             print("convatlas: drawing, with a few passes forward and backward", file=sys.stderr)
-            fields = [plots.effective_fields(model, report) for model, report in zip(models, reports, strict=True)]
+            fields = [plots.effective_fields(model, report) for report, model in networks]
             write(self.png, plots.draw_report(reports, fields))
         elif self.html:
-            from convatlas.analysis.render.html import html
+            from convatlas.analysis.render.html import render_html
 
-            write(self.html, html(*reports).encode())
+            write(self.html, render_html(*reports).encode())
         elif self.json:
             document = reports[0].document(self.depth)
             print_json(document | {"against": reports[1].document(self.depth)} if self.against else document)
         elif self.markdown:
-            from convatlas.analysis.render.tables import markdown
+            from convatlas.analysis.render.tables import render_markdown
 
-            print(markdown(reports, self.depth), end="")
+            print(render_markdown(reports, self.depth), end="")
         else:
             self._print(reports)
 
-    def _networks(self) -> list[tuple[Any, Any]]:
+    def _networks(self) -> list[tuple["Report", "Network"]]:
         import torch
 
         from convatlas import analysis, models
 
-        shape = _shape(self.input) if self.input else None
-        torch.manual_seed(0)  # the same picture each time
-        found = []
-        for name, edition in [(self.model, self.edition), *([self.against.partition(":")[::2]] if self.against else [])]:
-            entry = models.get_entry(name, edition or "paper")
+        shape = _parse_shape(self.input) if self.input else None
+        torch.manual_seed(0)  # the same drawing each time
+        names = [(self.model, self.edition)]
+        if self.against:
+            name, _, edition = self.against.partition(":")
+            names.append((name, edition or "paper"))
+        networks = []
+        for name, edition in names:
+            entry = models.get_entry(name, edition)
             channels, height, width = shape or entry.input
             arguments: dict[str, Any] = {"in_chans": channels, "image_size": (height, width)} if shape else {}
             with torch.device("cpu" if self.png else "meta"):  # a gradient needs weights
-                model = models.create_model(name, edition or "paper", **arguments)
-            found.append((analysis.analyze(model, (channels, height, width)), model))
-        return found
+                model = models.create_model(name, edition, **arguments)
+            networks.append((analysis.analyze(model, (channels, height, width)), model))
+        return networks
 
-    def _print(self, reports: Any) -> None:
+    def _print(self, reports: Sequence["Report"]) -> None:
         from convatlas.analysis.render import tables
         from convatlas.analysis.render.comparison import compare
         from convatlas.analysis.rows import CONVENTION
 
         for table in compare(*reports) if self.against else ():
-            print_table(table.columns, table.rows, right=tuple(c for c in table.columns if c not in table.text))
+            numbers = tuple(column for column in table.columns if column not in table.text_columns)
+            print_table(table.columns, table.rows, right=numbers)
             print()
         for report in reports:
             print(tables.title(report))
-            rows = tables.rows(report, self.depth)
-            print_table(tables.HEADS, [tables.cells(row) for row in rows], right=tuple(h for h in tables.HEADS if h not in tables.TEXT))
+            rows = tables.select_rows(report, self.depth)
+            numbers = tuple(column for column in tables.COLUMNS if column not in tables.TEXT_COLUMNS)
+            print_table(tables.COLUMNS, [tables.row_cells(row) for row in rows], right=numbers)
             print()
             for name, text in tables.totals(report):
                 paragraph(f"{name:<14}{text}", 14)
@@ -96,10 +118,12 @@ class Show:
         paragraph(CONVENTION, 0)
 
 
-def _shape(text: str) -> tuple[int, int, int]:
-    """CxHxW."""
+def _parse_shape(text: str) -> tuple[int, int, int]:
+    """`CxHxW`. Raises UsageError for anything else."""
     sides = text.lower().split("x")
-    if len(sides) != 3 or not all(side.isascii() and side.isdigit() and 0 < int(side) < 1 << 16 for side in sides):
+    if len(sides) != 3 or not all(
+        side.isascii() and side.isdigit() and 0 < int(side) < 1 << 16 for side in sides
+    ):
         raise UsageError(f"--input is {text!r}: expected channels, height and width, as 3x224x224")
     channels, height, width = map(int, sides)
     return channels, height, width

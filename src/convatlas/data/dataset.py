@@ -1,4 +1,4 @@
-"""A data set: classes by name, and splits of images with labels."""
+"""A data set: class names, and splits of images with labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
     def name(self, index: int) -> str:
-        """What to call an image in a report: its file, where it has one."""
+        """The name of an image in reports: its file, if it has one."""
 
     def image(self, index: int) -> ImageLike:
-        """Raises UnreadableImage."""
+        """The image at `index`. Raises UnreadableImage."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ArrayImages:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some of the images, in an order."""
+    """The images at `indices` of another source, in that order."""
 
     images: ImageSource
     indices: NDArray[np.int64]
@@ -57,7 +57,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class Split:
-    """`keys` hash each sample's content."""
+    """Images with labels (n,). `content_hashes` has one hash for each sample, or is empty."""
 
     images: ImageSource
     labels: NDArray[np.int64]
@@ -66,11 +66,23 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def subset(self, indices: NDArray[np.int64]) -> "Split":
+        """The samples at `indices`, in that order."""
+        images: ImageSource = Subset(self.images, indices)
+        if isinstance(self.images, ArrayImages):
+            images = ArrayImages(self.images.array[indices])
+        hashes = [self.content_hashes[index] for index in indices] if len(self.content_hashes) else ()
+        return Split(images, self.labels[indices], hashes)
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """`splits` are train, val and test, and further ones that a source publishes. `size` is (height, width) of every image, None where
-    they differ. `digest` hashes all that a run reads of it, `quarantined` are the hashes of what was known to be broken and left out."""
+    """A data set that is ready for training and evaluation.
+
+    `splits` holds train, val and test, and any further split that the source publishes. `size` is the
+    (height, width) of every image, or None if they differ. `sha256` hashes everything that a run reads from
+    the data set. `quarantined` lists the content hashes of the known broken samples, which are left out.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -78,7 +90,7 @@ class Dataset:
     size: tuple[int, int] | None
     splits: dict[str, Split]
     sha256: str
-    hflip_safe: bool = True  # whether a mirrored image is still of its class
-    notes: tuple[str, ...] = ()  # what was decided on the way, to be said before a run
+    hflip_safe: bool = True  # whether a mirrored image still belongs to its class
+    notes: tuple[str, ...] = ()  # decisions made while opening the data set, to be reported before a run
     quarantined: tuple[str, ...] = ()
-    root: Path | None = None  # the folder where the list of broken samples lives
+    root: Path | None = None  # the folder of the quarantine list

@@ -1,4 +1,4 @@
-"""Protocols and metrics, over any callable from images to logits."""
+"""Evaluation protocols and metrics, for any function from images to logits."""
 
 from convatlas.evaluation.evaluate import evaluate
 

@@ -1,26 +1,27 @@
-"""`eval`: one classifier or several asked about a split, and what they say together, as all of them or as any of their subsets."""
+"""`eval`: evaluate a classifier, or several as an ensemble with all of its subsets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from convatlas.classifier import Classifier, load
 from convatlas.data import open_dataset
 from convatlas.errors import UsageError, UserError, printable, unknown_name
-from convatlas.evaluation import image_list, metrics, prediction_cache
-from convatlas.evaluation.ensemble import Average, average_logits
+from convatlas.evaluation import metrics, prediction_cache
+from convatlas.evaluation.ensemble import Average, ensemble_logits
+from convatlas.evaluation.image_list import read_image_list
+from convatlas.evaluation.metrics import SampleScores, score_samples
+from convatlas.evaluation.predictions import Predictions
 from convatlas.evaluation.protocols import get_protocol
-from convatlas.evaluation.request import EnsembleMember, EvalRequest, EvalResult, make_request, run_request
-from convatlas.evaluation.results import classification_scores, results_document
-from convatlas.evaluation.significance import Correctness, paired_comparison
+from convatlas.evaluation.request import EnsembleMember, EvalRequest, make_request, run_request
+from convatlas.evaluation.results import classification_scores, results_document, top1_interval
+from convatlas.evaluation.significance import compare_matched_pairs
 
-MAX_SUBSET_MEMBERS = 10  # members: 1,023 subsets
-CHUNK = 2_000  # samples whose averages are held at once
+MAX_SUBSET_MEMBERS = 10  # 1,023 subsets
 Weights = Classifier | str | Path
 
 
@@ -32,146 +33,206 @@ def evaluate(
     subset: str | Path | None = None,
     subsets: bool = False,
 ) -> dict[str, Any]:
-    """The document of `eval`, accuracies and errors in percent. Several weights are an ensemble. What a run's folder or a file of weights
-    answers is kept beside it and used again; what a Classifier answers is not. `data` defaults to what they were trained on, `subset` is
-    a file that names some of the split's images, `subsets` adds the scores of every subset of the members.
+    """The document of `eval`, accuracies and errors in percent.
 
-    top1, top5 (None below five classes), loss (mean negative log-likelihood), n, crops, models; top1_interval (95 %, Wilson), ece
-    (expected calibration error), reliability, per_class, confusion; unread (files that could not be read, not counted); data, split,
-    subset, protocol; members, and for several against_best (the ensemble paired with its best member, as evaluation/significance.py has it);
-    with `subsets` also subsets and by_size; notes.
+    weights: a run's folder, a file of weights or a Classifier; several are an ensemble. Predictions of
+        folders and files are cached beside them, those of a Classifier are not.
+    data: by default the data that they were trained on.
+    crops: the name of a protocol (evaluation/protocols.py).
+    subset: a text file with the names of some of the split's images.
+    subsets: whether to add the scores of every subset of the members.
 
-    Raises UsageError for a split, protocol or image that does not exist, a network that is there twice, members with other classes than
-    the first, or data with classes that a classifier lacks; UserError for what cannot be read.
+    The document has top1, top5 (None below five classes), loss (mean negative log-likelihood), n, crops,
+    models; top1_interval (95 %, Wilson), ece (expected calibration error), reliability, per_class, confusion;
+    unreadable (files that could not be read and are not counted); data, split, subset, protocol; members, and
+    for several versus_best (the ensemble paired with its best member, see evaluation/significance.py); with
+    `subsets` also subsets and by_size; notes.
+
+    Raises UsageError for a split, protocol or image that does not exist, a network that is given twice,
+    members whose classes differ from the first's, or data with classes that a classifier lacks; UserError for
+    files that cannot be read.
     """
-    members = _members([weights] if isinstance(weights, Classifier | str | Path) else list(weights))
+    members = _load_members([weights] if isinstance(weights, Classifier | str | Path) else list(weights))
     if subsets and len(members) > MAX_SUBSET_MEMBERS:
-        raise UsageError(f"--subsets takes at most {MAX_SUBSET_MEMBERS} members, not {len(members)}: leave some out")
+        raise UsageError(
+            f"--subsets takes at most {MAX_SUBSET_MEMBERS} members, not {len(members)}: leave some out"
+        )
     protocols = [get_protocol(crops, member.classifier.metadata.provenance.get("crop")) for member in members]
-    dataset = open_dataset(data or _trained_on(members))
+    dataset = open_dataset(data or _training_data(members))
     if split not in dataset.splits:
         raise unknown_name("split", split, dataset.splits)
-    places = image_list.read_image_list(Path(subset), dataset.splits[split], f"{dataset.name}, {split}") if subset is not None else None
-    asked = [make_request(member, protocol, dataset, split, places) for member, protocol in zip(members, protocols, strict=True)]
-    for one, other in combinations(asked, 2):
-        if one.metadata.model == other.metadata.model:
-            raise UsageError(f"{printable(one.member.name)} and {printable(other.member.name)} are the same network: name each once")
-    found = _results(asked, [run_request(one) for one in asked], subsets)
-    return found | {"data": dataset.name, "split": split, "subset": None if subset is None else str(subset)}
+    indices = None
+    if subset is not None:
+        indices = read_image_list(Path(subset), dataset.splits[split], f"{dataset.name}, {split}")
+    requests = [
+        make_request(member, protocol, dataset, split, indices)
+        for member, protocol in zip(members, protocols, strict=True)
+    ]
+    _check_networks_differ(requests)
+    predictions: list[Predictions] = []
+    cached: list[bool] = []
+    notes: list[str] = []
+    for request in requests:
+        member_predictions, is_cached, member_notes = run_request(request)
+        predictions.append(member_predictions)
+        cached.append(is_cached)
+        notes += member_notes
+    if requests[0].protocol.views is not None and not dataset.hflip_safe:
+        notes.append(
+            f"no mirrored crops: a mirrored image of {dataset.name} can be of another class, or of none"
+        )
+    document = _document(requests, predictions, cached, notes, subsets)
+    return document | {
+        "data": dataset.name,
+        "split": split,
+        "subset": None if subset is None else str(subset),
+    }
 
 
-def _members(weights: Sequence[Weights]) -> list[EnsembleMember]:
+def _load_members(weights: Sequence[Weights]) -> list[EnsembleMember]:
     if not weights:
         raise UsageError("eval needs at least one run's folder or model.safetensors")
     members = [
-        EnsembleMember(f"#{number}", one, None)
-        if isinstance(one, Classifier)
-        else EnsembleMember(str(one), load(one), prediction_cache.cache_dir_for(Path(one)))
-        for number, one in enumerate(weights, 1)
+        EnsembleMember(f"#{number}", source, None)
+        if isinstance(source, Classifier)
+        else EnsembleMember(str(source), load(source), prediction_cache.cache_dir_for(Path(source)))
+        for number, source in enumerate(weights, 1)
     ]
     classes = set(members[0].classifier.metadata.classes)
     for member in members[1:]:
-        odd = sorted(classes ^ set(member.classifier.metadata.classes))
-        if odd:
-            what = "the first lacks" if odd[0] not in classes else "only the first has"
-            raise UsageError(f"{printable(member.name)} has other classes than the first of the ensemble: {what} {printable(odd[0])!r}")
+        differing = sorted(classes ^ set(member.classifier.metadata.classes))
+        if differing:
+            difference = "the first lacks" if differing[0] not in classes else "only the first has"
+            raise UsageError(
+                f"{printable(member.name)} has other classes than the first of the ensemble: "
+                f"{difference} {printable(differing[0])!r}"
+            )
     return members
 
 
-def _trained_on(members: Sequence[EnsembleMember]) -> str:
+def _training_data(members: Sequence[EnsembleMember]) -> str:
+    """The data set that all members were trained on."""
     names = {member.classifier.training_data for member in members}
     if len(names) > 1:
-        one, other, *_ = sorted(names)
-        raise UsageError(f"these were trained on different data, {printable(one)} and {printable(other)}: say which with --data")
+        first, second, *_ = map(printable, sorted(names))
+        raise UsageError(f"these were trained on different data, {first} and {second}: say which with --data")
     return names.pop()
 
 
-def _results(asked: Sequence[EvalRequest], said: Sequence[EvalResult], subsets: bool) -> dict[str, Any]:
-    shared = said[0].predictions.indices
-    for one in said[1:]:
-        shared = np.intersect1d(shared, one.predictions.indices, assume_unique=True)
-    if not len(shared):
+def _check_networks_differ(requests: Sequence[EvalRequest]) -> None:
+    for first, second in combinations(requests, 2):
+        if first.metadata.model == second.metadata.model:
+            names = f"{printable(first.member.name)} and {printable(second.member.name)}"
+            raise UsageError(f"{names} are the same network: name each once")
+
+
+def _document(
+    requests: Sequence[EvalRequest],
+    predictions: Sequence[Predictions],
+    cached: Sequence[bool],
+    notes: list[str],
+    subsets: bool,
+) -> dict[str, Any]:
+    indices = predictions[0].indices
+    for member_predictions in predictions[1:]:
+        indices = np.intersect1d(indices, member_predictions.indices, assume_unique=True)
+    if not len(indices):
         raise UserError("there is no image that all of these can read")
-    protocol, classes = asked[0].protocol, asked[0].metadata.classes
-    logits = [_columns(one, answer, classes, shared) for one, answer in zip(asked, said, strict=True)]
-    labels = said[0].predictions.labels[np.isin(said[0].predictions.indices, shared)]
-    together, alone = ensemble_logits(logits, protocol.ensemble), [classification_scores(one, labels) for one in logits]
-    unread = {(one.index, one.file, one.reason) for answer in said for one in answer.predictions.unreadable}
-    found = results_document(together, labels, classes, protocol.name, len(asked)) | {
-        "protocol": {name: getattr(protocol, name) for name in ("label", "source", "average", "ensemble", "unstated")},
-        "members": [_member(*one) for one in zip(asked, said, alone, strict=True)],
-        "unread": [{"file": file, "reason": why} for _, file, why in sorted(unread)],
-        "notes": _notes(asked, said),
+    protocol = requests[0].protocol
+    classes = requests[0].metadata.classes
+    labels = predictions[0].labels[np.isin(predictions[0].indices, indices)]
+    logits = [
+        _aligned_logits(member_predictions, indices, request.metadata.classes, classes)
+        for request, member_predictions in zip(requests, predictions, strict=True)
+    ]
+    num_members = len(requests)
+    all_members = tuple(range(num_members))
+    samples: dict[tuple[int, ...], SampleScores] = {}  # by the members that are averaged
+    for i in all_members:
+        samples[(i,)] = score_samples(logits[i], labels)
+    if num_members > 1:
+        samples[all_members] = score_samples(ensemble_logits(logits, protocol.ensemble), labels)
+    scores = [classification_scores(samples[(i,)]) for i in all_members]
+    unreadable = {
+        (sample.index, sample.file, sample.reason)
+        for member_predictions in predictions
+        for sample in member_predictions.unreadable
     }
-    if len(asked) > 1:
-        best = max(range(len(asked)), key=lambda i: (alone[i]["top1"], -i))
-        marks = [Correctness(asked[best].metadata, shared, metrics.correct(one, labels)) for one in (logits[best], together)]
-        found["against_best"] = {"member": best} | paired_comparison(*marks)
+    document = results_document(samples[all_members], classes, protocol.name, num_members) | {
+        "protocol": {
+            name: getattr(protocol, name) for name in ("label", "source", "average", "ensemble", "unstated")
+        },
+        "members": [_member_document(requests[i], cached[i]) | scores[i] for i in all_members],
+        "unreadable": [{"file": file, "reason": reason} for _, file, reason in sorted(unreadable)],
+        "notes": notes,
+    }
+    if num_members > 1:
+        best = max(all_members, key=lambda i: (scores[i]["top1"], -i))
+        pairs = compare_matched_pairs(samples[(best,)].correct(), samples[all_members].correct())
+        document["versus_best"] = {"member": best} | pairs
     if subsets:
-        found["subsets"] = score_subsets(logits, labels, protocol.ensemble)
-        found["by_size"] = _by_size(found["subsets"])
-    return found
+        document["subsets"] = score_subsets(logits, labels, protocol.ensemble, samples)
+        document["by_size"] = _summarize_by_size(document["subsets"])
+    return document
 
 
-def _columns(asked: EvalRequest, said: EvalResult, classes: Sequence[str], indices: metrics.Labels) -> metrics.Logits:
-    """The member's answers about the samples at `indices`, its columns in the order of `classes`."""
-    rows = said.predictions.logits[np.isin(said.predictions.indices, indices)]
-    own = asked.metadata.classes
-    if own == tuple(classes):
-        return rows
-    place = {name: i for i, name in enumerate(own)}
-    return rows[:, [place[name] for name in classes]]
+def _aligned_logits(
+    predictions: Predictions, indices: metrics.Labels, member_classes: Sequence[str], classes: Sequence[str]
+) -> metrics.Logits:
+    """A member's logits on the samples at `indices`, its columns in the order of `classes`."""
+    logits = predictions.logits[np.isin(predictions.indices, indices)]
+    if tuple(member_classes) == tuple(classes):
+        return logits
+    column = {name: i for i, name in enumerate(member_classes)}
+    return logits[:, [column[name] for name in classes]]
 
 
-def _member(asked: EvalRequest, said: EvalResult, alone: dict[str, Any]) -> dict[str, Any]:
-    views = msgspec.to_builtins(asked.protocol.views)
-    card = asked.metadata
+def _member_document(request: EvalRequest, cached: bool) -> dict[str, Any]:
     return {
-        "weights": asked.member.name,
-        "network": asked.member.classifier.metadata.network.name,
-        "run": card.run,
-        "views": views,
-        "windows": asked.views_per_image,
-        "precision": card.precision,
-        "reused": said.cached,
-    } | alone
+        "weights": request.member.name,
+        "network": request.member.classifier.metadata.network.name,
+        "run": request.metadata.run,
+        "multi_crop": msgspec.to_builtins(request.protocol.views),
+        "views": request.views_per_image,
+        "precision": request.metadata.precision,
+        "cached": cached,
+    }
 
 
-def _notes(asked: Sequence[EvalRequest], said: Sequence[EvalResult]) -> list[str]:
-    notes = [note for one in said for note in one.notes]
-    if asked[0].protocol.views is not None and not asked[0].hflip_safe:
-        notes.append(f"no mirrored crops: a mirrored image of {asked[0].metadata.data} can be of another class, or of none")
-    return notes
+def score_subsets(
+    logits: Sequence[metrics.Logits],
+    labels: metrics.Labels,
+    average: Average,
+    known: dict[tuple[int, ...], SampleScores],
+) -> list[dict[str, Any]]:
+    """The scores of every subset of the members, the smallest first; `members` are their indices.
 
-
-def ensemble_logits(logits: Sequence[metrics.Logits], average: Average) -> metrics.Logits:
-    """What members say together; one alone is itself, to the bit. Some samples at a time: in float64 all would take much memory."""
-    return np.concatenate([average_logits(some, average) for some in _chunks(logits)])
-
-
-def _chunks(logits: Sequence[metrics.Logits]) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(logits[0]), CHUNK):
-        yield np.stack([one[start : start + CHUNK] for one in logits], axis=1)
-
-
-def score_subsets(logits: Sequence[metrics.Logits], labels: metrics.Labels, average: Average) -> list[dict[str, Any]]:
-    """The scores of every subset of the members, from the smallest: `members` are their places in the command."""
-    found = []
+    `known` are the scores of those subsets that were computed before.
+    """
+    subset_scores = []
     for size in range(1, len(logits) + 1):
-        for some in combinations(range(len(logits)), size):
-            together = ensemble_logits([logits[i] for i in some], average)
-            right = int(metrics.correct(together, labels).sum())
-            found.append(
-                {"members": list(some)} | classification_scores(together, labels) | {"top1_interval": metrics.interval(right, len(labels))}
-            )
-    return found
+        for members in combinations(range(len(logits)), size):
+            if members in known:
+                samples = known[members]
+            else:
+                samples = score_samples(ensemble_logits([logits[i] for i in members], average), labels)
+            interval = top1_interval(samples)
+            scores = classification_scores(samples)
+            subset_scores.append({"members": list(members)} | scores | {"top1_interval": interval})
+    return subset_scores
 
 
-def _by_size(subsets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    sizes: dict[int, list[float]] = {}
-    for one in subsets:
-        sizes.setdefault(len(one["members"]), []).append(one["top1"])
+def _summarize_by_size(subset_scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    top1_by_size: dict[int, list[float]] = {}
+    for scores in subset_scores:
+        top1_by_size.setdefault(len(scores["members"]), []).append(scores["top1"])
     return [
-        {"size": size, "subsets": len(top1), "top1_mean": sum(top1) / len(top1), "top1_lowest": min(top1), "top1_highest": max(top1)}
-        for size, top1 in sizes.items()
+        {
+            "size": size,
+            "subsets": len(top1),
+            "top1_mean": sum(top1) / len(top1),
+            "top1_lowest": min(top1),
+            "top1_highest": max(top1),
+        }
+        for size, top1 in top1_by_size.items()
     ]

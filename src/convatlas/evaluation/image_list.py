@@ -1,61 +1,69 @@
-"""Some of a split's images, named in a file: such as the validation images that are not blacklisted (arXiv:1512.00567, sec. 10)."""
+"""Lists of some of a split's images in a text file, such as the validation images that are not blacklisted
+(arXiv:1512.00567, sec. 10)."""
 
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convatlas.data import Split
-from convatlas.data.dataset import ArrayImages, Subset
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.evaluation.metrics import Labels
 
 MAX_BYTES = 64 << 20
+MAX_SHOWN_CHARACTERS = 200  # of a line in a message
 
 
-def read_image_list(file: Path, split: Split, called: str) -> NDArray[np.int64]:
-    """The places in the split of the images that the file names, one a line, in the split's order. A name is a file's, with as many of
-    its folders as tell it from others. Raises UsageError for a name that the split does not have, has twice, or that stands there twice.
+def read_image_list(file: Path, split: Split, split_name: str) -> Labels:
+    """Read the names of images, one a line: their indices in the split, in the split's order.
+
+    A name is a file's name, preceded by as many of its folders as distinguish it from other files. Raises
+    UsageError for a name that is no image of the split, is that of two images, or is listed twice; UserError
+    for a file that is no list. `split_name` names the split in messages.
     """
-    lines = _lines(file)
-    known: dict[str, list[int]] = {}
+    lines = _read_lines(file)
+    indices_by_name: dict[str, list[int]] = {}
     for index in range(len(split)):
-        known.setdefault(_last(split.images.name(index)), []).append(index)
-    found: dict[int, int] = {}
+        indices_by_name.setdefault(_base_name(split.images.name(index)), []).append(index)
+    line_of_index: dict[int, int] = {}
     for number, line in lines:
-        here = [i for i in known.get(_last(line), []) if f"/{split.images.name(i)}".endswith(f"/{line.removeprefix('/')}")]
-        where = f"{printable(file)}, line {number}: {printable(line[:200])!r}"
-        if not here:
-            first = printable(split.images.name(0))
-            raise UsageError(f"{where} is no image of {called}: expected names such as {first}, with or without the folders")
-        if len(here) > 1:
-            one, other = (printable(split.images.name(i)) for i in here[:2])
-            raise UsageError(f"{where} may be {one} or {other}: name the folder too")
-        if here[0] in found:
-            raise UsageError(f"{where} is the image of line {found[here[0]]} again: name each once")
-        found[here[0]] = number
-    return np.array(sorted(found), np.int64)
+        matches = [
+            index
+            for index in indices_by_name.get(_base_name(line), [])
+            if f"/{split.images.name(index)}".endswith(f"/{line.removeprefix('/')}")
+        ]
+        position = f"{printable(file)}, line {number}: {printable(line[:MAX_SHOWN_CHARACTERS])!r}"
+        if not matches:
+            example = printable(split.images.name(0))
+            raise UsageError(
+                f"{position} is no image of {split_name}: expected names such as {example}, "
+                "with or without the folders"
+            )
+        if len(matches) > 1:
+            first, second = (printable(split.images.name(index)) for index in matches[:2])
+            raise UsageError(f"{position} may be {first} or {second}: name the folder too")
+        index = matches[0]
+        if index in line_of_index:
+            raise UsageError(f"{position} is the image of line {line_of_index[index]} again: name each once")
+        line_of_index[index] = number
+    return np.array(sorted(line_of_index), np.int64)
 
 
-def choose(split: Split, indices: NDArray[np.int64]) -> Split:
-    """The split's samples at these places."""
-    images = split.images
-    return Split(ArrayImages(images.array[indices]) if isinstance(images, ArrayImages) else Subset(images, indices), split.labels[indices])
-
-
-def _lines(file: Path) -> list[tuple[int, str]]:
+def _read_lines(file: Path) -> list[tuple[int, str]]:
+    """The lines that are not empty, with their numbers from 1."""
+    expected = "expected a list of image names, one a line"
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise UserError(f"{printable(file)} is larger than {MAX_BYTES:,} bytes: expected a list of image names, one a line")
+            raise UserError(f"{printable(file)} is larger than {MAX_BYTES:,} bytes: {expected}")
         text = file.read_text("utf-8-sig")
     except OSError as error:
-        raise UserError(f"cannot read {printable(file)} ({error.strerror}): expected a list of image names, one a line") from None
+        raise UserError(f"cannot read {printable(file)} ({error.strerror}): {expected}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{printable(file)} is no text in UTF-8: expected a list of image names, one a line") from None
+        raise UserError(f"{printable(file)} is no text in UTF-8: {expected}") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
-        raise UserError(f"{printable(file)} names no image: expected a list of image names, one a line")
+        raise UserError(f"{printable(file)} names no image: {expected}")
     return lines
 
 
-def _last(name: str) -> str:
+def _base_name(name: str) -> str:
     return name.rpartition("/")[2]

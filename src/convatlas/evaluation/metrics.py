@@ -1,4 +1,7 @@
-"""Metrics from logits (n, classes) and labels (n,). Counts are integers; sums run in float64, in the order of the samples."""
+"""Metrics from logits (n, classes) and labels (n,). Counts are integers; sums run in float64, in the order of
+the samples."""
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,40 +10,76 @@ Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
+class SampleScores(NamedTuple):
+    """The values per sample that every score is computed from: one ranking and one log-softmax of the logits.
+
+    They take 40 bytes a sample, whatever the number of classes.
+    """
+
+    labels: Labels  # (n,)
+    predictions: Labels  # (n,): the class with the highest logit
+    ranks: NDArray[np.int64]  # (n,): the number of classes ranked above the label; 0 where it is predicted
+    log_likelihoods: NDArray[np.float64]  # (n,): log p(label)
+    confidences: NDArray[np.float64]  # (n,): the probability of the predicted class
+    num_classes: int
+
+    def correct(self, k: int = 1) -> NDArray[np.bool_]:
+        """(n,): whether the label is among the k highest classes."""
+        return self.ranks < k
+
+
+def score_samples(logits: Logits, labels: Labels) -> SampleScores:
+    log_probs = log_probabilities(logits)
+    return SampleScores(
+        labels=labels,
+        predictions=logits.argmax(axis=1),
+        ranks=label_ranks(logits, labels),
+        log_likelihoods=log_probs[np.arange(len(labels)), labels],
+        confidences=np.exp(log_probs.max(axis=1)),
+        num_classes=logits.shape[1],
+    )
+
+
 def log_probabilities(logits: Logits) -> NDArray[np.float64]:
-    """log softmax, in float64."""
+    """The log-softmax, in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
+    log_probs: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_probs
 
 
-def negative_log_likelihood(logits: Logits, labels: Labels) -> float:
-    """The mean of -log p(right class)."""
-    return float(-log_probabilities(logits)[np.arange(len(labels)), labels].mean())
+def label_ranks(logits: Logits, labels: Labels) -> NDArray[np.int64]:
+    """(n,): how many classes rank above the label. Of equal logits, the class listed first ranks higher."""
+    label_logits = logits[np.arange(len(labels)), labels][:, None]
+    listed_before = np.arange(logits.shape[1])[None] < labels[:, None]
+    above = (logits > label_logits) | ((logits == label_logits) & listed_before)
+    ranks: NDArray[np.int64] = above.sum(axis=1)
+    return ranks
 
 
 def correct(logits: Logits, labels: Labels, k: int = 1) -> NDArray[np.bool_]:
-    """Whether fewer than k classes score higher than the right one; of equal scores, the class listed first counts as higher."""
-    right = logits[np.arange(len(labels)), labels][:, None]
-    earlier = np.arange(logits.shape[1])[None] < labels[:, None]
-    higher = (logits > right) | ((logits == right) & earlier)
-    result: NDArray[np.bool_] = higher.sum(axis=1) < k
-    return result
+    """(n,): whether the label is among the k highest classes, ranked as in `label_ranks`."""
+    return label_ranks(logits, labels) < k
 
 
-def confusion(logits: Logits, labels: Labels) -> NDArray[np.int64]:
-    """(classes, classes): how many samples of the row's class were given the column's."""
-    classes = logits.shape[1]
-    return np.bincount(labels * classes + logits.argmax(axis=1), minlength=classes**2).reshape(classes, classes)
+def negative_log_likelihood(samples: SampleScores) -> float:
+    """The mean of -log p(label)."""
+    return float(-samples.log_likelihoods.mean())
+
+
+def confusion(samples: SampleScores) -> NDArray[np.int64]:
+    """(classes, classes): the number of samples of the row's class that were predicted as the column's."""
+    classes = samples.num_classes
+    cells = samples.labels * classes + samples.predictions
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def interval(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % Wilson interval of a proportion, in percent."""
     from scipy.stats import binomtest
 
-    found = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
-    return 100 * float(found.low), 100 * float(found.high)
+    bounds = binomtest(successes, trials).proportion_ci(confidence_level=0.95, method="wilson")
+    return 100 * float(bounds.low), 100 * float(bounds.high)
 
 
-def percent(part: int | float, whole: int) -> float:
-    return 100 * float(part) / whole
+def percent(count: int | float, total: int) -> float:
+    return 100 * float(count) / total

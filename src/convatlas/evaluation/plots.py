@@ -1,6 +1,6 @@
-"""The pictures of an evaluation: who is taken for whom, whether it is right as often as it says, what each subset of an ensemble gives."""
+"""The figures of an evaluation: the confusion matrix, the reliability diagram, and the top-1 of an ensemble's
+subsets."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,65 +10,78 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convatlas.evaluation.metrics import interval
+from convatlas.plotting import figure_png
 from convatlas.storage.atomic import atomic_write
 
-STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 8, "figure.dpi": 110}
+MAX_NAMED_CLASSES = 40  # more names would overlap
+MAX_COUNTED_CLASSES = 20  # of more, the counts in the cells would be too small to read
 
 
-def confusion(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """Rows are the true classes, columns the predicted ones; colours are shares of a row."""
-    k = len(classes)
-    side = min(2.2 + 0.42 * k, 14)
+def plot_confusion(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
+    """The matrix (classes, classes): rows are the true classes, columns the predicted ones, colours the
+    shares of a row."""
+    num_classes = len(classes)
+    side = min(2.2 + 0.42 * num_classes, 14)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axis = figure.subplots()
-    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.spines[:].set_visible(False)
-    if k <= 40:
-        axis.set_xticks(range(k), classes, rotation=45, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(k), classes)
-    if k <= 20:
+    if num_classes <= MAX_NAMED_CLASSES:
+        axis.set_xticks(range(num_classes), classes, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(num_classes), classes)
+    if num_classes <= MAX_COUNTED_CLASSES:
         for (i, j), count in np.ndenumerate(table):
             if count:
-                axis.text(j, i, f"{count:,}", ha="center", va="center", fontsize=7, color="white" if share[i, j] > 0.5 else "black")
+                color = "white" if shares[i, j] > 0.5 else "black"
+                axis.text(j, i, f"{count:,}", ha="center", va="center", fontsize=7, color=color)
     axis.set(xlabel="predicted", ylabel="true")
     return figure
 
 
-def reliability(bins: Sequence[dict[str, Any]], error: float) -> Figure:
-    """`bins` as in the document of `eval`: accuracy by confidence with 95 % intervals, and how many samples are where."""
+def plot_reliability(bins: Sequence[dict[str, Any]], error: float) -> Figure:
+    """Accuracy by confidence with 95 % intervals, above the share of the samples in each bin.
+
+    `bins` are those of the document of `eval`, `error` is the expected calibration error in percent.
+    """
     figure = Figure(figsize=(3.9, 4.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    width, filled = bins[0]["high"] - bins[0]["low"], [one for one in bins if one["n"]]
-    middles, accuracy = [(one["low"] + one["high"]) / 2 for one in filled], np.array([one["accuracy"] for one in filled])
-    reach = np.array([interval(round(one["accuracy"] * one["n"] / 100), one["n"]) for one in filled])
-    upper.plot([0, 100], [0, 100], color="0.5", lw=1, ls="--", label="as often as it says")
-    upper.bar(middles, accuracy, width * 0.9, color="tab:blue", alpha=0.6, label="right, with 95 % interval")
-    bars = np.abs(reach.T - accuracy)
-    upper.errorbar(middles, accuracy, bars, fmt="none", ecolor="0.25", elinewidth=0.9, capsize=2)
-    upper.set(ylabel="top-1 %", xlim=(0, 100), ylim=(0, 102), title=f"expected calibration error {error:.2f} %")
-    total = sum(one["n"] for one in bins)
-    lower.bar(middles, [100 * one["n"] / total for one in filled], width * 0.9, color="0.6")
+    width = bins[0]["high"] - bins[0]["low"]
+    filled = [bin for bin in bins if bin["n"]]
+    centers = [(bin["low"] + bin["high"]) / 2 for bin in filled]
+    accuracies = np.array([bin["accuracy"] for bin in filled])
+    intervals = np.array([interval(round(bin["accuracy"] * bin["n"] / 100), bin["n"]) for bin in filled])
+    upper.plot([0, 100], [0, 100], color="0.5", lw=1, ls="--", label="accuracy = confidence")
+    upper.bar(centers, accuracies, width * 0.9, color="tab:blue", alpha=0.6, label="accuracy, 95 % interval")
+    error_bars = np.abs(intervals.T - accuracies)
+    upper.errorbar(centers, accuracies, error_bars, fmt="none", ecolor="0.25", elinewidth=0.9, capsize=2)
+    title = f"expected calibration error {error:.2f} %"
+    upper.set(ylabel="top-1 %", xlim=(0, 100), ylim=(0, 102), title=title)
+    total = sum(bin["n"] for bin in bins)
+    lower.bar(centers, [100 * bin["n"] / total for bin in filled], width * 0.9, color="0.6")
     lower.set(xlabel="confidence %", ylabel="% of images")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     return figure
 
 
-def subsets(found: Sequence[dict[str, Any]]) -> Figure:
-    """`found` as in the document of `eval`: a dot each subset, a line through the means."""
+def plot_subsets(subsets: Sequence[dict[str, Any]]) -> Figure:
+    """Top-1 by the number of networks: a dot for each subset, a line through the means.
+
+    `subsets` are those of the document of `eval`.
+    """
     figure = Figure(figsize=(3.9, 2.9), layout="constrained")
     axis = figure.subplots()
-    sizes = sorted({len(one["members"]) for one in found})
-    top1 = [[one["top1"] for one in found if len(one["members"]) == size] for size in sizes]
-    axis.plot(sizes, [np.mean(some) for some in top1], color="tab:blue", lw=1.2)
-    for size, some in zip(sizes, top1, strict=True):
-        axis.plot([size] * len(some), some, "o", color="tab:blue", ms=4, alpha=0.5, mew=0)
+    sizes = sorted({len(subset["members"]) for subset in subsets})
+    top1_of_size = [
+        [subset["top1"] for subset in subsets if len(subset["members"]) == size] for size in sizes
+    ]
+    axis.plot(sizes, [np.mean(top1) for top1 in top1_of_size], color="tab:blue", lw=1.2)
+    for size, top1 in zip(sizes, top1_of_size, strict=True):
+        axis.plot([size] * len(top1), top1, "o", color="tab:blue", ms=4, alpha=0.5, mew=0)
     axis.set(xlabel="networks averaged", ylabel="top-1 %", xticks=sizes)
     return figure
 
 
-def save(path: Path, figure: Figure) -> None:
-    """As PNG. Raises OSError when the disk refuses."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    atomic_write(path, buffer.getvalue())
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as a PNG. Raises OSError when the disk refuses."""
+    atomic_write(path, figure_png(figure))

@@ -1,8 +1,7 @@
-"""The predictions of a network on a split: one fixed batch shape, every sample once."""
+"""The prediction loop: a network on every sample of a split once, in batches of one fixed shape."""
 
 from collections.abc import Callable
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,64 +15,66 @@ from convatlas.data.transforms.preprocessing import UnreadableSample
 from convatlas.errors import UserError
 from convatlas.evaluation import metrics
 from convatlas.evaluation.ensemble import Average, average_logits
+from convatlas.evaluation.predictions import Predictions
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.progress import track
-
-
-class Predictions(NamedTuple):
-    """What a network says of a split, in the split's order, without the samples that cannot be read."""
-
-    logits: metrics.Logits  # (n, classes), float32
-    labels: metrics.Labels  # (n,)
-    indices: metrics.Labels  # (n,): places in the split
-    unreadable: list[UnreadableSample]
 
 
 def predict_split(
     model: Callable[[Tensor], Tensor],
     source: EvalBatches | MultiCropBatches,
     device: torch.device,
-    workers: int = 0,
+    num_workers: int = 0,
     average: Average = "probabilities",
     description: str = "",
     ranks: Ranks = SINGLE_PROCESS,
 ) -> Predictions:
-    """`model` takes uint8 images of one fixed batch shape (whole pictures: of any); a picture's windows are averaged. Each rank asks it
-    its share of the batches, and all get all answers, in the split's order. `shown` is what to call this work while it is long. Raises
-    UserError when nothing of the split can be read, or an answer is not finite."""
-    logits, indices, unread = [], [], []
+    """Predict every sample of `source` that can be read, in the split's order.
+
+    `model` maps uint8 images (n, c, h, w) to logits (n, classes); the shape is the same for every batch,
+    except for full images (`FullImage`). The logits of an image's views are averaged by `average`. Each rank
+    predicts its share of the batches, and every rank gets all predictions. With a `description`, progress is
+    shown under it.
+
+    Raises UserError when no sample of the split can be read, or a logit is not finite.
+    """
+    logits: list[metrics.Logits] = []
+    indices: list[metrics.Labels] = []
+    unreadable: list[UnreadableSample] = []
     with torch.inference_mode():
-        work = iterate_batches(source, 0, source.steps, workers)
-        for _, batch in track(work, source.steps, description) if description else work:
-            inside = batch.indices.numpy()
-            usable = ~np.isin(inside, [u.index for u in batch.unreadable])
-            if usable.any():
-                logits.append(_logits(model, batch, device, average)[: len(inside)][usable])
-            indices.append(inside[usable])
-            unread += batch.unreadable
+        batches = iterate_batches(source, 0, source.steps, num_workers)
+        for _, batch in track(batches, source.steps, description) if description else batches:
+            batch_indices = batch.indices.numpy()  # without the padding of the last batch
+            readable = ~np.isin(batch_indices, [sample.index for sample in batch.unreadable])
+            if readable.any():
+                logits.append(_predict_batch(model, batch, device, average)[: len(batch_indices)][readable])
+            indices.append(batch_indices[readable])
+            unreadable += batch.unreadable
             ranks.heartbeat()
-    parts = ranks.all_gather((logits, indices, unread))
-    logits, indices, unread = (list(chain(*part)) for part in zip(*parts, strict=True))
-    found = np.concatenate(indices)
-    unread.sort(key=lambda one: one.index)
-    if not len(found):
-        raise UserError(f"none of the {len(source.split):,} images can be read, {unread[0].file} first: {unread[0].reason}")
-    order = np.argsort(found)
-    found, answered = found[order], np.concatenate(logits)[order]
-    if not np.isfinite(answered).all():
+    shares = ranks.all_gather((logits, indices, unreadable))
+    logits, indices, unreadable = (list(chain(*lists)) for lists in zip(*shares, strict=True))
+    unreadable.sort(key=lambda sample: sample.index)
+    all_indices = np.concatenate(indices)
+    if not len(all_indices):
+        first = unreadable[0]
         raise UserError(
-            f"the network answers with values that are not finite, first for {source.split.images.name(_first_non_finite(answered, found))}"
+            f"none of the {len(source.split):,} images can be read, {first.file} first: {first.reason}"
         )
-    return Predictions(answered, source.split.labels[found], found, unread)
+    order = np.argsort(all_indices)
+    all_indices = all_indices[order]
+    all_logits = np.concatenate(logits)[order]
+    finite = np.isfinite(all_logits).all(axis=1)
+    if not finite.all():
+        name = source.split.images.name(int(all_indices[~finite][0]))
+        raise UserError(f"the network's logits are not finite, first for {name}")
+    return Predictions(all_logits, source.split.labels[all_indices], all_indices, unreadable)
 
 
-def _logits(model: Callable[[Tensor], Tensor], batch: Batch | MultiCropBatch, device: torch.device, average: Average) -> metrics.Logits:
-    """(pictures, classes): of each what its windows say together."""
+def _predict_batch(
+    model: Callable[[Tensor], Tensor], batch: Batch | MultiCropBatch, device: torch.device, average: Average
+) -> metrics.Logits:
+    """The logits of each image of a batch, averaged over its views: (images, classes)."""
     if isinstance(batch, Batch):
         return model(batch.images.to(device)).float().cpu().numpy()
     rows = torch.cat([model(stack.to(device)).float().cpu() for stack in batch.stacks])
-    return average_logits(rows.view(batch.pictures, -1, rows.shape[1]).numpy(), average)
-
-
-def _first_non_finite(logits: metrics.Logits, indices: metrics.Labels) -> int:
-    return int(indices[~np.isfinite(logits).all(axis=1)][0])
+    return average_logits(rows.view(batch.num_images, -1, rows.shape[1]).numpy(), average)

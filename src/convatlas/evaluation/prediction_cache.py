@@ -1,76 +1,107 @@
-"""Answers kept beside the weights that gave them, so that a network is asked once: ensembles, their subsets, and some of the images follow
-from what is kept. They count as long as weights, data, protocol and precision are the same; to ask again, remove them."""
+"""A cache of predictions beside the weights, so that a network is evaluated once: ensembles, their subsets
+and lists of images follow from it.
 
+An entry is valid as long as weights, data, protocol and precision are the same. Remove the folder to evaluate
+again.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from convatlas.data.transforms.preprocessing import UnreadableSample
 from convatlas.errors import UserError, printable
-from convatlas.evaluation import predictions
-from convatlas.evaluation.predict import Predictions
-from convatlas.evaluation.predictions import PredictionsMetadata
+from convatlas.evaluation import metrics
+from convatlas.evaluation.predictions import (
+    Predictions,
+    PredictionsMetadata,
+    read_predictions,
+    write_predictions,
+)
 from convatlas.storage.records import diff, record_sha256
 
-MAX_BYTES = 2 << 30  # ImageNet's training images take 5 GB
+MAX_BYTES = 2 << 30  # the training images of ImageNet take 5 GB
 
 
 def cache_dir_for(weights: Path) -> Path:
-    """The folder for the answers of a run, or of a lone file."""
+    """The folder for the predictions of a run's folder, or of a single file of weights."""
     if weights.is_dir():
-        return weights / "answers"
-    return weights.with_name("answers" if weights.name == "model.safetensors" else f"{weights.stem}-answers")
+        return weights / "predictions"
+    return weights.with_name(
+        "predictions" if weights.name == "model.safetensors" else f"{weights.stem}-predictions"
+    )
 
 
-def subset_id(places: NDArray[np.int64] | None) -> str:
-    """What a card calls some of a split's images; all of them are ''."""
-    return "" if places is None else record_sha256(places.tolist())
+def subset_id(indices: metrics.Labels | None) -> str:
+    """The hash of sample indices in `PredictionsMetadata.subset`; '' for the whole split (None)."""
+    return "" if indices is None else record_sha256(indices.tolist())
 
 
-def load_cached(folder: Path, wanted: PredictionsMetadata, places: NDArray[np.int64] | None) -> tuple[Predictions | None, list[str]]:
-    """The answers to what `wanted` asks about the images at `places` (None: all), if they are kept, and what there is to say of them."""
+def load_cached(
+    folder: Path, metadata: PredictionsMetadata, indices: metrics.Labels | None
+) -> tuple[Predictions | None, list[str]]:
+    """The cached predictions for the task of `metadata` on the samples at `indices` (None: the whole split),
+    or None; and notes for the user. Predictions on the whole split also serve for some of its samples."""
     notes: list[str] = []
-    for card in (wanted, *((wanted.replace(subset=""),) if wanted.subset else ())):
-        path = cache_file(folder, card)
+    whole_split = metadata.replace(subset="")
+    for candidate in (metadata, whole_split) if metadata.subset else (metadata,):
+        path = cache_file(folder, candidate)
         if not path.exists():
             continue
         try:
-            kept = predictions.read_predictions(path)
+            predictions = read_predictions(path)
         except UserError as error:
-            notes.append(f"{error}; the network was asked again")
+            notes.append(f"{error}; the network was evaluated again")
             continue
-        if not kept.metadata.same_task(card):
+        assert predictions.metadata is not None
+        if not predictions.metadata.same_task(candidate):
             continue
-        changes = diff(kept.metadata.environment, wanted.environment)
+        changes = diff(predictions.metadata.environment, metadata.environment)
         if changes:
-            notes.append(f"{printable(path)} was answered in another environment ({'; '.join(changes)}): remove it to ask again here")
-        answers = Predictions(kept.logits, kept.labels, kept.indices, [UnreadableSample(*one) for one in kept.metadata.unread])
-        return (answers if card is wanted else _subset(answers, places)), notes
+            notes.append(
+                f"{printable(path)} was computed in another environment ({'; '.join(changes)}): "
+                "remove it to evaluate again here"
+            )
+        if candidate is not metadata:
+            assert indices is not None
+            predictions = _select(predictions, indices)
+        return predictions, notes
     return None, notes
 
 
-def store(folder: Path, card: PredictionsMetadata, answers: Predictions) -> list[str]:
-    """Write the answers; what there is to say where that cannot be done, since it only saves time."""
-    if answers.logits.nbytes > MAX_BYTES:
-        return [f"the answers take {answers.logits.nbytes / 1e9:.1f} GB and are not kept: a split of fewer images would be"]
-    unread = tuple((one.index, one.file, one.reason) for one in answers.unreadable)
+def store(folder: Path, predictions: Predictions) -> list[str]:
+    """Write predictions that have metadata into the cache. Returns notes for the user where that is
+    impossible, which is no error: the cache only saves time."""
+    assert predictions.metadata is not None
+    num_bytes = predictions.logits.nbytes
+    if num_bytes > MAX_BYTES:
+        size = f"{num_bytes / 1e9:.1f} GB"
+        return [f"the predictions take {size} and are not cached: those of fewer images would be"]
     try:
         folder.mkdir(exist_ok=True)
-        predictions.write_predictions(cache_file(folder, card), answers, card.replace(unread=unread))
+        write_predictions(cache_file(folder, predictions.metadata), predictions)
     except OSError as error:
-        return [f"the answers could not be kept in {printable(folder)} ({error.strerror}): they will be asked for again"]
+        problem = f"could not be cached in {printable(folder)} ({error.strerror})"
+        return [f"the predictions {problem}: they will be computed again"]
     return []
 
 
-def cache_file(folder: Path, card: PredictionsMetadata) -> Path:
-    """One for each split of each data set, seen in each way; other weights, or another precision, replace it."""
-    parts = [card.split, card.crops, card.digest[:8], *([card.subset[:8]] if card.subset else [])]
+def cache_file(folder: Path, metadata: PredictionsMetadata) -> Path:
+    """The file of a task: one for each data set, split, protocol and subset. Those of other weights or of
+    another precision replace it."""
+    parts = [metadata.split, metadata.crops, metadata.data_sha256[:8]]
+    if metadata.subset:
+        parts.append(metadata.subset[:8])
     return folder / f"{'-'.join(parts)}.safetensors"
 
 
-def _subset(answers: Predictions, places: NDArray[np.int64] | None) -> Predictions:
-    assert places is not None
-    here = np.isin(answers.indices, places)
-    unread = [one for one in answers.unreadable if one.index in places]
-    return Predictions(answers.logits[here], answers.labels[here], answers.indices[here], unread)
+def _select(predictions: Predictions, indices: metrics.Labels) -> Predictions:
+    """The predictions on the samples at `indices`."""
+    rows = np.isin(predictions.indices, indices)
+    return replace(
+        predictions,
+        logits=predictions.logits[rows],
+        labels=predictions.labels[rows],
+        indices=predictions.indices[rows],
+        unreadable=[sample for sample in predictions.unreadable if sample.index in indices],
+    )

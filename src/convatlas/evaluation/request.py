@@ -1,12 +1,13 @@
-"""One classifier, asked about a split as a paper does it: what fits is checked before anything is computed; answers are kept and reused."""
+"""One classifier evaluated on a split by a protocol: everything is checked before anything is computed, and
+predictions are cached."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from convatlas import models
@@ -19,17 +20,16 @@ from convatlas.data.transforms.multi_crop import FullImage
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing, UnreadableSample
 from convatlas.errors import UsageError, printable
-from convatlas.evaluation import image_list, metrics, prediction_cache, predictions
-from convatlas.evaluation.predict import Predictions, predict_split
-from convatlas.evaluation.predictions import PredictionsMetadata
+from convatlas.evaluation import metrics, prediction_cache
+from convatlas.evaluation.predict import predict_split
+from convatlas.evaluation.predictions import FORMAT, Predictions, PredictionsMetadata
 from convatlas.evaluation.protocols import EvalProtocol
 from convatlas.models.fully_convolutional import FullyConvolutional
-from convatlas.storage.checked_safetensors import hash_tensors
 from convatlas.storage.records import record_sha256
 
 
 class EnsembleMember(NamedTuple):
-    """A classifier, what it is called, and the folder where its answers are kept (None: nowhere)."""
+    """A classifier, its name for the user, and the folder of its cached predictions (None: no cache)."""
 
     name: str
     classifier: Classifier
@@ -37,12 +37,15 @@ class EnsembleMember(NamedTuple):
 
 
 class EvalRequest(NamedTuple):
-    """A member asked about the images of `split` at `places` (None: all). `labels` are its own classes' numbers, by the data's."""
+    """The evaluation of a member on the samples of `split` at `indices` (None: all).
+
+    `class_indices` maps the labels of the data to the classes of the member.
+    """
 
     member: EnsembleMember
     protocol: EvalProtocol
     split: Split
-    indices: NDArray[np.int64] | None
+    indices: metrics.Labels | None
     preprocessing: Preprocessing
     class_indices: metrics.Labels
     hflip_safe: bool
@@ -50,106 +53,138 @@ class EvalRequest(NamedTuple):
 
     @property
     def batches(self) -> EvalBatches | MultiCropBatches:
-        """The batches that the member sees."""
-        seen = self.split if self.indices is None else image_list.choose(self.split, self.indices)
-        batch = self.member.classifier.metadata.batch
+        split = self.split if self.indices is None else self.split.subset(self.indices)
+        batch_size = self.member.classifier.metadata.batch
         if self.protocol.views is None:
-            return EvalBatches(seen, self.preprocessing, batch)
-        return MultiCropBatches(seen, self.preprocessing, self.protocol.views, batch, self.hflip_safe)
+            return EvalBatches(split, self.preprocessing, batch_size)
+        return MultiCropBatches(split, self.preprocessing, self.protocol.views, batch_size, self.hflip_safe)
 
     @property
     def views_per_image(self) -> int:
-        """That the member sees of each picture."""
         source = self.batches
         return source.views_per_image if isinstance(source, MultiCropBatches) else 1
 
 
-class EvalResult(NamedTuple):
-    """What a member answered: `labels` and columns are its own classes. `reused` from an earlier evaluation."""
-
-    predictions: Predictions
-    cached: bool
-    notes: list[str]
-
-
 def make_request(
-    member: EnsembleMember, protocol: EvalProtocol, dataset: Dataset, split: str, places: NDArray[np.int64] | None
+    member: EnsembleMember,
+    protocol: EvalProtocol,
+    dataset: Dataset,
+    split: str,
+    indices: metrics.Labels | None,
 ) -> EvalRequest:
-    """Raises UsageError when the member cannot be asked this."""
+    """Check that the member can be evaluated on this data by this protocol. Raises UsageError if it
+    cannot."""
     classifier = member.classifier
-    network = classifier.metadata.network.name
+    metadata = classifier.metadata
+    network = metadata.network.name
+    name = printable(member.name)
     if models.get_entry(network).task != "classification":
-        raise UsageError(f"{printable(member.name)} is a {network}, which labels pixels: eval takes networks that classify images")
-    height, width = classifier.metadata.preprocessing.size
+        raise UsageError(
+            f"{name} is a {network}, which labels pixels: eval takes networks that classify images"
+        )
+    height, width = metadata.preprocessing.input_size
     if protocol.views is not None and height != width:
-        what = f"sees images of {height}x{width}, and the crops of {protocol.source} are squares"
-        raise UsageError(f"{printable(member.name)} {what}: use --crops center")
-    geometry = classifier.preprocessing_for(dataset)
-    weights = classifier.model.state_dict() | {f"preprocessing.{name}": t for name, t in classifier.normalizer.state_dict().items()}
-    card = PredictionsMetadata(
-        format=predictions.FORMAT,
-        run=str(classifier.metadata.provenance.get("run") or ""),
+        raise UsageError(
+            f"{name} takes images of {height}x{width}, and the crops of {protocol.source} are squares: "
+            "use --crops center"
+        )
+    preprocessing = classifier.preprocessing_for(dataset)
+    settings = [protocol.views, protocol.average, dataset.hflip_safe, preprocessing, metadata.batch]
+    predictions_metadata = PredictionsMetadata(
+        format=FORMAT,
+        run=str(metadata.provenance.get("run") or ""),
         data=dataset.name,
-        digest=dataset.sha256,
+        data_sha256=dataset.sha256,
         split=split,
         crops=protocol.name,
-        classes=classifier.metadata.classes,
-        model=record_sha256([classifier.metadata.network, hash_tensors(weights)]),
-        subset=prediction_cache.subset_id(places),
-        protocol=record_sha256([protocol.views, protocol.average, dataset.hflip_safe, geometry, classifier.metadata.batch]),
+        classes=metadata.classes,
+        model=classifier.weights_sha256,
+        subset=prediction_cache.subset_id(indices),
+        protocol=record_sha256(settings),
         precision=classifier.runtime.precision,
         environment=dict(classifier.runtime.environment()),
     )
     return EvalRequest(
-        member, protocol, dataset.splits[split], places, geometry, _class_indices(dataset, classifier), dataset.hflip_safe, card
+        member,
+        protocol,
+        dataset.splits[split],
+        indices,
+        preprocessing,
+        _class_indices(dataset, classifier),
+        dataset.hflip_safe,
+        predictions_metadata,
     )
 
 
-def run_request(request: EvalRequest) -> EvalResult:
-    """What the member answers, kept or computed now. Raises UserError as `answers` does, UsageError as FullyConvolutional does."""
-    member, protocol, places = request.member, request.protocol, request.indices
+def run_request(request: EvalRequest) -> tuple[Predictions, bool, list[str]]:
+    """Predictions from the cache or computed now, whether they were cached, and notes for the user.
+
+    Labels and columns are the classes of the member, indices those of the whole split. Raises UserError as
+    `predict_split` does, and UsageError as `FullyConvolutional` does.
+    """
+    member, protocol = request.member, request.protocol
     notes: list[str] = []
     if member.cache_dir is not None:
-        found, notes = prediction_cache.load_cached(member.cache_dir, request.metadata, places)
-        if found is not None:
-            return EvalResult(found, True, notes)
-    device, workers = member.classifier.runtime.device, default_num_workers(request.split)
-    shown = f"{printable(member.name)}, {protocol.label}"
-    found = predict_split(_logits_fn(member.classifier, protocol), request.batches, device, workers, protocol.average, shown)
-    if places is not None:
-        unread = [UnreadableSample(int(places[one.index]), one.file, one.reason) for one in found.unreadable]
-        found = found._replace(indices=places[found.indices], unreadable=unread)
-    found = found._replace(labels=request.class_indices[found.labels])
+        cached_predictions, notes = prediction_cache.load_cached(
+            member.cache_dir, request.metadata, request.indices
+        )
+        if cached_predictions is not None:
+            return cached_predictions, True, notes
+    predictions = predict_split(
+        _logits_fn(member.classifier, protocol),
+        request.batches,
+        member.classifier.runtime.device,
+        default_num_workers(request.split),
+        protocol.average,
+        f"{printable(member.name)}, {protocol.label}",
+    )
+    if request.indices is not None:
+        predictions = _with_split_indices(predictions, request.indices)
+    labels = request.class_indices[predictions.labels]
+    predictions = replace(predictions, labels=labels, metadata=request.metadata)
     if member.cache_dir is not None:
-        notes += prediction_cache.store(member.cache_dir, request.metadata, found)
-    return EvalResult(found, False, notes)
+        notes += prediction_cache.store(member.cache_dir, predictions)
+    return predictions, False, notes
+
+
+def _with_split_indices(predictions: Predictions, indices: metrics.Labels) -> Predictions:
+    """Predictions on the samples at `indices`, with their indices in the whole split."""
+    unreadable = [
+        UnreadableSample(int(indices[sample.index]), sample.file, sample.reason)
+        for sample in predictions.unreadable
+    ]
+    return replace(predictions, indices=indices[predictions.indices], unreadable=unreadable)
 
 
 def _logits_fn(classifier: Classifier, protocol: EvalProtocol) -> Callable[[Tensor], Tensor]:
-    """uint8 images -> logits, float32; for whole pictures the mean of the map of class scores."""
+    """The function from uint8 images to logits, float32. For full images the logits are the mean of the map
+    of class scores."""
     if not isinstance(protocol.views, FullImage):
         return classifier.logits
-    model, own = classifier.model, classifier.normalizer
+    model = classifier.model
     assert isinstance(model, models.Network)
     with torch.inference_mode(), classifier.runtime.autocast():
-        everywhere = FullyConvolutional(model, classifier.metadata.preprocessing.size)
-    # a mean image is one of the network's own size: of a larger picture its mean colour is subtracted
-    standardise = Normalizer(own.mean.mean((1, 2), keepdim=True), own.std.mean((1, 2), keepdim=True))
+        fully_convolutional = FullyConvolutional(model, classifier.metadata.preprocessing.input_size)
+    # a mean image has the size of the network's input: from a larger image its mean colour is subtracted
+    mean, std = classifier.normalizer.mean, classifier.normalizer.std
+    normalizer = Normalizer(mean.mean((1, 2), keepdim=True), std.mean((1, 2), keepdim=True))
 
-    def scorer(images: Tensor) -> Tensor:
+    def mean_scores(images: Tensor) -> Tensor:
         with torch.inference_mode(), classifier.runtime.autocast():
-            scores: Tensor = everywhere(standardise(images))
+            scores: Tensor = fully_convolutional(normalizer(images))
         return scores.float().mean((2, 3))
 
-    return scorer
+    return mean_scores
 
 
 def _class_indices(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
-    known = {name: i for i, name in enumerate(classifier.metadata.classes)}
-    strangers = [name for name in dataset.classes if name not in known]
-    if strangers:
+    """(classes of the data,): the index of each in the classifier. Raises UsageError for a class that it
+    lacks."""
+    class_index = {name: i for i, name in enumerate(classifier.metadata.classes)}
+    unknown = [name for name in dataset.classes if name not in class_index]
+    if unknown:
         raise UsageError(
-            f"{dataset.name} has {len(strangers)} classes that the classifier lacks, {strangers[0]!r} first: "
+            f"{dataset.name} has {len(unknown)} classes that the classifier lacks, {unknown[0]!r} first: "
             f"expected only {', '.join(classifier.metadata.classes[:10])}"
         )
-    return np.array([known[name] for name in dataset.classes])
+    return np.array([class_index[name] for name in dataset.classes])

@@ -1,38 +1,51 @@
-"""Scores and the document of an evaluation, from predictions."""
+"""The scores and the JSON document of an evaluation, computed from the values per sample."""
 
 from typing import Any
 
 from convatlas.evaluation import metrics
 from convatlas.evaluation.calibration import calibration_error, reliability
+from convatlas.evaluation.metrics import SampleScores
 
 
-def classification_scores(logits: metrics.Logits, labels: metrics.Labels) -> dict[str, Any]:
-    """The figures that every evaluation shows: percent, and the mean negative log-likelihood."""
-    n = len(labels)
+def classification_scores(samples: SampleScores) -> dict[str, Any]:
+    """The scores that every evaluation has: top1 and top5 in percent (top5 None below five classes), loss
+    (the mean negative log-likelihood) and n."""
+    n = len(samples.labels)
+    top5 = metrics.percent(int(samples.correct(5).sum()), n) if samples.num_classes >= 5 else None
     return {
-        "top1": metrics.percent(int(metrics.correct(logits, labels).sum()), n),
-        "top5": metrics.percent(int(metrics.correct(logits, labels, 5).sum()), n) if logits.shape[1] >= 5 else None,
-        "loss": metrics.negative_log_likelihood(logits, labels),
+        "top1": metrics.percent(int(samples.correct().sum()), n),
+        "top5": top5,
+        "loss": metrics.negative_log_likelihood(samples),
         "n": n,
     }
 
 
+def top1_interval(samples: SampleScores) -> tuple[float, float]:
+    """The 95 % Wilson interval of the top-1 accuracy, in percent."""
+    return metrics.interval(int(samples.correct().sum()), len(samples.labels))
+
+
 def results_document(
-    logits: metrics.Logits, labels: metrics.Labels, classes: tuple[str, ...], crops: str = "center", models: int = 1
+    samples: SampleScores, classes: tuple[str, ...], crops: str = "center", num_models: int = 1
 ) -> dict[str, Any]:
-    """The document of `eval`: the scores, the interval of top-1, calibration, per class, the confusion matrix."""
-    table = metrics.confusion(logits, labels)
+    """The part of the document of `eval` that follows from predictions: the scores, the interval of top-1,
+    calibration, accuracy per class and the confusion matrix."""
+    confusion = metrics.confusion(samples)
     per_class = [
-        {"name": name, "n": int(row.sum()), "top1": metrics.percent(int(row[i]), int(row.sum())) if row.sum() else None}
-        for i, (name, row) in enumerate(zip(classes, table, strict=True))
+        {
+            "name": name,
+            "n": int(row.sum()),
+            "top1": metrics.percent(int(row[i]), int(row.sum())) if row.sum() else None,
+        }
+        for i, (name, row) in enumerate(zip(classes, confusion, strict=True))
     ]
-    bins = reliability(logits, labels)
-    return classification_scores(logits, labels) | {
+    bins = reliability(samples)
+    return classification_scores(samples) | {
         "crops": crops,
-        "models": models,
-        "top1_interval": metrics.interval(int(metrics.correct(logits, labels).sum()), len(labels)),
+        "models": num_models,
+        "top1_interval": top1_interval(samples),
         "ece": calibration_error(bins),
-        "reliability": [one._asdict() for one in bins],
+        "reliability": [bin._asdict() for bin in bins],
         "per_class": per_class,
-        "confusion": table.tolist(),
+        "confusion": confusion.tolist(),
     }

@@ -1,5 +1,8 @@
-"""A trained network in everyone's formats. Each is written beside its place, read back by the library that it is for, compared with
-PyTorch in fp32 on the same images, and only then put in its place."""
+"""A trained network in other formats.
+
+Each is written beside its place, read back by the library that it is for, compared with PyTorch in fp32 on
+the same images, and only then put in its place.
+"""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,8 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from convatlas import classifier as classifiers
-from convatlas.classifier import Classifier
+from convatlas.classifier import Classifier, load, write_model_file
 from convatlas.errors import UserError, printable
 from convatlas.export import quantization
 from convatlas.inference import eager, onnx, openvino
@@ -22,14 +24,14 @@ from convatlas.storage.records import to_json
 
 
 class Exported(NamedTuple):
-    """What was written, and how far its answers are from PyTorch's: the largest difference in parts of the largest logit."""
+    """The path, and the largest difference from PyTorch's logits as a share of the largest logit."""
 
     path: Path
     difference: float
 
 
 class QuantizedExport(NamedTuple):
-    """What was written, and top-1 in percent of the network before (fp32) and after."""
+    """The path, and top-1 in percent of the network before (fp32) and after."""
 
     path: Path
     before: float
@@ -41,24 +43,32 @@ class QuantizedExport(NamedTuple):
 
 
 def to_onnx(model: nn.Module | Classifier, example: Tensor, path: Path) -> Exported:
-    """One ONNX file with everything in it: `images` (n, c, h, w), any n -> `logits`. A classifier takes uint8 and standardises inside;
-    its classes and preprocessing stand in the file's metadata. Raises UserError when it does not agree, or a library is missing."""
-    part = prepare_module(model)
+    """Write one ONNX file: `images` (n, c, h, w), any n -> `logits`.
+
+    A classifier takes uint8 images and normalises inside; its classes and preprocessing stand in the file's
+    metadata. Raises UserError when the result does not agree, or a library is missing.
+    """
+    module = _prepare(model)
     _require("onnx", onnx.missing_requirement())
     with atomic_output(path) as new:
-        onnx.write_model(part, example, new, _described(model))
-        difference = _check_exported("onnx", onnx.run_model(new), part, example)
+        onnx.write_model(module, example, new, _metadata(model))
+        difference = _check_exported("onnx", onnx.run_model(new), module, example)
     return Exported(path, difference)
 
 
 def to_openvino(model: nn.Module | Classifier, example: Tensor, path: Path) -> Exported:
-    """A folder with OpenVINO's intermediate representation, `model.xml` and `model.bin`: as `to_onnx`, weights in fp32."""
-    part = prepare_module(model)
+    """Write a folder with OpenVINO's intermediate representation, `model.xml` and `model.bin`, weights in
+    fp32.
+
+    Otherwise as `to_onnx`.
+    """
+    module = _prepare(model)
     _require("openvino", openvino.missing_requirement())
     with atomic_output(path) as new:
         new.mkdir()
-        openvino.write_model(openvino.converted_model(part, example), new / "model.xml", _described(model))
-        difference = _check_exported("openvino", openvino.Runner(openvino.read_model(new / "model.xml"), "fp32"), part, example)
+        openvino.write_model(openvino.converted_model(module, example), new / "model.xml", _metadata(model))
+        infer = openvino.Runner(openvino.read_model(new / "model.xml"), "fp32")
+        difference = _check_exported("openvino", infer, module, example)
     return Exported(path, difference)
 
 
@@ -70,50 +80,73 @@ def to_int8(
     accuracy: Callable[[InferFn], float],
     max_drop: float = 0.5,
 ) -> QuantizedExport:
-    """As `to_openvino`, quantised to 8 bits. `calibration` are batches of training images; `accuracy` gives an engine's top-1, in percent,
-    on images that are neither those nor the test's. Raises UserError when it falls by more than `most_drop` points: nothing is written.
+    """As `to_openvino`, quantised to 8 bits.
+
+    `calibration`: batches of training images. `accuracy` returns an engine's top-1, in percent, on images
+    that are neither those nor the test's. Raises UserError when it falls by more than `max_drop` points:
+    nothing is written then.
     """
-    part = prepare_module(model)
+    module = _prepare(model)
     _require("int8", quantization.missing_requirement())
-    precision = best_precision(part.device)
+    precision = best_precision(module.device)
     with atomic_output(path) as new:
-        before = accuracy(openvino.build(part, example, "fp32"))
+        before = accuracy(openvino.build(module, example, "fp32"))
         new.mkdir()
-        openvino.write_model(quantization.quantize(part, example, calibration), new / "model.xml", _described(model))
-        found = QuantizedExport(path, before, accuracy(openvino.Runner(openvino.read_model(new / "model.xml"), precision)))
-        if found.drop > max_drop:
+        quantized = quantization.quantize(module, example, calibration)
+        openvino.write_model(quantized, new / "model.xml", _metadata(model))
+        after = accuracy(openvino.Runner(openvino.read_model(new / "model.xml"), precision))
+        export = QuantizedExport(path, before, after)
+        if export.drop > max_drop:
             raise UserError(
-                f"in int8 top-1 falls by {found.drop:.2f} points, from {found.before:.2f} to {found.after:.2f} %, more than the "
-                f"{max_drop:g} that --max-drop allows: nothing was written"
+                f"in int8 top-1 falls by {export.drop:.2f} points, from {before:.2f} to {after:.2f} %, more "
+                f"than the {max_drop:g} that --max-drop allows: nothing was written"
             )
-    return found
+    return export
 
 
 def to_safetensors(classifier: Classifier, path: Path) -> Exported:
-    """The classifier as one file that any safetensors reader opens and `load` takes: the network's tensors by their names, those of the
-    standardisation under `preprocessing.`, everything else in the metadata."""
+    """Write the classifier as one file that any safetensors reader opens and `load` takes.
+
+    It holds the network's tensors by their names, the normalizer's under `preprocessing.`, all else in the
+    metadata.
+    """
     with atomic_output(path) as new:
         write_classifier(classifier, new)
     return Exported(path, 0.0)
 
 
 def write_classifier(classifier: Classifier, file: Path) -> None:
-    """Raises UserError unless what is read back, by us and by safetensors alone, is bit for bit what was written."""
-    classifiers.write_model_file(file, classifier.metadata, classifier.model, classifier.normalizer)
-    read, plain, ours = classifiers.load(file), safetensors.torch.load_file(file), classifier.model.state_dict()
-    if read.metadata != classifier.metadata or not all(torch.equal(plain[name], tensor.cpu()) for name, tensor in ours.items()):
-        raise UserError(f"what was written to {printable(file.name)} is not what can be read from it: nothing was kept")
+    """Raises UserError unless what is read back, also by safetensors alone, is bit-identical."""
+    write_model_file(file, classifier.metadata, classifier.model, classifier.normalizer)
+    metadata = load(file).metadata
+    tensors = safetensors.torch.load_file(file)
+    expected = classifier.model.state_dict()
+    same_tensors = all(torch.equal(tensors[name], tensor.cpu()) for name, tensor in expected.items())
+    if metadata != classifier.metadata or not same_tensors:
+        name = printable(file.name)
+        raise UserError(f"what was written to {name} is not what can be read from it: nothing was kept")
 
 
-def _check_exported(name: str, infer: InferFn, part: InferenceModule, example: Tensor, precision: Precision = "fp32") -> float:
-    """Raises UserError where the answers are too far from PyTorch's."""
-    found = check_parity(infer(example), eager.build(part, example, "fp32")(example), precision)
-    if not found.enough:
+def _prepare(model: nn.Module | Classifier) -> InferenceModule:
+    return prepare_module(model.inference_module() if isinstance(model, Classifier) else model)
+
+
+def _check_exported(
+    name: str,
+    infer: InferFn,
+    module: InferenceModule,
+    example: Tensor,
+    precision: Precision = "fp32",
+) -> float:
+    """The largest difference. Raises UserError where the logits are too far from PyTorch's."""
+    parity = check_parity(infer(example), eager.build(module, example, "fp32")(example), precision)
+    if not parity.enough:
         raise UserError(
-            f"the {name} export does not agree with PyTorch: the largest difference is {found.difference:.1g} of the largest logit, "
-            f"{MAX_DIFFERENCE_FP32:g} is allowed; nothing was kept"
+            f"the {name} export does not agree with PyTorch: the largest difference is "
+            f"{parity.difference:.1g} of the "
+            f"largest logit, {MAX_DIFFERENCE_FP32:g} is allowed; nothing was kept"
         )
-    return found.difference
+    return parity.difference
 
 
 def _require(name: str, missing: str | None) -> None:
@@ -121,8 +154,18 @@ def _require(name: str, missing: str | None) -> None:
         raise UserError(f"export to {name} needs {missing}")
 
 
-def _described(model: nn.Module | Classifier) -> dict[str, str]:
-    """What a file says of a classifier: its classes in the order of the logits, and its whole card."""
+def _metadata(model: nn.Module | Classifier) -> dict[str, str]:
+    """A classifier's classes in the order of the logits, and all its metadata, for the file."""
     if not isinstance(model, Classifier):
         return {}
-    return {"classes": to_json(model.metadata.classes).decode(), "convatlas": to_json(model.metadata).decode()}
+    return {
+        "classes": to_json(model.metadata.classes).decode(),
+        "convatlas": to_json(model.metadata).decode(),
+    }
+
+
+def random_images(classifier: Classifier, count: int = 8) -> Tensor:
+    """uint8 (count, channels, *size), the same every time: examples to check every export on."""
+    generator = torch.Generator().manual_seed(0)
+    shape = classifier.metadata.preprocessing.shape
+    return torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""A folder as the Hugging Face Hub shows it: weights, config, and a model card made of what the run knows of itself."""
+"""A folder in the Hugging Face Hub's layout: weights, config and model card."""
 
 from pathlib import Path
 from typing import Any
@@ -6,177 +6,171 @@ from typing import Any
 from convatlas import models
 from convatlas.classifier import Classifier, ClassifierMetadata
 from convatlas.errors import UserError
+from convatlas.evaluation import metrics
 from convatlas.export.formats import Exported, write_classifier
 from convatlas.storage.atomic import atomic_output, atomic_write
 from convatlas.storage.records import to_json
 
-TEMPLATE = """---
-{{ card_data }}
----
-
-# {{ title }}
-
-{{ about }}
-
-| | |
-|---|---|
-{% for name, value in facts.items() -%}
-| {{ name }} | {{ value }} |
-{% endfor %}
-## Accuracy
-
-{% if metrics -%}
-| | |
-|---|---:|
-{% for name, value in metrics.items() -%}
-| {{ name }} | {{ value }} |
-{% endfor %}
-{% else -%}
-Not measured: the file came without metrics.
-{% endif %}
-## Use
-
-```python
-import convatlas as ca
-
-classifier = ca.load("THIS FOLDER")
-classifier.predict(["photo.jpg"], top=3)
-```
-
-Without ConvAtlas: `safetensors.torch.load_file("model.safetensors")` gives the network's tensors by the names of its layers, and
-`preprocessing.mean` and `preprocessing.std` of pixels from 0 to 1; `config.json` names the classes in the order of the logits.
-
-## Classes
-
-{{ classes }}
-
-## Limits
-
-{% for line in limits -%}
-- {{ line }}
-{% endfor %}"""
-FITTED = {"none": "", "pad": ", padded to {}", "resize": ", resized to {}", "crop": ", of which the centre {} is taken"}
-MOST_CLASSES = 100  # that the card lists; config.json has them all
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+# How an image of the resize size becomes one of the input size
+FITTED = {
+    "none": "",
+    "pad": ", padded to {}",
+    "resize": ", resized to {}",
+    "crop": ", of which the centre {} is taken",
+}
+MAX_CLASSES = 100  # in the card; config.json lists them all
 
 
 def to_hub(classifier: Classifier, path: Path) -> Exported:
-    """`model.safetensors`, `config.json` and `README.md` in a folder. The classifier is read back from it. Raises UserError when
-    huggingface_hub, which writes the card, is not installed."""
+    """Write `model.safetensors`, `config.json` and `README.md` into a folder, and read the classifier back
+    from it.
+
+    Raises UserError when huggingface_hub, which writes the card, is not installed.
+    """
     try:
         from huggingface_hub import EvalResult, ModelCard, ModelCardData
     except ImportError:
         raise UserError("export to hub needs huggingface_hub: pip install 'convatlas[hf]'") from None
-    card = classifier.metadata
-    data, top1 = str(card.provenance.get("data", "")), card.metrics.get("test_top1")
+    metadata = classifier.metadata
+    data = str(metadata.provenance.get("data", ""))
+    top1 = metadata.metrics.get("test_top1")
     results = []
     if data and top1 is not None:
-        accuracy = round(top1 / 100, 6)
-        results = [EvalResult("image-classification", data, data, "accuracy", accuracy, "Image classification", dataset_split="test")]
+        results.append(
+            EvalResult(
+                task_type="image-classification",
+                task_name="Image classification",
+                dataset_type=data,
+                dataset_name=data,
+                dataset_split="test",
+                metric_type="accuracy",
+                metric_value=round(top1 / 100, 6),
+            )
+        )
     header = ModelCardData(
         library_name="convatlas",
         pipeline_tag="image-classification",
-        tags=[card.network.name, "image-classification"],
-        model_name=_title(card) if results else None,
+        tags=[metadata.network.name, "image-classification"],
+        model_name=_title(metadata) if results else None,
         eval_results=results or None,
     )
-    text = ModelCard.from_template(
+    card = ModelCard.from_template(
         header,
-        template_str=TEMPLATE,
-        title=_title(card),
-        about=_about(card),
-        facts=_facts(card),
-        metrics=_metrics(card),
-        classes=_classes(card),
-        limits=_limits(card),
+        template_path=str(TEMPLATE),
+        title=_title(metadata),
+        about=_about(metadata),
+        facts=_facts(metadata),
+        metrics=_metrics(metadata),
+        classes=_classes(metadata),
+        limits=_limits(metadata),
     )
     with atomic_output(path) as new:
         new.mkdir()
         write_classifier(classifier, new / "model.safetensors")
-        atomic_write(new / "config.json", to_json(_config(card), indent=2))
-        atomic_write(new / "README.md", (str(text).rstrip() + "\n").encode())
+        atomic_write(new / "config.json", to_json(_config(metadata), indent=2))
+        atomic_write(new / "README.md", (str(card).rstrip() + "\n").encode())
     return Exported(path, 0.0)
 
 
-def _config(card: ClassifierMetadata) -> dict[str, Any]:
+def _config(metadata: ClassifierMetadata) -> dict[str, Any]:
     return {
-        "architectures": [card.network.name],
+        "architectures": [metadata.network.name],
         "model_type": "convatlas",
-        "num_channels": card.preprocessing.channels,
-        "image_size": list(card.preprocessing.size),
-        "id2label": {str(number): name for number, name in enumerate(card.classes)},
-        "label2id": {name: number for number, name in enumerate(card.classes)},
-        "convatlas": card,
+        "num_channels": metadata.preprocessing.channels,
+        "image_size": list(metadata.preprocessing.input_size),
+        "id2label": {str(number): name for number, name in enumerate(metadata.classes)},
+        "label2id": {name: number for number, name in enumerate(metadata.classes)},
+        "convatlas": metadata,
     }
 
 
-def _title(card: ClassifierMetadata) -> str:
-    data = card.provenance.get("data")
-    return f"{card.network.name} on {_plain(data)}" if data else card.network.name
+def _title(metadata: ClassifierMetadata) -> str:
+    name = metadata.network.name
+    data = metadata.provenance.get("data")
+    return f"{name} on {_escape(data)}" if data else name
 
 
-def _about(card: ClassifierMetadata) -> str:
-    entry = models.get_entry(card.network.name)
-    edition = "as its paper prints it" if card.network.edition == "paper" else f"in the edition of {card.network.edition}"
-    where = f"Imported from {_plain(card.provenance['imported'])}." if "imported" in card.provenance else "Trained with ConvAtlas."
-    return f"{card.network.name} ({entry.paper}, {entry.year}; {entry.source}), {edition}, for {len(card.classes):,} classes. {where}"
+def _about(metadata: ClassifierMetadata) -> str:
+    network = metadata.network
+    entry = models.get_entry(network.name)
+    edition = (
+        "as its paper prints it" if network.edition == "paper" else f"in the edition of {network.edition}"
+    )
+    imported = metadata.provenance.get("imported")
+    origin = f"Imported from {_escape(imported)}." if imported is not None else "Trained with ConvAtlas."
+    return (
+        f"{network.name} ({entry.paper}, {entry.year}; {entry.source}), {edition}, "
+        f"for {len(metadata.classes):,} classes. {origin}"
+    )
 
 
-def _facts(card: ClassifierMetadata) -> dict[str, str]:
-    geometry, provenance = card.preprocessing, card.provenance
-    network = models.build(card.network)
-    default = models.get_architecture(card.network.name, card.network.edition).arguments
-    changed = {name: value for name, value in card.network.arguments.items() if value != default[name]}
-    fitted = FITTED[geometry.fit].format(_size(geometry.size))
+def _facts(metadata: ClassifierMetadata) -> dict[str, str]:
+    preprocessing = metadata.preprocessing
+    network = models.build(metadata.network)
+    defaults = models.get_architecture(metadata.network.name, metadata.network.edition).arguments
+    changed = {name: value for name, value in metadata.network.arguments.items() if value != defaults[name]}
+    color = "RGB" if preprocessing.channels == 3 else "grey"
+    fitted = FITTED[preprocessing.mode].format(_format_size(preprocessing.input_size))
     facts = {
         "parameters": f"{sum(parameter.numel() for parameter in network.parameters()):,}",
-        "unlike the paper": ", ".join(f"{name} {_plain(value)}" for name, value in changed.items()) or "nothing",
-        "images": f"{'RGB' if geometry.channels == 3 else 'grey'}, brought to {_size(geometry.source)}{fitted}",
+        "unlike the paper": ", ".join(f"{name} {_escape(value)}" for name, value in changed.items())
+        or "nothing",
+        "images": f"{color}, resized to {_format_size(preprocessing.resize_size)}{fitted}",
     }
-    facts |= {name: _plain(provenance[name]) for name in ("data", "recipe", "seed", "run", "source", "torch") if name in provenance}
-    return facts | {"precision of the training": card.precision}
+    provenance = metadata.provenance
+    names = ("data", "recipe", "seed", "run", "source", "torch")
+    facts |= {name: _escape(provenance[name]) for name in names if name in provenance}
+    return facts | {"precision of the training": metadata.precision}
 
 
-def _metrics(card: ClassifierMetadata) -> dict[str, str]:
-    metrics, found = card.metrics, {}
-    n = metrics.get("test_n")
-    if n and "test_top1" in metrics:
-        from scipy.stats import binomtest
-
-        interval = binomtest(round(metrics["test_top1"] * n / 100), n).proportion_ci(method="wilson")
-        found["top-1, test"] = (
-            f"{metrics['test_top1']:.2f} % (95 % interval {100 * interval.low:.2f} to {100 * interval.high:.2f}, {n:,} images)"
+def _metrics(metadata: ClassifierMetadata) -> dict[str, str]:
+    values = metadata.metrics
+    rows = {}
+    n = values.get("test_n")
+    if n and "test_top1" in values:
+        low, high = metrics.interval(round(values["test_top1"] * n / 100), n)
+        rows["top-1, test"] = (
+            f"{values['test_top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}, {n:,} images)"
         )
     names = {"test_top5": "top-5, test", "val_top1": "top-1, validation"}
-    found |= {text: f"{metrics[name]:.2f} %" for name, text in names.items() if metrics.get(name) is not None}
-    return found | ({"mean negative log-likelihood, test": f"{metrics['test_loss']:.4f}"} if "test_loss" in metrics else {})
+    rows |= {text: f"{values[name]:.2f} %" for name, text in names.items() if values.get(name) is not None}
+    if "test_loss" in values:
+        rows["mean negative log-likelihood, test"] = f"{values['test_loss']:.4f}"
+    return rows
 
 
-def _classes(card: ClassifierMetadata) -> str:
-    names = [_plain(name) for name in card.classes[:MOST_CLASSES]]
-    more = len(card.classes) - len(names)
+def _classes(metadata: ClassifierMetadata) -> str:
+    names = [_escape(name) for name in metadata.classes[:MAX_CLASSES]]
+    more = len(metadata.classes) - len(names)
     return ", ".join(names) + (f", and {more:,} more in `config.json`." if more else ".")
 
 
-def _limits(card: ClassifierMetadata) -> list[str]:
-    size = _size(card.preprocessing.size)
+def _limits(metadata: ClassifierMetadata) -> list[str]:
+    size = _format_size(metadata.preprocessing.input_size)
     lines = [
-        f"It answers every image with one of its {len(card.classes):,} classes, whatever the image shows.",
-        f"It sees {size} pixels: what is smaller than a pixel there is not seen.",
+        f"It predicts one of its {len(metadata.classes):,} classes for every image, whatever the image "
+        "shows.",
+        f"Its input has {size} pixels: details that are smaller than a pixel there are lost.",
     ]
-    if "data" in card.provenance:
-        lines.append(f"Its accuracy holds for images like those of {_plain(card.provenance['data'])}; of others nothing is known.")
-    if card.metrics.get("test_top1") is not None:
-        lines.append("The accuracy is of one training with one seed; the interval tells of other images, not of other seeds.")
+    if "data" in metadata.provenance:
+        data = _escape(metadata.provenance["data"])
+        lines.append(f"Its accuracy holds for images like those of {data}; for others it is not known.")
+    if metadata.metrics.get("test_top1") is not None:
+        lines.append(
+            "The accuracy is of one training with one seed; the interval covers other images, not other "
+            "seeds."
+        )
     lines.append("Its probabilities are the softmax of its logits, not calibrated afterwards.")
-    lines.append("Nobody has looked for unfair or harmful answers.")
+    lines.append("It was not checked for unfair or harmful predictions.")
     return lines
 
 
-def _size(size: tuple[int, int]) -> str:
+def _format_size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _plain(value: object) -> str:
+def _escape(value: object) -> str:
     """Names from files and folders, harmless in Markdown."""
-    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(value))
-    return "".join(f"\\{character}" if character in "\\`*_{}[]<>#|!" else character for character in text)
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+    return "".join(f"\\{char}" if char in "\\`*_{}[]<>#|!" else char for char in text)

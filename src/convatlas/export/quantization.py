@@ -1,4 +1,4 @@
-"""Weights and activations in 8 bits: ranges measured on images of the training split, by NNCF after the training."""
+"""Post-training quantization to 8 bits: NNCF measures the ranges on training images."""
 
 import contextlib
 import logging
@@ -17,34 +17,46 @@ from convatlas.errors import UserError
 from convatlas.inference import openvino
 from convatlas.inference.graph import InferenceModule
 
-IMAGES = 300  # that the ranges are measured on: NNCF's own advice
+NUM_CALIBRATION_IMAGES = 300  # as NNCF advises
 
 
 def missing_requirement() -> str | None:
-    return openvino.missing_requirement() or (None if find_spec("nncf") else "NNCF: pip install 'convatlas[openvino]'")
+    return openvino.missing_requirement() or (
+        None if find_spec("nncf") else "NNCF: pip install 'convatlas[openvino]'"
+    )
 
 
 def calibration_images(images: ImageSource, preprocessing: Preprocessing) -> Tensor:
-    """Images to calibrate on, of a training split: (n, c, h, w), uint8; the same ones every time."""
-    batch, unread = preprocessing.load_batch(images, np.sort(counter_rng.permutation(0, 0, len(images))[:IMAGES]))
-    broken = {one.index for one in unread}
-    if broken:
-        raise UserError(f"{len(broken)} of the {len(batch)} images to calibrate on cannot be read: look at them with convatlas data check")
+    """Images of a training split to calibrate on: (n, c, h, w), uint8; the same ones every time."""
+    indices = np.sort(counter_rng.permutation(0, 0, len(images))[:NUM_CALIBRATION_IMAGES])
+    batch, unreadable = preprocessing.load_batch(images, indices)
+    count = len({sample.index for sample in unreadable})
+    if count:
+        raise UserError(
+            f"{count} of the {len(batch)} calibration images cannot be read: look at them with convatlas "
+            "data check"
+        )
     return batch
 
 
-def quantize(part: InferenceModule, example: Tensor, calibration: Iterable[Tensor]) -> Any:
+def quantize(module: InferenceModule, example: Tensor, calibration: Iterable[Tensor]) -> Any:
     """The graph as an OpenVINO model with a free batch whose convolutions and matrix products are int8.
 
     `calibration`: batches of images of the example's type and size, as they come in use.
     """
-    openvino.library()  # before NNCF, which would bring the telemetry
+    openvino.library()  # before NNCF, which would load the telemetry
     logging.getLogger("nncf").setLevel(logging.ERROR)
     import nncf
 
-    images = [image[None].contiguous().numpy() for batch in calibration for image in batch][:IMAGES]
+    images = [image[None].contiguous().numpy() for batch in calibration for image in batch][
+        :NUM_CALIBRATION_IMAGES
+    ]
     with contextlib.redirect_stdout(sys.stderr):  # its progress bars
-        # the quick correction of biases lost up to 1.4 points where the thorough one lost 0.2 (docs/inference.md)
+        # the fast correction of biases lost up to 1.4 points where the accurate one lost 0.2
+        # (docs/inference.md)
         return nncf.quantize(
-            openvino.converted_model(part, example), nncf.Dataset(images), subset_size=len(images), fast_bias_correction=False
+            openvino.converted_model(module, example),
+            nncf.Dataset(images),
+            subset_size=len(images),
+            fast_bias_correction=False,
         )

@@ -1,4 +1,4 @@
-"""Any number of images by something that takes some."""
+"""Any number of images through a function that takes a limited or a fixed number."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,18 @@ from torch.nn.functional import pad
 from convatlas.inference.graph import InferFn
 
 
-def chunked(run: InferFn, most: int) -> InferFn:
-    """At most so many at a time."""
-    return lambda images: torch.cat([run(piece) for piece in torch.split(images, most)])
+def chunked(run: InferFn, max_batch: int) -> InferFn:
+    """Run at most `max_batch` images at once."""
+    return lambda images: torch.cat([run(chunk) for chunk in torch.split(images, max_batch)])
 
 
-def fixed_batch(run: InferFn, size: int) -> InferFn:
-    """Exactly so many at a time: the last ones are filled up with zeros, whose answers are dropped."""
+def fixed_batch(run: InferFn, batch_size: int) -> InferFn:
+    """Run exactly `batch_size` images at once: the last batch is padded, and its padding dropped."""
 
-    def filled(piece: Tensor) -> Tensor:
-        missing = size - len(piece)
-        return run(pad(piece, (0, 0) * (piece.dim() - 1) + (0, missing)))[: len(piece)] if missing else run(piece)
+    def padded(chunk: Tensor) -> Tensor:
+        missing = batch_size - len(chunk)
+        if not missing:
+            return run(chunk)
+        return run(pad(chunk, (0, 0) * (chunk.dim() - 1) + (0, missing)))[: len(chunk)]
 
-    return chunked(filled, size)
+    return chunked(padded, batch_size)

@@ -1,4 +1,4 @@
-"""The network as PyTorch runs it, operator by operator: the same arithmetic as in evaluation, to the bit."""
+"""PyTorch, operator by operator: the arithmetic of evaluation, to the bit."""
 
 import copy
 
@@ -10,16 +10,16 @@ from convatlas.inference.graph import InferenceModule, InferFn
 from convatlas.runtime.device import Precision
 from convatlas.runtime.runtime import Runtime
 
-MAX_BATCH = 32  # images at once: more gains nothing and takes memory
+MAX_BATCH = 32  # larger batches are no faster, and take memory
 
 
 def missing_requirement() -> None:
-    """What is not installed."""
+    """The package to install before this engine can run: none."""
 
 
-def build(part: InferenceModule, example: Tensor, precision: Precision) -> InferFn:
-    runtime = Runtime(part.device, precision)
-    network = runtime.to_device(copy.deepcopy(part.eager))
+def build(module: InferenceModule, example: Tensor, precision: Precision) -> InferFn:
+    runtime = Runtime(module.device, precision)
+    network = runtime.to_device(copy.deepcopy(module.eager))
     if precision == "bf16":
         _round_weights(network)
 
@@ -32,8 +32,9 @@ def build(part: InferenceModule, example: Tensor, precision: Precision) -> Infer
 
 
 def _round_weights(network: nn.Module) -> None:
-    """Autocast rounds these in every forward: done once, the same bits come out, sooner."""
+    """Round the weights to bf16 once: autocast would do so in every forward, with the same result."""
     for module in network.modules():
         if type(module) in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear):
             for name, parameter in module.named_parameters(recurse=False):
-                setattr(module, name, nn.Parameter(parameter.detach().to(torch.bfloat16), requires_grad=False))
+                rounded = parameter.detach().to(torch.bfloat16)
+                setattr(module, name, nn.Parameter(rounded, requires_grad=False))

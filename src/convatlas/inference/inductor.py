@@ -1,4 +1,4 @@
-"""The network by torch.compile with its weights frozen: one shape of batch, about half a minute of compiling."""
+"""torch.compile with frozen weights: one batch shape, about half a minute of compiling."""
 
 import os
 
@@ -13,20 +13,19 @@ from convatlas.runtime.runtime import Runtime
 from convatlas.storage.cache import cache_dir
 
 MAX_BATCH = 32
-COST = "about half a minute, an image of another size again"
 
 
 def missing_requirement() -> str | None:
     return None if can_compile(torch.device("cpu")) else "a C++ compiler: install g++"
 
 
-def build(part: InferenceModule, example: Tensor, precision: Precision) -> InferFn:
-    """Compiled for as many images at once as the example has, at most 32."""
+def build(module: InferenceModule, example: Tensor, precision: Precision) -> InferFn:
+    """Compiled for batches of as many images as the example has, at most 32."""
     from torch._inductor import config
 
-    _keep_compiled_code()
-    runtime = Runtime(part.device, precision)
-    compiled = torch.compile(runtime.to_device(part.graph))
+    _use_private_cache()
+    runtime = Runtime(module.device, precision)
+    compiled = torch.compile(runtime.to_device(module.graph))
 
     def run(images: Tensor) -> Tensor:
         with torch.no_grad(), runtime.autocast(), config.patch(freezing=True):
@@ -38,8 +37,8 @@ def build(part: InferenceModule, example: Tensor, precision: Precision) -> Infer
     return infer
 
 
-def _keep_compiled_code() -> None:
-    """In the user's own cache: the compiler's default is a folder with a predictable name, where others may write."""
+def _use_private_cache() -> None:
+    """Keep compiled code in the user's cache: others may write into the default folder."""
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         folder = cache_dir() / "inductor"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

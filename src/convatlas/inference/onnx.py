@@ -1,4 +1,4 @@
-"""The network by ONNX Runtime, in fp32, from the ONNX file that `export` writes."""
+"""ONNX Runtime, in fp32, on the ONNX model that `export` writes."""
 
 import logging
 import warnings
@@ -13,39 +13,47 @@ from convatlas.inference.batching import chunked
 from convatlas.inference.graph import InferenceModule, InferFn, export_program
 from convatlas.runtime.device import Precision, usable_cores
 
-MAX_BATCH = 32  # images at once
+MAX_BATCH = 32
 
 
 def missing_requirement() -> str | None:
-    needed = ("onnx", "onnxscript", "onnxruntime")
-    missing = [package for package in needed if find_spec(package) is None]
+    required = ("onnx", "onnxscript", "onnxruntime")
+    missing = [package for package in required if find_spec(package) is None]
     return f"{' and '.join(missing)}: pip install 'convatlas[onnx]'" if missing else None
 
 
-def build(part: InferenceModule, example: Tensor, precision: Precision) -> InferFn:
-    return run_model(convert(part, example).SerializeToString())
+def build(module: InferenceModule, example: Tensor, precision: Precision) -> InferFn:
+    return run_model(convert(module, example).SerializeToString())
 
 
-def write_model(part: InferenceModule, example: Tensor, file: Path, facts: dict[str, str]) -> None:
-    """Write the graph with its weights into one file, and `facts` into its metadata; refuse what ONNX's own checker refuses."""
+def write_model(module: InferenceModule, example: Tensor, file: Path, metadata: dict[str, str]) -> None:
+    """Write the graph and its weights into one file, with `metadata`.
+
+    Raises what ONNX's own checker raises.
+    """
     import onnx
 
-    model = convert(part, example)
-    onnx.helper.set_model_props(model, facts)
+    model = convert(module, example)
+    onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     onnx.save_model(model, str(file))
 
 
-def convert(part: InferenceModule, example: Tensor) -> Any:
-    """The graph as an ONNX model with a free batch: images -> logits."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would say for each exporter of another library that this is not installed
+def convert(module: InferenceModule, example: Tensor) -> Any:
+    """The graph as an ONNX model with a free batch: `images` -> `logits`."""
+    # below errors it has a line for each exporter of another library that is not installed
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = torch.onnx.export(
-            export_program(part, example), input_names=["images"], output_names=["logits"], dynamo=True, verbose=False
+        program = torch.onnx.export(
+            export_program(module, example),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamo=True,
+            verbose=False,
         )
-    assert found is not None
-    return found.model_proto
+    assert program is not None
+    return program.model_proto
 
 
 def run_model(model: bytes | Path) -> InferFn:
@@ -58,8 +66,8 @@ def run_model(model: bytes | Path) -> InferFn:
     source = str(model) if isinstance(model, Path) else model
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
-    def some(images: Tensor) -> Tensor:
+    def run(images: Tensor) -> Tensor:
         (logits,) = session.run(["logits"], {"images": images.contiguous().numpy()})
         return torch.from_numpy(logits).float()
 
-    return chunked(some, MAX_BATCH)
+    return chunked(run, MAX_BATCH)

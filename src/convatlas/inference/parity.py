@@ -1,4 +1,4 @@
-"""Whether an engine answers as the network does: logits against those of PyTorch in fp32 on the same images."""
+"""Whether an engine computes what the network does: its logits against PyTorch's in fp32."""
 
 from typing import NamedTuple
 
@@ -6,26 +6,30 @@ from torch import Tensor
 
 from convatlas.runtime.device import Precision
 
-MAX_DIFFERENCE_FP32 = 1e-3  # the largest difference, in parts of the largest logit
-MIN_SAME_CLASS = 0.99  # of the answers have the same class
-TIE = 0.02  # classes whose logits are nearer than that, in parts of the logits' range, may change places by rounding to bf16
+MAX_DIFFERENCE_FP32 = 1e-3  # as a share of the largest logit
+MIN_SAME_CLASS = 0.99  # share of the images
+# Two classes whose logits differ by less than this share of the logits' range are a tie, which rounding to
+# bf16 may turn
+TIE = 0.02
 
 
 class Parity(NamedTuple):
-    """The largest difference in parts of the largest logit, and the share of the answers with the same class."""
+    """The largest difference as a share of the largest logit, and the share of equal classes."""
 
     difference: float
     same_class: float
     enough: bool
 
 
-def check_parity(found: Tensor, expected: Tensor, precision: Precision) -> Parity:
-    """Logits (n, classes, ...). In fp32 every logit counts; in bf16 the classes do, unless fp32 itself can hardly tell them apart."""
-    if found.shape != expected.shape or not found.isfinite().all():
+def check_parity(logits: Tensor, expected: Tensor, precision: Precision) -> Parity:
+    """Compare logits (n, classes, ...): in fp32 all; in bf16 the classes, where fp32 has no tie."""
+    if logits.shape != expected.shape or not logits.isfinite().all():
         return Parity(float("inf"), 0.0, False)
-    difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
-    best, chosen = expected.max(1), found.argmax(1, keepdim=True)
-    lost = best.values - expected.gather(1, chosen).squeeze(1)
-    same = float((best.indices == chosen.squeeze(1)).float().mean())
-    close = float((lost <= TIE * (best.values - expected.amin(1))).float().mean())
-    return Parity(difference, same, difference <= MAX_DIFFERENCE_FP32 if precision == "fp32" else close >= MIN_SAME_CLASS)
+    difference = float((logits - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    best = expected.max(1)
+    predicted = logits.argmax(1, keepdim=True)
+    same_class = float((best.indices == predicted.squeeze(1)).float().mean())
+    lost = best.values - expected.gather(1, predicted).squeeze(1)
+    same_or_tied = float((lost <= TIE * (best.values - expected.amin(1))).float().mean())
+    enough = difference <= MAX_DIFFERENCE_FP32 if precision == "fp32" else same_or_tied >= MIN_SAME_CLASS
+    return Parity(difference, same_class, enough)

@@ -1,4 +1,4 @@
-"""`engine`: a network made ready to answer, by what the caller names or by the fastest that is here and agrees."""
+"""`engine`: the engine that the caller names, or the fastest that is installed and agrees with PyTorch."""
 
 import time
 from collections.abc import Callable
@@ -8,21 +8,22 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from convatlas.classifier import Classifier
 from convatlas.errors import UsageError, UserError, printable, unknown_name
-from convatlas.inference import eager, onnx, openvino
-from convatlas.inference import inductor as inductor
+from convatlas.inference import eager, inductor, onnx, openvino
 from convatlas.inference.graph import InferenceModule, InferFn, prepare_module
 from convatlas.inference.parity import Parity, check_parity
 from convatlas.runtime.device import Precision, best_precision
 
 ENGINES: dict[str, ModuleType] = {"eager": eager, "compile": inductor, "openvino": openvino, "onnx": onnx}
-PROBE_IMAGES = 8  # images on which an engine is held against PyTorch
+PROBE_IMAGES = 8  # on which an engine is compared with PyTorch
 
 
 @dataclass(frozen=True)
 class Engine:
-    """images (any n, c, h, w), of the example's type and size -> logits, float32, on the CPU. `why` says how it came to be this one."""
+    """images (any n, c, h, w), of the example's type and size -> logits, float32, on the CPU.
+
+    `why` says why this engine was chosen.
+    """
 
     name: str
     precision: Precision
@@ -34,100 +35,120 @@ class Engine:
     def __call__(self, images: Tensor) -> Tensor:
         if tuple(images.shape[1:]) != self.shape or images.dtype != self.dtype or not len(images):
             expected = f"(1 or more, {', '.join(map(str, self.shape))}) of {self.dtype}"
-            raise UsageError(f"this engine was built for images {expected}, not {tuple(images.shape)} of {images.dtype}: build another")
+            raise UsageError(
+                f"this engine was built for images {expected}, not {tuple(images.shape)} of {images.dtype}: "
+                "build another"
+            )
         return self.run(images)
 
 
-def engine(model: nn.Module | Classifier, example: Tensor, name: str = "auto", precision: Precision | None = None) -> Engine:
-    """A callable from images to float32 logits, whose `name` says what computes them: eager, compile, openvino or onnx.
+def engine(
+    model: nn.Module, example: Tensor, name: str = "auto", precision: Precision | None = None
+) -> Engine:
+    """A callable from images to float32 logits, whose `name` is eager, compile, openvino or onnx.
 
-    `example`: images as they will come, any number; the first are the probe on which the engine is held against PyTorch in fp32. A
-    Classifier takes them as uint8, and standardises them inside. `auto` takes OpenVINO where it is installed, ONNX Runtime on a CPU
-    without bf16 units, and PyTorch itself where those are missing, disagree or are no faster; it never compiles. `precision` defaults
-    to bf16 where the device multiplies it in hardware (ONNX Runtime: always fp32).
+    `model`: any module; `Classifier.inference_module()` takes uint8 images and normalises them inside.
+    `example`: (n, c, h, w), images as they will come; the first are the probe on which the engine is compared
+    with PyTorch in fp32. `auto` takes OpenVINO where it is installed, ONNX Runtime on a CPU without bf16
+    units, and PyTorch itself where those are missing, disagree or are no faster; it never compiles.
+    `precision` defaults to bf16 where the device multiplies it in hardware (ONNX Runtime: always fp32).
 
-    Raises UsageError for an unknown engine, UserError when the one named is not installed or does not agree.
+    Raises UsageError for an unknown engine, UserError when the engine of that name is not installed or does
+    not agree.
     """
     if name not in ("auto", *ENGINES):
         raise unknown_name("engine", name, ("auto", *ENGINES))
     if example.dim() != 4 or not len(example):
-        raise UsageError(f"the example should be images (n, channels, height, width), not a tensor of shape {tuple(example.shape)}")
-    part = prepare_module(model)
-    make = _EngineSelector(part, example, precision or best_precision(part.device))
-    return make.fastest() if name == "auto" else make.named(name)
+        shape = tuple(example.shape)
+        raise UsageError(
+            f"the example should be images (n, channels, height, width), not a tensor of shape {shape}"
+        )
+    module = prepare_module(model)
+    selector = _EngineSelector(module, example, precision or best_precision(module.device))
+    return selector.fastest() if name == "auto" else selector.named(name)
 
 
 class _EngineSelector:
-    def __init__(self, part: InferenceModule, example: Tensor, precision: Precision):
-        self.part, self.example, self.precision, self.probe = part, example, precision, example[:PROBE_IMAGES]
+    def __init__(self, module: InferenceModule, example: Tensor, precision: Precision):
+        self.module = module
+        self.example = example
+        self.precision = precision
+        self.probe = example[:PROBE_IMAGES]
 
     def named(self, name: str) -> Engine:
-        found = self._build(name)
-        if isinstance(found, str):
-            raise UserError(f"the engine {name} {found}")
-        run, agreed = found
-        return self._engine(name, run, "as asked" if name == "eager" else f"as asked; {_words(agreed, len(self.probe))}")
+        built = self._build(name)
+        if isinstance(built, str):
+            raise UserError(f"the engine {name} {built}")
+        run, parity = built
+        return self._engine(
+            name, run, "as requested" if name == "eager" else f"as requested; {self._describe(parity)}"
+        )
 
     def fastest(self) -> Engine:
-        plain = eager.build(self.part, self.example, self.precision)
+        pytorch = eager.build(self.module, self.example, self.precision)
         reasons = []
         for name in self._candidates():
-            found = self._build(name)
-            if isinstance(found, str):
-                reasons.append(f"{name} {found}")
+            built = self._build(name)
+            if isinstance(built, str):
+                reasons.append(f"{name} {built}")
                 continue
-            run, agreed = found
-            gain = _seconds(plain, self.probe) / _seconds(run, self.probe)
-            if gain >= 1:
-                why = f"{gain:.1f} times as fast as PyTorch on {len(self.probe)} images; {_words(agreed, len(self.probe))}"
+            run, parity = built
+            speedup = _seconds(pytorch, self.probe) / _seconds(run, self.probe)
+            if speedup >= 1:
+                why = (
+                    f"{speedup:.1f} times as fast as PyTorch on {len(self.probe)} images; "
+                    f"{self._describe(parity)}"
+                )
                 return self._engine(name, run, "; ".join([why, *reasons]))
-            reasons.append(f"{name} is {1 / gain:.1f} times slower")
-        return self._engine("eager", plain, "; ".join(reasons) or "on this device nothing else is tried")
+            reasons.append(f"{name} is {1 / speedup:.1f} times slower")
+        return self._engine("eager", pytorch, "; ".join(reasons) or "on this device nothing else is tried")
 
     def _candidates(self) -> list[str]:
-        if self.part.device.type != "cpu":
+        if self.module.device.type != "cpu":
             return []
-        return ["openvino"] if self.precision == "bf16" else ["openvino", "onnx"]  # ONNX Runtime computes in fp32
+        return (
+            ["openvino"] if self.precision == "bf16" else ["openvino", "onnx"]
+        )  # ONNX Runtime computes in fp32
 
     def _build(self, name: str) -> tuple[InferFn, Parity] | str:
-        """The engine and how well it agrees, or what is against it."""
-        kind, precision = ENGINES[name], self._precision_of(name)
+        """The engine and its parity with PyTorch, or the reason why it cannot be used."""
+        kind = ENGINES[name]
+        precision = self._precision_of(name)
         missing = kind.missing_requirement()
         if missing:
             return f"needs {missing}"
         try:
-            run = kind.build(self.part, self.example, precision)
-            answers = run(self.probe)
-        except UserError:  # these images are not for this network, whatever runs it
+            run = kind.build(self.module, self.example, precision)
+            logits = run(self.probe)
+        except UserError:  # these images are not for this network, whichever engine runs it
             raise
-        except Exception as error:  # converters raise whatever they like on a module that they do not know
-            return f"cannot run this network ({type(error).__name__}: {printable(str(error).strip().partition(chr(10))[0])[:200]})"
+        except Exception as error:  # converters raise anything for a module that they do not know
+            first_line = printable(str(error).strip().partition("\n")[0])[:200]
+            return f"cannot run this network ({type(error).__name__}: {first_line})"
         if name == "eager":
             return run, Parity(0.0, 1.0, True)
-        agreed = check_parity(answers, self._expected, precision)
-        if not agreed.enough:
-            return f"does not agree with PyTorch: {_words(agreed, len(self.probe))}"
-        return run, agreed
-
-    @property
-    def _expected(self) -> Tensor:
-        return eager.build(self.part, self.example, "fp32")(self.probe)
+        expected = eager.build(self.module, self.example, "fp32")(self.probe)
+        parity = check_parity(logits, expected, precision)
+        if not parity.enough:
+            return f"does not agree with PyTorch: {self._describe(parity)}"
+        return run, parity
 
     def _precision_of(self, name: str) -> Precision:
         return "fp32" if name == "onnx" else self.precision
 
     def _engine(self, name: str, run: InferFn, why: str) -> Engine:
-        return Engine(name, self._precision_of(name), why, run, tuple(self.example.shape[1:]), self.example.dtype)
+        shape = tuple(self.example.shape[1:])
+        return Engine(name, self._precision_of(name), why, run, shape, self.example.dtype)
 
-
-def _words(agreed: Parity, n: int) -> str:
-    return (
-        f"the same class in {100 * agreed.same_class:.0f} % of {n}, largest difference {100 * agreed.difference:.1g} % of the largest logit"
-    )
+    def _describe(self, parity: Parity) -> str:
+        return (
+            f"the same class for {100 * parity.same_class:.0f} % of {len(self.probe)} images, "
+            f"largest difference {100 * parity.difference:.1g} % of the largest logit"
+        )
 
 
 def _seconds(run: Callable[[Tensor], Tensor], images: Tensor) -> float:
+    run(images)  # warms up
+    start = time.perf_counter()
     run(images)
-    began = time.perf_counter()
-    run(images)
-    return time.perf_counter() - began
+    return time.perf_counter() - start

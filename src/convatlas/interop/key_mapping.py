@@ -1,4 +1,4 @@
-"""What we know of another library's form of one of our networks."""
+"""The form that a network of the atlas has in another library."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 RenameFn = Callable[[str, nn.Module], str]
-"""(our key, the network) -> the other library's key for the same tensor"""
+"""(key in the atlas, the network) -> the other library's key for the same tensor"""
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # pixels between -1 and 1, as TensorFlow's networks take them
@@ -14,12 +14,16 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # pixels between -1 and 1, as TensorF
 
 @dataclass(frozen=True)
 class KeyMapping:
-    """`editions` are those of ours that compute what the other library does with the same weights; where names and shapes would fit
-    another edition too, loading it would silently change the outputs. `statistics` are the mean and standard deviation by which its
-    weights were trained, `shorter` the side to which images were resized before their centre was cropped."""
+    """The names of a network's tensors in another library, and the preprocessing of its weights there.
 
-    names: RenameFn
+    `editions` are those that compute the same as the other library with the same weights. Names and shapes
+    may fit another edition too, but loading the weights into it would silently change the outputs. `mean_std`
+    are the mean and the standard deviation, per channel, of the normalisation; `resize_size` is the length to
+    which the shorter side of an image is resized before its centre of `input_size` pixels a side is cropped.
+    """
+
+    rename: RenameFn
     editions: tuple[str, ...]
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
-    size: int = 224
-    shorter: int = 256
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    input_size: int = 224
+    resize_size: int = 256

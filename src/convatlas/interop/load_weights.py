@@ -12,7 +12,7 @@ from convatlas import models
 from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.interop import pytorchcv, timm, torchvision
 from convatlas.interop.key_mapping import KeyMapping, RenameFn
-from convatlas.interop.weight_file import read_weight_file, tensors_of
+from convatlas.interop.weight_file import read_weight_file, state_dict_of
 from convatlas.models import Architecture, Network
 
 SOURCES: dict[str, Mapping[str, KeyMapping]] = {
@@ -20,158 +20,194 @@ SOURCES: dict[str, Mapping[str, KeyMapping]] = {
     "timm": timm.KEY_MAPPINGS,
     "pytorchcv": pytorchcv.KEY_MAPPINGS,
 }
-SHOWN = 5  # keys of each kind in a message
-
-
-def _own(key: str, model: nn.Module) -> str:
-    return key
+MAX_SHOWN_KEYS = 5  # of each kind in a message
 
 
 def rename_fn(source: str, architecture: Architecture) -> RenameFn | None:
-    """How `source` names the tensors of a network; None where it has no network that computes the same."""
+    """The function from this network's keys to those of `source`; None where that library has no network that
+    computes the same."""
     if source == "convatlas":
-        return _own
-    twin = SOURCES[source].get(architecture.name)
-    return twin.names if twin and architecture.edition in twin.editions else None
+        return _unchanged
+    mapping = SOURCES[source].get(architecture.name)
+    return mapping.rename if mapping and architecture.edition in mapping.editions else None
+
+
+def _unchanged(key: str, model: nn.Module) -> str:
+    return key
 
 
 @dataclass(frozen=True)
 class StateDictMatch:
-    """What a state dict has and lacks for a model, under a source's names."""
+    """The keys of a state dict, under the names of `source`, compared with those of a model."""
 
     source: str
-    taken: dict[str, str]  # our key -> theirs
+    source_keys: dict[str, str]  # key of the model -> key of the state dict
     missing: list[str]
     unexpected: list[str]
-    mismatched: list[str]
+    mismatched: list[str]  # keys with both shapes, in words
 
     @property
     def exact(self) -> bool:
-        return not (self.missing or self.unexpected or self.mismatched)
+        return self.distance == 0
 
     @property
     def distance(self) -> int:
         return len(self.missing) + len(self.unexpected) + len(self.mismatched)
 
     def __str__(self) -> str:
-        parts = [(kind, getattr(self, kind)) for kind in ("missing", "unexpected", "mismatched")]
-        return "; ".join(f"{len(keys)} {kind}: {_some(keys)}" for kind, keys in parts if keys)
+        kinds = [(kind, getattr(self, kind)) for kind in ("missing", "unexpected", "mismatched")]
+        return "; ".join(f"{len(keys)} {kind}: {_list_keys(keys)}" for kind, keys in kinds if keys)
 
 
 def match_state_dict(model: Network, tensors: Mapping[str, Tensor], source: str) -> StateDictMatch | None:
-    """How a state dict fits; None where the source does not have this network."""
+    """Compare a state dict with a model; None where `source` does not have this network."""
     assert model.architecture is not None
     rename = rename_fn(source, model.architecture)
     if rename is None:
         return None
-    taken, missing, misshaped = {}, [], []
-    for key, mine in model.state_dict().items():
-        theirs = rename(key, model)
-        if theirs not in tensors:
-            if not key.endswith("num_batches_tracked"):  # older files lack it; nothing computed here depends on it
-                missing.append(theirs)
-        elif tensors[theirs].shape != mine.shape:
-            misshaped.append(f"{theirs} {tuple(tensors[theirs].shape)} where {tuple(mine.shape)} is expected")
-            taken[key] = theirs
-        else:
-            taken[key] = theirs
-    unexpected = sorted(set(tensors) - set(taken.values()))
-    return StateDictMatch(source, taken, missing, unexpected, misshaped)
+    source_keys: dict[str, str] = {}
+    missing: list[str] = []
+    mismatched: list[str] = []
+    for key, tensor in model.state_dict().items():
+        source_key = rename(key, model)
+        if source_key not in tensors:
+            # older files lack the counters; nothing computed here depends on them
+            if not key.endswith("num_batches_tracked"):
+                missing.append(source_key)
+            continue
+        source_keys[key] = source_key
+        shape = tensors[source_key].shape
+        if shape != tensor.shape:
+            mismatched.append(f"{source_key} {tuple(shape)} where {tuple(tensor.shape)} is expected")
+    unexpected = sorted(set(tensors) - set(source_keys.values()))
+    return StateDictMatch(source, source_keys, missing, unexpected, mismatched)
 
 
 def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], source: str = "auto") -> str:
-    """Copy weights into a network of `create_model`, and return whose names they had.
+    """Copy weights into a network of `create_model`. Returns the library whose names they have.
 
-    `weights` is a file (`.pth`, `.safetensors`, a run's folder) or a state dict, in whole or wrapped as checkpoints are; `source` is
-    "convatlas", "torchvision", "timm" or "pytorchcv", or "auto" for whichever fits. Raises UserError, with the model as it was,
-    when the weights do not fit exactly (naming the edition that they do fit), are not finite, or the file cannot be used.
+    `weights` is a file (`.pth`, `.safetensors`), a run's folder or a state dict, plain or wrapped as in a
+    checkpoint. `source` is "convatlas", "torchvision", "timm" or "pytorchcv", or "auto" for the one that
+    fits.
+
+    Raises UserError when the weights do not fit exactly (it names the edition that they fit), are not finite,
+    or the file cannot be used; the model is then unchanged.
     """
-    known = ("convatlas", *SOURCES)
-    if source != "auto" and source not in known:
-        raise unknown_name("source", source, ["auto", *known])
+    known_sources = ("convatlas", *SOURCES)
+    if source != "auto" and source not in known_sources:
+        raise unknown_name("source", source, ["auto", *known_sources])
     if not isinstance(model, Network) or model.architecture is None:
-        raise UsageError("load_weights needs a network of create_model: it does not know the names of another module's tensors")
+        raise UsageError(
+            "load_weights needs a network of create_model: "
+            "it does not know the names of another module's tensors"
+        )
     if isinstance(weights, Mapping):
-        what, tensors, network = "the state dict", tensors_of(weights, "the state dict"), None
+        name = "the state dict"
+        tensors = state_dict_of(weights, name)
     else:
-        what, (tensors, network) = printable(weights), read_weight_file(Path(weights))
-    if network is not None and (other := architecture_difference(network, model.architecture)):
-        raise UserError(f"{what} holds {network.name} with {other}, which computes something else: build that")
-    fits = [fit for one in (known if source == "auto" else (source,)) if (fit := match_state_dict(model, tensors, one)) is not None]
-    if not fits:
-        raise UsageError(_without_twin(source, model.architecture))
-    best = min(fits, key=lambda fit: fit.distance)
+        name = printable(weights)
+        tensors, network = read_weight_file(Path(weights))
+        difference = architecture_difference(network, model.architecture) if network is not None else ""
+        if network is not None and difference:
+            raise UserError(
+                f"{name} holds {network.name} with {difference}, which computes something else: build that"
+            )
+    sources = known_sources if source == "auto" else (source,)
+    candidates = [match_state_dict(model, tensors, candidate) for candidate in sources]
+    matches = [match for match in candidates if match is not None]
+    if not matches:
+        raise UsageError(_no_counterpart(source, model.architecture))
+    best = min(matches, key=lambda match: match.distance)
     if not best.exact:
-        hint = _what_fits(model, tensors, known if source == "auto" else (source,))
-        raise UserError(f"{what} does not fit {_described(model)} under {best.source}'s names: {best}{hint}")
-    bad = [theirs for theirs in best.taken.values() if tensors[theirs].is_floating_point() and not tensors[theirs].isfinite().all()]
-    if bad:
-        raise UserError(f"{what} holds values that are not finite in {_some(bad)}: expected trained weights")
+        hint = _fitting_build(model, tensors, sources)
+        raise UserError(f"{name} does not fit {_describe(model)} under {best.source}'s names: {best}{hint}")
+    non_finite = [
+        key
+        for key in best.source_keys.values()
+        if tensors[key].is_floating_point() and not tensors[key].isfinite().all()
+    ]
+    if non_finite:
+        raise UserError(
+            f"{name} holds values that are not finite in {_list_keys(non_finite)}: expected trained weights"
+        )
     state = model.state_dict()
     with torch.no_grad():
-        for mine, theirs in best.taken.items():
-            state[mine].copy_(tensors[theirs])
+        for key, source_key in best.source_keys.items():
+            state[key].copy_(tensors[source_key])
     return best.source
 
 
 def to_library_state_dict(model: Network, target: str) -> dict[str, Tensor]:
-    """The network's tensors under another library's names. Raises UsageError where that library has none that computes the same."""
+    """The network's tensors under another library's names. Raises UsageError where that library has no
+    network that computes the same."""
     if target not in ("convatlas", *SOURCES):
         raise unknown_name("library", target, ["convatlas", *SOURCES])
     if model.architecture is None:
         raise UsageError("only a network of create_model has names in other libraries")
     rename = rename_fn(target, model.architecture)
     if rename is None:
-        raise UsageError(_without_twin(target, model.architecture))
+        raise UsageError(_no_counterpart(target, model.architecture))
     return {rename(key, model): tensor for key, tensor in model.state_dict().items()}
 
 
-# What weights may meet that were trained with another value: it shows in their shapes, or changes no output of a trained network
-_FREE = ("num_classes", "in_chans", "image_size", "dropout", "aux")
+# Arguments that may differ from those of the training: a difference shows in the shapes of the weights, or
+# changes no output of a trained network
+_FREE_ARGUMENTS = ("num_classes", "in_chans", "image_size", "dropout", "aux")
 
 
-def architecture_difference(theirs: Architecture, ours: Architecture) -> str:
-    """What the network of a classifier of our own has and this one has not, though the same tensors might fit."""
-    if theirs.name != ours.name:
-        return ""  # their shapes will tell
-    differ = {"edition": theirs.edition} if theirs.edition != ours.edition else {}
-    differ |= {k: v for k, v in theirs.arguments.items() if k not in _FREE and ours.arguments.get(k) != v}  # type: ignore[misc]
-    return ", ".join(f"{name}={value!r}" for name, value in differ.items())
+def architecture_difference(trained: Architecture, target: Architecture) -> str:
+    """The edition and arguments of the network in a classifier's file (`trained`) that `target` does not
+    have, though the same tensors might fit it; '' if there are none."""
+    if trained.name != target.name:
+        return ""  # their shapes differ
+    differing: dict[str, object] = {}
+    if trained.edition != target.edition:
+        differing["edition"] = trained.edition
+    differing |= {
+        name: value
+        for name, value in trained.arguments.items()
+        if name not in _FREE_ARGUMENTS and target.arguments.get(name) != value
+    }
+    return ", ".join(f"{name}={value!r}" for name, value in differing.items())
 
 
-def _what_fits(model: Network, tensors: Mapping[str, Tensor], sources: tuple[str, ...]) -> str:
-    """The edition, with or without auxiliary heads, that the weights would fit: as the end of a sentence."""
+def _fitting_build(model: Network, tensors: Mapping[str, Tensor], sources: tuple[str, ...]) -> str:
+    """The edition, with or without auxiliary heads, that the weights fit, as the end of a sentence; '' if
+    they fit none."""
     architecture = model.architecture
     assert architecture is not None
-    heads = (True, False) if "aux" in architecture.arguments else (None,)
-    for edition, aux in product(models.editions(architecture.name), heads):
-        known = models.get_entry(architecture.name, edition).arguments(edition)
+    aux_values = (True, False) if "aux" in architecture.arguments else (None,)
+    for edition, aux in product(models.editions(architecture.name), aux_values):
+        known = models.get_entry(architecture.name, edition).default_arguments(edition)
         arguments = {name: value for name, value in architecture.arguments.items() if name in known}
         if aux is not None:
             arguments["aux"] = aux
         with torch.device("meta"):
-            other = models.create_model(architecture.name, edition=edition, **arguments)
-        if any((fit := match_state_dict(other, tensors, one)) is not None and fit.exact for one in sources):
-            changed = [f"edition={edition!r}"] * (edition != architecture.edition)
-            changed += [f"aux={aux}"] * (aux is not None and aux != architecture.arguments["aux"])
-            return f"; it fits {architecture.name} built with {', '.join(changed)}"
+            candidate = models.create_model(architecture.name, edition=edition, **arguments)
+        matches = [match_state_dict(candidate, tensors, source) for source in sources]
+        if any(match is not None and match.exact for match in matches):
+            changes = [f"edition={edition!r}"] * (edition != architecture.edition)
+            changes += [f"aux={aux}"] * (aux is not None and aux != architecture.arguments["aux"])
+            return f"; it fits {architecture.name} built with {', '.join(changes)}"
     return ""
 
 
-def _without_twin(source: str, architecture: Architecture) -> str:
-    twin = SOURCES[source].get(architecture.name)
-    if twin:
+def _no_counterpart(source: str, architecture: Architecture) -> str:
+    mapping = SOURCES[source].get(architecture.name)
+    if mapping:
         return (
-            f"{source}'s {architecture.name} computes something else than edition {architecture.edition}: take {' or '.join(twin.editions)}"
+            f"{source}'s {architecture.name} computes something else than edition {architecture.edition}: "
+            f"take {' or '.join(mapping.editions)}"
         )
-    having = [name for name, twins in SOURCES.items() if architecture.name in twins]
-    return f"{source} has no {architecture.name}: known are {', '.join(['convatlas', *having])}"
+    libraries = [name for name, mappings in SOURCES.items() if architecture.name in mappings]
+    return f"{source} has no {architecture.name}: known are {', '.join(['convatlas', *libraries])}"
 
 
-def _described(model: Network) -> str:
+def _describe(model: Network) -> str:
     assert model.architecture is not None
     return f"{model.architecture.name}, edition {model.architecture.edition},"
 
 
-def _some(keys: list[str]) -> str:
-    return ", ".join(map(printable, keys[:SHOWN])) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+def _list_keys(keys: list[str]) -> str:
+    listed = ", ".join(map(printable, keys[:MAX_SHOWN_KEYS]))
+    return listed + (f" and {len(keys) - MAX_SHOWN_KEYS} more" if len(keys) > MAX_SHOWN_KEYS else "")

@@ -1,1 +1,1 @@
-"""What the papers invented, as small modules."""
+"""Layers that the papers introduced, as small modules."""

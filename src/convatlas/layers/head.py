@@ -5,8 +5,10 @@ from collections import OrderedDict
 from torch import nn
 
 
-def fully_connected(c_in: int, units: int, num_classes: int, dropout: float) -> OrderedDict[str, nn.Module]:
-    """fc6 and fc7, each with ReLU and then dropout on its output, and fc8. Krizhevsky 2012, sec. 3.5 and 4.2."""
+def fully_connected_head(
+    c_in: int, units: int, num_classes: int, dropout: float
+) -> OrderedDict[str, nn.Module]:
+    """fc6 and fc7, each with ReLU and dropout on its output, and fc8. Krizhevsky 2012, sec. 3.5 and 4.2."""
     return OrderedDict(
         flatten=nn.Flatten(),
         fc6=nn.Linear(c_in, units),

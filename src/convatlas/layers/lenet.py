@@ -1,4 +1,5 @@
-"""The parts of LeNet-5. LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", sec. II-B."""
+"""The layers of LeNet-5. LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition",
+sec. II-B."""
 
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ class ScaledTanh(nn.Module):
 
 
 class Subsample(nn.Module):
-    """The sum of each 2x2 square times a trainable coefficient plus a trainable bias, one of each per map.
+    """The sum of each 2x2 square, times a trainable coefficient, plus a trainable bias; one of each per map.
 
     (n, c, h, w) -> (n, c, h // 2, w // 2).
     """
@@ -26,15 +27,18 @@ class Subsample(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2) * (4 * self.coefficient) + self.bias  # a mean of four times four: to the bit the sum
+        # four times the mean is exactly the sum
+        return F.avg_pool2d(x, 2) * (4 * self.coefficient) + self.bias
 
 
 class PartialConv2d(nn.Module):
-    """A convolution in which each output map sees only some input maps; only those kernels exist.
+    """A convolution in which each output map has only some input maps; only those kernels exist.
 
-    `table[m]` lists the input maps of output map m (Table I). (n, c_in, h, w) -> (n, len(table), h - kernel + 1, w - kernel + 1).
-    The kernels are laid out in a dense one for the convolution itself, which costs its zeros but runs an order of magnitude
-    faster than a convolution per group.
+    `table[m]` lists the input maps of output map m (Table I). The convolution uses a dense kernel with zeros
+    for the missing ones: it computes the zeros too, but is an order of magnitude faster than one convolution
+    per group.
+
+    (n, c_in, h, w) -> (n, len(table), h - kernel + 1, w - kernel + 1).
     """
 
     output_map: Tensor
@@ -46,9 +50,9 @@ class PartialConv2d(nn.Module):
         self.fan_in = [len(maps) * kernel**2 for maps in table]
         self.weight = nn.Parameter(torch.empty(sum(map(len, table)), kernel, kernel))
         self.bias = nn.Parameter(torch.empty(len(table)))
-        links = torch.tensor([(m, i) for m, maps in enumerate(table) for i in maps])
-        self.register_buffer("output_map", links[:, 0], persistent=False)
-        self.register_buffer("input_map", links[:, 1], persistent=False)
+        connections = torch.tensor([(m, i) for m, maps in enumerate(table) for i in maps])
+        self.register_buffer("output_map", connections[:, 0], persistent=False)
+        self.register_buffer("input_map", connections[:, 1], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.new_zeros(self.shape).index_put((self.output_map, self.input_map), self.weight)
@@ -56,7 +60,10 @@ class PartialConv2d(nn.Module):
 
 
 class EuclideanRBF(nn.Module):
-    """y_i = sum_j (x_j - w_ij)^2, eq. 7, with fixed codes w; returns -y: (n, features) -> (n, classes). In float32 at least."""
+    """-y with y_i = sum_j (x_j - w_ij)^2, eq. 7, and fixed codes w: (n, features) -> (n, classes).
+
+    The computation is in float32 at least.
+    """
 
     codes: Tensor
 

@@ -1,24 +1,27 @@
-"""Pooling that auxiliary heads need."""
+"""The pooling of auxiliary heads."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class PoolToGrid(nn.Module):
-    """The average pooling that a paper prints for a grid of its own size; from any other grid, adaptive pooling to the same result's grid.
+    """The average pooling of a paper for its own grid, of `paper_side` a side; for other grids adaptive
+    pooling to the same output grid.
 
-    (n, c, h, w) -> (n, c, g, g) with g = (printed_for - kernel) // stride + 1.
+    (n, c, h, w) -> (n, c, g, g) with g = (paper_side - kernel) // stride + 1.
     """
 
-    def __init__(self, kernel: int, stride: int, printed_for: int):
+    def __init__(self, kernel: int, stride: int, paper_side: int):
         super().__init__()
-        self.kernel, self.stride, self.printed_for = kernel, stride, printed_for
-        self.grid = (printed_for - kernel) // stride + 1
+        self.kernel = kernel
+        self.stride = stride
+        self.paper_side = paper_side
+        self.output_side = (paper_side - kernel) // stride + 1
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2] == x.shape[3] == self.printed_for:
+        if x.shape[2] == x.shape[3] == self.paper_side:
             return F.avg_pool2d(x, self.kernel, self.stride)
-        return F.adaptive_avg_pool2d(x, self.grid)
+        return F.adaptive_avg_pool2d(x, self.output_side)
 
     def extra_repr(self) -> str:
-        return f"kernel={self.kernel}, stride={self.stride}, printed_for={self.printed_for}"
+        return f"kernel={self.kernel}, stride={self.stride}, paper_side={self.paper_side}"

@@ -1,4 +1,4 @@
-"""The parts of residual networks. He et al. 2015, arXiv:1512.03385."""
+"""The residual block and its shortcuts. He et al. 2015, arXiv:1512.03385."""
 
 from collections.abc import Callable
 
@@ -12,14 +12,15 @@ Shortcut = Callable[[int, int, int], nn.Module]
 
 
 class PaddedIdentity(nn.Module):
-    """Option A (sec. 3.3): every stride-th pixel, further channels zero. No parameters."""
+    """Option A (sec. 3.3): every stride-th pixel, with zeros for the additional channels. No parameters."""
 
     def __init__(self, c_in: int, c_out: int, stride: int):
         super().__init__()
-        self.stride, self.missing = stride, c_out - c_in
+        self.stride = stride
+        self.added_channels = c_out - c_in
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.missing))
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added_channels))
 
 
 def projection(c_in: int, c_out: int, stride: int) -> nn.Module:
@@ -27,11 +28,20 @@ def projection(c_in: int, c_out: int, stride: int) -> nn.Module:
     return conv_norm(c_in, c_out, 1, stride)
 
 
-def where_shapes_differ(shortcut: Shortcut) -> Shortcut:
-    return lambda c_in, c_out, stride: nn.Identity() if c_in == c_out and stride == 1 else shortcut(c_in, c_out, stride)
+def identity_or(shortcut: Shortcut) -> Shortcut:
+    """The identity where input and output have the same shape, `shortcut` where they differ."""
+
+    def build(c_in: int, c_out: int, stride: int) -> nn.Module:
+        return nn.Identity() if c_in == c_out and stride == 1 else shortcut(c_in, c_out, stride)
+
+    return build
 
 
-SHORTCUTS: dict[str, Shortcut] = {"A": where_shapes_differ(PaddedIdentity), "B": where_shapes_differ(projection), "C": projection}
+SHORTCUTS: dict[str, Shortcut] = {
+    "A": identity_or(PaddedIdentity),
+    "B": identity_or(projection),
+    "C": projection,
+}
 
 
 class Residual(nn.Module):
@@ -39,7 +49,8 @@ class Residual(nn.Module):
 
     def __init__(self, function: nn.Module, shortcut: nn.Module | None):
         super().__init__()
-        self.function, self.shortcut = function, shortcut
+        self.function = function
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.function(x)

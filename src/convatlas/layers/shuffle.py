@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 
 class ChannelShuffle(nn.Module):
-    """g x n channels are reshaped to (g, n), transposed and flattened, so that each later group sees every earlier one. Same shape."""
+    """Reshape g x n channels to (g, n), transpose and flatten them, so that each group of the next
+    convolution has channels of every group. The shape stays the same."""
 
     def __init__(self, groups: int):
         super().__init__()

@@ -1,4 +1,5 @@
-"""Squeeze and excitation. Hu, Shen, Albanie, Sun, Wu 2017, "Squeeze-and-Excitation Networks", arXiv:1709.01507, sec. 3."""
+"""Squeeze and excitation. Hu, Shen, Albanie, Sun, Wu 2017, "Squeeze-and-Excitation Networks",
+arXiv:1709.01507, sec. 3."""
 
 import torch
 from torch import Tensor, nn

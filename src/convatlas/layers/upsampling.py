@@ -1,18 +1,22 @@
-"""Upsampling inside a network. Long, Shelhamer, Darrell 2015, arXiv:1411.4038, sec. 3.3; its cropping, and that of arXiv:1505.04597."""
+"""Upsampling inside a network. Long, Shelhamer, Darrell 2015, arXiv:1411.4038, sec. 3.3; its cropping, and
+that of arXiv:1505.04597."""
 
 import torch
 from torch import Tensor, nn
 
 
 def bilinear_kernel(size: int) -> Tensor:
-    """(size, size): the kernel with which a transposed convolution at stride (size + 1) // 2 interpolates bilinearly."""
-    factor, centre = (size + 1) // 2, (size - 1) / 2
+    """The kernel (size, size) of a transposed convolution at stride (size + 1) // 2 that interpolates
+    bilinearly."""
+    factor = (size + 1) // 2
+    centre = (size - 1) / 2
     line = 1 - (torch.arange(size) - centre).abs() / factor
     return line[:, None] * line
 
 
 class BilinearUpsampling(nn.ConvTranspose2d):
-    """A transposed convolution without bias that begins as bilinear interpolation of each channel by itself, and can learn another.
+    """A transposed convolution without bias, initialised to bilinear interpolation of each channel, and
+    trainable.
 
     (n, channels, h, w) -> (n, channels, stride * (h - 1) + kernel, stride * (w - 1) + kernel).
     """
@@ -28,7 +32,8 @@ class BilinearUpsampling(nn.ConvTranspose2d):
 
 
 def crop(x: Tensor, like: Tensor, offset: int | None = None) -> Tensor:
-    """The part of x as large as the grid of `like`, from `offset` rows and columns on; without one, from the centre."""
+    """A window of x with the grid of `like`, from `offset` rows and columns on; without an offset, the
+    centre."""
     height, width = like.shape[2:]
     top = (x.shape[2] - height) // 2 if offset is None else offset
     left = (x.shape[3] - width) // 2 if offset is None else offset

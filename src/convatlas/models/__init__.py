@@ -1,4 +1,4 @@
-"""The networks: one file a paper. A name gives an `Entry`, an entry builds an `nn.Module`."""
+"""The networks: one file a paper. A name gives a `ModelEntry`, an entry builds an `nn.Module`."""
 
 import fnmatch
 import json
@@ -27,7 +27,7 @@ from convatlas.models import (
     zfnet,
 )
 from convatlas.models.features import PENULTIMATE, features
-from convatlas.models.network import Architecture, Argument, ModelEntry, Network, pair
+from convatlas.models.network import Architecture, Argument, ModelEntry, Network, height_and_width
 
 __all__ = [
     "PENULTIMATE",
@@ -36,13 +36,13 @@ __all__ = [
     "ModelEntry",
     "Network",
     "build",
-    "counts",
     "create_model",
     "editions",
     "features",
     "get_architecture",
     "get_entry",
-    "golden",
+    "golden_counts",
+    "golden_records",
     "list_models",
 ]
 
@@ -59,7 +59,10 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def get_entry(name: str, edition: str = "paper") -> ModelEntry:
-    """The entry of a name. Raises UsageError for a name or an edition that does not exist, naming the nearest."""
+    """The entry of a network.
+
+    Raises UsageError for a name or an edition that does not exist; the message names the nearest.
+    """
     if name not in _ENTRIES:
         raise unknown_name("network", name, _ENTRIES)
     entry = _ENTRIES[name]
@@ -74,18 +77,25 @@ def editions(name: str) -> list[str]:
 
 
 @cache
-def golden() -> tuple[dict[str, Any], ...]:
-    """The exact counts: records of model, edition (absent: paper), arguments, input, params, macs and source. Tests hold every network
-    to its own; the list of networks and the documentation's tables are made of them."""
+def golden_records() -> tuple[dict[str, Any], ...]:
+    """The exact counts: records of model, edition (absent: paper), arguments, input, params, macs and source.
+
+    The tests compare every network with its records; the list of networks and the tables of the documentation
+    are made from them.
+    """
     return tuple(json.loads(files(__name__).joinpath("golden.json").read_text()))
 
 
-def counts(name: str) -> dict[str, Any]:
+def golden_counts(name: str) -> dict[str, Any]:
     """The golden record of a network as its paper prints it."""
-    return next(line for line in golden() if line["model"] == name and not line["arguments"] and "edition" not in line)
+    return next(
+        record
+        for record in golden_records()
+        if record["model"] == name and not record["arguments"] and "edition" not in record
+    )
 
 
-_KINDS: dict[str, tuple[Any, str]] = {
+_ARGUMENT_TYPES: dict[str, tuple[Any, str]] = {
     "num_classes": (int, "a whole number"),
     "in_chans": (int, "a whole number"),
     "width": (int | float, "a number"),
@@ -98,38 +108,52 @@ _KINDS: dict[str, tuple[Any, str]] = {
 }
 
 
-# No network of use has more; a file that says so would cost memory and time before its weights show that it is wrong
-_MOST: dict[str, float] = {"num_classes": 1_000_000, "in_chans": 10_000, "width": 64, "reduction": 10_000}
-_LARGEST = 1 << 14  # pixels a side
+# No useful network has more. A file that claims more would cost memory and time before its weights show the
+# error
+_MAX_ARGUMENTS: dict[str, float] = {
+    "num_classes": 1_000_000,
+    "in_chans": 10_000,
+    "width": 64,
+    "reduction": 10_000,
+}
+_MAX_IMAGE_SIDE = 1 << 14  # pixels
 
 
 def get_architecture(name: str, edition: str = "paper", **arguments: Any) -> Architecture:
-    """The network with all its arguments, those not given as in the paper.
+    """The network with all its arguments; those left out have the paper's values.
 
     Raises UsageError for an argument that this network does not have, or a value that it cannot take.
     """
-    known = get_entry(name, edition).arguments(edition)
+    defaults = get_entry(name, edition).default_arguments(edition)
     for argument, value in arguments.items():
-        if argument not in known:
-            raise unknown_name(f"argument of {name}", argument, known)
-        kind, expected = _KINDS.get(argument) or (type(known[argument]), type(known[argument]).__name__)
-        if known[argument] is not None and not (isinstance(value, kind) and isinstance(value, bool) == (kind is bool)):
+        if argument not in defaults:
+            raise unknown_name(f"argument of {name}", argument, defaults)
+        default = defaults[argument]
+        types, expected = _ARGUMENT_TYPES.get(argument) or (type(default), type(default).__name__)
+        if default is not None and not (
+            isinstance(value, types) and isinstance(value, bool) == (types is bool)
+        ):
             raise UsageError(f"{argument} of {name} should be {expected}, not {value!r}")
         if argument in ("num_classes", "in_chans", "width", "reduction") and not 0 < value < math.inf:
             raise UsageError(f"{argument} of {name} should be greater than 0, not {value}")
-        if argument in _MOST and value > _MOST[argument]:
-            raise UsageError(f"{argument} of {name} should be at most {_MOST[argument]:,}, not {value:,}")
-        if argument == "image_size" and max(pair(value, (1, 1))) > _LARGEST:
-            raise UsageError(f"image_size of {name} should be at most {_LARGEST:,} a side, not {value}")
+        if argument in _MAX_ARGUMENTS and value > _MAX_ARGUMENTS[argument]:
+            raise UsageError(
+                f"{argument} of {name} should be at most {_MAX_ARGUMENTS[argument]:,}, not {value:,}"
+            )
+        if argument == "image_size" and max(height_and_width(value, (1, 1))) > _MAX_IMAGE_SIDE:
+            raise UsageError(
+                f"image_size of {name} should be at most {_MAX_IMAGE_SIDE:,} a side, not {value}"
+            )
         if argument == "dropout" and not 0 <= value < 1:
             raise UsageError(f"dropout of {name} should be at least 0 and below 1, not {value}")
-    return Architecture(name, edition, known | arguments)
+    return Architecture(name, edition, defaults | arguments)
 
 
 def build(architecture: Architecture) -> Network:
     """The module that an architecture describes, with its paper's initialisation from torch's global seed."""
     checked = get_architecture(architecture.name, architecture.edition, **architecture.arguments)
-    network = get_entry(checked.name, checked.edition).builds[checked.edition](**checked.arguments)
+    builder = get_entry(checked.name, checked.edition).builders[checked.edition]
+    network = builder(**checked.arguments)
     network.architecture = checked
     return network
 
@@ -137,7 +161,8 @@ def build(architecture: Architecture) -> Network:
 def create_model(name: str, edition: str = "paper", **arguments: Any) -> Network:
     """Build a network with its paper's initialisation, from torch's global seed.
 
-    For every network: num_classes, in_chans, width, image_size, dropout; some have more (`shortcut`). All default to the paper.
-    Raises UsageError for an argument that this network does not have, or a value that it cannot take.
+    Every network takes num_classes, in_chans, width, image_size and dropout; some take more (`shortcut`). All
+    default to the paper. Raises UsageError for an argument that this network does not have, or a value that
+    it cannot take.
     """
     return build(get_architecture(name, edition, **arguments))

@@ -1,20 +1,23 @@
-"""MobileNet. Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto, Adam 2017, "MobileNets: Efficient Convolutional Neural Networks
-for Mobile Vision Applications", arXiv:1704.04861, Table 1. Input 3 x 224 x 224.
+"""MobileNet. Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto, Adam 2017, "MobileNets: Efficient
+Convolutional Neural Networks for Mobile Vision Applications", arXiv:1704.04861, Table 1. Input 3 x 224 x 224.
 
-A 3x3 convolution, 13 depthwise separable ones (a 3x3 on each channel, then a 1x1 across them), each of both parts followed by batch norm
-and ReLU (Fig. 3), and a linear layer on the averaged features. `width` is alpha of sec. 3.3; rho of sec. 3.4 is the size of the images.
-`CONV` and `SHALLOW` are the networks that it is compared with in Tables 4 and 5.
+A 3x3 convolution, 13 depthwise separable convolutions and a linear layer on the averaged features. A
+separable convolution is a 3x3 on each channel, then a 1x1 across them, each followed by batch norm and ReLU
+(Fig. 3). `width` is alpha of sec. 3.3; rho of sec. 3.4 is the size of the images. `CONV` and `SHALLOW` are
+the networks of comparison in Tables 4 and 5.
 
 Slips resolved
 - Table 1 prints stride 2 for the last depthwise convolution, between two 7x7 grids: it is 1.
 - Table 2 prints 1.19 % of the multiply-adds for the 3x3 convolution: its 10.8M of 568.7M are 1.91 %.
-- Table 4 prints 4866 million multiply-adds for the Conv MobileNet: its convolutions alone; the other entries include the linear layer.
-Unstated: padding (ours: 1 on each side), dropout (ours: none), batch norm's constants (ours: torch's), the initialisation (ours: that of
-the authors' release, truncated Gaussians of standard deviation 0.09, biases zero).
+- Table 4 prints 4866 million multiply-adds for the Conv MobileNet: that is its convolutions alone; the other
+  entries include the linear layer.
+Unstated: padding (ours: 1 on each side), dropout (ours: none), batch norm's constants (ours: torch's), the
+initialisation (ours: that of the authors' release, truncated Gaussians of standard deviation 0.09, biases
+zero).
 
-Edition `timm` (its `mobilenetv1_100`): ReLU6, as in the authors' release; Gaussians of variance 2 / fan-out, the linear layer uniform
-within 1 / sqrt(classes). At other widths than 1 that library rounds channels to multiples of 8; this edition doesn't, and agrees with
-it where that changes nothing, as at 1.25.
+Edition `timm` (its `mobilenetv1_100`): ReLU6, as in the authors' release; Gaussians of variance 2 / fan-out,
+the linear layer uniform within 1 / sqrt(classes). At widths other than 1 that library rounds channels to
+multiples of 8. This edition does not, and agrees with it where the rounding changes nothing, as at 1.25.
 """
 
 import math
@@ -26,8 +29,8 @@ from functools import partial
 from torch import nn
 
 from convatlas.layers.conv import conv_norm
-from convatlas.layers.init import truncated
-from convatlas.models.network import ModelEntry, Network, Size, scaled
+from convatlas.layers.init import truncated_normal
+from convatlas.models.network import ImageSize, ModelEntry, Network, scale_channels
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ Block = Callable[[int, int, int, Activation], nn.Sequential]
 """(channels in, channels out, stride, activation) -> module"""
 
 
-def separable(c_in: int, c_out: int, stride: int, activation: Activation = nn.ReLU) -> nn.Sequential:
+def separable_conv(c_in: int, c_out: int, stride: int, activation: Activation = nn.ReLU) -> nn.Sequential:
     """Fig. 3 right: 3x3 depthwise, batch norm, ReLU, 1x1, batch norm, ReLU."""
     return nn.Sequential(
         OrderedDict(
@@ -67,12 +70,13 @@ def separable(c_in: int, c_out: int, stride: int, activation: Activation = nn.Re
     )
 
 
-def standard(c_in: int, c_out: int, stride: int, activation: Activation = nn.ReLU) -> nn.Sequential:
+def standard_conv(c_in: int, c_out: int, stride: int, activation: Activation = nn.ReLU) -> nn.Sequential:
     """Fig. 3 left: 3x3, batch norm, ReLU."""
     return nn.Sequential(OrderedDict(conv=conv_norm(c_in, c_out, 3, stride), relu=activation(inplace=True)))
 
 
-def timms(module: nn.Module) -> None:
+def init_timm(module: nn.Module) -> None:
+    """The initialisation of the edition `timm`."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
@@ -82,22 +86,27 @@ def timms(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-AS_RELEASED = truncated(0.09)  # tensorflow/models, slim, mobilenet_v1.py
+init_as_released = truncated_normal(0.09)  # tensorflow/models, slim, mobilenet_v1.py
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a network is made of; `excite` is for squeeze and excitation, on a block's output: (channels) -> module."""
+    """The parts in which networks and editions differ.
+
+    `se_layer` builds the squeeze and excitation on a block's output from its channels.
+    """
 
     rows: tuple[Row, ...] = TABLE_1
-    block: Block = separable
+    block: Block = separable_conv
     activation: Activation = nn.ReLU
-    excite: Callable[[int], nn.Module] | None = None
-    initialise: Callable[[nn.Module], None] = AS_RELEASED
+    se_layer: Callable[[int], nn.Module] | None = None
+    init_weights: Callable[[nn.Module], None] = init_as_released
 
 
-CONV = Parts(block=standard)  # Table 4
-SHALLOW = Parts(rows=TABLE_1[:6] + TABLE_1[11:])  # Table 5: without the five on the 14x14 grid that keep it and its 512 channels
+CONV = Parts(block=standard_conv)  # Table 4
+SHALLOW = Parts(
+    rows=TABLE_1[:6] + TABLE_1[11:]
+)  # Table 5: without the five rows that keep the 14x14 grid and 512 channels
 
 
 class MobileNet(Network):
@@ -112,31 +121,32 @@ class MobileNet(Network):
         num_classes: int = 1000,
         in_chans: int = 3,
         width: float = 1.0,
-        image_size: Size = None,  # nothing here depends on it: the features are averaged over the grid
+        image_size: ImageSize = None,  # no layer depends on it: the features are averaged over the grid
         dropout: float = 0.0,
     ):
         super().__init__(in_chans)
-        c = scaled(32, width)
+        c = scale_channels(32, width)
         self.conv1 = conv_norm(in_chans, c, 3, 2)
         self.relu1 = parts.activation(inplace=True)
         for number, row in enumerate(parts.rows, start=1):
-            c_out = scaled(row.filters, width)
+            c_out = scale_channels(row.filters, width)
             block = parts.block(c, c_out, row.stride, parts.activation)
-            if parts.excite:
-                block.add_module("se", parts.excite(c_out))
+            if parts.se_layer:
+                block.add_module("se", parts.se_layer(c_out))
             self.add_module(f"block{number}", block)
             c = c_out
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(c, num_classes)
-        self.apply(parts.initialise)
+        self.apply(parts.init_weights)
 
 
+TIMM = Parts(activation=nn.ReLU6, init_weights=init_timm)
 ENTRIES = [
     ModelEntry(
         name="mobilenet_v1",
-        builds={"paper": partial(MobileNet, Parts()), "timm": partial(MobileNet, Parts(activation=nn.ReLU6, initialise=timms))},
+        builders={"paper": partial(MobileNet, Parts()), "timm": partial(MobileNet, TIMM)},
         paper="MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
         year=2017,
         source="arXiv:1704.04861, Table 1",

@@ -1,4 +1,4 @@
-"""What every network of the atlas has in common."""
+"""The base class of the networks, `Network`, and their records: `ModelEntry` and `Architecture`."""
 
 import functools
 import inspect
@@ -12,53 +12,68 @@ from convatlas.errors import UsageError
 from convatlas.storage.records import Record
 
 Argument = bool | int | float | str | tuple[int, int] | None
-Size = int | tuple[int, int] | None
+ImageSize = int | tuple[int, int] | None
+"""The argument `image_size`: a side, (height, width) in pixels, or None for the paper's"""
 
 
 class Network(nn.Module):
-    """images (n, in_chans, h, w), standardised -> logits (n, num_classes), in train and in eval mode.
+    """images (n, in_chans, h, w), normalised -> logits (n, num_classes), in train and in eval mode.
 
-    Where a network's layers simply follow one another, its children in order are the network. The last child is the classifier.
+    Where a network's layers simply follow one another, its children in order are the network. The last child
+    is the classifier.
     """
 
-    architecture: "Architecture | None" = None  # set by whoever builds it by name
-    heads: Mapping[str, str] = {}  # auxiliary heads, and the layer whose output each reads
+    architecture: "Architecture | None" = None  # set by `build`
+    heads: Mapping[str, str] = {}  # auxiliary heads: name -> the layer whose output it takes
 
-    def __init__(self, in_chans: int, smallest: int = 1, layer: str = "", size: tuple[int, int] | None = None):
-        """`smallest`: the side of the smallest image it takes, which `layer` needs; `size`: the only size, where there is only one."""
+    def __init__(
+        self,
+        in_chans: int,
+        min_size: int = 1,
+        min_size_layer: str = "",
+        fixed_size: tuple[int, int] | None = None,
+    ):
+        """`min_size` is the side of the smallest image, which `min_size_layer` needs; `fixed_size` (height,
+        width) is the only size of images, for networks that take only one."""
         super().__init__()
-        self.in_chans, self.smallest, self.layer, self.size = in_chans, smallest, layer, size
+        self.in_chans = in_chans
+        self.min_size = min_size
+        self.min_size_layer = min_size_layer
+        self.fixed_size = fixed_size
 
     def forward(self, images: Tensor) -> Tensor:
-        self.check(images)
+        self.check_images(images)
         for name, layer in self._modules.items():
             if name not in self.heads:
                 images = layer(images)  # type: ignore[misc]
         return images
 
     def training_outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """The outputs that an objective trains on: `logits`, and those of auxiliary heads by name where there are any."""
+        """The outputs that an objective trains on: `logits`, and the outputs of auxiliary heads by name."""
         if not self.heads:
             return {"logits": self(images)}
-        self.check(images)
+        self.check_images(images)
         outputs: dict[str, Tensor] = {}
         for name, layer in self._modules.items():
             if name not in self.heads:
                 images = layer(images)  # type: ignore[misc]
-            outputs |= {head: self._modules[head](images) for head, after in self.heads.items() if after == name}  # type: ignore[misc]
+            for head, source in self.heads.items():
+                if source == name:
+                    outputs[head] = self._modules[head](images)  # type: ignore[misc]
         return {"logits": images} | outputs
 
     @property
     def classifier(self) -> str:
-        """The path of the layer that gives the logits; what goes into it is the penultimate vector."""
+        """The path of the layer that gives the logits. Its input is the penultimate vector."""
         return list(self._modules)[-1]
 
-    def check(self, images: Tensor) -> None:
-        """Raise UsageError for images that this network cannot take, saying which it can."""
+    def check_images(self, images: Tensor) -> None:
+        """Raise UsageError for images that this network cannot take; the message says which it can."""
         name = self.architecture.name if self.architecture else type(self).__name__
         if images.dim() != 4:
             raise UsageError(
-                f"{name} takes images (n, {self.in_chans}, height, width), not a tensor of shape {tuple(images.shape)}: add what is missing"
+                f"{name} takes images (n, {self.in_chans}, height, width), not a tensor of shape "
+                f"{tuple(images.shape)}: add the missing dimensions"
             )
         channels, height, width = images.shape[1:]
         if channels != self.in_chans:
@@ -66,24 +81,25 @@ class Network(nn.Module):
                 f"{name} was built for images of {self.in_chans} channels, not {channels}: convert them, "
                 f"or build it with in_chans={channels}"
             )
-        if self.size is not None and (height, width) != self.size:
+        if self.fixed_size is not None and (height, width) != self.fixed_size:
             raise UsageError(
-                f"{name} was built for images of {self.size[0]}x{self.size[1]}, not {height}x{width}: resize them, "
-                f"or build it with image_size=({height}, {width})"
+                f"{name} was built for images of {self.fixed_size[0]}x{self.fixed_size[1]}, not "
+                f"{height}x{width}: resize them, or build it with image_size=({height}, {width})"
             )
-        if height < self.smallest or width < self.smallest:
-            raise too_small(name, (height, width), self.smallest, self.layer)
+        if height < self.min_size or width < self.min_size:
+            raise image_too_small(name, (height, width), self.min_size, self.min_size_layer)
 
 
-def too_small(name: str, found: tuple[int, int], smallest: int, layer: str) -> UsageError:
+def image_too_small(name: str, size: tuple[int, int], min_size: int, layer: str) -> UsageError:
+    """The error for images of `size` (height, width) below `min_size` a side, which `layer` needs."""
     return UsageError(
-        f"{name} needs images of at least {smallest}x{smallest}, so that {layer} has a grid to work on, "
-        f"not {found[0]}x{found[1]}: enlarge them"
+        f"{name} needs images of at least {min_size}x{min_size}, so that {layer} has a grid to work on, "
+        f"not {size[0]}x{size[1]}: enlarge them"
     )
 
 
 class Architecture(Record, frozen=True):
-    """A network with every argument spelled out: what a run and a saved classifier remember of it."""
+    """A network with every argument spelled out, as a run and a saved classifier record it."""
 
     name: str
     edition: str
@@ -92,51 +108,60 @@ class Architecture(Record, frozen=True):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """A name of the atlas: what it builds, where it was published, and the shape it was published for."""
+    """A name of the atlas: its builders, where it was published, and the shape it was published for."""
 
     name: str
-    builds: Mapping[str, Callable[..., Network]]  # by edition; the paper's first
+    builders: Mapping[str, Callable[..., Network]]  # by edition; the paper's first
     paper: str
     year: int
     source: str
     input: tuple[int, int, int]  # channels, height, width
     headline: str  # the paper's own error, with its protocol
-    defaults: Mapping[str, Argument] = field(default_factory=dict)  # where they are not those of what is built
+    defaults: Mapping[str, Argument] = field(default_factory=dict)  # where they differ from the builder's
     task: str = "classification"  # or "segmentation"
 
     @property
     def editions(self) -> tuple[str, ...]:
-        return tuple(self.builds)
+        return tuple(self.builders)
 
-    def arguments(self, edition: str = "paper") -> dict[str, Argument]:
+    def default_arguments(self, edition: str = "paper") -> dict[str, Argument]:
         """The keyword arguments that a user may give, with the edition's values."""
-        build = self.builds[edition]
-        fixed = build.keywords if isinstance(build, functools.partial) else {}
-        found = {name: p.default for name, p in inspect.signature(build).parameters.items() if name not in fixed}
-        return found | dict(self.defaults)
+        builder = self.builders[edition]
+        bound = builder.keywords if isinstance(builder, functools.partial) else {}
+        parameters = inspect.signature(builder).parameters
+        arguments = {name: parameter.default for name, parameter in parameters.items() if name not in bound}
+        return arguments | dict(self.defaults)
 
 
-def scaled(channels: int, width: float, multiple: int = 1) -> int:
-    """A channel count at another width: the nearest multiple, at least one."""
+def scale_channels(channels: int, width: float, multiple: int = 1) -> int:
+    """A channel count at another width: the nearest multiple of `multiple`, at least one multiple."""
     return multiple * max(1, math.floor(channels * width / multiple + 0.5))
 
 
-def pair(size: Size, default: tuple[int, int]) -> tuple[int, int]:
+def height_and_width(image_size: ImageSize, default: tuple[int, int]) -> tuple[int, int]:
     """`image_size` as (height, width). Raises UsageError for anything else."""
-    sides = default if size is None else (size, size) if isinstance(size, int) else size
-    if not isinstance(sides, tuple | list) or len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise UsageError(f"image_size should be a side or (height, width) in pixels, not {size!r}")
+    if image_size is None:
+        sides = default
+    else:
+        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    is_pair = isinstance(sides, tuple | list) and len(sides) == 2
+    if not is_pair or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UsageError(f"image_size should be a side or (height, width) in pixels, not {image_size!r}")
     return sides[0], sides[1]
 
 
-def grid(side: int, windows: Iterable[tuple[int, int, int, bool]]) -> int:
-    """The side of the map that windows, each (kernel, stride, padding, ceil), leave of an image's side; 0 where one does not fit."""
+def output_side(side: int, windows: Iterable[tuple[int, int, int, bool]]) -> int:
+    """The side of the map that an image of side `side` gives after windows that follow one another.
+
+    A window is (kernel, stride, padding, ceil), of a convolution or a pooling. The result is 0 where one does
+    not fit.
+    """
     for kernel, stride, padding, ceil in windows:
         span = side + 2 * padding - kernel
-        found = (-(-span // stride) if ceil else span // stride) + 1
-        if ceil and (found - 1) * stride >= side + padding:  # the last window would begin beyond the border
-            found -= 1
-        if found < 1:
+        positions = (-(-span // stride) if ceil else span // stride) + 1
+        if ceil and (positions - 1) * stride >= side + padding:  # the last window would be outside
+            positions -= 1
+        if positions < 1:
             return 0
-        side = found
+        side = positions
     return side

@@ -1,12 +1,15 @@
 """ResNet. He, Zhang, Ren, Sun 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385.
 
-Table 1: the networks for ImageNet, on 224x224 images. The stride stands in the first convolution of conv3_1, conv4_1 and conv5_1.
-Sec. 4.2: the networks for CIFAR-10, 6n + 2 layers, on 32x32 images. The plain networks are the same without shortcuts.
+Table 1: the networks for ImageNet, on 224x224 images. The first convolution of conv3_1, conv4_1 and conv5_1
+has the stride. Sec. 4.2: the networks for CIFAR-10, 6n + 2 layers, on 32x32 images. The plain networks are
+the same without shortcuts.
 
-Unstated: the fully connected layer's initialisation (ours: that of the other layers) and batch norm's constants (ours: torch's).
+Unstated: the fully connected layer's initialisation (ours: that of the other layers) and batch norm's
+constants (ours: torch's).
 
-Edition `torchvision` (ImageNet): in a bottleneck the stride stands in the 3x3 convolution, which costs 6 % more; convolutions are
-initialised over their fan-out, the fully connected layer as torch does. ResNet-18 and 34 differ in the initialisation alone.
+Edition `torchvision` (ImageNet): in a bottleneck the 3x3 convolution has the stride, which costs 6 % more;
+convolutions are initialised over their fan-out, the fully connected layer by torch's default. ResNet-18 and
+34 differ only in the initialisation.
 """
 
 from collections import OrderedDict
@@ -18,23 +21,27 @@ from torch import nn
 
 from convatlas.errors import UsageError
 from convatlas.layers.conv import conv_norm
-from convatlas.layers.init import he, he_over_fan_out
+from convatlas.layers.init import he_normal, he_normal_fan_out
 from convatlas.layers.residual import SHORTCUTS, Residual, Shortcut
-from convatlas.models.network import ModelEntry, Network, Size, scaled
+from convatlas.models.network import ImageSize, ModelEntry, Network, scale_channels
 
 Block = Callable[[int, int, int], nn.Sequential]
 """(channels in, width, stride) -> the residual function F of eq. 1"""
 
 
 def basic(c_in: int, width: int, stride: int) -> nn.Sequential:
-    """Fig. 5 left: two 3x3 convolutions; the stride stands in the first."""
+    """Fig. 5 left: two 3x3 convolutions; the first has the stride."""
     return nn.Sequential(
-        OrderedDict(conv1=conv_norm(c_in, width, 3, stride), relu=nn.ReLU(inplace=True), conv2=conv_norm(width, width, 3)),
+        OrderedDict(
+            conv1=conv_norm(c_in, width, 3, stride),
+            relu=nn.ReLU(inplace=True),
+            conv2=conv_norm(width, width, 3),
+        )
     )
 
 
 def bottleneck(c_in: int, width: int, stride: int, stride_in_3x3: bool = False) -> nn.Sequential:
-    """Fig. 5 right: 1x1, 3x3, and 1x1 to four times the width; the stride stands in the first."""
+    """Fig. 5 right: 1x1, 3x3, and 1x1 to four times the width; the first or the 3x3 has the stride."""
     strides = (1, stride) if stride_in_3x3 else (stride, 1)
     return nn.Sequential(
         OrderedDict(
@@ -52,12 +59,14 @@ Stem = Callable[[int, float], tuple[OrderedDict[str, nn.Module], int]]
 
 
 def imagenet_stem(in_chans: int, width: float) -> tuple[OrderedDict[str, nn.Module], int]:
-    c = scaled(64, width)
-    return OrderedDict(conv1=conv_norm(in_chans, c, 7, 2), relu=nn.ReLU(inplace=True), maxpool=nn.MaxPool2d(3, 2, 1)), c
+    c = scale_channels(64, width)
+    layers = OrderedDict[str, nn.Module](conv1=conv_norm(in_chans, c, 7, 2), relu=nn.ReLU(inplace=True))
+    layers["maxpool"] = nn.MaxPool2d(3, 2, 1)
+    return layers, c
 
 
 def cifar_stem(in_chans: int, width: float) -> tuple[OrderedDict[str, nn.Module], int]:
-    c = scaled(16, width)
+    c = scale_channels(16, width)
     return OrderedDict(conv1=conv_norm(in_chans, c, 3), relu=nn.ReLU(inplace=True)), c
 
 
@@ -89,28 +98,32 @@ TABLE_1 = {
         Row((3, 8, 36, 3), bottleneck, expansion=4),
     )
 }
-# Sec. 4.2 and Table 6: 2n layers on each of the 32, 16 and 8 grids
+# Sec. 4.2 and Table 6: 2n layers on each of the 32x32, 16x16 and 8x8 grids
 CIFAR = {
     row.layers: row
-    for row in (Row((n, n, n), basic, widths=(16, 32, 64), stem=cifar_stem, input=(3, 32, 32)) for n in (3, 5, 7, 9, 18, 200))
+    for row in (
+        Row((n, n, n), basic, widths=(16, 32, 64), stem=cifar_stem, input=(3, 32, 32))
+        for n in (3, 5, 7, 9, 18, 200)
+    )
 }
 
 
 class ResNet(Network):
-    """images (n, in_chans, h, w) of any size (the paper: 224x224, for CIFAR 32x32) -> logits (n, num_classes).
+    """images (n, in_chans, h, w) of any size (the paper: 224x224, for CIFAR 32x32) -> logits (n,
+    num_classes).
 
-    `shortcut` is option "A", "B" or "C" of sec. 3.3; None gives the plain network. The paper has no dropout; `dropout` drops
-    the pooled features.
+    `shortcut` is option "A", "B" or "C" of sec. 3.3; None gives the plain network. The paper has no dropout;
+    `dropout` drops the pooled features.
     """
 
     def __init__(
         self,
         row: Row,
-        initialise: Callable[[nn.Module], None],
+        init_weights: Callable[[nn.Module], None],
         num_classes: int = 1000,
         in_chans: int = 3,
         width: float = 1.0,
-        image_size: Size = None,  # nothing here depends on it: the features are averaged over the grid
+        image_size: ImageSize = None,  # no layer depends on it: the features are averaged over the grid
         dropout: float = 0.0,
         shortcut: str | None = "B",
     ):
@@ -121,26 +134,35 @@ class ResNet(Network):
         for name, layer in stem.items():
             self.add_module(name, layer)
         for stage, (filters, blocks) in enumerate(zip(row.widths, row.blocks, strict=True)):
-            inner, units = scaled(filters, width), []
+            inner = scale_channels(filters, width)
+            c_out = row.expansion * inner
+            units = []
             for unit in range(blocks):
                 stride = 2 if stage > 0 and unit == 0 else 1
-                c_out = row.expansion * inner
-                units.append(Residual(row.block(c, inner, stride), row.shortcuts[shortcut](c, c_out, stride) if shortcut else None))
+                function = row.block(c, inner, stride)
+                units.append(
+                    Residual(function, row.shortcuts[shortcut](c, c_out, stride) if shortcut else None)
+                )
                 c = c_out
             self.add_module(f"conv{stage + 2}_x", nn.Sequential(*units))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(c, num_classes)
-        self.apply(initialise)
+        self.apply(init_weights)
 
 
-def _imagenet(layers: int, headline: str) -> ModelEntry:
+def _imagenet_entry(layers: int, headline: str) -> ModelEntry:
     row = TABLE_1[layers]
-    theirs = replace(row, block=partial(bottleneck, stride_in_3x3=True)) if row.block is bottleneck else row
+    torchvision_row = row
+    if row.block is bottleneck:
+        torchvision_row = replace(row, block=partial(bottleneck, stride_in_3x3=True))
     return ModelEntry(
         name=f"resnet{layers}",
-        builds={"paper": partial(ResNet, row, he), "torchvision": partial(ResNet, theirs, he_over_fan_out)},
+        builders={
+            "paper": partial(ResNet, row, he_normal),
+            "torchvision": partial(ResNet, torchvision_row, he_normal_fan_out),
+        },
         paper=_TITLE,
         year=2015,
         source="arXiv:1512.03385, Table 1",
@@ -149,10 +171,10 @@ def _imagenet(layers: int, headline: str) -> ModelEntry:
     )
 
 
-def _plain(name: str, row: Row, source: str, headline: str) -> ModelEntry:
+def _plain_entry(name: str, row: Row, source: str, headline: str) -> ModelEntry:
     return ModelEntry(
         name=name,
-        builds={"paper": partial(ResNet, row, he, shortcut=None)},
+        builders={"paper": partial(ResNet, row, he_normal, shortcut=None)},
         paper=_TITLE,
         year=2015,
         source=source,
@@ -162,10 +184,10 @@ def _plain(name: str, row: Row, source: str, headline: str) -> ModelEntry:
     )
 
 
-def _cifar(layers: int, headline: str) -> ModelEntry:
+def _cifar_entry(layers: int, headline: str) -> ModelEntry:
     return ModelEntry(
         name=f"resnet{layers}_cifar",
-        builds={"paper": partial(ResNet, CIFAR[layers], he)},
+        builders={"paper": partial(ResNet, CIFAR[layers], he_normal)},
         paper=_TITLE,
         year=2015,
         source="arXiv:1512.03385, sec. 4.2",
@@ -180,19 +202,24 @@ _TABLE_2 = "top-1 {} %, ILSVRC-2012 validation, 10 crops (Table 2)"
 _TABLE_3 = "top-5 {} %, ILSVRC-2012 validation, 10 crops (Table 3)"
 _TABLE_6 = "{} %, CIFAR-10 test (Table 6)"
 ENTRIES = [
-    _imagenet(18, "top-1 27.88 %, shortcut A, ILSVRC-2012 validation, 10 crops (Table 2)"),
-    _imagenet(34, _TABLE_3.format("7.46")),
-    _imagenet(50, _TABLE_3.format("6.71")),
-    _imagenet(101, _TABLE_3.format("6.05")),
-    _imagenet(152, _TABLE_3.format("5.71")),
-    _plain("plain18", TABLE_1[18], "arXiv:1512.03385, Table 2", _TABLE_2.format("27.94")),
-    _plain("plain34", TABLE_1[34], "arXiv:1512.03385, Table 2", _TABLE_2.format("28.54")),
-    _cifar(20, _TABLE_6.format("8.75")),
-    _cifar(32, _TABLE_6.format("7.51")),
-    _cifar(44, _TABLE_6.format("7.17")),
-    _cifar(56, _TABLE_6.format("6.97")),
-    _cifar(110, "6.61 % +- 0.16, best 6.43, CIFAR-10 test (Table 6)"),
-    _cifar(1202, _TABLE_6.format("7.93")),
-    *(_plain(f"plain{n}_cifar", CIFAR[n], "arXiv:1512.03385, sec. 4.2", "printed as a curve (Fig. 6)") for n in (20, 32, 44, 56)),
-    _plain("plain110_cifar", CIFAR[110], "arXiv:1512.03385, sec. 4.2", "over 60 %, CIFAR-10 test (sec. 4.2)"),
+    _imagenet_entry(18, "top-1 27.88 %, shortcut A, ILSVRC-2012 validation, 10 crops (Table 2)"),
+    _imagenet_entry(34, _TABLE_3.format("7.46")),
+    _imagenet_entry(50, _TABLE_3.format("6.71")),
+    _imagenet_entry(101, _TABLE_3.format("6.05")),
+    _imagenet_entry(152, _TABLE_3.format("5.71")),
+    _plain_entry("plain18", TABLE_1[18], "arXiv:1512.03385, Table 2", _TABLE_2.format("27.94")),
+    _plain_entry("plain34", TABLE_1[34], "arXiv:1512.03385, Table 2", _TABLE_2.format("28.54")),
+    _cifar_entry(20, _TABLE_6.format("8.75")),
+    _cifar_entry(32, _TABLE_6.format("7.51")),
+    _cifar_entry(44, _TABLE_6.format("7.17")),
+    _cifar_entry(56, _TABLE_6.format("6.97")),
+    _cifar_entry(110, "6.61 % +- 0.16, best 6.43, CIFAR-10 test (Table 6)"),
+    _cifar_entry(1202, _TABLE_6.format("7.93")),
+    *(
+        _plain_entry(f"plain{n}_cifar", CIFAR[n], "arXiv:1512.03385, sec. 4.2", "printed as a curve (Fig. 6)")
+        for n in (20, 32, 44, 56)
+    ),
+    _plain_entry(
+        "plain110_cifar", CIFAR[110], "arXiv:1512.03385, sec. 4.2", "over 60 %, CIFAR-10 test (sec. 4.2)"
+    ),
 ]

@@ -1,16 +1,18 @@
-"""ShuffleNet V2. Ma, Zhang, Zheng, Sun 2018, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",
-arXiv:1807.11164, Table 5 and Fig. 3. Input 3 x 224 x 224.
+"""ShuffleNet V2. Ma, Zhang, Zheng, Sun 2018, "ShuffleNet V2: Practical Guidelines for Efficient CNN
+Architecture Design", arXiv:1807.11164, Table 5 and Fig. 3. Input 3 x 224 x 224.
 
-At stride 1 a unit keeps the first half of its channels and works on the second (Fig. 3c); the first of a stage, at stride 2, works on all
-of them twice (Fig. 3d). Both halves are joined and shuffled between two groups. There is no addition and no grouped 1x1.
+At stride 1 a unit passes the first half of its channels on and transforms the second (Fig. 3c). The first
+unit of a stage, at stride 2, has two branches that transform all channels (Fig. 3d). The two halves are
+concatenated and shuffled between two groups. There is no addition and no grouped 1x1.
 
-Widths 0.5, 1, 1.5 and 2 are the columns of Table 5, which aren't multiples of one another; any other width scales that of 1, Stage2 to
-Stage4 to even numbers.
+Widths 0.5, 1, 1.5 and 2 are the columns of Table 5, which are not multiples of one another. Any other width
+scales the column of 1, with even numbers in Stage2 to Stage4.
 
 Slips resolved
-- Table 5 prints 41, 146, 299 and 591 million FLOPs: convolutions and the fully connected layer take 40.5, 144.9, 295.8 and 583.3 million
-  multiply-adds. The parameters agree.
-Unstated: padding (ours: 1 on each side of a 3x3), the initialisation (ours: He's), batch norm's constants (ours: torch's).
+- Table 5 prints 41, 146, 299 and 591 million FLOPs: convolutions and the fully connected layer take 40.5,
+  144.9, 295.8 and 583.3 million multiply-adds. The parameters agree.
+Unstated: padding (ours: 1 on each side of a 3x3), the initialisation (ours: He's), batch norm's constants
+(ours: torch's).
 
 Edition `torchvision`: torch's initialisation.
 """
@@ -24,9 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.layers.conv import Concat, conv_norm, conv_norm_relu
-from convatlas.layers.init import he
+from convatlas.layers.init import he_normal
 from convatlas.layers.shuffle import ChannelShuffle
-from convatlas.models.network import ModelEntry, Network, Size, scaled
+from convatlas.models.network import ImageSize, ModelEntry, Network, scale_channels
 
 
 @dataclass(frozen=True)
@@ -47,28 +49,36 @@ TABLE_5 = {
 REPEAT = (1 + 3, 1 + 7, 1 + 3)
 
 
-def column(width: float) -> Column:
+def column_at_width(width: float) -> Column:
+    """The column of Table 5, or that of 1 scaled."""
     if width in TABLE_5:
         return TABLE_5[width]
-    one = TABLE_5[1.0]
-    stage2, stage3, stage4 = (scaled(channels, width, multiple=2) for channels in one.stages)
-    return Column(scaled(one.conv1, width), (stage2, stage3, stage4), scaled(one.conv5, width))
+    column = TABLE_5[1.0]
+    stage2, stage3, stage4 = (scale_channels(channels, width, multiple=2) for channels in column.stages)
+    conv1, conv5 = scale_channels(column.conv1, width), scale_channels(column.conv5, width)
+    return Column(conv1, (stage2, stage3, stage4), conv5)
 
 
 class Split(nn.Module):
-    """Channel split: the first half of the channels as they are, the second through `function`, joined. Same shape."""
+    """Channel split: the first half of the channels unchanged, the second through `function`, concatenated.
+
+    The shape stays the same.
+    """
 
     def __init__(self, function: nn.Module):
         super().__init__()
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        kept, x = x.chunk(2, dim=1)
-        return torch.cat((kept, self.function(x)), dim=1)
+        first, second = x.chunk(2, dim=1)
+        return torch.cat((first, self.function(second)), dim=1)
 
 
-def unit(c_in: int, c_out: int, stride: int) -> nn.Module:
-    """Fig. 3c at stride 1, Fig. 3d at stride 2; (n, c_in, h, w) -> (n, c_out, ceil(h / stride), ceil(w / stride))."""
+def make_unit(c_in: int, c_out: int, stride: int) -> nn.Module:
+    """A unit of Fig. 3c at stride 1, Fig. 3d at stride 2.
+
+    (n, c_in, h, w) -> (n, c_out, ceil(h / stride), ceil(w / stride)).
+    """
     half = c_out // 2
     function = nn.Sequential(
         OrderedDict(
@@ -84,7 +94,9 @@ def unit(c_in: int, c_out: int, stride: int) -> nn.Module:
         halves = Split(function)
     else:
         shortcut = OrderedDict(
-            dwconv=conv_norm(c_in, c_in, 3, stride, groups=c_in), conv=conv_norm(c_in, half, 1), relu=nn.ReLU(inplace=True)
+            dwconv=conv_norm(c_in, c_in, 3, stride, groups=c_in),
+            conv=conv_norm(c_in, half, 1),
+            relu=nn.ReLU(inplace=True),
         )
         halves = Concat({"shortcut": nn.Sequential(shortcut), "function": function})
     return nn.Sequential(OrderedDict(halves=halves, shuffle=ChannelShuffle(2)))
@@ -98,35 +110,36 @@ class ShuffleNetV2(Network):
 
     def __init__(
         self,
-        initialise: Callable[[nn.Module], None] | None,  # None: as torch does
+        init_weights: Callable[[nn.Module], None] | None,  # None: torch's default
         num_classes: int = 1000,
         in_chans: int = 3,
         width: float = 1.0,
-        image_size: Size = None,  # nothing here depends on it: the features are averaged over the grid
+        image_size: ImageSize = None,  # no layer depends on it: the features are averaged over the grid
         dropout: float = 0.0,
     ):
         super().__init__(in_chans)
-        channels = column(width)
-        self.conv1 = conv_norm_relu(in_chans, channels.conv1, 3, 2)
+        column = column_at_width(width)
+        self.conv1 = conv_norm_relu(in_chans, column.conv1, 3, 2)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        c = channels.conv1
-        for stage, (c_out, repeat) in enumerate(zip(channels.stages, REPEAT, strict=True), start=2):
-            units = [unit(c, c_out, stride=2), *(unit(c_out, c_out, stride=1) for _ in range(repeat - 1))]
+        c = column.conv1
+        for stage, (c_out, repeat) in enumerate(zip(column.stages, REPEAT, strict=True), start=2):
+            units = [make_unit(c, c_out, stride=2)]
+            units += [make_unit(c_out, c_out, stride=1) for _ in range(repeat - 1)]
             self.add_module(f"stage{stage}", nn.Sequential(*units))
             c = c_out
-        self.conv5 = conv_norm_relu(c, channels.conv5, 1)
+        self.conv5 = conv_norm_relu(c, column.conv5, 1)
         self.globalpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(channels.conv5, num_classes)
-        if initialise:
-            self.apply(initialise)
+        self.fc = nn.Linear(column.conv5, num_classes)
+        if init_weights:
+            self.apply(init_weights)
 
 
 ENTRIES = [
     ModelEntry(
         name="shufflenet_v2",
-        builds={"paper": partial(ShuffleNetV2, he), "torchvision": partial(ShuffleNetV2, None)},
+        builders={"paper": partial(ShuffleNetV2, he_normal), "torchvision": partial(ShuffleNetV2, None)},
         paper="ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design",
         year=2018,
         source="arXiv:1807.11164, Table 5",

@@ -1,12 +1,15 @@
-"""ZFNet. Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv:1311.2901, Fig. 3. Input 3 x 224 x 224.
+"""ZFNet. Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv:1311.2901,
+Fig. 3. Input 3 x 224 x 224.
 
-AlexNet with a first layer of 7x7 kernels at stride 2, a second at stride 2, and no groups. Layers 1, 2 and 5 end in 3x3 max pooling
-at stride 2, layers 1 and 2 then in contrast normalisation across maps. `zfnet512` has 512, 1024, 512 maps in layers 3, 4, 5 (Tables 2, 3).
+AlexNet with a first layer of 7x7 kernels at stride 2, a second at stride 2, and no groups. Layers 1, 2 and 5
+end in 3x3 max pooling at stride 2; in layers 1 and 2 contrast normalisation across maps follows. `zfnet512`
+has 512, 1024, 512 maps in layers 3, 4, 5 (Tables 2, 3).
 
 Slips resolved
-- Weights are "initialized to 10^-2" (sec. 3): Gaussians of standard deviation 0.01, since equal weights would stay equal.
-Unstated: padding (ours: 1 in layers 1 and 3 to 5, none in layer 2, and pooling that rounds up, which give Fig. 3's grids 110, 55, 26,
-13, 6); the normalisation's constants (ours: AlexNet's).
+- Weights are "initialized to 10^-2" (sec. 3): Gaussians of standard deviation 0.01, since equal weights would
+  stay equal.
+Unstated: padding (ours: 1 in layers 1 and 3 to 5, none in layer 2, and pooling that rounds up; they give
+Fig. 3's grids 110, 55, 26, 13, 6); the normalisation's constants (ours: AlexNet's).
 """
 
 from collections import OrderedDict
@@ -15,10 +18,18 @@ from functools import partial
 
 from torch import nn
 
-from convatlas.layers.head import fully_connected
-from convatlas.layers.init import gaussian
+from convatlas.layers.head import fully_connected_head
+from convatlas.layers.init import normal
 from convatlas.layers.local_response import LocalResponseNorm
-from convatlas.models.network import ModelEntry, Network, Size, grid, pair, scaled, too_small
+from convatlas.models.network import (
+    ImageSize,
+    ModelEntry,
+    Network,
+    height_and_width,
+    image_too_small,
+    output_side,
+    scale_channels,
+)
 
 
 @dataclass(frozen=True)
@@ -52,20 +63,22 @@ class ZFNet(Network):
         num_classes: int = 1000,
         in_chans: int = 3,
         width: float = 1.0,
-        image_size: Size = None,
+        image_size: ImageSize = None,
         dropout: float = 0.5,
     ):
-        size, windows = pair(image_size, (224, 224)), []
+        size = height_and_width(image_size, (224, 224))
+        windows = []
         for row in rows.values():
             windows += [(row.kernel, row.stride, row.padding, False)] + [(3, 2, 0, True)] * row.pool
-        height, width_ = (grid(side, windows) for side in size)
-        if not height or not width_:
-            raise too_small("zfnet", size, 47, "pool5")
-        super().__init__(in_chans, size=size)
+        grid_height, grid_width = (output_side(side, windows) for side in size)
+        if not grid_height or not grid_width:
+            raise image_too_small("zfnet", size, 47, "pool5")
+        super().__init__(in_chans, fixed_size=size)
         c = in_chans
         for number, row in rows.items():
-            c_out = scaled(row.channels, width)
-            layers = OrderedDict[str, nn.Module](conv=nn.Conv2d(c, c_out, row.kernel, row.stride, row.padding), relu=nn.ReLU(inplace=True))
+            c_out = scale_channels(row.channels, width)
+            conv = nn.Conv2d(c, c_out, row.kernel, row.stride, row.padding)
+            layers = OrderedDict[str, nn.Module](conv=conv, relu=nn.ReLU(inplace=True))
             if row.pool:
                 layers["pool"] = nn.MaxPool2d(3, 2, ceil_mode=True)
             if row.norm:
@@ -73,15 +86,17 @@ class ZFNet(Network):
             for name, layer in layers.items():
                 self.add_module(f"{name}{number}", layer)
             c = c_out
-        for name, layer in fully_connected(c * height * width_, scaled(4096, width), num_classes, dropout).items():
+        units = scale_channels(4096, width)
+        head = fully_connected_head(c * grid_height * grid_width, units, num_classes, dropout)
+        for name, layer in head.items():
             self.add_module(name, layer)
-        self.apply(gaussian(0.01))
+        self.apply(normal(0.01))
 
 
 def _entry(name: str, rows: dict[str, Row], source: str, headline: str) -> ModelEntry:
     return ModelEntry(
         name=name,
-        builds={"paper": partial(ZFNet, rows)},
+        builders={"paper": partial(ZFNet, rows)},
         paper="Visualizing and Understanding Convolutional Networks",
         year=2013,
         source=source,
@@ -90,7 +105,8 @@ def _entry(name: str, rows: dict[str, Row], source: str, headline: str) -> Model
     )
 
 
+_TABLE_2 = "top-5 {} %, ILSVRC-2012 validation, 1 network, 10 crops (Table 2)"
 ENTRIES = [
-    _entry("zfnet", FIG_3, "arXiv:1311.2901, Fig. 3", "top-5 16.5 %, ILSVRC-2012 validation, 1 network, 10 crops (Table 2)"),
-    _entry("zfnet512", WIDER, "arXiv:1311.2901, Table 3", "top-5 16.0 %, ILSVRC-2012 validation, 1 network, 10 crops (Table 2)"),
+    _entry("zfnet", FIG_3, "arXiv:1311.2901, Fig. 3", _TABLE_2.format("16.5")),
+    _entry("zfnet512", WIDER, "arXiv:1311.2901, Table 3", _TABLE_2.format("16.0")),
 ]

@@ -1,4 +1,4 @@
-"""Gradients kept within bounds, as records called with the parameters before a step."""
+"""Gradient clipping, as records that are called with the parameters before a step."""
 
 from collections.abc import Iterable
 
@@ -9,8 +9,8 @@ from convatlas.storage.records import Record
 
 
 class ClipNorm(Record, frozen=True, tag=True, kw_only=True):
-    """All gradients together scaled down to a Euclidean norm of at most `norm` (arXiv:1211.5063, Algorithm 1;
-    torch divides by 1e-6 more than the norm)."""
+    """Scale all gradients together down to a Euclidean norm of at most `norm` (arXiv:1211.5063, Algorithm 1;
+    torch divides by the norm plus 1e-6)."""
 
     norm: float
 
@@ -19,7 +19,7 @@ class ClipNorm(Record, frozen=True, tag=True, kw_only=True):
 
 
 class ClipValue(Record, frozen=True, tag=True, kw_only=True):
-    """Every component of a gradient brought into [-value, value]."""
+    """Clamp every component of a gradient to [-value, value]."""
 
     value: float
 

@@ -1,4 +1,4 @@
-"""What weights must obey after every step."""
+"""Constraints on the weights, applied after every step."""
 
 import torch
 from torch import nn
@@ -7,7 +7,8 @@ from convatlas.storage.records import Record
 
 
 class FilterRadius(Record, frozen=True, tag=True, kw_only=True):
-    """Each filter of a convolution whose root mean square exceeds `rms` is scaled back to it (Zeiler & Fergus 2013, sec. 3)."""
+    """Scale each filter of a convolution whose root mean square exceeds `rms` back to it (Zeiler & Fergus
+    2013, sec. 3)."""
 
     rms: float = 0.1
 
@@ -15,5 +16,5 @@ class FilterRadius(Record, frozen=True, tag=True, kw_only=True):
     def __call__(self, module: nn.Module) -> None:
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d):
-                size = layer.weight.square().mean((1, 2, 3), keepdim=True).sqrt()
-                layer.weight.mul_(torch.where(size > self.rms, self.rms / size, 1.0))
+                rms = layer.weight.square().mean((1, 2, 3), keepdim=True).sqrt()
+                layer.weight.mul_(torch.where(rms > self.rms, self.rms / rms, 1.0))

@@ -1,4 +1,4 @@
-"""Averages of the weights over the steps, which are evaluated and saved in place of the last ones."""
+"""Averages of the weights over the steps, which are evaluated and saved in place of the last weights."""
 
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -6,26 +6,34 @@ from torch.optim.swa_utils import AveragedModel
 from convatlas.storage.records import Record
 
 
-class ExponentialAverage(Record, frozen=True, tag=True, kw_only=True):
-    """shadow <- d shadow + (1 - d) weight, d = `decay`, with `warm` min(decay, (1 + n) / (10 + n)) at the n-th step (TensorFlow's
-    ExponentialMovingAverage with num_updates). Batch norm's running statistics are averaged alike, as in the release of Inception."""
+class ExponentialMovingAverage(Record, frozen=True, tag=True, kw_only=True):
+    """average <- d average + (1 - d) weight, where d is `decay`.
+
+    With `warmup` d is min(decay, (1 + n) / (10 + n)) at the n-th step (TensorFlow's ExponentialMovingAverage
+    with num_updates). Batch norm's running statistics are averaged in the same way, as in the release of
+    Inception.
+    """
 
     decay: float = 0.9999
-    warm: bool = True
+    warmup: bool = True
 
     def build(self, module: nn.Module) -> AveragedModel:
-        def average(shadow: list[Tensor], weights: list[Tensor], taken: Tensor) -> None:
-            n = taken.item()
-            decay = min(self.decay, (1 + n) / (10 + n)) if self.warm else self.decay
-            for mine, theirs in zip(shadow, weights, strict=True):
-                if mine.is_floating_point():
-                    mine.lerp_(theirs, 1 - decay)
+        def update_averages(averages: list[Tensor], weights: list[Tensor], num_averaged: Tensor) -> None:
+            n = num_averaged.item()
+            decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
+            for average, weight in zip(averages, weights, strict=True):
+                if average.is_floating_point():
+                    average.lerp_(weight, 1 - decay)
                 else:
-                    mine.copy_(theirs)
+                    average.copy_(weight)
 
-        model = AveragedModel(module, multi_avg_fn=average, use_buffers=True)  # type: ignore[arg-type]
-        model.n_averaged.fill_(1)  # the shadow begins as the weights at the start: the first step is averaged, too
+        model = AveragedModel(
+            module,
+            multi_avg_fn=update_averages,  # type: ignore[arg-type]
+            use_buffers=True,
+        )
+        model.n_averaged.fill_(1)  # the average starts as the initial weights: the first step is averaged too
         return model
 
 
-Averaging = ExponentialAverage
+Averaging = ExponentialMovingAverage

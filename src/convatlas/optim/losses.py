@@ -1,4 +1,5 @@
-"""Losses as records: called with logits (n, classes) and targets (n,), they give the loss of each sample (n,), in float32 or more."""
+"""Losses as records. Called with logits (n, classes) and targets (n,), they return the loss of each sample
+(n,), in float32 or float64."""
 
 import torch
 import torch.nn.functional as F
@@ -13,36 +14,44 @@ class CrossEntropy(Record, frozen=True, tag=True, kw_only=True):
     label_smoothing: float = 0.0
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=self.label_smoothing)
+        return F.cross_entropy(
+            logits.float(), targets, reduction="none", label_smoothing=self.label_smoothing
+        )
 
 
-class CompetingClasses(Record, frozen=True, tag=True, kw_only=True):
-    """LeCun 1998, eq. 9: y_D + log(exp(-j) + sum_i exp(-y_i)), where the penalties y are minus the logits and D is the right class.
+class MAPCriterion(Record, frozen=True, tag=True, kw_only=True):
+    """LeCun 1998, eq. 9: y_D + log(exp(-j) + sum_i exp(-y_i)), where the penalties y are minus the logits and
+    D is the correct class.
 
-    The second term pushes the other classes' penalties up, and stops where they exceed j.
+    The second term pushes the other classes' penalties up, until they exceed j.
     """
 
     j: float
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits = logits.float()
-        rubbish = logits.new_full((len(logits), 1), -self.j)
-        right = logits.gather(1, targets[:, None]).squeeze(1)
-        return torch.cat([logits, rubbish], dim=1).logsumexp(dim=1) - right
+        rubbish_logit = logits.new_full((len(logits), 1), -self.j)  # of the paper's "rubbish class"
+        target_logit = logits.gather(1, targets[:, None]).squeeze(1)
+        return torch.cat([logits, rubbish_logit], dim=1).logsumexp(dim=1) - target_logit
 
 
 class PixelCrossEntropy(Record, frozen=True, tag=True, kw_only=True):
-    """For networks that label pixels: logits (n, classes, h, w), targets (n, at least h, at least w), of which the centre counts. An
-    image's loss is the mean over its pixels, those of class `ignore` left out (Long 2015, sec. 3.4; Ronneberger 2015, sec. 3)."""
+    """Cross-entropy for segmentation: logits (n, classes, h, w), targets (n, at least h, at least w), cropped
+    to their centre.
+
+    The loss of an image is the mean over its pixels, without those of class `ignore` (Long 2015, sec. 3.4;
+    Ronneberger 2015, sec. 3).
+    """
 
     ignore: int = 255
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         h, w = logits.shape[2:]
-        top, left = (targets.shape[1] - h) // 2, (targets.shape[2] - w) // 2
+        top = (targets.shape[1] - h) // 2
+        left = (targets.shape[2] - w) // 2
         targets = targets[:, top : top + h, left : left + w]
         losses = F.cross_entropy(logits.float(), targets.long(), reduction="none", ignore_index=self.ignore)
         return losses.sum((1, 2)) / (targets != self.ignore).sum((1, 2)).clamp(min=1)
 
 
-Loss = CrossEntropy | PixelCrossEntropy | CompetingClasses
+Loss = CrossEntropy | PixelCrossEntropy | MAPCriterion

@@ -1,37 +1,45 @@
-"""Dividing the rate where the validation error stands still: what people did by hand, as a pure function of what has been seen."""
+"""Dividing the learning rate when the validation error stops improving, as a pure function of the errors so
+far.
+
+The authors of several papers did this by hand.
+"""
 
 import math
 
 from convatlas.storage.records import Record
 
 
-class Watch(Record, frozen=True, kw_only=True):
-    """What a plateau has seen: the best value, for how many values none was better, how often the rate was divided."""
+class PlateauState(Record, frozen=True, kw_only=True):
+    """The state of a plateau: the best value, the values since then, and how often the rate was divided."""
 
     best: float | None = None
     bad_epochs: int = 0
     num_drops: int = 0
 
 
-class Plateau(Record, frozen=True, kw_only=True):
-    """The rate times `factor` whenever more than `patience` values in a row were not better than the best by more than its `threshold`
-    part; at `most` so often (None: without end)."""
+class ReduceOnPlateau(Record, frozen=True, kw_only=True):
+    """Multiply the rate by `factor` whenever more than `patience` values in a row did not improve on the
+    best.
+
+    A value improves when it is below the best times 1 - `threshold`. The rate is multiplied at most `most`
+    times (None: no limit).
+    """
 
     factor: float = 0.1
     patience: int = 5
     threshold: float = 0.0
     most: int | None = None
 
-    def next(self, watch: Watch, value: float) -> Watch:
-        """After another value, of which less is better."""
-        best = math.inf if watch.best is None else watch.best
-        if value < best * (1 - self.threshold):  # which NaN is not, even at first
-            return watch.replace(best=value, bad_epochs=0)
-        if watch.bad_epochs < self.patience:
-            return watch.replace(bad_epochs=watch.bad_epochs + 1)
-        drops = watch.num_drops + 1 if self.most is None else min(watch.num_drops + 1, self.most)
-        return watch.replace(bad_epochs=0, num_drops=drops)
+    def next_state(self, state: PlateauState, value: float) -> PlateauState:
+        """The state after another value; lower values are better."""
+        best = math.inf if state.best is None else state.best
+        if value < best * (1 - self.threshold):  # false for NaN, even as the first value
+            return state.replace(best=value, bad_epochs=0)
+        if state.bad_epochs < self.patience:
+            return state.replace(bad_epochs=state.bad_epochs + 1)
+        drops = state.num_drops + 1 if self.most is None else min(state.num_drops + 1, self.most)
+        return state.replace(bad_epochs=0, num_drops=drops)
 
-    def rate(self, watch: Watch) -> float:
-        """The factor that the rate has now."""
-        return float(self.factor**watch.num_drops)
+    def lr_factor(self, state: PlateauState) -> float:
+        """The factor of the learning rate in this state."""
+        return float(self.factor**state.num_drops)

@@ -1,4 +1,7 @@
-"""Learning-rate schedules: pure functions of progress, from 0 at the first step towards 1 after the last. Each returns a factor."""
+"""Learning-rate schedules: pure functions of progress, from 0 at the first step to 1 after the last.
+
+Each returns a factor of the learning rate.
+"""
 
 import math
 
@@ -10,42 +13,50 @@ class Constant(Record, frozen=True, tag=True):
         return 1.0
 
 
-class Steps(Record, frozen=True, tag=True, kw_only=True):
-    """`factors[i]` from progress `at[i]` on; 1 before the first. Warm-up (He 2015, sec. 4.2) is a first factor at 0."""
+class MultiStep(Record, frozen=True, tag=True, kw_only=True):
+    """`factors[i]` from progress `milestones[i]` on; 1 before the first. A factor at 0 gives the warm-up of
+    He 2015, sec. 4.2."""
 
-    at: tuple[float, ...]
+    milestones: tuple[float, ...]
     factors: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.at) != len(self.factors) or list(self.at) != sorted(self.at):
-            raise ValueError(f"a step schedule needs as many factors as increasing places, not {self.factors} at {self.at}")
+        if len(self.milestones) != len(self.factors) or list(self.milestones) != sorted(self.milestones):
+            raise ValueError(
+                "a step schedule needs increasing milestones and as many factors, not "
+                f"{self.factors} at {self.milestones}"
+            )
 
     def __call__(self, progress: float) -> float:
-        passed = [factor for place, factor in zip(self.at, self.factors, strict=True) if progress >= place]
-        return passed[-1] if passed else 1.0
+        pairs = zip(self.milestones, self.factors, strict=True)
+        reached = [factor for milestone, factor in pairs if progress >= milestone]
+        return reached[-1] if reached else 1.0
 
 
 class OneCycle(Record, frozen=True, tag=True, kw_only=True):
-    """Linear from `start` to 1 over the first `rise` of the way, then to `end` along half a cosine (arXiv:1708.07120)."""
+    """Linear from `start` to 1 until progress `warmup_fraction`, then to `end` along half a cosine
+    (arXiv:1708.07120)."""
 
-    rise: float = 0.25
+    warmup_fraction: float = 0.25
     start: float = 0.04
     end: float = 0.0
 
     def __call__(self, progress: float) -> float:
-        if progress < self.rise:
-            return self.start + (1 - self.start) * progress / self.rise
-        return self.end + (1 - self.end) * (1 + math.cos(math.pi * (progress - self.rise) / (1 - self.rise))) / 2
+        if progress < self.warmup_fraction:
+            return self.start + (1 - self.start) * progress / self.warmup_fraction
+        angle = math.pi * (progress - self.warmup_fraction) / (1 - self.warmup_fraction)
+        return self.end + (1 - self.end) * (1 + math.cos(angle)) / 2
 
 
-class Exponential(Record, frozen=True, tag=True, kw_only=True):
-    """Times `factor` at each of `drops` even places: "0.94 every 2 of 100 epochs" is factor=0.94, drops=100 / 2."""
+class StepDecay(Record, frozen=True, tag=True, kw_only=True):
+    """Multiply by `factor` at `num_drops` evenly spaced positions: "0.94 every 2 of 100 epochs" is
+    factor=0.94, num_drops=100 / 2."""
 
     factor: float
-    drops: float
+    num_drops: float
 
     def __call__(self, progress: float) -> float:
-        return float(self.factor ** math.floor(progress * self.drops + 1e-9))
+        return float(self.factor ** math.floor(progress * self.num_drops + 1e-9))
 
 
 class Polynomial(Record, frozen=True, tag=True, kw_only=True):
@@ -67,16 +78,18 @@ class Cosine(Record, frozen=True, tag=True, kw_only=True):
         return self.end + (1 - self.end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-class WarmUp(Record, frozen=True, tag=True, kw_only=True):
-    """`after`, times a factor that rises from `start` to 1 in a line over the first `rise` of the way (arXiv:1706.02677, sec. 2.2)."""
+class LinearWarmup(Record, frozen=True, tag=True, kw_only=True):
+    """`after`, times a factor that rises linearly from `start` to 1 until progress `fraction`
+    (arXiv:1706.02677, sec. 2.2)."""
 
-    rise: float
-    after: Constant | Steps | OneCycle | Exponential | Polynomial | Cosine
+    fraction: float
+    after: Constant | MultiStep | OneCycle | StepDecay | Polynomial | Cosine
     start: float = 0.0
 
     def __call__(self, progress: float) -> float:
-        factor = self.start + (1 - self.start) * progress / self.rise if progress < self.rise else 1.0
-        return factor * self.after(progress)
+        if progress >= self.fraction:
+            return self.after(progress)
+        return (self.start + (1 - self.start) * progress / self.fraction) * self.after(progress)
 
 
-Schedule = Constant | Steps | OneCycle | Exponential | Polynomial | Cosine | WarmUp
+Schedule = Constant | MultiStep | OneCycle | StepDecay | Polynomial | Cosine | LinearWarmup

@@ -1,5 +1,8 @@
-"""How each paper trains: one file a paper. `paper` is the network's own, `small` its companion for one machine, `quick` a short modern
-schedule, `finetune` a gentle one for weights that are there already."""
+"""The training recipes: one file a paper.
+
+`paper` is the recipe of the network's paper, `small` its companion for one machine, `quick` a short modern
+schedule, `finetune` a schedule with a low learning rate for pretrained weights.
+"""
 
 from fnmatch import fnmatchcase
 
@@ -29,8 +32,8 @@ from convatlas.recipes.vgg import VGG, VGG_SMALL
 from convatlas.recipes.xception import XCEPTION, XCEPTION_SMALL
 from convatlas.recipes.zfnet import ZFNET, ZFNET_SMALL
 
-# Which networks a paper's recipe and its small companion are for: the first pattern that fits
-PAPERS: dict[str, tuple[Recipe, Recipe | None]] = {
+# The paper's recipe and its small companion by the networks' names: the first pattern that matches
+RECIPES_BY_PATTERN: dict[str, tuple[Recipe, Recipe | None]] = {
     "lenet5": (LENET5, LENET5_SMALL),
     "alexnet": (ALEXNET, ALEXNET_SMALL),
     "zfnet*": (ZFNET, ZFNET_SMALL),
@@ -55,25 +58,33 @@ PAPERS: dict[str, tuple[Recipe, Recipe | None]] = {
     "fcn*": (FCN, None),
     "unet": (UNET, None),
 }
-LARGE = 96  # pixels a side, from which on a network is one for photographs
-RECIPES = {recipe.name: recipe for pair in PAPERS.values() for recipe in pair if recipe} | {"resnet_cifar": RESNET_CIFAR}
-ANY = ("paper", "small", "quick", "finetune")
+MIN_PHOTO_SIDE = 96  # pixels: networks with inputs of at least this side are for photographs
+RECIPES = {recipe.name: recipe for recipes in RECIPES_BY_PATTERN.values() for recipe in recipes if recipe}
+RECIPES |= {"resnet_cifar": RESNET_CIFAR}
+NETWORK_RECIPES = ("paper", "small", "quick", "finetune")  # names whose recipe depends on the network
 
 
 def get_recipe(name: str, network: ModelEntry) -> Recipe:
-    """A recipe by name, as it is for this network. Raises UsageError for an unknown name, naming the nearest."""
-    papers, small = next(pair for pattern, pair in PAPERS.items() if fnmatchcase(network.name, pattern))
-    if name == "paper" or name == papers.name:
-        return papers
+    """A recipe by name, for this network.
+
+    Raises UsageError for a name that does not exist; the message names the nearest.
+    """
+    paper_recipe, small_recipe = next(
+        recipes for pattern, recipes in RECIPES_BY_PATTERN.items() if fnmatchcase(network.name, pattern)
+    )
+    if name in ("paper", paper_recipe.name):
+        return paper_recipe
     if name == "small":
-        if small is None:
+        if small_recipe is None:
             raise UsageError(f"{network.name} has no small recipe: its masks are not read yet")
-        return small
-    photos = min(network.input[1:]) >= LARGE
+        return small_recipe
+    takes_photos = min(network.input[1:]) >= MIN_PHOTO_SIDE
     if name == "quick":
-        return QUICK_LENET5 if network.name == "lenet5" else QUICK_PHOTOS if photos else QUICK
+        if network.name == "lenet5":
+            return QUICK_LENET5
+        return QUICK_PHOTOS if takes_photos else QUICK
     if name == "finetune":
-        return FINETUNE_PHOTOS if photos else FINETUNE
+        return FINETUNE_PHOTOS if takes_photos else FINETUNE
     if name not in RECIPES:
-        raise unknown_name("recipe", name, [*ANY, *RECIPES])
+        raise unknown_name("recipe", name, [*NETWORK_RECIPES, *RECIPES])
     return RECIPES[name]

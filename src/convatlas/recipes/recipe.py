@@ -1,4 +1,7 @@
-"""What a recipe is: a paper's methods section as data, complete, with what the paper leaves out and what we replace."""
+"""The record of a recipe: a paper's methods section as data.
+
+It is complete: it lists the values that the paper leaves out and the methods that we replace.
+"""
 
 import math
 from typing import Literal, Self
@@ -13,7 +16,7 @@ from convatlas.optim.constraints import FilterRadius
 from convatlas.optim.ema import Averaging
 from convatlas.optim.losses import Loss
 from convatlas.optim.optimizers import Optimizer
-from convatlas.optim.plateau import Plateau, Watch
+from convatlas.optim.plateau import PlateauState, ReduceOnPlateau
 from convatlas.optim.schedules import Schedule
 from convatlas.storage.records import Record
 
@@ -36,18 +39,23 @@ class Iterations(Record, frozen=True, tag=True):
         return self.count
 
 
-BatchRule = Literal["linear", "square root"]
+BatchRule = Literal["linear", "sqrt"]
 
 
 class Recipe(Record, frozen=True, kw_only=True):
-    """How a network is trained. The learning rate is the optimiser's times the schedule's factor, times the plateau's.
+    """The training of a network.
 
-    `batch` is global; of it `micro_batch` images go through the network together (None: all), whose gradients add up: batch norm sees
-    them alone, as it saw the images of one device. `batch_rule` says how the rate follows another batch: linear (arXiv:1706.02677),
-    or with its square root (arXiv:1404.5997, sec. 5); with None there is no other.
+    The learning rate is the optimiser's, times the schedule's factor, times the plateau's.
 
-    `crop` draws what is seen of a photograph in training (None: what is seen in evaluation), `augment` what is done to it then.
-    In evaluation a photograph's shorter side is brought to `margin` times the network's input, and the centre is taken.
+    `batch` is the global batch. The network takes `micro_batch` images at a time (None: all of the batch) and
+    the gradients of the micro-batches are summed; the statistics of batch norm are those of one micro-batch,
+    as in the paper they were those of one device. `batch_rule` scales the learning rate for other batches:
+    linearly (arXiv:1706.02677) or with the square root (arXiv:1404.5997, sec. 5); with None no other batch is
+    possible.
+
+    `crop` draws the crop of a photograph in training (None: the crop of evaluation), and `augment` transforms
+    it. In evaluation the shorter side of a photograph is resized to `eval_resize_ratio` times the network's
+    input, and the centre is cropped.
     """
 
     name: str
@@ -57,36 +65,40 @@ class Recipe(Record, frozen=True, kw_only=True):
     optimizer: Optimizer
     schedule: Schedule
     loss: Loss
-    standardise: Normalization
-    plateau: Plateau | None = None  # watches the validation error, in percent
+    normalize: Normalization
+    plateau: ReduceOnPlateau | None = None  # watches the validation error, in percent
     crop: Crop | None = None
     augment: tuple[Augmentation, ...] = ()
-    margin: float = 1.0
+    eval_resize_ratio: float = 1.0
     auxiliary: dict[str, float] = {}  # the weights of the auxiliary heads' losses
     clip: Clipping | None = None
     constraint: FilterRadius | None = None  # after every step
-    average: Averaging | None = None  # of the weights: what is evaluated and saved
-    initialise: Literal["network's", "glorot", "he"] = "network's"  # first weights
+    ema: Averaging | None = None  # the average of the weights, which is evaluated and saved
+    init: Literal["default", "glorot", "he"] = "default"  # default: the network's own
     micro_batch: int | None = None
     batch_rule: BatchRule | None = "linear"
-    network: dict[str, Argument] = {}  # the network's arguments, where the recipe is for other than the paper's
-    reduced: dict[str, str] = {}  # what is smaller than in the paper, and why
-    unstated: tuple[str, ...] = ()  # what the source leaves out; the value is ours
-    substituted: dict[str, str] = {}  # what we replace, and why
+    network: dict[str, Argument] = {}  # the network's arguments where they differ from the paper's
+    reduced: dict[str, str] = {}  # settings that are smaller than in the paper, and why
+    unstated: tuple[str, ...] = ()  # settings that the source leaves out; the values are ours
+    substituted: dict[str, str] = {}  # methods of the paper that we replace, and why
 
-    def rate(self, progress: float, watch: Watch) -> float:
-        """The learning rate at this share of the steps, after what the plateau has seen."""
-        rate = self.optimizer.lr * self.schedule(progress)
-        return rate * self.plateau.rate(watch) if self.plateau else rate
+    def lr_at(self, progress: float, plateau_state: PlateauState) -> float:
+        """The learning rate at this progress (0 to 1 over the steps) and in this state of the plateau."""
+        lr = self.optimizer.lr * self.schedule(progress)
+        return lr * self.plateau.lr_factor(plateau_state) if self.plateau else lr
 
     def at_batch(self, batch: int) -> Self:
-        """The recipe for another global batch, its rate by the rule. Raises UsageError where there is no rule."""
+        """The recipe for another global batch, with the learning rate scaled by the rule.
+
+        Raises UsageError for a recipe without a rule.
+        """
         if batch == self.batch:
             return self
         if self.batch_rule is None:
             raise UsageError(
-                f"the recipe {self.name} is for batches of {self.batch}, and no rule says what its learning rate is for {batch}: "
-                f"leave out --batch, or set both with --set recipe.batch={batch} recipe.optimizer.lr=RATE"
+                f"the recipe {self.name} is for batches of {self.batch}, and no rule scales its learning "
+                f"rate to {batch}: leave out --batch, or set both with --set recipe.batch={batch} "
+                "recipe.optimizer.lr=RATE"
             )
         ratio = batch / self.batch
         factor = ratio if self.batch_rule == "linear" else math.sqrt(ratio)

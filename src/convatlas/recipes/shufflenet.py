@@ -1,9 +1,10 @@
-"""ShuffleNet. Zhang et al. 2017, arXiv:1707.01083, sec. 4, and its second version. Ma et al. 2018, arXiv:1807.11164, sec. 4.
+"""ShuffleNet. Zhang et al. 2017, arXiv:1707.01083, sec. 4. ShuffleNet V2. Ma et al. 2018, arXiv:1807.11164,
+sec. 4.
 
 Run: convatlas train shufflenet_v2 --data imagenet:PATH --recipe paper.
 """
 
-from convatlas.data.transforms.normalize import ChannelStatistics
+from convatlas.data.transforms.normalize import ChannelMeanStd
 from convatlas.data.transforms.random_crop import RandomResizedCrop
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
@@ -19,21 +20,25 @@ SHUFFLENET = Recipe(
     optimizer=SGD(lr=0.5, momentum=0.9, weight_decay=4e-5),
     schedule=Polynomial(power=1.0, end=0.0),  # "linear-decay learning rate policy (decreased from 0.5 to 0)"
     loss=CrossEntropy(),
-    standardise=ChannelStatistics(),
+    normalize=ChannelMeanStd(),
     crop=RandomResizedCrop(area=(0.25, 1.0)),  # "slightly less aggressive scale augmentation"
-    margin=256 / 224,
-    micro_batch=256,  # of each of the four GPUs
+    eval_resize_ratio=256 / 224,
+    micro_batch=256,  # the share of each of the four GPUs
     unstated=(
-        "what 'the training settings and hyper-parameters used in [ResNeXt]' are but the two exceptions (ours: momentum 0.9)",
+        "the 'training settings and hyper-parameters used in [ResNeXt]' except the two that differ (ours: "
+        "momentum 0.9)",
         "the smallest crop (ours: 25 % of the area)",
-        "colours (ours: as they are)",
+        "colours (ours: unchanged)",
     ),
 )
 
 SHUFFLENET_V2 = SHUFFLENET.replace(
     name="shufflenet_v2",
     source="arXiv:1807.11164, sec. 4",
-    unstated=("everything: 'our training protocol follows' that of arXiv:1707.01083 (ours: its recipe)", *SHUFFLENET.unstated[1:]),
+    unstated=(
+        "everything: 'our training protocol follows' that of arXiv:1707.01083 (ours: its recipe)",
+        *SHUFFLENET.unstated[1:],
+    ),
 )
 
 SHUFFLENET_SMALL = MOBILENET_SMALL.replace(

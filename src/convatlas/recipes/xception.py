@@ -1,13 +1,17 @@
-"""Xception. Chollet 2016, arXiv:1610.02357, sec. 4.2 to 4.4. Run: convatlas train xception --data imagenet:PATH --recipe paper."""
+"""Xception. Chollet 2016, arXiv:1610.02357, sec. 4.2 to 4.4.
+
+Run: convatlas train xception --data imagenet:PATH --recipe paper.
+"""
 
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
-from convatlas.optim.schedules import Exponential
+from convatlas.optim.schedules import StepDecay
 from convatlas.recipes.inception import INCEPTION_V3
 from convatlas.recipes.recipe import Epochs
 from convatlas.recipes.resnet import RESNET_SMALL
 
-EPOCHS, DEVICES = 100, 60
+EPOCHS = 100
+DEVICES = 60
 
 XCEPTION = INCEPTION_V3.replace(
     name="xception",
@@ -15,15 +19,15 @@ XCEPTION = INCEPTION_V3.replace(
     batch=DEVICES * 32,
     budget=Epochs(EPOCHS),
     optimizer=SGD(lr=0.045, momentum=0.9, weight_decay=1e-5),
-    schedule=Exponential(factor=0.94, drops=EPOCHS / 2),  # "decay of rate 0.94 every 2 epochs"
+    schedule=StepDecay(factor=0.94, num_drops=EPOCHS / 2),  # "decay of rate 0.94 every 2 epochs"
     loss=CrossEntropy(),
     auxiliary={},
     clip=None,
     unstated=(
-        f"batch (ours: 32 on each of the {DEVICES} K80, which step together as sec. 4.5 says)",
+        f"batch (ours: 32 on each of the {DEVICES} K80, which are synchronous as sec. 4.5 says)",
         f"budget (ours: {EPOCHS} epochs)",
-        "average: 'Polyak averaging' without its kind (ours: exponential, 0.9999)",
-        "crop, augment, standardise (ours: Inception-v3's)",
+        "ema: which kind of 'Polyak averaging' (ours: exponential, 0.9999)",
+        "crop, augment, normalize (ours: Inception-v3's)",
     ),
 )
 

@@ -1,1 +1,2 @@
-"""The machine: device, precision, memory, threads, stopping. Nothing here knows what a network is."""
+"""The machine: device, precision, memory, threads, signals. Nothing in this package knows what a network
+is."""

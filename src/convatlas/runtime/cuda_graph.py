@@ -1,5 +1,9 @@
-"""A pass: forward and backward of some images. As PyTorch runs it, or recorded once as a CUDA graph and replayed, so that no kernel of a
-small batch waits for Python."""
+"""Forward and backward of a batch: run eagerly by PyTorch, or captured once as a CUDA graph and replayed, so
+that the kernels of a small batch do not wait for Python.
+
+Unlike `torch.cuda.make_graphed_callables`, the graph holds the whole of forward, loss and backward; its first
+results are compared with the eager ones, and the eager pass is used when they differ.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,22 +14,35 @@ from torch import Tensor, nn
 
 from convatlas.runtime.distributed.ranks import Ranks
 
-TOLERANCE = 0.01  # how far a replayed pass may be from PyTorch's, of loss and gradients: some CUDA kernels add up in any order
+# The largest relative difference between the loss and gradients of a replayed pass and PyTorch's: some CUDA
+# kernels add up in any order.
+TOLERANCE = 0.01
 
 
 class ForwardBackward(Protocol):
-    def __call__(self, images: Tensor, targets: Tensor, share: float = 1.0, last: bool = True) -> tuple[Tensor, Tensor]:
-        """The loss of these images and their logits, without gradients. Those of `share` times the loss are added to the parameters';
-        with several ranks, those of all parts of a batch are exchanged with the `last`."""
+    def __call__(
+        self, images: Tensor, targets: Tensor, share: float = 1.0, last: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a micro-batch and its logits, both without gradients.
+
+        The gradients of `share` times the loss are added to those of the parameters. With several ranks, the
+        gradients of all micro-batches of a batch are exchanged with the `last` one.
+        """
 
 
 class EagerForwardBackward:
-    """A module from images and targets to loss and logits, operator by operator."""
+    """The eager pass, operator by operator. `module` maps images and targets to loss and logits."""
 
-    def __init__(self, module: nn.Module, autocast: Callable[[], AbstractContextManager[object]], ranks: Ranks):
-        self.module, self._autocast, self._ranks = module, autocast, ranks
+    def __init__(
+        self, module: nn.Module, autocast: Callable[[], AbstractContextManager[object]], ranks: Ranks
+    ):
+        self.module = module
+        self._autocast = autocast
+        self._ranks = ranks
 
-    def __call__(self, images: Tensor, targets: Tensor, share: float = 1.0, last: bool = True) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, share: float = 1.0, last: bool = True
+    ) -> tuple[Tensor, Tensor]:
         with self._autocast(), nullcontext() if last else self._ranks.no_sync(self.module):
             loss, logits = self.module(images, targets)
         self._ranks.heartbeat(collective=True)
@@ -34,71 +51,79 @@ class EagerForwardBackward:
 
 
 def capture_cuda_graph(work: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:
-    """The tensors that `work` fills, and what fills them again."""
+    """Capture `work` as a CUDA graph. Returns the tensors that it fills, and a function that refills them."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a thread that pins memory for the loader may go on
-        found = work()
-    return found, graph.replay
+    # "thread_local" lets a loader's thread pin memory during the capture
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        outputs = work()
+    return outputs, graph.replay
 
 
 class CudaGraphForwardBackward:
-    """An eager pass in training, recorded with the first images and replayed for all others of their shape.
+    """An eager pass in training mode, captured with the first batch and replayed for all others of its shape.
 
-    The first is computed in both ways. Where they don't agree, or it cannot be recorded, the eager pass serves from then on, and `say`
-    is told why.
+    The first batch is computed in both ways. When they differ, or the capture fails, the eager pass is used
+    from then on, and `warn` is called with the reason.
     """
 
     def __init__(
         self,
         eager: EagerForwardBackward,
-        say: Callable[[str], None],
-        record: Callable[[Callable[[], list[Tensor]]], tuple[list[Tensor], Callable[[], None]]] = capture_cuda_graph,
+        warn: Callable[[str], None],
+        capture: Callable[
+            [Callable[[], list[Tensor]]], tuple[list[Tensor], Callable[[], None]]
+        ] = capture_cuda_graph,
     ):
-        self._eager, self._say, self._record = eager, say, record
+        self._eager = eager
+        self._warn = warn
+        self._capture = capture
         self._trained: list[nn.Parameter] = []
         self._inputs: list[Tensor] = []
-        self._found: list[Tensor] = []  # loss, logits, gradients: what a replay fills
+        self._outputs: list[Tensor] = []  # loss, logits, gradients: filled by a replay
         self._replay: Callable[[], None] | None = None
         self._tried = False
 
-    def __call__(self, images: Tensor, targets: Tensor, share: float = 1.0, last: bool = True) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, share: float = 1.0, last: bool = True
+    ) -> tuple[Tensor, Tensor]:
         if not self._tried:
             self._tried = True
-            return self._first(images, targets, share)
-        fits = [(t.shape, t.dtype) for t in self._inputs] == [(t.shape, t.dtype) for t in (images, targets)]
-        if self._replay is None or not fits:
+            return self._first_pass(images, targets, share)
+        captured_shapes = [(t.shape, t.dtype) for t in self._inputs]
+        if self._replay is None or captured_shapes != [(t.shape, t.dtype) for t in (images, targets)]:
             return self._eager(images, targets, share, last)
-        for place, given in zip(self._inputs, (images, targets), strict=True):
-            place.copy_(given)
+        for graph_input, value in zip(self._inputs, (images, targets), strict=True):
+            graph_input.copy_(value)
         self._replay()
-        return self._give(self._found, share)
+        return self._accumulate(self._outputs, share)
 
-    def _first(self, images: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    def _first_pass(self, images: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
         buffers = list(self._eager.module.buffers())
         devices = [images.device] if images.is_cuda else []
-        before = [b.clone() for b in buffers]
-        with torch.random.fork_rng(devices), _aside(images.device):
-            expected = self._computed(images, targets)
-        after = [b.clone() for b in buffers]
-        _put(buffers, before)
+        buffers_before = [b.clone() for b in buffers]
+        with torch.random.fork_rng(devices), _side_stream(images.device):
+            expected = self._compute(images, targets)
+        buffers_after = [b.clone() for b in buffers]
+        _restore(buffers, buffers_before)
         self._inputs = [images.clone(), targets.clone()]
         try:
             with torch.random.fork_rng(devices):
-                self._found, self._replay = self._record(lambda: self._computed(*self._inputs))
-            _put(buffers, before)
+                self._outputs, self._replay = self._capture(lambda: self._compute(*self._inputs))
+            _restore(buffers, buffers_before)
             self._replay()
-            apart = _apart(self._found, expected)
-            refusal = f"it differs from PyTorch's by {apart:.2g}" if not apart <= TOLERANCE else ""
+            difference = _max_relative_difference(self._outputs, expected)
+            failure = f"it differs from PyTorch's by {difference:.2g}" if not difference <= TOLERANCE else ""
         except RuntimeError as error:
-            refusal = str(error).strip().partition("\n")[0]
-        if refusal:
-            self._say(f"no CUDA graph: {refusal}")
-            self._found, self._replay, self._inputs = [], None, []
-            _put(buffers, after)
-        return self._give(expected if refusal else self._found, share)
+            failure = str(error).strip().partition("\n")[0]
+        if failure:
+            self._warn(f"no CUDA graph: {failure}")
+            self._outputs, self._replay, self._inputs = [], None, []
+            _restore(buffers, buffers_after)
+        return self._accumulate(expected if failure else self._outputs, share)
 
-    def _computed(self, images: Tensor, targets: Tensor) -> list[Tensor]:
-        """Loss, logits, and the gradients of all that has one, which is then `_trained`; the parameters are left without."""
+    def _compute(self, images: Tensor, targets: Tensor) -> list[Tensor]:
+        """Loss, logits, and the gradients of all parameters that have one. Those parameters become
+        `_trained`, and their `grad` is None afterwards."""
         loss, logits = self._eager(images, targets)
         self._trained = [p for p in self._eager.module.parameters() if p.grad is not None]
         gradients = [p.grad for p in self._trained if p.grad is not None]
@@ -106,10 +131,11 @@ class CudaGraphForwardBackward:
             p.grad = None
         return [loss, logits, *gradients]
 
-    def _give(self, found: Sequence[Tensor], share: float) -> tuple[Tensor, Tensor]:
-        loss, logits, *gradients = found
+    def _accumulate(self, outputs: Sequence[Tensor], share: float) -> tuple[Tensor, Tensor]:
+        """Add `share` times the gradients to those of the parameters; return loss and logits."""
+        loss, logits, *gradients = outputs
         for p, g in zip(self._trained, gradients, strict=True):
-            if share != 1:  # the next part's replay fills `g` again
+            if share != 1:  # the replay of the next micro-batch fills `g` again
                 p.grad = share * g if p.grad is None else p.grad.add_(g, alpha=share)
             else:
                 p.grad = g
@@ -117,30 +143,38 @@ class CudaGraphForwardBackward:
 
 
 @contextmanager
-def _aside(device: torch.device) -> Iterator[None]:
-    """Beside the current stream, which waits in the end: what is to be recorded must not have been tied to that stream before."""
+def _side_stream(device: torch.device) -> Iterator[None]:
+    """Run on a side stream, for which the current stream waits at the end: whatever is captured afterwards
+    must not have been tied to the current stream before."""
     if device.type != "cuda":
         yield
         return
-    here, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    side.wait_stream(here)
-    with torch.cuda.stream(side):
+    current_stream = torch.cuda.current_stream(device)
+    side_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side_stream.wait_stream(current_stream)
+    with torch.cuda.stream(side_stream):
         yield
-    here.wait_stream(side)
+    current_stream.wait_stream(side_stream)
 
 
-def _put(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+def _restore(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for buffer, value in zip(buffers, values, strict=True):
             buffer.copy_(value)
 
 
-def _apart(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    """The largest difference, in parts of the length, of the loss, of the logits, and of all gradients together."""
+def _max_relative_difference(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest relative difference (of Euclidean norms) of loss, logits, and all gradients together."""
 
-    def of(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-        difference = torch.stack([(x.float() - y.float()).square().sum() for x, y in zip(a, b, strict=True)]).sum()
-        length = torch.stack([y.float().square().sum() for y in b]).sum()
-        return float((difference / length.clamp(min=1e-30)).sqrt())
+    def relative_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+        difference = torch.stack(
+            [(x.float() - y.float()).square().sum() for x, y in zip(a, b, strict=True)]
+        ).sum()
+        norm = torch.stack([y.float().square().sum() for y in b]).sum()
+        return float((difference / norm.clamp(min=1e-30)).sqrt())
 
-    return max(of(found[:1], expected[:1]), of(found[1:2], expected[1:2]), of(found[2:], expected[2:]))
+    return max(
+        relative_difference(outputs[:1], expected[:1]),
+        relative_difference(outputs[1:2], expected[1:2]),
+        relative_difference(outputs[2:], expected[2:]),
+    )

@@ -1,4 +1,4 @@
-"""Devices: which one to use, and what it multiplies in hardware."""
+"""Devices: which one to use, and the precisions that its hardware multiplies."""
 
 import os
 from pathlib import Path
@@ -13,36 +13,51 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 
 def cpu_matrix_features() -> tuple[str, ...]:
-    """The matrix units that this CPU reports and that matter here, such as `amx_bf16` or `avx512_bf16`."""
-    known = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "bf16", "i8mm", "asimd")
+    """The matrix and vector units that matter and that this CPU reports, such as `amx_bf16`."""
+    features = [
+        "amx_bf16",
+        "amx_int8",
+        "avx512_bf16",
+        "avx512_vnni",
+        "avx512f",
+        "avx2",
+        "bf16",
+        "i8mm",
+        "asimd",
+    ]
     try:
-        line = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Features")))
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next(line for line in lines if line.startswith(("flags", "Features"))).split()
     except (OSError, StopIteration):
         return ()
-    return tuple(unit for unit in known if unit in line.split())
+    return tuple(feature for feature in features if feature in flags)
 
 
 def usable_cores() -> int:
-    """The cores that this process may run on."""
+    """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def select_device(name: str = "auto", ranks: Ranks = SINGLE_PROCESS) -> torch.device:
-    """`auto` is the first CUDA device where there is one, else the CPU; of several ranks each has a CUDA device of its own.
+    """The device of this rank. `auto` is CUDA where available, else the CPU; with several ranks, each rank of
+    a machine gets its own CUDA device.
 
-    Raises UsageError for a device that is not there.
+    Raises UsageError for a device that does not exist or is not supported.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and ranks.world_size > 1:
         if ranks.local_world_size > torch.cuda.device_count():
             raise UsageError(
-                f"{ranks.local_world_size} ranks on a machine where torch sees {torch.cuda.device_count()} CUDA devices: start one for each device, "
-                f"or use --device cpu"
+                f"{ranks.local_world_size} ranks on a machine where torch finds {torch.cuda.device_count()} "
+                f"CUDA devices: start one rank per device, or use --device cpu"
             )
         name = f"cuda:{ranks.local_rank}"
     elif name.startswith("cuda:") and ranks.world_size > 1:
-        raise UsageError(f"device {name!r} is one, for {ranks.world_size} ranks: use --device cuda, which gives each its own")
+        raise UsageError(
+            f"device {name!r} is a single device, for {ranks.world_size} ranks: use --device cuda, which "
+            f"gives each rank its own"
+        )
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -50,7 +65,10 @@ def select_device(name: str = "auto", ranks: Ranks = SINGLE_PROCESS) -> torch.de
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device {name!r} is not supported: expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r} is not here: this torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu")
+        raise UsageError(
+            f"device {name!r} does not exist: torch finds {torch.cuda.device_count()} CUDA devices; use "
+            f"--device cpu"
+        )
     return device
 
 
@@ -58,4 +76,4 @@ def best_precision(device: torch.device) -> Precision:
     """bf16 where the device multiplies it in hardware, else fp32."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if any("bf16" in unit for unit in cpu_matrix_features()) else "fp32"
+    return "bf16" if any("bf16" in feature for feature in cpu_matrix_features()) else "fp32"

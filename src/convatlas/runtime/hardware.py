@@ -1,7 +1,7 @@
-"""What a device can do at most: as its maker publishes it, or measured here in some seconds.
+"""Peak rates of devices: published by their makers, or measured on this machine in some seconds.
 
-FLOP/s are those of dense matrix products, two for a multiply-add; bytes a second of memory count what is read and what is written,
-those of a link go one way.
+FLOP/s are those of dense matrix products, two per multiply-add. The bandwidth of memory counts the bytes that
+are read and those that are written; the bandwidth of a link is in one direction.
 """
 
 import math
@@ -19,17 +19,20 @@ from convatlas.runtime.device import Precision
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.memory import memory_bytes, resident_bytes
 
-SECONDS_PER_RATE = 0.7  # for each rate that is measured
-DEFAULT_BANDWIDTH = 1.25e9  # 10 Gbit/s: between machines of which nothing else is known
-CUDA_CONTEXT_BYTES = 1_000_000_000  # what CUDA, its libraries and their workspaces take of a GPU before the network does; ours, rounded up
+SECONDS_PER_RATE = 0.7  # for each measured rate
+DEFAULT_BANDWIDTH = 1.25e9  # bytes per second, 10 Gbit/s: between machines with an unknown network
+# GPU memory that CUDA, its libraries and their workspaces take before the network; measured, rounded up
+CUDA_CONTEXT_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSpec:
-    """Peak rates of one device, and how it is tied to others of its kind.
+    """Peak rates of one device, and its links to others of its kind.
 
-    `flops`: FLOP/s by precision, of those that it multiplies in hardware. `bandwidth`, `link` and `network` in bytes a second: of its
-    memory, to another device of the same server, to one of another. `rest`: bytes of its memory that are gone before the network comes.
+    `flops`: FLOP/s of each precision that it multiplies in hardware. `bandwidth`, `intra_node_bandwidth` and
+    `inter_node_bandwidth`, in bytes per second: of its memory, to another device of the same server, and to a
+    device of another server. `memory`: bytes. `reserved_bytes`: the memory that is in use before the network
+    takes any.
     """
 
     name: str
@@ -43,16 +46,19 @@ class DeviceSpec:
     devices_per_node: int = 8
     inter_node_bandwidth: float = DEFAULT_BANDWIDTH
 
-    def supported_precision(self, wanted: Precision) -> Precision:
-        """`wanted`, or fp32 where the device does not multiply it in hardware."""
-        return wanted if wanted in self.flops else "fp32"
+    def supported_precision(self, precision: Precision) -> Precision:
+        """`precision`, or fp32 where the device does not multiply it in hardware."""
+        return precision if precision in self.flops else "fp32"
 
-    def ring_bandwidth(self, count: int) -> float:
-        """Bytes a second, one way, of the slowest link in a ring through `count` devices."""
-        return self.intra_node_bandwidth if count <= self.devices_per_node else min(self.intra_node_bandwidth, self.inter_node_bandwidth)
+    def ring_bandwidth(self, num_devices: int) -> float:
+        """Bytes per second, in one direction, of the slowest link in a ring through `num_devices` devices."""
+        if num_devices <= self.devices_per_node:
+            return self.intra_node_bandwidth
+        return min(self.intra_node_bandwidth, self.inter_node_bandwidth)
 
 
-# Peaks without sparsity. The network is that of the maker's own server for eight, divided by its devices; 10 Gbit/s where there is none.
+# Peaks without sparsity. The bandwidth between servers is that of the maker's own server for eight devices,
+# divided by their number; 10 Gbit/s where the maker has no such server.
 DEVICE_SPECS = {
     "a100-80gb": DeviceSpec(
         name="A100-80GB",
@@ -67,7 +73,8 @@ DEVICE_SPECS = {
     "h100-sxm": DeviceSpec(
         name="H100-SXM",
         origin="published",
-        source="NVIDIA H100 datasheet (SXM5, 80 GB; half of what it prints with sparsity); network: DGX H100, 400 Gbit/s a GPU",
+        source="NVIDIA H100 datasheet (SXM5, 80 GB; half of what it prints with sparsity); "
+        "network: DGX H100, 400 Gbit/s a GPU",
         flops={"fp32": 67e12, "tf32": 494.5e12, "bf16": 989.5e12},
         bandwidth=3.35e12,
         memory=80_000_000_000,
@@ -106,77 +113,92 @@ DEVICE_SPECS = {
 
 
 def get_device_spec(name: str) -> DeviceSpec:
-    """A device of the table, in any case of letters. Raises UsageError for another, naming the nearest."""
+    """The published device of that name, in any case.
+
+    Raises UsageError that names the nearest for another.
+    """
     key = name.lower().replace(" ", "")
     if key not in DEVICE_SPECS:
         raise unknown_name("device", name, ["here", *DEVICE_SPECS])
     return DEVICE_SPECS[key]
 
 
-def available_memory(device: torch.device, beside: int = 1) -> tuple[int, int]:
-    """Bytes of the device's memory that one of `beside` processes may have, and those of them that are gone already."""
+def available_memory(device: torch.device, num_processes: int = 1) -> tuple[int, int]:
+    """Bytes of the device's memory: those that one of `num_processes` processes may use, those in use now."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory, CUDA_CONTEXT_BYTES
-    return memory_bytes() // beside, resident_bytes()
+    return memory_bytes() // num_processes, resident_bytes()
 
 
-def measure_device(device: torch.device, precision: Precision, ranks: Ranks = SINGLE_PROCESS, exchanged: int = 0) -> DeviceSpec:
-    """This machine's device, with all the threads of this process: the best of many products of large matrices, and of many copies of a
-    large tensor. Ranks measure at the same time, and what ties them together is the exchange of `exchanged` bytes of gradients.
+def measure_device(
+    device: torch.device, precision: Precision, ranks: Ranks = SINGLE_PROCESS, exchange_bytes: int = 0
+) -> DeviceSpec:
+    """Measure this machine's device with all threads of this process: the best of many products of large
+    matrices, and the best of many copies of a large tensor.
 
-    What ties one process to others is not measured: the machines are taken to be joined by 10 Gbit/s.
+    Several ranks measure at the same time, and their link is measured by an exchange of `exchange_bytes`
+    bytes of gradients. For a single process no link is measured. Different machines are assumed to be linked
+    by 10 Gbit/s.
     """
     cuda = device.type == "cuda"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    side, size = (8192, 1 << 30) if cuda else (2048, 1 << 28)
-    memory, rest = available_memory(device, ranks.local_world_size)
+    side, copy_bytes = (8192, 1 << 30) if cuda else (2048, 1 << 28)
+    memory, reserved_bytes = available_memory(device, ranks.local_world_size)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = torch.empty(side, side, dtype=dtype, device=device)
-    flops = 2 * side**3 / _best_rate(lambda: torch.mm(a, b, out=product), device)
-    source = torch.ones(size, dtype=torch.uint8, device=device)
+    flops = 2 * side**3 / _min_seconds(lambda: torch.mm(a, b, out=product), device)
+    source = torch.ones(copy_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    bandwidth = 2 * size / _best_rate(lambda: target.copy_(source), device)
-    name = torch.cuda.get_device_name(device) if cuda else f"this machine's CPU, {torch.get_num_threads()} threads"
+    bandwidth = 2 * copy_bytes / _min_seconds(lambda: target.copy_(source), device)
+    distributed = ranks.world_size > 1
+    link_bandwidth = _measure_link(ranks, exchange_bytes, device) if distributed else DEFAULT_BANDWIDTH
+    cpu_name = f"this machine's CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if cuda else cpu_name
     return DeviceSpec(
-        name=name if ranks.world_size == 1 else f"{name}, for one of {ranks.world_size} ranks",
+        name=f"{name}, for one of {ranks.world_size} ranks" if distributed else name,
         origin="measured",
         source="measured here; between machines 10 Gbit/s, assumed",
         flops={precision: flops},
         bandwidth=bandwidth,
         memory=memory,
-        reserved_bytes=rest,
-        intra_node_bandwidth=_measure_link(ranks, exchanged, device) if ranks.world_size > 1 else DEFAULT_BANDWIDTH,
+        reserved_bytes=reserved_bytes,
+        intra_node_bandwidth=link_bandwidth,
         devices_per_node=ranks.local_world_size,
     )
 
 
-def _measure_link(ranks: Ranks, size: int, device: torch.device) -> float:
-    """Bytes a second that each rank sends around the ring when they exchange `size` bytes of gradients, and do nothing else."""
-    layer = nn.Linear(size // 4, 1, bias=False, device=device)
-    function, one, times = ranks.wrap_ddp(layer), torch.ones(1, size // 4, device=device), list[float]()
+def _measure_link(ranks: Ranks, exchange_bytes: int, device: torch.device) -> float:
+    """Bytes per second that each rank sends around the ring when the ranks exchange `exchange_bytes` bytes of
+    gradients and do nothing else."""
+    num_weights = exchange_bytes // 4
+    layer = nn.Linear(num_weights, 1, bias=False, device=device)
+    wrapped_layer = ranks.wrap_ddp(layer)
+    inputs = torch.ones(1, num_weights, device=device)
+    seconds: list[float] = []
     for _ in range(10):
-        ranks.all_reduce_max(0)
-        began = time.perf_counter()
-        function(one).backward()
+        ranks.all_reduce_max(0)  # all ranks start together
+        start = time.perf_counter()
+        wrapped_layer(inputs).backward()
         synchronize(device)
-        times.append(time.perf_counter() - began)
-    return 2 * (ranks.world_size - 1) / ranks.world_size * size / statistics.median(times)
+        seconds.append(time.perf_counter() - start)
+    return 2 * (ranks.world_size - 1) / ranks.world_size * exchange_bytes / statistics.median(seconds)
 
 
-def _best_rate(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the quickest of many."""
-    work()
-    best, end = math.inf, time.perf_counter() + SECONDS_PER_RATE
+def _min_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The seconds of the fastest of many calls of `work`."""
+    work()  # warm-up
+    best = math.inf
+    end = time.perf_counter() + SECONDS_PER_RATE
     while best == math.inf or time.perf_counter() < end:
         synchronize(device)
-        began = time.perf_counter()
+        start = time.perf_counter()
         work()
         synchronize(device)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.perf_counter() - start)
     return best
 
 
 def synchronize(device: torch.device) -> None:
-    """Until the device has done all that it was told."""
+    """Wait until the device has finished all submitted work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

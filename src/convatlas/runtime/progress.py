@@ -1,4 +1,4 @@
-"""How far long work is: on a terminal a bar with the time left, elsewhere a plain line now and then; on stderr, if it is long."""
+"""Progress of long work on stderr: a bar with the time left on a terminal, else a plain line now and then."""
 
 import os
 import sys
@@ -7,40 +7,51 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
-AFTER, PLAIN_EVERY = 2.0, 10.0  # seconds
+BAR_AFTER_SECONDS = 2.0  # short work shows no bar
+PLAIN_LINE_SECONDS = 10.0  # between plain lines
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one to speak: of ranks that torchrun has started, the first."""
+    """Whether this process prints: with several ranks (torchrun's variables), only rank 0 does."""
     return os.environ.get("RANK", "0") in ("", "0")
 
 
-def track(work: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """The items of `work` as they come."""
+def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+    """Yield the `total` items, and show how many are done."""
     if not is_main_process():
-        yield from work
+        yield from items
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True, highlight=False, markup=False)
-    began = said = time.monotonic()
+    start = time.monotonic()
+    last_line = start
     bar, task = None, None
     try:
-        for done, item in enumerate(work, 1):
+        for done, item in enumerate(items, 1):
             yield item
             now = time.monotonic()
             if bar is not None and task is not None:
                 bar.update(task, completed=done)
-            elif console.is_terminal and now - began > AFTER:
-                columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
+            elif console.is_terminal and now - start > BAR_AFTER_SECONDS:
+                columns = (
+                    TextColumn("{task.description}"),
+                    BarColumn(24),
+                    MofNCompleteColumn(),
+                    TimeRemainingColumn(),
+                )
                 bar = Progress(*columns, console=console, transient=True)
-                task = bar.add_task(what, total=total, completed=done)
+                task = bar.add_task(description, total=total, completed=done)
                 bar.start()
-            elif not console.is_terminal and now - said > PLAIN_EVERY:
-                said = now
-                left = (now - began) / done * (total - done)
-                print(f"{what}: {done:,} of {total:,}, about {left:,.0f} s left", file=sys.stderr, flush=True)
+            elif not console.is_terminal and now - last_line > PLAIN_LINE_SECONDS:
+                last_line = now
+                left = (now - start) / done * (total - done)
+                print(
+                    f"{description}: {done:,} of {total:,}, about {left:,.0f} s left",
+                    file=sys.stderr,
+                    flush=True,
+                )
     finally:
         if bar is not None:
             bar.stop()

@@ -1,4 +1,5 @@
-"""Device, precision and compilation, known to this object alone: the training loop reads the same on a CPU and on a GPU."""
+"""The runtime: the only object that knows device, precision and compilation, so that the training loop is the
+same on a CPU and on a GPU."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,15 +16,26 @@ from convatlas.runtime.memory import tune_malloc
 
 
 class Runtime:
-    """Where and how the arithmetic runs, and who takes part. `compile` is a decision already taken, so that it can be recorded; ranks on
-    one machine share its cores."""
+    """Device, precision, compilation, threads and ranks of a computation.
+
+    `compile` is a decision already made (not `auto`), so that it can be recorded. `threads` defaults to an
+    equal share of the cores for each rank of the machine. Raises UsageError for tf32 on a CPU.
+    """
 
     def __init__(
-        self, device: torch.device, precision: Precision, compile: bool = False, threads: int | None = None, ranks: Ranks = SINGLE_PROCESS
+        self,
+        device: torch.device,
+        precision: Precision,
+        compile: bool = False,
+        threads: int | None = None,
+        ranks: Ranks = SINGLE_PROCESS,
     ):
         if precision == "tf32" and device.type == "cpu":
             raise UsageError("precision tf32 needs a CUDA device: use fp32 or bf16 on a CPU")
-        self.device, self.precision, self.compile, self.ranks = device, precision, compile, ranks
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.ranks = ranks
         if device.type == "cpu":
             tune_malloc()
             self.threads = threads or max(1, usable_cores() // ranks.local_world_size)
@@ -35,64 +47,80 @@ class Runtime:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
     def to_device(self, module: nn.Module) -> nn.Module:
-        """The module on the device, its images' layout channels-last."""
-        placed: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return placed
+        """Move the module to the device, in channels-last memory format."""
+        moved: nn.Module = module.to(  # type: ignore[call-overload]
+            self.device, memory_format=torch.channels_last
+        )
+        return moved
 
     def prefetch(self, stream: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-        """Numbered batches (named tuples with `images` and `targets`) on the device; on CUDA the next one travels during a step."""
+        """Numbered batches (named tuples with `images` and `targets`), moved to the device; on CUDA the next
+        batch is copied during a step."""
         if self.device.type != "cuda":
             yield from stream
             return
-        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        before: tuple[int, Any] | None = None
+        copy_stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        previous: tuple[int, Any] | None = None
         for step, batch in stream:
-            with torch.cuda.stream(side):
-                images, targets = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.targets))
-            if before is not None:
-                yield before
-            here = torch.cuda.current_stream(self.device)
-            here.wait_stream(side)
+            with torch.cuda.stream(copy_stream):
+                images, targets = (
+                    t.to(self.device, non_blocking=True) for t in (batch.images, batch.targets)
+                )
+            if previous is not None:
+                yield previous
+            current_stream = torch.cuda.current_stream(self.device)
+            current_stream.wait_stream(copy_stream)
             for tensor in (images, targets):
-                tensor.record_stream(here)  # its memory may not serve the next copy before this step has read it
-            before = step, batch._replace(images=images, targets=targets)
-        if before is not None:
-            yield before
+                # its memory must not be reused by the next copy before this step has read it
+                tensor.record_stream(current_stream)
+            previous = step, batch._replace(images=images, targets=targets)
+        if previous is not None:
+            yield previous
 
-    def compiled_forward_backward(self, module: nn.Module, say: Callable[[str], None]) -> ForwardBackward:
-        """The module, from images and targets to loss and logits, as a step calls it: compiled where that was decided, its gradients those
-        of all ranks. `say` is told what is done otherwise than decided."""
-        return self.forward_backward(self.ranks.wrap_ddp(torch.compile(module) if self.compile else module), say)  # type: ignore[arg-type]
+    def compiled_forward_backward(self, module: nn.Module, warn: Callable[[str], None]) -> ForwardBackward:
+        """The forward and backward of a training step, for a module that maps images and targets to loss and
+        logits. It is compiled if `compile` is set, and its gradients are the mean over all ranks. `warn` is
+        called when the step cannot run as planned."""
+        compiled: nn.Module = torch.compile(module) if self.compile else module  # type: ignore[assignment]
+        return self.forward_backward(self.ranks.wrap_ddp(compiled), warn)
 
-    def forward_backward(self, module: nn.Module, say: Callable[[str], None]) -> ForwardBackward:
-        """The module's passes by this rank alone; on CUDA, where no exchange with others interrupts them, as a graph."""
+    def forward_backward(self, module: nn.Module, warn: Callable[[str], None]) -> ForwardBackward:
+        """The module's forward and backward on this rank alone. On CUDA it is a CUDA graph, except with
+        several ranks, whose exchange would interrupt it."""
         eager = EagerForwardBackward(module, self.autocast, self.ranks)
-        return CudaGraphForwardBackward(eager, say) if self.device.type == "cuda" and self.ranks.world_size == 1 else eager
+        if self.device.type == "cuda" and self.ranks.world_size == 1:
+            return CudaGraphForwardBackward(eager, warn)
+        return eager
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """A context with bf16 autocast where the precision is bf16."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def seed_step(self, value: int) -> None:
-        """Everything random inside a step (dropout) follows from this."""
-        torch.default_generator.manual_seed(value)  # torch.manual_seed asks every backend there is: 0.4 ms of a step that may take five
+        """Seed everything random inside a step (dropout)."""
+        # torch.manual_seed seeds every backend: 0.4 ms of a step that may take five
+        torch.default_generator.manual_seed(value)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(value)
 
-    def optimizer_step(self, optimizer: torch.optim.Optimizer, clip: Callable[[Iterable[Tensor]], None] | None = None) -> None:
-        """Clip the gradients, step, forget them."""
+    def optimizer_step(
+        self, optimizer: torch.optim.Optimizer, clip: Callable[[Iterable[Tensor]], None] | None = None
+    ) -> None:
+        """Clip the gradients, update the parameters, and set the gradients to None."""
         if clip is not None:
             clip(p for group in optimizer.param_groups for p in group["params"])
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
     def describe(self) -> str:
+        """Device, threads and precision in one line for people."""
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
-        units = ", ".join(cpu_matrix_features()) or "no vector units reported"
-        return f"CPU, {self.threads} threads ({units}), {self.precision}"
+        features = ", ".join(cpu_matrix_features()) or "no vector units reported"
+        return f"CPU, {self.threads} threads ({features}), {self.precision}"
 
     def environment(self) -> Mapping[str, str | int | bool]:
-        """What the bits of a run depend on beside the run itself."""
+        """Everything that the bits of a run depend on besides the run itself."""
         import numpy
         import PIL
 

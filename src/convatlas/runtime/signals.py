@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM ask a job to stop; it saves, then goes. A second signal ends it at once: nothing half written is left behind."""
+"""Ctrl-C and SIGTERM ask a job to stop: it saves, then ends. A second signal ends it at once; no half-written
+file is left behind."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from types import FrameType
 
 
 class StoppedBySignal(Exception):
-    """The job was asked to stop and has saved. `exit_code` is the shell's convention for the signal: 130 or 143."""
+    """The job has saved and stopped after a signal. `exit_code` is the shell's for it: 130 or 143."""
 
     def __init__(self, number: int, message: str):
         super().__init__(message)
@@ -15,7 +16,7 @@ class StoppedBySignal(Exception):
 
 
 class StopRequest:
-    """False until a signal has come; `number` then says which."""
+    """False until a signal arrives; `number` is then the signal's number."""
 
     number = 0
 
@@ -25,32 +26,36 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(wait_for_ranks: bool = False) -> Iterator[StopRequest]:
-    """While inside, the first SIGINT or SIGTERM is noted and a second one has its usual effect.
+    """Inside this context, a first SIGINT or SIGTERM sets the request, and a second has its usual effect.
 
-    `patient`: it has none, for torchrun passes on a signal that its whole group got, and ends by force what does not stop.
+    With `wait_for_ranks` a second one has no effect: torchrun passes on a signal that its whole process group
+    has already received, and kills ranks that do not stop.
     """
-    request, numbers = StopRequest(), (signal.SIGINT, signal.SIGTERM)
+    request = StopRequest()
+    stop_signals = (signal.SIGINT, signal.SIGTERM)
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         request.number = number
-        for n in () if wait_for_ranks else numbers:
-            signal.signal(n, previous[n])
+        if not wait_for_ranks:
+            for n in stop_signals:
+                signal.signal(n, previous_handlers[n])
 
-    previous = {n: signal.getsignal(n) for n in numbers}
+    previous_handlers = {n: signal.getsignal(n) for n in stop_signals}
     try:
-        for n in numbers:
-            signal.signal(n, note)
-    except ValueError:  # not in the main thread: signals are the caller's affair
+        for n in stop_signals:
+            signal.signal(n, handle)
+    except ValueError:  # not in the main thread: the caller handles signals
         pass
     try:
         yield request
     finally:
-        for n in numbers:
-            if signal.getsignal(n) is note:
-                signal.signal(n, previous[n])
+        for n in stop_signals:
+            if signal.getsignal(n) is handle:
+                signal.signal(n, previous_handlers[n])
 
 
 def ignore_stop_signals(worker: int = 0) -> None:
-    """For loader workers: a signal to the whole group must not take the data away before the last save."""
+    """Ignore SIGINT and SIGTERM in a loader worker: a signal to the whole process group must not end the
+    workers before the last save."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

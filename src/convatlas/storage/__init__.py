@@ -1,1 +1,1 @@
-"""Durable writes, hashes and safe readers: everything that is read back goes through here."""
+"""Durable writes, hashes and checked readers: every file that is read back is written and read here."""

@@ -1,4 +1,7 @@
-"""Every write that is read back later: replace a whole file, or append whole lines. Both survive a crash at any point."""
+"""Durable writes: replace a whole file, or append whole lines. Both survive a crash at any point.
+
+Everything that is read back later is written by them.
+"""
 
 import os
 import shutil
@@ -8,7 +11,7 @@ from pathlib import Path
 
 
 class FileOps:
-    """The calls that a durable write is made of. Tests put a simulated disk in its place and stop it at every one of them."""
+    """The system calls of a durable write. Tests use a simulated disk instead, and stop it at every call."""
 
     def open_new(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -17,9 +20,9 @@ class FileOps:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, file: int, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(file, rest) :]
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[os.write(file, remaining) :]
 
     def fsync(self, file: int) -> None:
         os.fsync(file)
@@ -48,9 +51,9 @@ FILE_OPS = FileOps()
 
 
 def atomic_write(path: Path, data: bytes, ops: FileOps = FILE_OPS) -> None:
-    """Write `data` to `path` so that after a crash the file holds either its old or its new content, whole.
+    """Write `data` to `path`: after a crash the file holds its old or its new content, complete.
 
-    Raises OSError when the disk refuses; the old file is then still there and the temporary one is gone.
+    Raises OSError when the disk refuses; the old file then still exists and the temporary file is deleted.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -64,19 +67,21 @@ def atomic_write(path: Path, data: bytes, ops: FileOps = FILE_OPS) -> None:
     except BaseException as error:
         ops.remove(temporary)
         if isinstance(error, OSError):
-            error.filename = str(path)  # what a user knows it by
+            error.filename = str(path)  # the name that the user knows
         raise
     ops.fsync_folder(path.parent)  # and the name itself
 
 
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
-    """For a library that writes by itself: where it may write a file or a folder, which is `path` afterwards, whole and on the disk.
+    """Yield a temporary path for a library that writes a file or folder by itself. After the block the output
+    is renamed to `path`, complete and synced to the disk.
 
-    When the block ends by an error nothing of it stays. A folder that is there already is not replaced: OSError.
+    When the block raises, everything in it is deleted. Raises OSError when `path` is a folder that already
+    exists: it is not replaced.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)  # of a process that had this number and was killed
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process that had the same process id
     scratch.mkdir(parents=True)
     try:
         yield scratch / path.name
@@ -91,14 +96,15 @@ def atomic_output(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-class JsonLines:
-    """A file of whole lines (JSON lines). Opening cuts a tail that a crash has torn; `cut` goes back to an earlier length."""
+class AppendOnlyFile:
+    """A file of whole lines, open for appending. A last line that a crash has torn is cut off on opening."""
 
     def __init__(self, path: Path, ops: FileOps = FILE_OPS):
-        self.path, self.ops = path, ops
+        self.path = path
+        self.ops = ops
         self.file = ops.open_append(path)
         content = path.read_bytes()
-        self.length = content.rfind(b"\n") + 1
+        self.length = content.rfind(b"\n") + 1  # bytes of whole lines
         if self.length < len(content):
             ops.truncate(self.file, self.length)
 

@@ -1,4 +1,7 @@
-"""The user's cache: values and folders that take long to make and can be made again. Each is checked by SHA-256 when it is read."""
+"""The user's cache: values and folders that take long to compute and can be computed again.
+
+Each is checked by SHA-256 when it is read.
+"""
 
 import hashlib
 import os
@@ -18,21 +21,22 @@ MANIFEST = "manifest.json"
 
 
 def cache_dir() -> Path:
-    """CONVATLAS_CACHE, or `convatlas` in XDG_CACHE_HOME, or in ~/.cache."""
-    explicit = os.environ.get("CONVATLAS_CACHE")
-    return Path(explicit) if explicit else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convatlas"
+    """The folder CONVATLAS_CACHE, or `convatlas` in XDG_CACHE_HOME, or `convatlas` in ~/.cache."""
+    if folder := os.environ.get("CONVATLAS_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convatlas"
 
 
 def file_sha256(file: Path) -> str:
-    """64 hexadecimal digits. Raises OSError."""
+    """The SHA-256 of a file's content, as 64 hexadecimal digits. Raises OSError."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_entry(kind: str, name: str, type_: type[T]) -> T | None:
-    """The cached value of `name`; None where there is none, or it is damaged or of another type."""
+    """The cached value of `name`; None when it does not exist, is damaged or is of another type."""
     try:
-        content = _entry(kind, name).read_bytes()
+        content = _entry_path(kind, name).read_bytes()
         if hashlib.sha256(content[32:]).digest() == content[:32]:
             return msgspec.msgpack.decode(content[32:], type=type_)
     except (OSError, msgspec.DecodeError):
@@ -41,18 +45,19 @@ def read_entry(kind: str, name: str, type_: type[T]) -> T | None:
 
 
 def write_entry(kind: str, name: str, value: object) -> None:
-    """Cache `value` for `name`; nothing happens where the cache cannot be written, since it only saves time."""
-    entry = _entry(kind, name)
+    """Cache `value` for `name`. A cache that cannot be written is ignored, since it only saves time."""
+    path = _entry_path(kind, name)
     encoded = msgspec.msgpack.encode(value)
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(entry, hashlib.sha256(encoded).digest() + encoded)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, hashlib.sha256(encoded).digest() + encoded)
     except OSError:
         pass
 
 
 def cached(kind: str, name: str, state: list[int], type_: type[T], compute: Callable[[], T]) -> T:
-    """The cached value of `name`, or `compute()` where `state` (format, sizes, times of change) has changed."""
+    """The cached value of `name`, or `compute()` where `state` (format, file sizes, modification times)
+    differs from the cached one."""
     entry = read_entry(kind, name, tuple[list[int], type_])  # type: ignore[valid-type]
     if entry is not None and entry[0] == state:
         return entry[1]
@@ -61,27 +66,28 @@ def cached(kind: str, name: str, state: list[int], type_: type[T], compute: Call
     return value
 
 
-def _entry(kind: str, name: str) -> Path:
+def _entry_path(kind: str, name: str) -> Path:
     digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:32]
     return cache_dir() / kind / f"{digest}.msgpack"
 
 
-def folder_key(*parts: str | None) -> str | None:
-    """A folder's name for what it holds; None where a part is None, because it cannot be named."""
-    names = [part for part in parts if part is not None]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest() if len(names) == len(parts) else None
+def folder_key(*components: str | None) -> str | None:
+    """The name of a cached folder: a hash of everything that its content depends on. None when a component is
+    None, that is, unknown: the folder can then not be cached."""
+    names = [component for component in components if component is not None]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest() if len(names) == len(components) else None
 
 
 def cached_folder(kind: str, key: str | None, make: Callable[[Path], None]) -> Path | None:
-    """The folder of that key, whole; `make(folder)` writes it when it is missing or damaged.
+    """The complete folder of that key; `make(folder)` writes it when it is missing or damaged.
 
-    None without a key, and where the cache cannot be written: the caller then works without it.
+    None without a key, and when the cache cannot be written: the caller then works without it.
     """
     if key is None:
         return None
     root = cache_dir() / kind
     folder = root / key
-    if _is_whole(folder):
+    if _is_complete(folder):
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,7 +97,7 @@ def cached_folder(kind: str, key: str | None, make: Callable[[Path], None]) -> P
             make(new)
             atomic_write(new / MANIFEST, to_json({file.name: file_sha256(file) for file in new.iterdir()}))
     except OSError:
-        return folder if _is_whole(folder) else None  # another process may have written it meanwhile
+        return folder if _is_complete(folder) else None  # another process may have written it meanwhile
     return folder
 
 
@@ -100,9 +106,11 @@ def remove_cached_folder(kind: str, key: str | None) -> None:
         shutil.rmtree(cache_dir() / kind / key, ignore_errors=True)
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     try:
         expected = from_json((folder / MANIFEST).read_bytes(), dict[str, str], MANIFEST)
-        return bool(expected) and all(file_sha256(folder / file) == digest for file, digest in expected.items())
+        return bool(expected) and all(
+            file_sha256(folder / file) == digest for file, digest in expected.items()
+        )
     except (OSError, UserError):
         return False

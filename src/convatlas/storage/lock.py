@@ -1,4 +1,5 @@
-"""One writer a folder. The lock is the kernel's: it goes with the process that holds it, however that ends."""
+"""One writer per folder. The lock is the kernel's: it is released when the process that holds it ends,
+however it ends."""
 
 import fcntl
 import os
@@ -14,15 +15,20 @@ from convatlas.errors import UsageError, printable
 
 @contextmanager
 def folder_lock(folder: Path, timeout: float = 0.0) -> Iterator[None]:
-    """Hold `folder` for this process. Raises UsageError, naming the owner, when another process holds it for `patience` seconds on."""
+    """Lock `folder` for this process. Raises UsageError, naming the owner, when another process still holds
+    the lock after `timeout` seconds."""
     with open(folder / ".lock", "a+") as file:
         end = time.monotonic() + timeout
-        while not (held := _try_lock(file)) and time.monotonic() < end:
+        locked = _try_lock(file)
+        while not locked and time.monotonic() < end:
             time.sleep(0.1)
-        if not held:
+            locked = _try_lock(file)
+        if not locked:
             file.seek(0)
             owner = printable(file.read().strip()) or "another process"
-            raise UsageError(f"{folder} is being written by {owner}: wait for it to end, or give another folder with --out")
+            raise UsageError(
+                f"{folder} is being written by {owner}: wait for it to end, or give another folder with --out"
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()

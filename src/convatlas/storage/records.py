@@ -1,4 +1,5 @@
-"""Records: frozen values that describe a run, a recipe, a network. Strict to read, canonical to write, hashable to an id."""
+"""Records: frozen values that describe a run, a recipe or a network. They are validated strictly when read,
+written as canonical JSON, and identified by a hash."""
 
 import hashlib
 from typing import Any, Self, TypeVar
@@ -9,10 +10,11 @@ from convatlas.errors import UsageError, unknown_name
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Record")
+MAX_MESSAGE_LENGTH = 400
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A frozen record. Fields and types are checked whenever one is read; unknown fields are refused."""
+    """A frozen record. Fields and types are checked whenever a record is read; unknown fields are refused."""
 
     def replace(self, **changes: Any) -> Self:
         """The same record with some fields changed."""
@@ -20,19 +22,22 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def to_json(record: Any, indent: int = 0) -> bytes:
-    """Canonical JSON: keys sorted, numbers in one form (an int in a float's field becomes a float)."""
+    """Canonical JSON: sorted keys, and one form for each number (an int in a float field becomes a float)."""
     if isinstance(record, Record):
         record = msgspec.convert(msgspec.to_builtins(record), type(record))
     data = msgspec.json.encode(record, order="sorted")
     return msgspec.json.format(data, indent=indent) if indent else data
 
 
-def from_json(data: bytes, type_: type[T], where: str) -> T:
-    """Read a record. Raises UsageError with `where` and the path of the field that does not fit."""
+def from_json(data: bytes, type_: type[T], source: str) -> T:
+    """Read a record. Raises UsageError that names `source` and the path of the invalid field."""
     try:
         return msgspec.json.decode(data, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # ValidationError is one of the first
-        raise UsageError(f"{where}: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = str(error)
+        if len(message) > MAX_MESSAGE_LENGTH:  # it repeats the value, and ends with the path of the field
+            message = f"{message[: MAX_MESSAGE_LENGTH // 2]}...{message[-MAX_MESSAGE_LENGTH // 2 :]}"
+        raise UsageError(f"{source}: {message}") from None
 
 
 def record_sha256(record: Any) -> str:
@@ -41,23 +46,24 @@ def record_sha256(record: Any) -> str:
 
 
 def diff(a: Any, b: Any, path: str = "") -> list[str]:
-    """Where two records or documents differ, as `key.path: this -> that`."""
+    """The differences between two records or documents, each as `key.path: a's value -> b's value`."""
     a, b = (msgspec.to_builtins(value) for value in (a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [*a, *(key for key in b if key not in a)]
-        return [line for key in keys for line in diff(a.get(key), b.get(key), f"{path}.{key}" if path else str(key))]
-    return [] if a == b else [f"{path}: {_short(a)} -> {_short(b)}"]
+        prefix = f"{path}." if path else ""
+        return [line for key in keys for line in diff(a.get(key), b.get(key), f"{prefix}{key}")]
+    return [] if a == b else [f"{path}: {_shorten(a)} -> {_shorten(b)}"]
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def override(record: R, assignment: str) -> R:
-    """`record` with one field set by a user's `key.path=value`; the value is JSON, or a bare word.
+    """The record with one field set by a user's `key.path=value`; the value is JSON, or a bare word.
 
-    Raises UsageError when there is no such field (naming the nearest) or the value does not fit.
+    Raises UsageError when the field does not exist (naming the nearest) or the value is invalid.
     """
     path, equals, text = assignment.partition("=")
     if not equals:
@@ -67,12 +73,12 @@ def override(record: R, assignment: str) -> R:
     except msgspec.DecodeError:
         value = text
     tree = msgspec.json.decode(msgspec.json.encode(record))
-    *parents, last = path.split(".")
+    *parents, last_key = path.split(".")
     node = tree
     for key in parents:
         node = _child(node, key, path)
-    _child(node, last, path)
-    node[int(last) if isinstance(node, list) else last] = value
+    _child(node, last_key, path)
+    node[int(last_key) if isinstance(node, list) else last_key] = value
     try:
         return msgspec.convert(tree, type(record))
     except msgspec.ValidationError as error:
@@ -80,9 +86,12 @@ def override(record: R, assignment: str) -> R:
 
 
 def _child(node: Any, key: str, path: str) -> Any:
-    known = [str(i) for i in range(len(node))] if isinstance(node, list) else list(node) if isinstance(node, dict) else []
-    if key not in known:
-        raise (
-            unknown_name(f"field in --set {path}:", key, known) if known else UsageError(f"--set {path}: {key!r} is inside a single value")
-        )
+    if isinstance(node, list):
+        keys = [str(i) for i in range(len(node))]
+    else:
+        keys = list(node) if isinstance(node, dict) else []
+    if not keys:
+        raise UsageError(f"--set {path}: {key!r} is inside a single value")
+    if key not in keys:
+        raise unknown_name(f"field in --set {path}:", key, keys)
     return node[int(key)] if isinstance(node, list) else node[key]

@@ -1,6 +1,6 @@
 """From a run to a classifier: the run, the objective, the loop, checkpoints, the report."""
 
 from convatlas.training.run import Run
-from convatlas.training.train import Result, train
+from convatlas.training.train import Result, resume, train
 
-__all__ = ["Result", "Run", "train"]
+__all__ = ["Result", "Run", "resume", "train"]

@@ -1,4 +1,4 @@
-"""What is trained: a model together with its standardisation and losses. This module owns the losses and is what gets parallelised."""
+"""The training objective: a model, its normalisation and its losses as one module."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Self
@@ -14,18 +14,19 @@ from convatlas.training.run import Run
 
 
 class StepOutput(NamedTuple):
-    total: Tensor  # the scalar to be minimised
+    loss: Tensor  # the scalar to minimise
     logits: Tensor  # (n, classes), of the main output
 
 
 class Objective(nn.Module):
     """uint8 images (n, c, h, w) and targets (n,) -> the loss to minimise and the logits.
 
-    `auxiliary` weights the loss of each auxiliary head that is trained; others keep their weights. What is evaluated is the
-    average of the weights where there is one. `frozen` modules neither learn nor drop anything nor change their statistics.
+    `auxiliary`: the weight of each auxiliary head's loss; heads without one are not trained. `ema`: an
+    average of the weights, which is then evaluated in place of the model. `frozen` modules keep weights and
+    statistics, and have no dropout.
     """
 
-    average: AveragedModel | None
+    ema: AveragedModel | None
 
     def __init__(
         self,
@@ -33,21 +34,26 @@ class Objective(nn.Module):
         normalizer: Normalizer,
         loss: Loss,
         auxiliary: Mapping[str, float] | None = None,
-        average: Averaging | None = None,
+        ema: Averaging | None = None,
         frozen: Iterable[nn.Module] = (),
     ):
         super().__init__()
-        self.model, self.normalizer, self.loss, self.auxiliary = model, normalizer, loss, dict(auxiliary or {})
-        for head in set(model.heads) - set(self.auxiliary):  # ranks wait for the gradients of what can have one
+        self.model = model
+        self.normalizer = normalizer
+        self.loss = loss
+        self.auxiliary = dict(auxiliary or {})
+        for head in set(model.heads) - set(
+            self.auxiliary
+        ):  # ranks wait for the gradients of all that requires one
             model.get_submodule(head).requires_grad_(False)
-        self.average = average.build(model).requires_grad_(False) if average else None
+        self.ema = ema.build(model).requires_grad_(False) if ema else None
         self.frozen = tuple(frozen)  # a tuple, so that they are not registered twice
-        self._before: list[Tensor] = []
+        self._statistics: list[Tensor] = []
 
     @property
     def eval_model(self) -> nn.Module:
         """The network that is evaluated and saved."""
-        return self.average.module if self.average is not None else self.model
+        return self.ema.module if self.ema is not None else self.model
 
     def forward(self, images: Tensor, targets: Tensor) -> StepOutput:
         images = self.normalizer(images)
@@ -57,6 +63,11 @@ class Objective(nn.Module):
             total = total + weight * self.loss(outputs[head], targets).mean()
         return StepOutput(total, outputs["logits"])
 
+    def logits(self, images: Tensor) -> Tensor:
+        """The main output alone, for evaluation."""
+        logits: Tensor = self.eval_model(self.normalizer(images))
+        return logits
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for module in self.frozen:
@@ -64,44 +75,42 @@ class Objective(nn.Module):
         return self
 
     def update_ema(self) -> None:
-        """Let the average take the weights after a step into account."""
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        """Update the average with the weights after a step."""
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
 
     def weights(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps: the model's tensors under `model.`, the average's under `average.`."""
-        own = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        average = self.average.state_dict() if self.average is not None else {}
-        return own | {f"average.{name}": tensor for name, tensor in average.items()}
+        """The tensors of a checkpoint: the model's under `model.`, the average's under `ema.`."""
+        model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        ema = self.ema.state_dict() if self.ema is not None else {}
+        return model | {f"ema.{name}": tensor for name, tensor in ema.items()}
 
     def load_weights(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what `weights` gave, out of a checkpoint's tensors."""
-        for prefix, module in (("model.", self.model), ("average.", self.average)):
+        """Load what `weights` returned, out of a checkpoint's tensors."""
+        for prefix, module in (("model.", self.model), ("ema.", self.ema)):
             if module is not None:
-                module.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+                state = {
+                    name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)
+                }
+                module.load_state_dict(state)
 
     def snapshot_statistics(self) -> None:
-        """Keep batch norm's running statistics as they are, for `take_back`."""
-        self._before = [buffer.clone() for buffer in self._running()]
+        """Copy batch norm's running statistics, for `restore_statistics`."""
+        self._statistics = [buffer.clone() for buffer in self._running_statistics()]
 
     def restore_statistics(self) -> None:
-        """Undo what a forward did to the running statistics since `remember`: with the step not taken, the model is as before."""
-        for buffer, before in zip(self._running(), self._before, strict=True):
-            buffer.copy_(before)
+        """Undo a forward's change of the running statistics: the step was not taken."""
+        for buffer, snapshot in zip(self._running_statistics(), self._statistics, strict=True):
+            buffer.copy_(snapshot)
 
-    def _running(self) -> list[Tensor]:
+    def _running_statistics(self) -> list[Tensor]:
         names = ("running_mean", "running_var", "num_batches_tracked")
         return [buffer for name, buffer in self.model.named_buffers() if name.endswith(names)]
 
-    def logits(self, images: Tensor) -> Tensor:
-        """The main output alone, for evaluation."""
-        logits: Tensor = self.eval_model(self.normalizer(images))
-        return logits
-
 
 def freeze(run: Run, model: Network) -> list[nn.Module]:
-    """Let the run's frozen parts learn nothing; returns all that stays as it is, batch norm's statistics included."""
-    still: list[nn.Module] = [model.get_submodule(path).requires_grad_(False) for path in run.frozen]
+    """Freeze the run's frozen modules; returns all that stay in evaluation mode."""
+    frozen: list[nn.Module] = [model.get_submodule(path).requires_grad_(False) for path in run.frozen]
     if run.frozen_statistics:
-        still += [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    return still
+        frozen += [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    return frozen

@@ -1,8 +1,8 @@
-"""What a person sees while a run goes on: a live line on a terminal, plain lines elsewhere, a row an epoch."""
+"""What a person sees while a run trains: a live line on a terminal, plain lines elsewhere, a row an epoch."""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -15,7 +15,6 @@ from convatlas.errors import printable
 from convatlas.formatting import format_duration
 from convatlas.runtime.progress import is_main_process
 from convatlas.training.run import Run
-from convatlas.training.run_folder import RunFolder
 
 T = TypeVar("T")
 PLAIN_EVERY = 10.0  # seconds between plain lines
@@ -23,162 +22,195 @@ ESTIMATE_AFTER = 10  # steps
 
 
 class ThroughputMeter:
-    """Measures the rate of training since the last reading, and the share of its time spent waiting for data."""
+    """Measures the training's rate since the last reading, and its share of waiting for data."""
 
-    def __init__(self, display: "ProgressDisplay"):
-        self.display, self.began = display, time.monotonic()
-        self.first, self.steps, self.waited, self.beside = self.began, 0, 0.0, 0.0
+    def __init__(self) -> None:
+        self._start()
 
-    def timed(self, stream: Iterator[T]) -> Iterator[T]:
+    def _start(self) -> None:
+        self._since = time.monotonic()
+        self._steps = 0
+        self._waited = 0.0
+        self._paused = 0.0
+
+    def timed(self, batches: Iterator[T]) -> Iterator[T]:
+        """The batches; the time that the next one takes to come counts as waiting."""
         while True:
             before = time.monotonic()
             try:
-                item = next(stream)
+                batch = next(batches)
             except StopIteration:
                 return
-            self.waited += time.monotonic() - before
-            yield item
-            self.steps += 1
-            self.display.advance(self)
+            self._waited += time.monotonic() - before
+            yield batch
+            self._steps += 1
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done in here is no training."""
+        """The time in here does not count as training."""
         before = time.monotonic()
         yield
-        self.beside += time.monotonic() - before
+        self._paused += time.monotonic() - before
 
-    def on_microbatch(self, loss: Tensor, share: float) -> None:
-        """A part of the step's batch is through the network: its loss, and the share of the batch up to it."""
-        self.display.on_microbatch(loss, share, time.monotonic() - self.first)
-
-    def read(self, batch: int) -> tuple[float, float, float]:
-        """(images a second in training, share of its time spent waiting, seconds in all) since the last reading."""
-        elapsed = time.monotonic() - self.began
-        training = max(elapsed - self.beside, 1e-9)
-        rate, share = self.steps * batch / training, self.waited / training
-        self.began, self.steps, self.waited, self.beside = time.monotonic(), 0, 0.0, 0.0
-        return rate, share, elapsed
+    def read(self, batch_size: int) -> dict[str, float]:
+        """Since the last reading: seconds, images a second in training, share of waiting for data."""
+        seconds = time.monotonic() - self._since
+        training = max(seconds - self._paused, 1e-9)
+        rates = {
+            "seconds": seconds,
+            "images_per_second": self._steps * batch_size / training,
+            "data_wait": self._waited / training,
+        }
+        self._start()
+        return rates
 
 
 class ProgressDisplay:
-    """What one process says, for all that train together. Writes to stderr when `quiet_stdout` (`--json` owns stdout), else to stdout."""
+    """The output of one process, for all ranks.
+
+    On stderr when `quiet_stdout` (`--json` owns stdout), else on stdout.
+    """
 
     def __init__(self, quiet_stdout: bool = False):
-        self.console = Console(file=sys.stderr if quiet_stdout else sys.stdout, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        stream = sys.stderr if quiet_stdout else sys.stdout
+        self.console = Console(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False)
         self.live = self.console.is_terminal
-        self.run: Run | None = None
-        self.bar: Progress | None = None
-        self.done = self.at_start = 0
-        self.text, self.last_plain, self.first_loss_shown, self.estimated = "", 0.0, False, False
+        self._bar: Progress | None = None
+        self._steps = 0
+        self._done = 0
+        self._started_at = 0  # the step where this process started
+        self._start_time = time.monotonic()
+        self._text = "first steps"
+        self._last_plain = 0.0
+        self._first_loss_shown = False
+        self._header_shown = False
 
     def say(self, text: str = "", style: str | None = None) -> None:
         self.console.print("\n".join(printable(line) for line in text.split("\n")), style=style)
 
-    def key_values(self, rows: dict[str, str]) -> None:
+    def key_values(self, rows: Mapping[str, str]) -> None:
         width = max(map(len, rows))
         for name, value in rows.items():
             self.say(f"  {name:<{width}}  {value}")
 
-    def start(self, step: int, folder: RunFolder) -> None:
-        self.run = folder.run_file.run
-        for warning in folder.warnings:
+    def banner(self, rows: Mapping[str, str], steps: int, compiling: bool) -> None:
+        """What a run is, before it starts."""
+        self._steps = steps
+        self.key_values(rows)
+        if compiling:
+            self.say("  compiling at the first step: about a minute")
+
+    def start(self, step: int, warnings: Sequence[str]) -> None:
+        for warning in warnings:
             self.say(f"warning: {warning}")
-        folder.warnings.clear()
         if step:
-            self.say(f"continuing from step {step:,} of {self.run.steps:,}")
-        self.done = self.at_start = step
+            self.say(f"continuing from step {step:,} of {self._steps:,}")
+        self._done = step
+        self._started_at = step
+        self._start_time = time.monotonic()
 
     @contextmanager
-    def clock(self) -> Iterator[ThroughputMeter]:
+    def live_line(self) -> Iterator[None]:
+        """A bar on a terminal, while the loop runs."""
         if not self.live:
-            yield ThroughputMeter(self)
+            yield
             return
         columns = (BarColumn(24), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[text]}"))
-        with Progress(*columns, console=self.console, transient=True) as self.bar:
-            self.bar.add_task("", total=self._run.steps, completed=self.done, text="first steps")
-            yield ThroughputMeter(self)
-        self.bar = None
+        with Progress(*columns, console=self.console, transient=True) as self._bar:
+            self._bar.add_task("", total=self._steps, completed=self._done, text=self._text)
+            yield
+        self._bar = None
 
-    def on_microbatch(self, loss: Tensor, share: float, seconds: float) -> None:
-        if not self.first_loss_shown:
-            self.first_loss_shown = True
-            self.say(f"  first loss {loss.item():.4f}, after {format_duration(seconds)}")
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.done + share)
+    def on_microbatch(self, loss: Tensor, share: float) -> None:
+        """Show that `share` of the step's batch is done."""
+        if not self._first_loss_shown:
+            self._first_loss_shown = True
+            elapsed = format_duration(time.monotonic() - self._start_time)
+            self.say(f"  first loss {loss.item():.4f}, after {elapsed}")
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._done + share)
 
-    def advance(self, clock: ThroughputMeter) -> None:
-        self.done += 1
-        if not self.estimated and self.done - self.at_start == ESTIMATE_AFTER:
-            self.estimated = True
-            self.say(f"  estimated time {format_duration(self._left(clock))} for {self._run.steps - self.done:,} steps, without evaluation")
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, text=f"{self.text}  {format_duration(self._left(clock))} left")
+    def advance(self) -> None:
+        """Show that a step is done."""
+        self._done += 1
+        if self._done - self._started_at == ESTIMATE_AFTER:
+            left = format_duration(self._seconds_left())
+            self.say(f"  estimated time {left} for {self._steps - self._done:,} steps, without evaluation")
+        if self._bar is not None:
+            text = f"{self._text}  {format_duration(self._seconds_left())} left"
+            self._bar.update(self._bar.task_ids[0], completed=self._done, text=text)
 
-    def progress(self, step: int, line: dict[str, float], clock: ThroughputMeter) -> dict[str, float]:
-        """Show a logged line; returns what timing.jsonl keeps of it."""
-        rate, share, seconds = clock.read(self._run.recipe.batch)
-        epoch = step / self._run.steps_per_epoch
-        self.text = f"epoch {epoch:.2f}  loss {line['loss']:.3f}  top-1 {line['top1']:.1f} %  lr {line['lr']:.2g}"
-        self.text += f"  {rate:,.0f} img/s  data {100 * share:.0f} %"
+    def update(self, epoch: float, train_scores: Mapping[str, float], rates: Mapping[str, float]) -> None:
+        """Show a logged line."""
+        scores = (
+            f"loss {train_scores['loss']:.3f}  top-1 {train_scores['top1']:.1f} %  lr "
+            f"{train_scores['lr']:.2g}"
+        )
+        speed = f"{rates['images_per_second']:,.0f} img/s  data {100 * rates['data_wait']:.0f} %"
+        self._text = f"epoch {epoch:.2f}  {scores}  {speed}"
         now = time.monotonic()
-        if not self.live and now - self.last_plain >= PLAIN_EVERY:
-            self.last_plain = now
-            self.say(f"  {self.text}  {format_duration(self._left(clock))} left")
-        return {"seconds": seconds, "images_per_second": rate, "waiting": share}
+        if not self.live and now - self._last_plain >= PLAIN_EVERY:
+            self._last_plain = now
+            self.say(f"  {self._text}  {format_duration(self._seconds_left())} left")
 
-    def epoch(self, folder: RunFolder) -> None:
-        """A row for the epoch that has just been validated; the best so far carries a star."""
-        lines = folder.lines()
-        rows = [line for line in lines if line["split"] == "val"]
-        row, train = rows[-1], [line for line in lines if line["split"] == "train"][-1]
-        best = " *" if row["top1"] == max(r["top1"] for r in rows) else ""
-        if len(rows) == 1:
+    def epoch(self, epoch: float, train: Mapping[str, float], val: Mapping[str, Any], best: bool) -> None:
+        """A row for the epoch that has just been validated; the best so far has a star."""
+        if not self._header_shown:
+            self._header_shown = True
             self.say("  epoch    lr         train loss  val loss   val top-1")
-        self.say(f"  {row['epoch']:<7.4g}  {train['lr']:<9.3g}  {train['loss']:<10.4f}  {row['loss']:<9.4f}  {row['top1']:.2f} %{best}")
+        star = " *" if best else ""
+        row = (
+            f"  {epoch:<7.4g}  {train['lr']:<9.3g}  {train['loss']:<10.4f}  {val['loss']:<9.4f}  "
+            f"{val['top1']:.2f} %{star}"
+        )
+        self.say(row)
 
-    @property
-    def _run(self) -> Run:
-        assert self.run is not None
-        return self.run
-
-    def _left(self, clock: ThroughputMeter) -> float:
-        return (time.monotonic() - clock.first) / max(self.done - self.at_start, 1) * (self._run.steps - self.done)
+    def _seconds_left(self) -> float:
+        elapsed = time.monotonic() - self._start_time
+        return elapsed / max(self._done - self._started_at, 1) * (self._steps - self._done)
 
 
 class NullDisplay(ProgressDisplay):
-    """For the ranks that do not speak."""
+    """The display of the ranks that show nothing."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.console.quiet, self.live = True, False
-
-    def epoch(self, folder: RunFolder) -> None:
-        pass
+        self.console.quiet = True
+        self.live = False
 
 
-def display(quiet_stdout: bool) -> ProgressDisplay:
-    """What a process says that a command started."""
+def create_display(quiet_stdout: bool) -> ProgressDisplay:
+    """The display of a process that a command started: rank 0 alone shows anything."""
     return ProgressDisplay(quiet_stdout) if is_main_process() else NullDisplay()
 
 
-def banner(run: Run, environment: dict[str, Any], device: str, cost: Report, data_notes: tuple[str, ...], folder: str) -> dict[str, str]:
-    """What a run is, in the lines that stand above it."""
-    content, network = run.content, run.model
-    shape = "x".join(map(str, (content.preprocessing.channels, *content.preprocessing.size)))
+def banner_rows(
+    run: Run, environment: Mapping[str, Any], device: str, cost: Report, folder: str
+) -> dict[str, str]:
+    """The lines of a run's banner."""
+    content = run.content
+    network = run.model
+    preprocessing = content.preprocessing
+    input_shape = "x".join(map(str, preprocessing.shape))
+    image_shape = "x".join(map(str, (preprocessing.channels, *preprocessing.resize_size)))
+    fitted = {
+        "none": "",
+        "pad": f", padded to {input_shape}",
+        "resize": f", resized to {input_shape}",
+        "crop": f", cropped to {input_shape}",
+    }[preprocessing.mode]
     counts = ", ".join(f"{n:,} {split}" for split, n in content.counts.items())
-    fitted = {"none": "", "pad": f", padded to {shape}", "resize": f", resized to {shape}", "crop": f", cropped to {shape}"}[
-        content.preprocessing.fit
-    ]
-    source = "x".join(map(str, (content.preprocessing.channels, *content.preprocessing.source)))
-    length = f"{run.steps:,} steps of {run.steps_per_epoch:,} an epoch"
-    return {
-        "convatlas": f"{environment['convatlas']}, torch {environment['torch']}, {device}"
-        + (f", {environment['ranks']} ranks" if environment["ranks"] > 1 else "")
-        + (", compiled" if environment["compile"] else ""),
-        "data": f"{run.data.name}: {counts} images {source}{fitted}; {len(content.classes)} classes",
-        "network": f"{network.name}, edition {network.edition}: {cost.params:,} parameters, {cost.macs:,} multiply-adds an image",
-        "recipe": f"{run.recipe.name} ({run.recipe.source}): batch {run.recipe.batch}, {length}",
+    ranks = f", {environment['ranks']} ranks" if environment["ranks"] > 1 else ""
+    compiled = ", compiled" if environment["compile"] else ""
+    rows = {
+        "convatlas": f"{environment['convatlas']}, torch {environment['torch']}, {device}{ranks}{compiled}",
+        "data": f"{run.data.name}: {counts} images {image_shape}{fitted}; {len(content.classes)} classes",
+        "network": f"{network.name}, edition {network.edition}: {cost.params:,} parameters, "
+        f"{cost.macs:,} multiply-adds an image",
+        "recipe": f"{run.recipe.name} ({run.recipe.source}): batch {run.recipe.batch}, "
+        f"{run.steps:,} steps of {run.steps_per_epoch:,} an epoch",
         "run": f"{run.id[:8]}, seed {run.seed}",
         "folder": folder,
-    } | {"note" if i == 0 else f"note {i + 1}": note for i, note in enumerate(data_notes)}
+    }
+    notes = {"note" if number == 1 else f"note {number}": note for number, note in enumerate(run.notes, 1)}
+    return rows | notes

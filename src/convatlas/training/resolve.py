@@ -1,10 +1,13 @@
-"""From what a user asks for to a complete run: what hangs on the data and the device is filled in, and what does not fit is said."""
+"""The user's run completed from its data and the device; what does not fit is refused."""
+
+from typing import NamedTuple
 
 import torch
 
 from convatlas import models
+from convatlas.classifier import Classifier
 from convatlas.data import Dataset, open_dataset
-from convatlas.data.transforms.augment import Flip, Lighting
+from convatlas.data.transforms.augment import Lighting, RandomHorizontalFlip
 from convatlas.data.transforms.normalize import color_covariance
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing, fixed_size_preprocessing
 from convatlas.errors import UsageError, UserError, unknown_name
@@ -12,129 +15,185 @@ from convatlas.models import Architecture, Network
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision, best_precision
 from convatlas.storage.records import diff
-from convatlas.training import pretrained
+from convatlas.training.pretrained import PretrainedFile, resolve_pretrained
 from convatlas.training.run import DataContent, DataSpec, Run
 
-_STANDARDISED = {"theirs": "as they are used to", "measured": "by the new data", "auto": ""}
+_NORMALIZATION_NOTE = {"pretrained": "as for these weights", "dataset": "by the new data"}
 
 
-def resolve_run(run: Run, device: torch.device, force: bool = False) -> tuple[Run, Dataset]:
-    """The run with everything filled in, and the opened data. Raises UsageError where network, recipe and data do not fit together,
-    UserError when the data of a complete run has changed (`force` takes it all the same, with the same classes)."""
+class ResolvedRun(NamedTuple):
+    """A complete run, its opened data, its network on meta tensors, its pretrained classifier."""
+
+    run: Run
+    dataset: Dataset
+    network: Network
+    pretrained: Classifier | None
+
+
+def resolve_run(
+    run: Run,
+    device: torch.device,
+    force: bool = False,
+    weights: PretrainedFile | None = None,
+) -> ResolvedRun:
+    """Fill in everything. `weights`: the file of `run.pretrained`, where it has been read.
+
+    Raises UsageError where network, recipe and data do not fit together, UserError when the data of a
+    complete run has changed (`force` takes it all the same, with the same classes).
+    """
     _check_counts(run)
     entry = models.get_entry(run.model.name, run.model.edition)
     if entry.task != "classification":
-        raise UsageError(f"{entry.name} labels every pixel, and training on masks is not here yet: choose a network that classifies images")
-    dataset = open_dataset(run.data.name, None if run.data.content is None else run.data.content.quarantined)
+        raise UsageError(
+            f"{entry.name} labels every pixel, and training on masks is not supported yet: choose a network "
+            "that classifies images"
+        )
+    quarantined = None if run.data.content is None else run.data.content.quarantined
+    dataset = open_dataset(run.data.name, quarantined)
     notes = list(dataset.notes)
-    model = _model(run, dataset, notes)
-    size = model.arguments["image_size"]
-    assert isinstance(size, tuple)
-    content = DataContent(
-        classes=dataset.classes,
-        counts={name: len(split) for name, split in dataset.splits.items()},
-        preprocessing=fixed_size_preprocessing(dataset.channels, dataset.size, size)
-        if dataset.size
-        else center_crop_preprocessing(dataset.channels, size, run.recipe.margin),
-        digest=dataset.sha256,
-        quarantined=dataset.quarantined,
-    )
-    if run.data.content is not None and run.data.content != content:
-        if not force or content.classes != run.data.content.classes:
-            change = diff(run.data.content, content)[0]
-            raise UserError(
-                f"{dataset.name} is not the data that this run was made for: its content has changed ({change}); "
-                f"train anew, or continue all the same with --force"
-            )
-        content = run.data.content
-    recipe = _recipe(run.recipe, dataset, content, notes)
+    model = _resolve_model(run, dataset, notes)
+    content = _resolve_content(run, dataset, model, force)
+    recipe = _resolve_recipe(run.recipe, dataset, content, notes)
     with torch.device("meta"):
         network = models.build(model)
-    _check(run, recipe, network)
-    begun = pretrained.resolve_pretrained(run.initial, model, dataset.classes) if run.initial else None
-    if begun:
-        head, pixels = ("their own" if begun.head == "kept" else "a new"), begun.standardiser
-        notes.append(f"weights begin as those of {begun.file}, with {head} head; pixels are standardised {_STANDARDISED[pixels]}")
-    whole = run.replace(
+    _check_recipe(run, recipe, network)
+    pretrained, classifier = run.pretrained, None
+    if pretrained is not None:
+        file = weights or PretrainedFile(pretrained.file)
+        pretrained, classifier = resolve_pretrained(pretrained, file, model, dataset.classes)
+        head = "their own" if pretrained.head == "keep" else "a new"
+        normalization = _NORMALIZATION_NOTE[pretrained.normalization]
+        notes.append(
+            f"starts from the weights of {pretrained.file}, with {head} head; pixels are normalised "
+            f"{normalization}"
+        )
+    resolved = run.replace(
         model=model,
         data=DataSpec(run.data.name, content),
         recipe=recipe,
-        initial=begun,
-        precision=_precision(device, network) if run.precision == "auto" else run.precision,
+        pretrained=pretrained,
+        precision=_default_precision(device, network) if run.precision == "auto" else run.precision,
         evaluation_batch=min(run.evaluation_batch, content.counts["val"]),
         notes=run.notes or tuple(notes),
     )
-    return whole.replace(save_every=run.save_every or min(whole.steps_per_epoch, 200)), dataset
+    resolved = resolved.replace(save_every=run.save_every or min(resolved.steps_per_epoch, 200))
+    return ResolvedRun(resolved, dataset, network, classifier)
 
 
 def _check_counts(run: Run) -> None:
-    for name, number, least in (
+    for name, value, minimum in (
         ("recipe.batch", run.recipe.batch, 1),
         ("recipe.micro_batch", run.recipe.micro_batch, 1),
         ("evaluation_batch", run.evaluation_batch, 1),
         ("log_every", run.log_every, 1),
         ("save_every", run.save_every, 0),
     ):
-        if number is not None and number < least:
-            raise UsageError(f"{name} should be {least} or more, not {number}: give another with --set {name}=N")
+        if value is not None and value < minimum:
+            raise UsageError(
+                f"{name} should be {minimum} or more, not {value}: give another with --set {name}=N"
+            )
 
 
-def _model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture:
-    """The network for this data, its image size said, and without auxiliary heads that the recipe would not train."""
+def _resolve_model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture:
+    """The network for this data, without auxiliary heads that the recipe does not train."""
     entry = models.get_entry(run.model.name, run.model.edition)
     arguments = dict(run.model.arguments)
-    for argument, found, what in (("num_classes", len(dataset.classes), "classes"), ("in_chans", dataset.channels, "channels")):
-        agreed = (found,) if run.data.content is not None else (found, entry.arguments(run.model.edition)[argument])
-        if arguments[argument] not in agreed:
-            raise UsageError(f"model.arguments.{argument} is {arguments[argument]} but {dataset.name} has {found} {what}: make them agree")
-        arguments[argument] = found
-    asked = arguments.get("image_size")
-    arguments["image_size"] = asked if isinstance(asked, tuple) else (int(asked), int(asked)) if asked else entry.input[1:]
+    defaults = entry.default_arguments(run.model.edition)
+    counts = (("num_classes", len(dataset.classes), "classes"), ("in_chans", dataset.channels, "channels"))
+    for argument, count, noun in counts:
+        allowed = (count,) if run.data.content is not None else (count, defaults[argument])
+        if arguments[argument] not in allowed:
+            raise UsageError(
+                f"model.arguments.{argument} is {arguments[argument]} but {dataset.name} has {count} "
+                f"{noun}: make them agree"
+            )
+        arguments[argument] = count
+    size = arguments.get("image_size")
+    if not isinstance(size, tuple):
+        arguments["image_size"] = (int(size), int(size)) if size else entry.input[1:]
     if arguments.get("aux") and not run.recipe.auxiliary:
         arguments["aux"] = False
         notes.append(f"no auxiliary heads: the recipe {run.recipe.name} gives their losses no weight")
     return Architecture(run.model.name, run.model.edition, arguments)
 
 
-def _recipe(recipe: Recipe, dataset: Dataset, content: DataContent, notes: list[str]) -> Recipe:
-    """The recipe for this data: no mirrored digits, colours measured, a batch that the data has."""
-    if not dataset.hflip_safe and (any(isinstance(a, Flip) for a in recipe.augment) or (recipe.crop and recipe.crop.mirror)):
-        recipe = recipe.replace(
-            augment=tuple(a for a in recipe.augment if not isinstance(a, Flip)), crop=recipe.crop and recipe.crop.replace(mirror=False)
+def _resolve_content(run: Run, dataset: Dataset, model: Architecture, force: bool) -> DataContent:
+    size = model.arguments["image_size"]
+    assert isinstance(size, tuple)
+    if dataset.size:
+        preprocessing = fixed_size_preprocessing(dataset.channels, dataset.size, size)
+    else:
+        preprocessing = center_crop_preprocessing(dataset.channels, size, run.recipe.eval_resize_ratio)
+    content = DataContent(
+        classes=dataset.classes,
+        counts={name: len(split) for name, split in dataset.splits.items()},
+        preprocessing=preprocessing,
+        sha256=dataset.sha256,
+        quarantined=dataset.quarantined,
+    )
+    before = run.data.content
+    if before is None or before == content:
+        return content
+    if not force or content.classes != before.classes:
+        raise UserError(
+            f"{dataset.name} is not the data that this run was made for: its content has changed "
+            f"({diff(before, content)[0]}); train again, or continue all the same with --force"
         )
-        notes.append(f"no mirrored images: a mirrored image of {dataset.name} can be of another class, or of none")
-    if dataset.channels == 3 and any(isinstance(a, Lighting) and not a.components for a in recipe.augment):
-        colours = color_covariance(dataset.splits["train"].images, content.preprocessing)
-        recipe = recipe.replace(augment=tuple(a.with_covariance(colours) if isinstance(a, Lighting) else a for a in recipe.augment))
+    return before
+
+
+def _resolve_recipe(recipe: Recipe, dataset: Dataset, content: DataContent, notes: list[str]) -> Recipe:
+    """The recipe for this data: no mirrored digits, colour statistics measured, a batch that the data has."""
+    flips = [step for step in recipe.augment if isinstance(step, RandomHorizontalFlip)]
+    if not dataset.hflip_safe and (flips or (recipe.crop and recipe.crop.hflip)):
+        recipe = recipe.replace(
+            augment=tuple(step for step in recipe.augment if not isinstance(step, RandomHorizontalFlip)),
+            crop=recipe.crop and recipe.crop.replace(hflip=False),
+        )
+        notes.append(
+            f"no mirrored images: a mirrored image of {dataset.name} can be of another class, or of none"
+        )
+    if dataset.channels == 3 and any(
+        isinstance(step, Lighting) and not step.components for step in recipe.augment
+    ):
+        covariance = color_covariance(dataset.splits["train"].images, content.preprocessing)
+        augment = [s.with_covariance(covariance) if isinstance(s, Lighting) else s for s in recipe.augment]
+        recipe = recipe.replace(augment=tuple(augment))
     if recipe.batch > content.counts["train"]:
         smaller = recipe.at_batch(content.counts["train"])
         notes.append(
-            f"batch {recipe.batch} became {smaller.batch}, all training images, and the learning rate {recipe.optimizer.lr:.4g} by the "
-            f"{recipe.batch_rule} rule {smaller.optimizer.lr:.4g}"
+            f"batch {recipe.batch} became {smaller.batch}, all training images, and the learning rate "
+            f"{recipe.optimizer.lr:.4g} by the {recipe.batch_rule} rule {smaller.optimizer.lr:.4g}"
         )
         recipe = smaller
     return recipe
 
 
-def _precision(device: torch.device, network: Network) -> Precision:
-    """The device's best; on a CPU, whose bf16 kernels for many small groups are half as fast as those of fp32, by the network."""
+def _default_precision(device: torch.device, network: Network) -> Precision:
+    """The device's best; fp32 on a CPU for grouped convolutions, whose bf16 kernels are slower."""
     grouped = any(isinstance(layer, torch.nn.Conv2d) and layer.groups > 2 for layer in network.modules())
     return "fp32" if grouped and device.type == "cpu" else best_precision(device)
 
 
-def _check(run: Run, recipe: Recipe, network: Network) -> None:
-    """Whether the recipe's parts name parts of the network."""
+def _check_recipe(run: Run, recipe: Recipe, network: Network) -> None:
+    """Raises UsageError for heads and frozen modules that the network does not have."""
     for head in recipe.auxiliary:
         if head not in network.heads:
-            has = f"has {', '.join(network.heads)}" if network.heads else "has none, or was built with aux=false"
+            heads = (
+                f"has {', '.join(network.heads)}"
+                if network.heads
+                else "has none, or was built with aux=false"
+            )
             raise UsageError(
-                f"the recipe {recipe.name} weights the auxiliary head {head!r}, but {run.model.name} {has}: "
-                f"take another recipe, or --set recipe.auxiliary={{}}"
+                f"the recipe {recipe.name} weights the auxiliary head {head!r}, but {run.model.name} "
+                f"{heads}: choose another recipe, or --set recipe.auxiliary={{}}"
             )
     modules = dict(network.named_modules())
     for path in run.frozen:
         if not path or path not in modules:
-            raise unknown_name(f"module of {run.model.name} to be frozen", path, [name for name in modules if name])
-    trained = [name for name, _ in network.named_parameters() if not name.startswith(tuple(f"{path}." for path in run.frozen))]
-    if not trained:
-        raise UsageError(f"every parameter of {run.model.name} is frozen: leave something to be trained")
+            raise unknown_name(
+                f"module of {run.model.name} to freeze", path, [name for name in modules if name]
+            )
+    frozen = tuple(f"{path}." for path in run.frozen)
+    if all(name.startswith(frozen) for name, _ in network.named_parameters()):
+        raise UsageError(f"every parameter of {run.model.name} is frozen: leave some to be trained")

@@ -1,30 +1,40 @@
-"""A run: network, data, recipe, seed and cadence as one frozen value. Complete before training starts, hashed to an id."""
+"""A run: network, data, recipe, seed and cadence as one frozen value.
 
+Complete before training starts, hashed to an id.
+"""
+
+import hashlib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from msgspec.structs import force_setattr
 
 from convatlas import models, recipes
 from convatlas.data.transforms.preprocessing import Preprocessing
-from convatlas.errors import UsageError
+from convatlas.errors import UsageError, printable
 from convatlas.models import Architecture
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
-from convatlas.training.pretrained import Initial
 
-FORMAT = 1
+FORMAT = 2
+_CHECKSUM = re.compile(rb'"sha256": ?"([0-9a-f]{64})"\s*\}\s*$')  # the last field of a run.json
 
 
 class DataContent(Record, frozen=True, kw_only=True):
-    """What was found in a data set: all that a run reads of it hashes to `digest`."""
+    """The content of a data set. `sha256` covers all that a run reads of it.
+
+    `quarantined` are the content hashes of the broken samples that were known, and left out, when the run
+    started.
+    """
 
     classes: tuple[str, ...]
     counts: dict[str, int]  # images by split
     preprocessing: Preprocessing
-    digest: str
-    quarantined: tuple[str, ...] = ()  # content hashes of the broken samples that were known, and left out, when the run was started
+    sha256: str
+    quarantined: tuple[str, ...] = ()
 
 
 class DataSpec(Record, frozen=True):
@@ -34,38 +44,62 @@ class DataSpec(Record, frozen=True):
     content: DataContent | None = None
 
 
-class Run(Record, frozen=True, kw_only=True):
-    """`ca.Run(model="resnet20_cifar", data="fashion-mnist", recipe="quick", seed=0)`; names become records at once.
+class Pretrained(Record, frozen=True, kw_only=True):
+    """Weights that a training starts from.
 
-    `sync_batch_norm` lets batch norm see the images of all ranks as one batch; else each rank normalises its own share, and rank 0's
-    statistics are those that evaluation uses. `initial` are weights to begin from. `frozen` are paths of modules that keep theirs, with
-    their statistics and without dropout; `frozen_statistics` lets batch norm everywhere use the statistics that it has.
-    `evaluation_batch` is the one batch shape of evaluation. `log_every` and `save_every` are in steps; of the
-    latter 0 means that completion chooses.
+    `head`: the layers that classify, auxiliary ones included, are kept or reinitialised; auto keeps them
+    where the classes are the same. `normalization`: mean and deviation of pixels are those of the weights, or
+    measured on the data set; auto takes those of the weights where they hold for images of any size. `sha256`
+    of the file is filled in when the run is resolved.
+    """
+
+    file: str
+    head: Literal["auto", "keep", "reinit"] = "auto"
+    normalization: Literal["auto", "pretrained", "dataset"] = "auto"
+    sha256: str = ""
+
+
+class Run(Record, frozen=True, kw_only=True):
+    """`ca.Run(model="resnet20_cifar", data="fashion-mnist", recipe="quick", seed=0)`; names become records at
+    once.
+
+    `sync_batch_norm`: batch norm normalises the images of all ranks as one batch; else each rank normalises
+    its own share, and evaluation uses rank 0's statistics. `frozen`: paths of modules that keep their weights
+    and statistics, without dropout; `frozen_statistics`: batch norm everywhere uses its running statistics.
+    `on_unreadable`: a training image that cannot be read is replaced by the next one, or ends the run.
+    `evaluation_batch` is the one batch shape of evaluation. `log_every` and `save_every` are in steps; a
+    `save_every` of 0 is chosen when the run is resolved. `notes` say what was decided then.
+
     Raises UsageError for a name that does not exist.
     """
 
     model: Architecture
     data: DataSpec
     recipe: Recipe = "quick"  # type: ignore[assignment]  # a name until __post_init__
-    initial: Initial | None = None
+    pretrained: Pretrained | None = None
     frozen: tuple[str, ...] = ()
     frozen_statistics: bool = False
     sync_batch_norm: bool = False
     seed: int = 0
     precision: Literal["auto"] | Precision = "auto"
     compile: Literal["auto"] | bool = "auto"
-    broken: Literal["skip", "fail"] = "skip"  # what a training image that cannot be read does: gives way to the next, or ends the run
+    on_unreadable: Literal["skip", "fail"] = "skip"
     evaluation_batch: int = 250
     log_every: int = 50
     save_every: int = 0
-    notes: tuple[str, ...] = ()  # what completion decided
+    notes: tuple[str, ...] = ()
     format: int = FORMAT
 
     if TYPE_CHECKING:
 
         def __init__(
-            self, *, model: str | Architecture, data: str | DataSpec, recipe: str | Recipe = "quick", seed: int = 0, **rest: Any
+            self,
+            *,
+            model: str | Architecture,
+            data: str | DataSpec,
+            recipe: str | Recipe = "quick",
+            seed: int = 0,
+            **fields: Any,
         ) -> None: ...
 
     def __post_init__(self) -> None:
@@ -77,12 +111,19 @@ class Run(Record, frozen=True, kw_only=True):
         if isinstance(data, str):
             force_setattr(self, "data", DataSpec(data))
         if isinstance(recipe, str):
-            entry = models.get_entry(self.model.name, self.model.edition)
-            force_setattr(self, "recipe", recipes.get_recipe(recipe, entry))
-            explicit, defaults = self.model.arguments, entry.arguments(self.model.edition)
-            # the recipe's arguments, but for those that the user has set
-            changes = {name: value for name, value in self.recipe.network.items() if explicit[name] == defaults[name]}
-            force_setattr(self, "model", models.get_architecture(self.model.name, self.model.edition, **(explicit | changes)))
+            self._set_recipe(recipe)
+
+    def _set_recipe(self, name: str) -> None:
+        """The recipe by name, with its arguments of the network where the user set none."""
+        entry = models.get_entry(self.model.name, self.model.edition)
+        force_setattr(self, "recipe", recipes.get_recipe(name, entry))
+        arguments = self.model.arguments
+        defaults = entry.default_arguments(self.model.edition)
+        changes = {
+            key: value for key, value in self.recipe.network.items() if arguments[key] == defaults[key]
+        }
+        model = models.get_architecture(self.model.name, self.model.edition, **(arguments | changes))
+        force_setattr(self, "model", model)
 
     @property
     def id(self) -> str:
@@ -101,7 +142,7 @@ class Run(Record, frozen=True, kw_only=True):
 
     @property
     def steps(self) -> int:
-        """Steps in all."""
+        """The steps of the whole run."""
         return self.recipe.budget.steps(self.steps_per_epoch)
 
 
@@ -109,16 +150,63 @@ class RunFile(Record, frozen=True, kw_only=True):
     """`run.json`: the portable run, and the environment in which it was started."""
 
     run: Run
-    environment: Mapping[str, str | int | bool]
+    environment: Mapping[str, str | int | bool] = {}
+
+
+class _RunDocument(Record, frozen=True, kw_only=True):
+    run: Run
+    environment: Mapping[str, str | int | bool] = {}
+    id: str = ""
+    sha256: str = ""
 
 
 def read_run_file(data: bytes, where: str) -> RunFile:
-    """Read a `run.json`. Raises UsageError with the field that does not fit, or a version that is not read."""
-    version = from_json(data, dict[str, Any], where).get("run", {})
-    if isinstance(version, dict) and version.get("format", FORMAT) != FORMAT:
-        raise UsageError(f"{where} has format version {version['format']}: this ConvAtlas reads version {FORMAT}")
-    return from_json(data, RunFile, where)
+    """Parse a `run.json`. One that a person wrote has neither `id` nor `sha256`.
+
+    Raises UsageError with the field that does not fit, for another format version, and for a file that was
+    changed after ConvAtlas wrote it.
+    """
+    header = from_json(data, dict[str, Any], where)
+    run = header.get("run", {})
+    if isinstance(run, dict) and run.get("format", FORMAT) != FORMAT:
+        version = printable(run["format"])[:20]
+        writer = ", which ConvAtlas 0.1 wrote" if version == "1" else ""
+        raise UsageError(
+            f"{where} has format version {version}{writer}: this ConvAtlas reads version {FORMAT}; train "
+            "again, or continue with the version that wrote it"
+        )
+    if "sha256" in header or "id" in header:
+        _check_sha256(data, where)
+    document = from_json(data, _RunDocument, where)
+    if document.id and document.id != document.run.id:
+        raise UsageError(
+            f"{where} has the id of another run: remove its 'id' and 'sha256' to start it as a new run"
+        )
+    return RunFile(run=document.run, environment=document.environment)
 
 
-def serialize_run_file(stored: RunFile) -> bytes:
-    return to_json(stored, indent=2)
+def serialize_run_file(run_file: RunFile) -> bytes:
+    """The bytes of `run.json`, with the run's id and a SHA-256 of all other bytes."""
+    document = {
+        "run": run_file.run,
+        "environment": run_file.environment,
+        "id": run_file.run.id,
+        "sha256": "0" * 64,
+    }
+    builtins = {key: msgspec.json.decode(to_json(value)) for key, value in document.items()}
+    data = to_json(builtins, indent=2)
+    checksum = _CHECKSUM.search(data)
+    assert checksum is not None
+    return data[: checksum.start(1)] + hashlib.sha256(data).hexdigest().encode() + data[checksum.end(1) :]
+
+
+def _check_sha256(data: bytes, where: str) -> None:
+    checksum = _CHECKSUM.search(data)
+    if checksum is not None:
+        zeroed = data[: checksum.start(1)] + b"0" * 64 + data[checksum.end(1) :]
+        if hashlib.sha256(zeroed).hexdigest().encode() == checksum[1]:
+            return
+    raise UsageError(
+        f"{where} was changed after ConvAtlas wrote it: restore it, or remove its 'id' and 'sha256' to "
+        "start it as a new run"
+    )

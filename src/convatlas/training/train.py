@@ -1,5 +1,7 @@
-"""`train`: complete the run, open its folder, fit, evaluate on the test split once, save the classifier, report."""
+"""`train`: resolve the run, fit, evaluate on the test split once, save the classifier, report."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,17 +10,17 @@ import msgspec
 import torch
 
 from convatlas import analysis, models
-from convatlas import classifier as classifiers
-from convatlas.data import Dataset
+from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata, write_model_file
+from convatlas.classifier.training_images import FILE_NAME, write_training_images
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
-from convatlas.data.loading.train_batches import TrainBatches
-from convatlas.errors import printable
-from convatlas.evaluation import predictions
-from convatlas.evaluation.predict import Predictions
+from convatlas.errors import UsageError, printable
+from convatlas.evaluation import predictions as stored_predictions
+from convatlas.evaluation.metrics import score_samples
+from convatlas.evaluation.predictions import Predictions
 from convatlas.evaluation.results import results_document
 from convatlas.layers.batch_norm import convert_sync_batchnorm
-from convatlas.layers.init import glorot, he
+from convatlas.layers.init import glorot_uniform, he_normal
 from convatlas.runtime.compilation import should_compile
 from convatlas.runtime.device import select_device
 from convatlas.runtime.distributed.ranks import Ranks
@@ -26,16 +28,20 @@ from convatlas.runtime.distributed.rendezvous import init_ranks
 from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.runtime import Runtime
 from convatlas.runtime.signals import stop_on_signals
-from convatlas.training import loop, report
-from convatlas.training import run as runs
+from convatlas.training import report
+from convatlas.training.batches import train_batches
+from convatlas.training.checkpoint import CheckpointManager
+from convatlas.training.context import TrainContext
+from convatlas.training.loop import evaluate_split, fit
+from convatlas.training.metrics_log import FileMetricsLog, MetricsLog
 from convatlas.training.objective import Objective, freeze
 from convatlas.training.planning.memory_guard import MemoryGuard
-from convatlas.training.pretrained import load_pretrained
-from convatlas.training.progress import NullDisplay, ProgressDisplay, banner
+from convatlas.training.pretrained import PretrainedFile, load_pretrained
+from convatlas.training.progress import NullDisplay, ProgressDisplay, banner_rows
 from convatlas.training.rank_checks import check_batch_divides, check_ranks_agree
-from convatlas.training.resolve import resolve_run
-from convatlas.training.run import Run
-from convatlas.training.run_folder import RunFolder, open_folder
+from convatlas.training.resolve import ResolvedRun, resolve_run
+from convatlas.training.run import Run, RunFile
+from convatlas.training.run_folder import RunFolder, open_run_folder, read_run_folder
 from convatlas.training.unreadable import UnreadableImageLog
 
 
@@ -56,76 +62,45 @@ def train(
     workers: int | None = None,
     force: bool = False,
     display: ProgressDisplay | None = None,
+    weights: PretrainedFile | None = None,
 ) -> Result:
-    """Train, or continue where the folder is. `out` defaults to runs/MODEL-DATA-ID8; `workers` load data (None: as many as it takes).
+    """Train, or continue where the folder is.
 
-    Under torchrun this process is one of several (`convatlas.runtime.distributed.rendezvous.join`); rank 0 alone writes and speaks.
-    Raises UsageError for what does not fit together, before anything is written; UserError for a job that fails; Stopped when a
-    signal asked it to stop (saved).
+    `out` defaults to runs/MODEL-DATA-ID8; `workers` are the processes that load data (None: as many as it
+    takes). `weights`: the file of `run.pretrained`, where it has been read. Under torchrun this process is
+    one of several (`convatlas.runtime.distributed.rendezvous.init_ranks`); rank 0 alone writes and shows
+    anything.
+
+    Raises UsageError for what does not fit together, before anything is written; UserError for a job that
+    fails; StoppedBySignal when a signal stopped it (saved).
     """
     tune_malloc()
     with init_ranks() as ranks:
-        return _train(
-            run,
-            out,
-            select_device(device, ranks),
-            workers,
-            force,
-            (display or ProgressDisplay()) if ranks.rank == 0 else NullDisplay(),
-            ranks,
-        )
+        shown = (display or ProgressDisplay()) if ranks.rank == 0 else NullDisplay()
+        resolved = resolve_run(run, select_device(device, ranks), force, weights)
+        path = Path(out) if out else default_folder(resolved.run)
+        existing = ranks.run_on_main(lambda: read_run_folder(path))
+        return _train(resolved, path, existing, select_device(device, ranks), workers, force, shown, ranks)
 
 
-def _train(
-    run: Run, out: str | Path | None, device: torch.device, workers: int | None, force: bool, display: ProgressDisplay, ranks: Ranks
+def resume(
+    folder: str | Path,
+    device: str = "auto",
+    workers: int | None = None,
+    force: bool = False,
+    display: ProgressDisplay | None = None,
 ) -> Result:
-    run, dataset = resolve_run(run, device, force)
-    check_batch_divides(run, ranks)
-    path = Path(out) if out else default_folder(run)
-    with torch.device("meta"):
-        cost = analysis.analyze(models.build(run.model), (dataset.channels, *run.content.preprocessing.size))
-    compiling = ranks.run_on_main(lambda: _decide_to_compile(run, device, path, cost.macs))
-    runtime = Runtime(device, "fp32" if run.precision == "auto" else run.precision, compiling, ranks=ranks)
-    environment = dict(runtime.environment())
-    check_ranks_agree(run, environment, ranks, force)
-    room = MemoryGuard.of(run, runtime)
-    if not force:
-        room.check()
-    with open_folder(path, run, environment, force, ranks=ranks) as folder, stop_on_signals(wait_for_ranks=ranks.world_size > 1) as stop:
-        display.key_values(banner(run, environment, runtime.describe(), cost, run.notes, str(path)))
-        if runtime.compile:
-            display.say("  compiling at the first step: about a minute")
-        recipe, objective = run.recipe, build_objective(run, dataset, ranks)
-        runtime.to_device(objective)
-        geometry, mine = run.content.preprocessing, (ranks.rank, ranks.world_size)
-        data = TrainBatches(dataset.splits["train"], geometry, recipe.augment, recipe.batch, run.seed, recipe.crop, *mine)
-        validation = EvalBatches(dataset.splits["val"], geometry, run.evaluation_batch, *mine)
-        workers = default_num_workers(dataset.splits["train"], ranks) if workers is None else workers
-        unread = UnreadableImageLog(dataset, folder, display)
-        test = EvalBatches(dataset.splits["test"], geometry, run.evaluation_batch, *mine)
-        with room.explain_oom(objective):
-            loop.fit(run, objective, data, validation, runtime, folder, unread, display, stop, workers)
-            found = loop.evaluate_split(objective, test, runtime, workers)
-        unread.record(run.steps, "test", found.unreadable)
-        unread.quarantine()
-        return ranks.run_on_main(lambda: finish(run, dataset, objective, data, test, found, runtime, folder, display))
-
-
-def build_objective(run: Run, dataset: Dataset, ranks: Ranks) -> Objective:
-    """The network with its first weights, and what is trained of it."""
-    recipe, geometry = run.recipe, run.content.preprocessing
-    torch.manual_seed(run.seed)
-    model = models.build(run.model)
-    if recipe.initialise != "network's":
-        model.apply({"glorot": glorot, "he": he}[recipe.initialise])
-    donor = load_pretrained(run.initial, model, run.content.classes) if run.initial else None
-    if donor is not None and run.initial and run.initial.standardiser == "theirs":
-        standardiser = donor.normalizer
-    else:
-        standardiser = recipe.standardise.fit(dataset.splits["train"].images, geometry)
-    if run.sync_batch_norm:
-        convert_sync_batchnorm(model, ranks)
-    return Objective(model, standardiser, recipe.loss, recipe.auxiliary, recipe.average, freeze(run, model))
+    """Continue the run in a folder. Raises UsageError for a folder without a run, and as `train`."""
+    tune_malloc()
+    path = Path(folder)
+    with init_ranks() as ranks:
+        shown = (display or ProgressDisplay()) if ranks.rank == 0 else NullDisplay()
+        existing = ranks.run_on_main(lambda: read_run_folder(path))
+        if existing is None:
+            raise UsageError(f"{printable(path)} holds no run.json: expected a run's folder")
+        torch_device = select_device(device, ranks)
+        resolved = resolve_run(existing.run, torch_device, force)
+        return _train(resolved, path, existing, torch_device, workers, force, shown, ranks)
 
 
 def default_folder(run: Run) -> Path:
@@ -133,52 +108,159 @@ def default_folder(run: Run) -> Path:
     return Path("runs") / f"{run.model.name}-{data}-{run.id[:8]}"
 
 
-def _decide_to_compile(run: Run, device: torch.device, path: Path, macs: int) -> bool:
-    """Taken once, when a run starts; one that is continued keeps the decision, since the bits depend on it."""
+def _train(
+    resolved: ResolvedRun,
+    path: Path,
+    existing: RunFile | None,
+    device: torch.device,
+    workers: int | None,
+    force: bool,
+    display: ProgressDisplay,
+    ranks: Ranks,
+) -> Result:
+    run = resolved.run
+    check_batch_divides(run, ranks)
+    cost = analysis.analyze(resolved.network, run.content.preprocessing.shape)
+    precision = "fp32" if run.precision == "auto" else run.precision
+    compiling = ranks.run_on_main(lambda: _decide_to_compile(run, device, existing, cost.macs))
+    runtime = Runtime(device, precision, compiling, ranks=ranks)
+    run_file = RunFile(run=run, environment=dict(runtime.environment()))
+    check_ranks_agree(run, run_file.environment, ranks, force)
+    guard = MemoryGuard.of(run, runtime, resolved.network)
+    if not force:
+        guard.check()
+    waits = ranks.world_size > 1
+    with (
+        open_run_folder(path, run_file, existing, force, ranks) as folder,
+        stop_on_signals(wait_for_ranks=waits) as stop,
+    ):
+        rows = banner_rows(run, run_file.environment, runtime.describe(), cost, str(path))
+        display.banner(rows, run.steps, runtime.compile)
+        with _open_logs(folder, ranks) as (log, checkpoints):
+            objective = build_objective(resolved, ranks)
+            runtime.to_device(objective)
+            dataset = resolved.dataset
+            train_split = dataset.splits["train"]
+            context = TrainContext(
+                run=run,
+                dataset=dataset,
+                objective=objective,
+                optimizer=run.recipe.optimizer.build(objective.model),
+                runtime=runtime,
+                train=train_batches(run, train_split, ranks),
+                val=_eval_batches(resolved, "val", ranks),
+                test=_eval_batches(resolved, "test", ranks),
+                folder=folder,
+                log=log,
+                checkpoints=checkpoints,
+                unreadable=UnreadableImageLog(run, dataset, log, display),
+                display=display,
+                stop=stop,
+                workers=default_num_workers(train_split, ranks) if workers is None else workers,
+            )
+            with guard.explain_oom(objective):
+                fit(context)
+                predictions = evaluate_split(context, context.test)
+            context.unreadable.record(run.steps, "test", predictions.unreadable)
+            context.unreadable.quarantine()
+            return ranks.run_on_main(lambda: finish(context, predictions))
+
+
+@contextmanager
+def _open_logs(folder: RunFolder, ranks: Ranks) -> Iterator[tuple[MetricsLog, CheckpointManager]]:
+    log = MetricsLog() if ranks.rank else FileMetricsLog(folder)
+    with closing(log), closing(CheckpointManager(folder, log, ranks)) as checkpoints:
+        yield log, checkpoints
+
+
+def _eval_batches(resolved: ResolvedRun, split: str, ranks: Ranks) -> EvalBatches:
+    run = resolved.run
+    samples = resolved.dataset.splits[split]
+    return EvalBatches(samples, run.content.preprocessing, run.evaluation_batch, ranks.rank, ranks.world_size)
+
+
+def _decide_to_compile(run: Run, device: torch.device, existing: RunFile | None, macs: int) -> bool:
+    """Decided once, when a run starts; a resumed run keeps the decision, since the bits depend on it."""
     if run.compile != "auto":
         return run.compile
-    if (path / "run.json").exists():
-        stored = runs.read_run_file((path / "run.json").read_bytes(), str(path / "run.json"))
-        return bool(stored.environment.get("compile"))
+    if existing is not None:
+        return bool(existing.environment.get("compile"))
     return should_compile(device, 3.0 * macs * run.recipe.batch * run.steps)
 
 
-def finish(
-    run: Run,
-    dataset: Dataset,
-    objective: Objective,
-    data: TrainBatches,
-    test: EvalBatches,
-    found: Predictions,
-    runtime: Runtime,
-    folder: RunFolder,
-    display: ProgressDisplay,
-) -> Result:
-    predictions.write_run_predictions(folder.path / predictions.FILE, found, run.id, dataset)  # before the log says that the run has ended
-    result = results_document(found.logits, found.labels, dataset.classes)
-    lines = [line for line in folder.lines() if line["split"] != "test"]
-    scores = {key: result[key] for key in ("top1", "top5", "loss", "n")}
-    folder.log(step=run.steps, epoch=run.steps / run.steps_per_epoch, split="test", **scores)
-    folder.metrics.sync()
-    metrics = {"val_top1": report.last_validation(lines), "test_top1": result["top1"], "test_loss": result["loss"], "test_n": result["n"]}
-    card = classifiers.ClassifierMetadata(
-        format=classifiers.FORMAT,
+def build_objective(resolved: ResolvedRun, ranks: Ranks) -> Objective:
+    """The network with its first weights, its normalisation and losses."""
+    run = resolved.run
+    recipe = run.recipe
+    torch.manual_seed(run.seed)
+    model = models.build(run.model)
+    if recipe.init != "default":
+        model.apply({"glorot": glorot_uniform, "he": he_normal}[recipe.init])
+    pretrained = resolved.pretrained
+    if run.pretrained and pretrained:
+        load_pretrained(run.pretrained, pretrained, model, run.content.classes)
+    if run.pretrained and pretrained and run.pretrained.normalization == "pretrained":
+        normalizer = pretrained.normalizer
+    else:
+        images = resolved.dataset.splits["train"].images
+        normalizer = recipe.normalize.fit(images, run.content.preprocessing)
+    if run.sync_batch_norm:
+        convert_sync_batchnorm(model, ranks)
+    return Objective(model, normalizer, recipe.loss, recipe.auxiliary, recipe.ema, freeze(run, model))
+
+
+def finish(ctx: TrainContext, predictions: Predictions) -> Result:
+    """Store the test predictions, the classifier and the report; rank 0 alone does."""
+    run = ctx.run
+    folder = ctx.folder.path
+    # the predictions first: the log's test line says that the run has ended
+    predictions_file = folder / stored_predictions.FILE
+    predictions_file.parent.mkdir(exist_ok=True)
+    stored_predictions.write_run_predictions(predictions_file, predictions, run.id, ctx.dataset)
+    train_hashes = ctx.dataset.splits["train"].content_hashes
+    write_training_images(folder / FILE_NAME, train_hashes, run.id, run.data.name)
+    samples = score_samples(predictions.logits, predictions.labels)
+    results = results_document(samples, ctx.dataset.classes)
+    lines = [line for line in ctx.log.lines() if line.get("split") != "test"]
+    scores = {key: results[key] for key in ("top1", "top5", "loss", "n")}
+    ctx.log.log(step=run.steps, epoch=run.steps / run.steps_per_epoch, split="test", **scores)
+    ctx.log.sync()
+    metrics = {
+        "val_top1": report.last_validation(lines),
+        "test_top1": results["top1"],
+        "test_loss": results["loss"],
+        "test_n": results["n"],
+    }
+    eval_model = ctx.objective.eval_model
+    metadata = _metadata(ctx, metrics)
+    write_model_file(ctx.folder.model_file, metadata, eval_model, ctx.objective.normalizer)
+    classifier = Classifier(metadata, eval_model, ctx.objective.normalizer, ctx.runtime)
+    page = report.write_report(ctx, lines, predictions, samples, results, classifier)
+    low, high = results["top1_interval"]
+    ctx.display.say(
+        f"test top-1 {results['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}, {results['n']:,} "
+        f"images); report {page}"
+    )
+    return Result(folder, run.id, metrics, page)
+
+
+def _metadata(ctx: TrainContext, metrics: dict[str, Any]) -> ClassifierMetadata:
+    run = ctx.run
+    provenance: dict[str, Any] = {
+        "run": run.id,
+        "data": run.data.name,
+        "recipe": run.recipe.name,
+        "seed": run.seed,
+    }
+    if run.recipe.crop:  # dense evaluation uses its scale
+        provenance["crop"] = msgspec.to_builtins(run.recipe.crop)
+    return ClassifierMetadata(
+        format=FORMAT,
         network=run.model,
-        classes=dataset.classes,
+        classes=ctx.dataset.classes,
         preprocessing=run.content.preprocessing,
         precision="fp32" if run.precision == "auto" else run.precision,
         batch=run.evaluation_batch,
-        provenance={"run": run.id, "data": run.data.name, "recipe": run.recipe.name, "seed": run.seed}
-        | ({"crop": msgspec.to_builtins(run.recipe.crop)} if run.recipe.crop else {})  # dense evaluation asks at which scale
-        | dict(folder.run_file.environment),
+        provenance=provenance | dict(ctx.folder.run_file.environment),
         metrics=metrics,
     )
-    classifiers.write_model_file(folder.path / "model.safetensors", card, objective.eval_model, objective.normalizer)
-    first = data[0]
-    assert not isinstance(first, Exception)
-    batch = data.augmented(first.images, first.indices, 0), first.targets
-    classifier = classifiers.Classifier(card, objective.eval_model, objective.normalizer, runtime)
-    page = report.write(folder.path, run, lines, batch, test, found, result, classifier)
-    low, high = result["top1_interval"]
-    display.say(f"test top-1 {result['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}, {result['n']:,} images); report {page}")
-    return Result(folder.path, run.id, metrics, page)

@@ -1,54 +1,86 @@
-"""What a run does about images that it cannot read: log them, put them on the quarantine list, and give up when they are too many."""
+"""Images that a run cannot read: logged, put on the quarantine list, and too many of them end the run."""
 
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 from convatlas.data import Dataset
 from convatlas.data.loading.train_batches import max_unreadable, too_many_unreadable
 from convatlas.data.sources.quarantine import Quarantine, QuarantinedFile
 from convatlas.data.transforms.preprocessing import UnreadableSample
-from convatlas.errors import UserError, printable
+from convatlas.errors import UserError
+from convatlas.training.metrics_log import MetricsLog
 from convatlas.training.progress import ProgressDisplay
-from convatlas.training.run_folder import RunFolder
+from convatlas.training.run import Run
 
 
 class UnreadableImageLog:
-    def __init__(self, dataset: Dataset, folder: RunFolder, display: ProgressDisplay):
-        self.dataset, self.folder, self.display = dataset, folder, display
-        self.run = folder.run_file.run
+    def __init__(self, run: Run, dataset: Dataset, log: MetricsLog, display: ProgressDisplay):
+        self.run = run
+        self.dataset = dataset
+        self.log = log
+        self.display = display
 
     @cached_property
     def logged(self) -> set[tuple[str, int]]:
-        """Read when the first one turns up, thus after the log was cut back to where a resumed run continues."""
-        return {(line["part"], line["index"]) for line in self.folder.lines() if line["split"] == "unread"}
+        """(split, index) of the images in the log, read at the first new one."""
+        return {(event["split"], event["index"]) for event in self._events()}
 
-    def record(self, step: int, part: str, unread: Iterable[UnreadableSample]) -> None:
-        """`unread` are those of all ranks. Raises UserError by the run's policy, or when there are more than a data set that was looked at
-        should have."""
-        for one in sorted(set(unread)):
-            if self.run.broken == "fail":
-                raise UserError(f"{printable(one.file)}: {one.reason}; leave such images out with --set broken=skip")
-            if (part, one.index) in self.logged:
+    def record(self, step: int, split: str, samples: Iterable[UnreadableSample]) -> None:
+        """Log the samples, of all ranks, that are not in the log yet.
+
+        Raises UserError by the run's policy, or when there are more than a data set that was checked should
+        have.
+        """
+        for sample in sorted(set(samples)):
+            if self.run.on_unreadable == "fail":
+                raise UserError(
+                    f"{sample.file}: {sample.reason}; leave such images out with --set on_unreadable=skip"
+                )
+            if (split, sample.index) in self.logged:
                 continue
-            self.logged.add((part, one.index))
-            epoch = step / self.run.steps_per_epoch
-            self.folder.log(step=step, epoch=epoch, split="unread", part=part, index=one.index, file=one.file, reason=one.reason)
-            self.display.say(f"  cannot read {one.file} ({one.reason}): {'another takes its place' if part == 'train' else 'not counted'}")
-            samples = sum(self.run.content.counts.values())
-            if len(self.logged) > max_unreadable(samples):
-                raise UserError(too_many_unreadable(samples, one))
+            self.logged.add((split, sample.index))
+            self.log.log(
+                step=step,
+                epoch=step / self.run.steps_per_epoch,
+                event="unreadable",
+                split=split,
+                index=sample.index,
+                file=sample.file,
+                reason=sample.reason,
+            )
+            consequence = "replaced by another image" if split == "train" else "not counted"
+            self.display.say(f"  cannot read {sample.file} ({sample.reason}): {consequence}")
+            total = sum(self.run.content.counts.values())
+            if len(self.logged) > max_unreadable(total):
+                raise UserError(too_many_unreadable(total, sample))
 
     def quarantine(self) -> None:
-        """Put all that the run has met on the list, for later runs. Only at its end: a run that is started again must be the same run."""
-        lines = [line for line in self.folder.lines() if line["split"] == "unread"]
-        if self.dataset.root is None or not lines:
+        """Put the logged images on the list for later runs.
+
+        Only at the end: a resumed run must be the same run.
+        """
+        events = self._events()
+        if self.dataset.root is None or not events:
             return
-        keys = {part: split.content_hashes for part, split in self.dataset.splits.items()}
-        found = [QuarantinedFile(file=n["file"], reason=n["reason"], content=bytes(keys[n["part"]][n["index"]]).hex()) for n in lines]
+        hashes = {name: split.content_hashes for name, split in self.dataset.splits.items()}
+        files = [
+            QuarantinedFile(
+                file=event["file"],
+                reason=event["reason"],
+                content=bytes(hashes[event["split"]][event["index"]]).hex(),
+            )
+            for event in events
+        ]
         quarantine = Quarantine(self.dataset.root)
         try:
-            quarantine.add(found)
+            quarantine.add(files)
         except OSError as error:
-            self.display.say(f"  the {len(found)} broken images could not be put on {quarantine.file}: {error.strerror}")
+            self.display.say(
+                f"  the {len(files)} broken images could not be added to {quarantine.file}: {error.strerror}"
+            )
             return
-        self.display.say(f"  {len(found)} broken images are on {quarantine.file}: runs that are started from now on leave them out")
+        self.display.say(f"  {len(files)} broken images are in {quarantine.file}: later runs leave them out")
+
+    def _events(self) -> list[dict[str, Any]]:
+        return [line for line in self.log.lines() if line.get("event") == "unreadable"]

@@ -1,4 +1,4 @@
-"""Seeing what a network sees: Grad-CAM, deconvolution, first-layer filters, strongest activations."""
+"""Visualizations of a network: Grad-CAM, deconvolution, first-layer filters, top activations."""
 
 from convatlas.visualization.deconvolution import deconv_reconstruct
 from convatlas.visualization.feature_maps import last_conv_layer
@@ -6,4 +6,11 @@ from convatlas.visualization.filters import first_filters
 from convatlas.visualization.grad_cam import grad_cam
 from convatlas.visualization.top_activations import Activation, top_activations
 
-__all__ = ["Activation", "deconv_reconstruct", "first_filters", "grad_cam", "last_conv_layer", "top_activations"]
+__all__ = [
+    "Activation",
+    "deconv_reconstruct",
+    "first_filters",
+    "grad_cam",
+    "last_conv_layer",
+    "top_activations",
+]

@@ -1,4 +1,4 @@
-"""The maps that a module gives on the way to the logits, within autograd's reach; and which module's are the last convolutional ones."""
+"""The feature maps of a module within the autograd graph, and the last convolutional layer of a network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,65 +13,86 @@ from convatlas.errors import UsageError, UserError, unknown_name
 
 
 class FeatureMaps(NamedTuple):
-    """One forward. The maps are as the module gave them, whatever is done to them in place later; the logits hang on them."""
+    """The output of a module in one forward pass, as it was before later in-place operations, and the logits,
+    which depend on it in the autograd graph."""
 
     maps: Tensor  # (n, maps, h, w)
     logits: Tensor
 
 
 def forward_with_maps(model: nn.Module, images: Tensor, path: str) -> FeatureMaps:
-    """Run the network in evaluation mode on images (n, c, h, w), standardised, and keep what the module at `path` gives. Of a module that
-    runs more than once, the last.
+    """Run the network in evaluation mode on images (n, c, h, w), normalised, and return the feature maps of
+    the module at `path`. If the module runs more than once, they are those of its last run.
 
-    Raises UsageError for a path that does not exist, naming the nearest, or does not give maps; UserError for one that did not run.
+    Raises UsageError for a path that does not exist, naming the nearest, or whose output is no feature maps;
+    UserError for a module that did not run.
     """
     modules = dict(model.named_modules())
     if not path or path not in modules:
         raise unknown_name("module", path, filter(None, modules))
-    kept: list[Tensor] = []
+    outputs: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: object, output: object) -> Tensor:
+    def record_output(module: nn.Module, inputs: object, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() != 4:
-            shape = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-            raise UsageError(f"{path} gives {shape}, no maps: choose a layer whose output is (n, maps, height, width)")
-        kept[:] = [output]
+            kind = f"a {type(output).__name__}"
+            if isinstance(output, Tensor):
+                kind = f"a tensor of shape {tuple(output.shape)}"
+            raise UsageError(
+                f"{path} gives {kind}, no maps: choose a layer whose output is (n, maps, height, width)"
+            )
+        outputs[:] = [output]
         return output.clone()
 
-    handle = modules[path].register_forward_hook(keep)
+    handle = modules[path].register_forward_hook(record_output)
     try:
-        with _evaluating(model):
+        with _eval_mode(model):
             logits = model(images)
     finally:
         handle.remove()
-    if not kept:
+    if not outputs:
         raise UserError(f"{path} does not run in evaluation: choose a layer on the way to the logits")
-    return FeatureMaps(kept[0], logits)
+    return FeatureMaps(outputs[0], logits)
 
 
 def last_conv_layer(model: nn.Module, shape: tuple[int, int, int]) -> str:
-    """The path of what gives the last convolutional features for images of this shape (channels, h, w): the last convolution that leaves
-    a grid, with the normalisation, sum and activation that follow on that grid, the outermost module where several give the same.
+    """The path of the module with the last convolutional features for images of `shape` (channels, h, w).
 
-    Raises UserError for a network without one.
+    These are the features of the last convolution whose output is a feature map, after the normalisation, sum
+    and activation that follow at the same size. Of several modules with this output it is the outermost.
+
+    Raises UserError for a network without such a convolution.
     """
     calls = analyze(model, shape).trace.calls
-    found = [(o.order, call) for call in calls for o in call.operations if o.grid and o.name in CONVOLUTIONS]
-    if not found:
-        raise UserError(f"{type(model).__name__} has no convolution that leaves a grid of {shape[1]}x{shape[2]} images: no maps to look at")
-    grid = max(found, key=lambda pair: pair[0])[1].outputs[0][2:]
-    ends = {call.path: _end(call, calls) for call in calls if call.path and call.outputs and call.outputs[0][2:] == grid}
-    return max(ends, key=lambda path: (ends[path], -len(path)))
+    convolutions = [
+        (operation.index, call)
+        for call in calls
+        for operation in call.operations
+        if operation.is_feature_map and operation.name in CONVOLUTIONS
+    ]
+    if not convolutions:
+        raise UserError(
+            f"{type(model).__name__} has no convolution whose output is a feature map for images of "
+            f"{shape[1]}x{shape[2]}: no maps to show"
+        )
+    _, last_call = max(convolutions, key=lambda pair: pair[0])
+    size = last_call.output_shapes[0][2:]
+    last_index_by_path = {
+        call.path: _last_operation_index(call, calls)
+        for call in calls
+        if call.path and call.output_shapes and call.output_shapes[0][2:] == size
+    }
+    return max(last_index_by_path, key=lambda path: (last_index_by_path[path], -len(path)))
 
 
-def _end(call: ModuleCall, calls: list[ModuleCall]) -> int:
-    """When the last operator of a module ran, those of the modules in it included."""
-    inside = (c for c in calls if c.path == call.path or c.path.startswith(f"{call.path}."))
-    return max((o.order for c in inside for o in c.operations), default=-1)
+def _last_operation_index(call: ModuleCall, calls: list[ModuleCall]) -> int:
+    """The index of the last operation of a module and its submodules."""
+    subtree = (c for c in calls if c.path == call.path or c.path.startswith(f"{call.path}."))
+    return max((operation.index for c in subtree for operation in c.operations), default=-1)
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; every module's own mode after."""
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module has its earlier mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

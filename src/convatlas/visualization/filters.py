@@ -1,28 +1,34 @@
-"""The filters of a network's first layer, drawn: they alone can be read as pixels. Zeiler, Fergus 2013, arXiv:1311.2901, Fig. 6."""
+"""The filters of a network's first layer as an image: of all layers, only their weights correspond to pixels.
+Zeiler, Fergus 2013, arXiv:1311.2901, Fig. 6."""
 
 import math
 
 from torch import Tensor, nn
 
 from convatlas.errors import UserError
-from convatlas.visualization.plots import Tile, grid, signal_to_image
+from convatlas.visualization.plots import RgbImage, make_grid, signal_to_image
 
-SIDE = 640  # pixels, about, of the picture's width
+IMAGE_WIDTH = 640  # pixels, approximately
+MAX_ROW_FILTERS = 8  # so many filters stand in one row; more in a grid that is twice as wide as high
 
 
 def first_filters(model: nn.Module) -> tuple[str, Tensor]:
-    """(path, filters (n, c, h, w)) of the first convolution, float32 on the CPU. Raises UserError for a network without one."""
+    """The path and the filters (n, c, h, w) of the first convolution, float32 on the CPU. Raises UserError
+    for a network without a convolution."""
     for path, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             return path, module.weight.detach().float().cpu()
     raise UserError(f"{type(model).__name__} has no convolution: no filters to draw")
 
 
-def draw_filters(filters: Tensor) -> Tile:
-    """The filters (n, c, h, w) side by side, each by itself: grey is zero, its strongest weight black or white. Those of one or three
-    channels as pictures; of others, each channel as one."""
+def draw_filters(filters: Tensor) -> RgbImage:
+    """Draw filters (n, c, h, w) side by side, each scaled by itself: zero is grey, its strongest weight black
+    or white. Filters of one or three channels are drawn as images, of others each channel as one image."""
     if filters.shape[1] not in (1, 3):
         filters = filters.flatten(0, 1)[:, None]
-    columns = math.ceil(math.sqrt(2 * len(filters))) if len(filters) > 8 else len(filters)  # twice as wide as high
-    times = max(1, SIDE // (columns * (filters.shape[3] + 1)))
-    return grid([signal_to_image(one).repeat(times, 0).repeat(times, 1) for one in filters], columns)
+    num_columns = len(filters)
+    if len(filters) > MAX_ROW_FILTERS:
+        num_columns = math.ceil(math.sqrt(2 * len(filters)))
+    scale = max(1, IMAGE_WIDTH // (num_columns * (filters.shape[3] + 1)))
+    images = [signal_to_image(filter).repeat(scale, 0).repeat(scale, 1) for filter in filters]
+    return make_grid(images, num_columns)

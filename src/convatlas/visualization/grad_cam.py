@@ -1,9 +1,11 @@
-"""Grad-CAM: where in an image a class finds its evidence. Selvaraju et al. 2016, arXiv:1610.02391, sec. 3.
+"""Grad-CAM: the regions of an image that raise the score of a class. Selvaraju et al. 2016, arXiv:1610.02391,
+sec. 3.
 
     alpha_k = 1/Z  sum over i, j of  d y / d A_k(i, j)        (1)
     L = ReLU( sum over k of  alpha_k A_k )                    (2)
 
-A_k are the maps of a layer, Z their places, y the class's score before the softmax.
+A_k are the feature maps of a layer, Z is the number of their positions, y the class's score before the
+softmax.
 """
 
 import torch
@@ -15,11 +17,14 @@ from convatlas.visualization.feature_maps import forward_with_maps, last_conv_la
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, path: str | None = None) -> Tensor:
-    """Grad-CAM of each image for its class: (n, h, w), at least 0, on the grid of the layer's maps.
+    """Grad-CAM of each image for its class: (n, h, w), at least 0, at the size of the layer's feature maps.
 
-    images: (n, c, height, width), standardised. classes: (n,), int64. `path`: a module that gives maps; by default the last convolutional
-    features. Zero all over where nothing there speaks for the class. Raises UsageError for a path that does not exist or gives no maps, for
-    a class that does not exist, and for a network that labels every pixel; UserError for a network without convolutions.
+    images: (n, c, height, width), normalised. classes: (n,), int64. path: a module whose output is feature
+    maps; by default the last convolutional layer. The result is zero everywhere if nothing in the layer
+    raises the class's score.
+
+    Raises UsageError for a path that does not exist or whose output is no feature maps, for a class that does
+    not exist, and for a network that labels every pixel; UserError for a network without convolutions.
     """
     if path is None:
         path = last_conv_layer(model, (images.shape[1], images.shape[2], images.shape[3]))
@@ -27,15 +32,16 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, path: str | None
         maps, logits = forward_with_maps(model, images.detach().clone().requires_grad_(), path)
         if logits.dim() != 2:
             raise UsageError("Grad-CAM needs one score a class: this network labels every pixel")
-        n, count = logits.shape
-        if classes.shape != (n,) or classes.min() < 0 or classes.max() >= count:
-            raise UsageError(f"Grad-CAM needs a class from 0 to {count - 1} for each of the {n} images")
+        n, num_classes = logits.shape
+        if classes.shape != (n,) or classes.min() < 0 or classes.max() >= num_classes:
+            raise UsageError(f"Grad-CAM needs a class from 0 to {num_classes - 1} for each of the {n} images")
         scores = logits[range(n), classes.tolist()]
-        (gradient,) = torch.autograd.grad(scores.sum(), maps)  # no image's score hangs on another's maps
+        # The sum's gradient is that of each score: no image's score depends on another image's maps.
+        (gradient,) = torch.autograd.grad(scores.sum(), maps)
     alpha = gradient.mean((2, 3), keepdim=True)
     return (alpha * maps.detach()).sum(1).relu()
 
 
-def resize_map(found: Tensor, size: tuple[int, int]) -> Tensor:
-    """Brought to the images' size, bilinearly, as in the paper: (n, h, w) -> (n, *size)."""
-    return F.interpolate(found[:, None], size, mode="bilinear")[:, 0]
+def resize_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize Grad-CAM maps to the images' size, bilinearly, as in the paper: (n, h, w) -> (n, *size)."""
+    return F.interpolate(maps[:, None], size, mode="bilinear")[:, 0]

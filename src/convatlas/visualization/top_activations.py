@@ -1,7 +1,9 @@
-"""What excites a map most over a data set, and what of it does. Zeiler, Fergus 2013, arXiv:1311.2901, sec. 4 and Fig. 2.
+"""The strongest activations of feature maps over a data set, and the image patches that cause them. Zeiler,
+Fergus 2013, arXiv:1311.2901, sec. 4 and Fig. 2.
 
-For each map the images in which its strongest activation is strongest, each image once; of each the patch that the activation sees
-(its receptive field), and the same pixels of its projection down to the image (`deconvolution`).
+Each map is represented by the images in which its strongest activation is highest, each image once. Every
+image is shown as the patch in the activation's receptive field, and as the same pixels of the activation's
+projection down to the image (`deconvolution`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,18 +23,27 @@ from convatlas.runtime.progress import track
 from convatlas.visualization.deconvolution import deconv_reconstruct
 from convatlas.visualization.feature_maps import forward_with_maps, last_conv_layer
 
-COUNT = 9  # activations of each map, as in the paper's figure
-SHOWN = 6  # maps, where none are named
+NUM_ACTIVATIONS = 9  # of each map, as in the paper's figure
+NUM_MAPS = 6  # chosen where none are named
 
 
 class Activation(NamedTuple):
-    """One activation of a map, where it is, and what it is of."""
+    """One activation of a map: its value, its position and its image patch."""
 
     value: float
-    image: int  # its place in the split
+    image: int  # index in the split
     unit: tuple[int, int]  # row and column in the map
-    patch: Tensor  # (c, h, w), uint8: what it sees of the image, moved inside where its field reaches beyond
+    patch: Tensor  # (c, h, w), uint8: its receptive field, shifted to lie inside the image
     reconstruction: Tensor  # (c, h, w), float32: the same pixels of its projection
+
+
+class _MapMaxima(NamedTuple):
+    """The highest of each map's maxima over images, the highest first."""
+
+    values: Tensor  # (count, maps)
+    indices: Tensor  # (count, maps): of the images in the split
+    positions: Tensor  # (count, maps): row * map_width + column
+    map_width: int
 
 
 def top_activations(
@@ -41,80 +52,101 @@ def top_activations(
     path: str | None = None,
     maps: Sequence[int] = (),
     split: str = "val",
-    count: int = COUNT,
+    count: int = NUM_ACTIVATIONS,
 ) -> Mapping[int, list[Activation]]:
-    """Of each of `maps` of the layer at `path` its strongest activations over a split, the strongest first; without `maps` of six, evenly
-    spread over those that anything excites. `data` defaults to what the classifier was trained on, `path` to the last convolutional
-    features.
+    """The `count` strongest activations over a split of each of `maps`, feature maps of the layer at `path`,
+    the strongest first.
 
-    Images that cannot be read are passed over. Raises UsageError for a split or path that does not exist, a module that gives no maps, a
-    map that does not exist; UserError where no image can be read, or nothing excites the layer.
+    data: by default the data that the classifier was trained on. path: by default the last convolutional
+    layer. maps: by default six maps, evenly spread over those with any activation above zero.
+
+    Unreadable images are skipped. Raises UsageError for a split, path or map that does not exist and a module
+    whose output is no feature maps; UserError if no image can be read or no activation of the layer is above
+    zero.
     """
-    source = _source(classifier, data, split)
-    path = path or last_conv_layer(classifier.model, source.preprocessing.shape)
-    values, indices, places, width = _tops(classifier, source, path, count)
-    for number in maps:
-        if not 0 <= number < values.shape[1]:
-            raise UsageError(f"{path} has maps 0 to {values.shape[1] - 1}: there is no map {number}")
-    excited = torch.nonzero(values[0] > 0)[:, 0].tolist()
-    if not maps and not excited:
-        raise UserError(f"no image of the data excites any map of {path}: choose an earlier layer with --layer")
-    chosen = (
-        maps or [excited[round(i * (len(excited) - 1) / (SHOWN - 1))] for i in range(SHOWN)] if len(excited) > SHOWN else maps or excited
-    )
-    report = analyze(classifier.model, source.preprocessing.shape)
-    found: dict[int, list[Activation]] = {}
-    for number in chosen:
-        images, _ = source.preprocessing.load_batch(source.split.images, indices[:, number].numpy())
-        units = torch.stack([places[:, number] // width, places[:, number] % width], 1)
-        projected = deconv_reconstruct(
-            classifier.model, classifier.normalizer(images.to(classifier.runtime.device)), path, number, units
-        ).cpu()
-        found[number] = []
+    source = _open_split(classifier, data, split)
+    preprocessing = source.preprocessing
+    path = path or last_conv_layer(classifier.model, preprocessing.shape)
+    maxima = _map_maxima(classifier, source, path, count)
+    num_maps = maxima.values.shape[1]
+    for map in maps:
+        if not 0 <= map < num_maps:
+            raise UsageError(f"{path} has maps 0 to {num_maps - 1}: there is no map {map}")
+    report = analyze(classifier.model, preprocessing.shape)
+    activations_by_map: dict[int, list[Activation]] = {}
+    for map in maps or _choose_maps(maxima, path):
+        indices = maxima.indices[:, map]
+        positions = maxima.positions[:, map]
+        images, _ = preprocessing.load_batch(source.split.images, indices.numpy())
+        units = torch.stack([positions // maxima.map_width, positions % maxima.map_width], 1)
+        inputs = classifier.normalizer(images.to(classifier.runtime.device))
+        projections = deconv_reconstruct(classifier.model, inputs, path, map, units).cpu()
+        activations = []
         for value, index, (row, column), image, projection in zip(
-            values[:, number].tolist(), indices[:, number].tolist(), units.tolist(), images, projected, strict=True
+            maxima.values[:, map].tolist(), indices.tolist(), units.tolist(), images, projections, strict=True
         ):
-            down, across = (
-                _window(ends, side) for ends, side in zip(report.pixels(path, (row, column)), source.preprocessing.size, strict=True)
+            fields = report.pixels(path, (row, column))
+            rows, columns = (
+                _shift_inside(pixels, side)
+                for pixels, side in zip(fields, preprocessing.input_size, strict=True)
             )
-            found[number].append(Activation(value, index, (row, column), image[:, down, across], projection[:, down, across]))
-    return found
+            patch = image[:, rows, columns]
+            activations.append(Activation(value, index, (row, column), patch, projection[:, rows, columns]))
+        activations_by_map[map] = activations
+    return activations_by_map
 
 
-def _source(classifier: Classifier, data: str | None, split: str) -> EvalBatches:
+def _open_split(classifier: Classifier, data: str | None, split: str) -> EvalBatches:
     dataset = open_dataset(data or classifier.training_data)
     if split not in dataset.splits:
         raise unknown_name("split", split, dataset.splits)
-    return EvalBatches(dataset.splits[split], classifier.preprocessing_for(dataset), classifier.metadata.batch)
+    preprocessing = classifier.preprocessing_for(dataset)
+    return EvalBatches(dataset.splits[split], preprocessing, classifier.metadata.batch)
 
 
-def _tops(classifier: Classifier, source: EvalBatches, path: str, count: int) -> tuple[Tensor, Tensor, Tensor, int]:
-    """The strongest activation of each map in each image, the `count` largest over all images: their values, images and places in the map,
-    each (count, maps), the largest first; and the maps' width."""
-    best: list[Tensor] = []
-    width = 0
-    steps = iterate_batches(source, 0, source.steps, default_num_workers(source.split))
-    for _, batch in track(steps, source.steps, f"looking for what excites {path}"):
-        inside = batch.indices.numpy()
-        usable = torch.from_numpy(~np.isin(inside, [u.index for u in batch.unreadable]))
+def _choose_maps(maxima: _MapMaxima, path: str) -> list[int]:
+    """Up to `NUM_MAPS` maps, evenly spread over those with an activation above zero."""
+    active: list[int] = torch.nonzero(maxima.values[0] > 0)[:, 0].tolist()
+    if not active:
+        raise UserError(
+            f"no image of the data excites any map of {path}: choose an earlier one with --module"
+        )
+    if len(active) <= NUM_MAPS:
+        return active
+    return [active[round(i * (len(active) - 1) / (NUM_MAPS - 1))] for i in range(NUM_MAPS)]
+
+
+def _map_maxima(classifier: Classifier, source: EvalBatches, path: str, count: int) -> _MapMaxima:
+    """Of each map the maximum in each image, and of these the `count` highest over all images."""
+    top: list[Tensor] = []  # values, indices and positions, (count, maps) each
+    map_width = 0
+    batches = iterate_batches(source, 0, source.steps, default_num_workers(source.split))
+    for _, batch in track(batches, source.steps, f"looking for what excites {path}"):
+        batch_indices = batch.indices.numpy()  # without the padding of the last batch
+        readable = torch.from_numpy(~np.isin(batch_indices, [sample.index for sample in batch.unreadable]))
         with torch.inference_mode():
-            maps = forward_with_maps(classifier.model, classifier.normalizer(batch.images.to(classifier.runtime.device)), path).maps
-        width = maps.shape[3]
-        values, places = maps[: len(inside)].float().cpu()[usable].flatten(2).max(2)
-        new = [values, batch.indices[usable][:, None].expand_as(places), places]
-        parts = [torch.cat(pair) for pair in zip(best, new, strict=True)] if best else new
-        order = torch.argsort(parts[0], dim=0, descending=True, stable=True)[:count]
-        best = [part.gather(0, order) for part in parts]
-    if not len(best[0]):
-        raise UserError(f"none of the {len(source.split):,} images can be read: look at them with convatlas data check")
-    values, indices, places = best
-    return values, indices, places, width
+            inputs = classifier.normalizer(batch.images.to(classifier.runtime.device))
+            maps = forward_with_maps(classifier.model, inputs, path).maps
+        map_width = maps.shape[3]
+        values, positions = maps[: len(batch_indices)].float().cpu()[readable].flatten(2).max(2)
+        batch_maxima = [values, batch.indices[readable][:, None].expand_as(positions), positions]
+        merged = [torch.cat(pair) for pair in zip(top, batch_maxima, strict=True)] if top else batch_maxima
+        order = torch.argsort(merged[0], dim=0, descending=True, stable=True)[:count]
+        top = [tensor.gather(0, order) for tensor in merged]
+    values, indices, positions = top
+    if not len(values):
+        raise UserError(
+            f"none of the {len(source.split):,} images can be read: look at them with convatlas data check"
+        )
+    return _MapMaxima(values, indices, positions, map_width)
 
 
-def _window(ends: tuple[int, int] | None, side: int) -> slice:
-    """The pixels between the ends, moved inside the image; all of it where they are more."""
-    if ends is None:
+def _shift_inside(pixels: tuple[int, int] | None, side: int) -> slice:
+    """The pixels from first to last of a receptive field, shifted to lie inside an image of `side` pixels;
+    the whole side if the field is larger or unknown."""
+    if pixels is None:
         return slice(0, side)
-    size = min(ends[1] - ends[0] + 1, side)
-    start = min(max(ends[0], 0), side - size)
+    first, last = pixels
+    size = min(last - first + 1, side)
+    start = min(max(first, 0), side - size)
     return slice(start, start + size)

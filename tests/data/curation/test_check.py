@@ -20,8 +20,8 @@ from convatlas.data.sources.source import RawDataset
 RNG = np.random.default_rng(0)
 
 
-def fill(root: Path, classes: dict[str, int]) -> None:
-    """Photographs of noise, no two of them alike."""
+def write_photos(root: Path, classes: dict[str, int]) -> None:
+    """Write photographs of noise, no two of them alike."""
     for name, count in classes.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
@@ -29,42 +29,44 @@ def fill(root: Path, classes: dict[str, int]) -> None:
             Image.fromarray(blocks.repeat(5, axis=0).repeat(5, axis=1)).save(root / name / f"{i}.png")
 
 
-def put(folder: Path, files: dict[str, bytes]) -> None:
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
 
 
-def checked(root: Path, workers: int | None = None) -> CheckReport:
+def check_folder(root: Path, workers: int | None = None) -> CheckReport:
     return check(open_source(f"folder:{root}"), workers)
 
 
-def names(files: Iterable[str]) -> set[str]:
+def file_names(files: Iterable[str]) -> set[str]:
     return {Path(file).name for file in files}
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     root = tmp_path / "photos"
-    fill(root, {"cat": 20, "dog": 30})
+    write_photos(root, {"cat": 20, "dog": 30})
     return root
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_every_damaged_file_is_listed_as_bad_and_no_other_is(photos: Path, workers: int) -> None:
-    put(photos / "cat", damage.kinds())
-    put(photos / "dog", damage.odd())
+def test_every_damaged_file_and_no_other_is_listed_as_bad(photos: Path, workers: int) -> None:
+    unreadable = damage.unreadable_files()
+    unusual = damage.unusual_files()
+    write_files(photos / "cat", unreadable)
+    write_files(photos / "dog", unusual)
     (photos / "cat" / "link.jpg").symlink_to("nowhere.jpg")
-    report = checked(photos, workers)
-    assert names(entry.file for entry in report.bad) == {*damage.kinds(), "link.jpg"}
-    assert len(report.bad) == len(damage.kinds()) + 1
+    report = check_folder(photos, workers)
+    assert file_names(entry.file for entry in report.bad) == {*unreadable, "link.jpg"}
+    assert len(report.bad) == len(unreadable) + 1
     assert all(entry.reason and "\n" not in entry.reason for entry in report.bad)
-    assert report.n == 50 + len(damage.kinds()) + len(damage.odd()) + 1
-    assert sum(sum(row.values()) for row in report.classes.values()) == 50 + len(damage.odd())
+    assert report.n == 50 + len(unreadable) + len(unusual) + 1
+    assert sum(sum(counts.values()) for counts in report.classes.values()) == 50 + len(unusual)
 
 
 @pytest.mark.parametrize(
-    ("file", "words"),
+    ("file", "message"),
     [
         ("cmyk.jpg", "CMYK"),
         ("sixteen_bits.png", "more than 8 bits"),
@@ -82,99 +84,110 @@ def test_every_damaged_file_is_listed_as_bad_and_no_other_is(photos: Path, worke
         ("one_colour.png", "one colour"),
     ],
 )
-def test_an_odd_file_is_a_note(photos: Path, file: str, words: str) -> None:
-    put(photos / "dog", {file: damage.odd()[file]})
-    report = checked(photos)
+def test_an_unusual_file_gets_a_note(photos: Path, file: str, message: str) -> None:
+    write_files(photos / "dog", {file: damage.unusual_files()[file]})
+    report = check_folder(photos)
     assert report.bad == []
-    assert any(words in note.note and Path(note.file).name == file for note in report.notes)
-    assert names(note.file for note in report.notes) == {file}
+    assert any(message in note.note and Path(note.file).name == file for note in report.notes)
+    assert file_names(note.file for note in report.notes) == {file}
 
 
-def test_every_odd_file_of_the_collection_has_its_note(photos: Path) -> None:
-    put(photos / "dog", damage.odd())
-    assert names(note.file for note in checked(photos).notes) == set(damage.odd())
+def test_each_of_many_unusual_files_gets_its_note(photos: Path) -> None:
+    write_files(photos / "dog", damage.unusual_files())
+    report = check_folder(photos)
+    assert file_names(note.file for note in report.notes) == set(damage.unusual_files())
 
 
-def test_what_the_folder_holds_beside_images_is_named_with_the_reason(photos: Path) -> None:
-    put(photos, {"top.jpg": b"", ".hidden.jpg": b"", NAME: b""})
-    put(photos / "cat", {"notes.txt": b"", ".DS_Store": b""})
-    put(photos / "cat" / "more", {"notes.md": b""})
+def test_files_that_are_not_used_as_images_are_listed_with_the_reason(photos: Path) -> None:
+    write_files(photos, {"top.jpg": b"", ".hidden.jpg": b"", NAME: b""})
+    write_files(photos / "cat", {"notes.txt": b"", ".DS_Store": b""})
+    write_files(photos / "cat" / "more", {"notes.md": b""})
     os.mkfifo(photos / "cat" / "pipe.jpg")
     (photos / "empty").mkdir()
     (photos / ".git").mkdir()
-    assert {
-        (str(Path(note.file).relative_to(photos)), note.note.removeprefix("passed over: ").split()[0]) for note in checked(photos).notes
-    } == {
-        ("top.jpg", "not"),
-        (".hidden.jpg", "hidden"),
-        ("cat/notes.txt", "its"),
-        ("cat/.DS_Store", "hidden"),
-        ("cat/more", "a"),
-        ("cat/pipe.jpg", "not"),
-        ("empty", "a"),
-        (".git", "hidden"),
+    reasons = {
+        str(Path(note.file).relative_to(photos)): note.note.removeprefix("ignored: ")
+        for note in check_folder(photos).notes
+    }
+    assert {file: reason.split(" none of ")[0] for file, reason in reasons.items()} == {
+        "top.jpg": "not in the folder of a class",
+        ".hidden.jpg": "hidden",
+        "cat/notes.txt": "its extension is",
+        "cat/.DS_Store": "hidden",
+        "cat/more": "a folder without images of a class",
+        "cat/pipe.jpg": "not a file",
+        "empty": "a folder without images of a class",
+        ".git": "hidden",
     }
 
 
-def test_the_bad_ones_are_put_on_the_quarantine_list_once_and_trainings_leave_them_out(photos: Path) -> None:
-    put(photos / "cat", damage.kinds())
+def test_bad_files_are_quarantined_once_and_left_out_of_trainings(photos: Path) -> None:
+    unreadable = damage.unreadable_files()
+    write_files(photos / "cat", unreadable)
     for _ in range(2):
-        report = checked(photos)
+        report = check_folder(photos)
         assert quarantine(open_source(f"folder:{photos}"), report.bad) == photos / NAME
-    lines = [json.loads(line) for line in (photos / NAME).read_text().splitlines()]
-    assert names(line["file"] for line in lines) == set(damage.kinds())
-    assert len(lines) == len(damage.kinds())
-    assert len(report.bad) == len(damage.kinds())  # read again, though they are on the list
+    entries = [json.loads(line) for line in (photos / NAME).read_text().splitlines()]
+    assert file_names(entry["file"] for entry in entries) == set(unreadable)
+    assert len(entries) == len(unreadable)
+    assert len(report.bad) == len(unreadable)  # read again, although they are on the list
     assert sum(len(split) for split in open_dataset(f"folder:{photos}").splits.values()) == 50
 
 
-def test_a_mended_file_is_no_longer_bad(photos: Path) -> None:
-    put(photos / "cat", {"x.jpg": damage.kinds()["truncated.jpg"]})
-    quarantine(open_source(f"folder:{photos}"), checked(photos).bad)
-    put(photos / "cat", {"x.jpg": damage.encode("JPEG")})
-    assert checked(photos).bad == []
-    assert checked(photos).notes == []
+def test_a_fixed_file_is_no_longer_bad(photos: Path) -> None:
+    write_files(photos / "cat", {"x.jpg": damage.unreadable_files()["truncated.jpg"]})
+    quarantine(open_source(f"folder:{photos}"), check_folder(photos).bad)
+    write_files(photos / "cat", {"x.jpg": damage.encode("JPEG")})
+    assert check_folder(photos).bad == []
+    assert check_folder(photos).notes == []
 
 
-def test_a_file_on_the_list_that_can_be_read_is_a_note_and_left_out(photos: Path) -> None:
-    put(photos / "cat", {"x.jpg": damage.kinds()["truncated.jpg"]})
-    (entry,) = checked(photos).bad
-    put(photos / "cat", {"x.jpg": damage.encode("JPEG")})
-    found = open_source(f"folder:{photos}")
-    content = next(bytes(key).hex() for i, key in enumerate(found.content_hashes) if found.images.name(i).endswith("cat/x.jpg"))
-    quarantine(found, [entry.replace(content=content)])
-    report = checked(photos)
-    assert [Path(note.file).name for note in report.notes if "although it can be read" in note.note] == ["x.jpg"]
+def test_a_readable_file_on_the_quarantine_list_gets_a_note_and_is_left_out(photos: Path) -> None:
+    write_files(photos / "cat", {"x.jpg": damage.unreadable_files()["truncated.jpg"]})
+    (entry,) = check_folder(photos).bad
+    write_files(photos / "cat", {"x.jpg": damage.encode("JPEG")})
+    source = open_source(f"folder:{photos}")
+    content_hash = next(
+        bytes(content_hash).hex()
+        for i, content_hash in enumerate(source.content_hashes)
+        if source.images.name(i).endswith("cat/x.jpg")
+    )
+    quarantine(source, [entry.replace(content=content_hash)])
+    report = check_folder(photos)
+    notes = [note for note in report.notes if "although it can be read" in note.note]
+    assert [Path(note.file).name for note in notes] == ["x.jpg"]
     assert sum(report.classes["cat"].values()) == 20
 
 
-def test_images_that_show_the_same_are_named_with_their_splits_and_classes(tmp_path: Path) -> None:
-    for part in ("train", "val", "test"):
-        fill(tmp_path / part, {"cat": 4, "dog": 4})
+def test_duplicates_are_reported_with_their_splits_and_classes(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        write_photos(tmp_path / split, {"cat": 4, "dog": 4})
     Image.open(tmp_path / "train/cat/0.png").save(tmp_path / "test/cat/leak.jpg", quality=80)
     shutil.copy(tmp_path / "train/dog/1.png", tmp_path / "train/cat/copy.png")
-    report = checked(tmp_path)
-    pairs = {frozenset(names(pair.files)): pair for pair in report.duplicates}
-    assert set(pairs) == {frozenset({"0.png", "leak.jpg"}), frozenset({"1.png", "copy.png"})}
-    leak, copy = pairs[frozenset({"0.png", "leak.jpg"})], pairs[frozenset({"1.png", "copy.png"})]
+    report = check_folder(tmp_path)
+    duplicates = {frozenset(file_names(pair.files)): pair for pair in report.duplicates}
+    assert set(duplicates) == {frozenset({"0.png", "leak.jpg"}), frozenset({"1.png", "copy.png"})}
+    leak = duplicates[frozenset({"0.png", "leak.jpg"})]
     assert (set(leak.splits), leak.classes, leak.identical) == ({"train", "test"}, ("cat", "cat"), False)
     assert 0 <= leak.distance < 0.06
-    assert (copy.splits, set(copy.classes), copy.identical, copy.distance) == (("train", "train"), {"cat", "dog"}, True, 0)
+    copy = duplicates[frozenset({"1.png", "copy.png"})]
+    assert (copy.splits, set(copy.classes)) == (("train", "train"), {"cat", "dog"})
+    assert (copy.identical, copy.distance) == (True, 0)
 
 
-def test_splits_are_those_of_a_training(photos: Path) -> None:
+def test_the_splits_are_those_of_a_training(photos: Path) -> None:
     dataset = open_dataset(f"folder:{photos}")
-    report = checked(photos)
+    report = check_folder(photos)
     assert report.classes == {
-        name: {part: int((split.labels == label).sum()) for part, split in dataset.splits.items()}
+        name: {split_name: int((split.labels == label).sum()) for split_name, split in dataset.splits.items()}
         for label, name in enumerate(dataset.classes)
     }
-    assert report.remarks == dataset.notes
-    assert report.refusal is None
+    assert report.split_notes == dataset.notes
+    assert report.training_error is None
 
 
 @pytest.mark.parametrize(
-    ("classes", "refusal"),
+    ("classes", "message"),
     [
         ({}, "at least 2 classes"),
         ({"cat": 5}, "at least 2 classes"),
@@ -182,48 +195,54 @@ def test_splits_are_those_of_a_training(photos: Path) -> None:
         ({"cat": 2, "dog": 2}, "too small to split"),
     ],
 )
-def test_a_set_that_no_training_can_use_is_checked_all_the_same(tmp_path: Path, classes: dict[str, int], refusal: str) -> None:
-    fill(tmp_path, classes)
-    put(tmp_path / next(iter(classes), "cat"), {"bad.jpg": b"no image"})
-    report = checked(tmp_path)
-    assert report.refusal is not None
-    assert refusal in report.refusal
+def test_a_set_that_no_training_can_use_is_checked_too(
+    tmp_path: Path, classes: dict[str, int], message: str
+) -> None:
+    write_photos(tmp_path, classes)
+    write_files(tmp_path / next(iter(classes), "cat"), {"bad.jpg": b"no image"})
+    report = check_folder(tmp_path)
+    assert report.training_error is not None
+    assert message in report.training_error
     assert [Path(entry.file).name for entry in report.bad] == ["bad.jpg"]
-    assert sum(sum(row.values()) for row in report.classes.values()) == sum(classes.values())
+    assert sum(sum(counts.values()) for counts in report.classes.values()) == sum(classes.values())
 
 
 def test_sizes_are_the_smallest_the_median_and_the_largest(photos: Path) -> None:
     for name, size in (("small.png", (3, 5)), ("large.png", (90, 70))):
         Image.new("RGB", size).save(photos / "cat" / name)
-    assert {what: sized[:2] for what, sized in checked(photos).sizes.items()} == {
+    assert {rank: image_size[:2] for rank, image_size in check_folder(photos).sizes.items()} == {
         "smallest": (3, 5),
         "median": (40, 30),
         "largest": (90, 70),
     }
 
 
-def test_names_from_the_disk_cannot_steer_a_terminal(tmp_path: Path) -> None:
-    named = {"a\x1b[31m.jpg": b"", os.fsdecode(b"\xff.jpg"): b"", "b\x1b[31m.jpg": damage.odd()["turned.jpg"]}
-    put(tmp_path, named)
-    files = FileImages(tmp_path, list(named))
-    found = RawDataset(
+def test_file_names_cannot_control_a_terminal(tmp_path: Path) -> None:
+    files = {
+        "a\x1b[31m.jpg": b"",
+        os.fsdecode(b"\xff.jpg"): b"",
+        "b\x1b[31m.jpg": damage.unusual_files()["turned.jpg"],
+    }
+    write_files(tmp_path, files)
+    source = RawDataset(
         name="list",
         classes=("x",),
         channels=3,
-        images=files,
+        images=FileImages(tmp_path, list(files)),
         labels=np.zeros(3, np.int64),
         content_hashes=[*map(str.encode, "abc")],
         root=tmp_path,
     )
-    report = check(found)
-    assert all(text.isprintable() for text in [*(e.file for e in report.bad), *(e.reason for e in report.bad), *sum(report.notes, ())])
-    assert quarantine(found, report.bad) == tmp_path / NAME
+    report = check(source)
+    texts = [*(entry.file for entry in report.bad), *(entry.reason for entry in report.bad)]
+    assert all(text.isprintable() for text in [*texts, *sum(report.notes, ())])
+    assert quarantine(source, report.bad) == tmp_path / NAME
     assert (len(report.bad), len(report.notes)) == (2, 1)
 
 
-def test_a_published_set_in_memory_is_checked_too_and_has_no_list() -> None:
-    found = open_source("digits")
-    report = check(found)
+def test_a_set_in_memory_is_checked_and_has_no_quarantine_list() -> None:
+    source = open_source("digits")
+    report = check(source)
     assert (report.n, report.bad, report.notes) == (1797, [], [])
-    assert quarantine(found, report.bad) is None
+    assert quarantine(source, report.bad) is None
     assert list(next(iter(report.classes.values()))) == ["train", "val", "test"]

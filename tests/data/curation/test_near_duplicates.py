@@ -1,4 +1,4 @@
-"""Which images are taken for the same, measured on photographs. Figures of the module's docstring are checked here."""
+"""Near-duplicates, measured on photographs. The figures in the module's docstring are checked here."""
 
 import io
 from collections.abc import Callable
@@ -22,9 +22,26 @@ from convatlas.data.curation.near_duplicates import (
 )
 
 PHOTOS = (
-    *("astronaut.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png", "coins.png", "color.png"),
-    *("grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "microaneurysms.png", "moon.png", "motorcycle_left.png"),
-    *("motorcycle_right.png", "page.png", "retina.jpg", "rocket.jpg", "text.png"),
+    "astronaut.png",
+    "camera.png",
+    "cell.png",
+    "chelsea.png",
+    "clock_motion.png",
+    "coffee.png",
+    "coins.png",
+    "color.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "microaneurysms.png",
+    "moon.png",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "page.png",
+    "retina.jpg",
+    "rocket.jpg",
+    "text.png",
 )
 Change = Callable[[Image.Image], Image.Image]
 
@@ -43,89 +60,110 @@ def jpeg(quality: int) -> Change:
     return change
 
 
-def half(image: Image.Image) -> Image.Image:
+def halve(image: Image.Image) -> Image.Image:
     return image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
 
 
-def cropped(image: Image.Image) -> Image.Image:
-    """1 % off every side."""
-    return image.crop((round(image.width * 0.01), round(image.height * 0.01), round(image.width * 0.99), round(image.height * 0.99)))
+def crop(image: Image.Image) -> Image.Image:
+    """Cut 1 % off every side."""
+    left, top = round(image.width * 0.01), round(image.height * 0.01)
+    right, bottom = round(image.width * 0.99), round(image.height * 0.99)
+    return image.crop((left, top, right, bottom))
 
 
-def darker(image: Image.Image) -> Image.Image:
+def darken(image: Image.Image) -> Image.Image:
     return image.point(lambda value: 0.8 * value)
 
 
-def mirrored(image: Image.Image) -> Image.Image:
+def mirror(image: Image.Image) -> Image.Image:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
-def reddened(image: Image.Image) -> Image.Image:
+def redden(image: Image.Image) -> Image.Image:
     red, green, blue = image.split()
-    return Image.merge("RGB", (red.point(lambda value: 0.7 * value + 75), green.point(lambda value: 0.7 * value), blue))
+    red = red.point(lambda value: 0.7 * value + 75)
+    return Image.merge("RGB", (red, green.point(lambda value: 0.7 * value), blue))
 
 
-def pairs(images: list[Image.Image]) -> NearDuplicates:
-    return find_near_duplicates(
-        np.array([signature(np.asarray(image.convert("RGB"))) for image in images]), [str(i).encode() for i in range(len(images))]
-    )
+def near_duplicates(images: list[Image.Image]) -> NearDuplicates:
+    """The near-duplicates of images whose files all differ."""
+    signatures = np.array([signature(np.asarray(image.convert("RGB"))) for image in images])
+    return find_near_duplicates(signatures, [str(i).encode() for i in range(len(images))])
 
 
-@pytest.mark.parametrize("change", [jpeg(50), jpeg(75), jpeg(95), half, cropped, darker], ids=["q50", "q75", "q95", "half", "crop", "dark"])
-def test_a_changed_photograph_is_found_beside_all_others_and_no_two_different_ones_are(change: Change) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [jpeg(50), jpeg(75), jpeg(95), halve, crop, darken],
+    ids=["q50", "q75", "q95", "half", "crop", "dark"],
+)
+def test_a_changed_photograph_is_paired_with_its_original_only(change: Change) -> None:
     originals = [photo(name) for name in PHOTOS]
-    found = pairs(originals + [change(image) for image in originals])
-    assert {(pair.first, pair.second) for pair in found.pairs} == {(i, i + len(PHOTOS)) for i in range(len(PHOTOS))}
-    assert found.max_distance == MAX_DISTANCE
+    result = near_duplicates(originals + [change(image) for image in originals])
+    pairs = {(pair.first, pair.second) for pair in result.pairs}
+    assert pairs == {(i, i + len(PHOTOS)) for i in range(len(PHOTOS))}
+    assert result.max_distance == MAX_DISTANCE
 
 
-@pytest.mark.parametrize("change", [mirrored, reddened])
-def test_a_mirrored_or_a_recoloured_photograph_is_another(change: Change) -> None:
+@pytest.mark.parametrize("change", [mirror, redden])
+def test_a_mirrored_or_recoloured_photograph_is_no_duplicate(change: Change) -> None:
     originals = [photo(name) for name in PHOTOS if name not in ("microaneurysms.png", "page.png")]
-    assert pairs(originals + [change(image) for image in originals]).pairs == []
+    assert near_duplicates(originals + [change(image) for image in originals]).pairs == []
 
 
-def noisy(value: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Of one grey, sloping towards another, with noise."""
-    slope = np.linspace(-rng.integers(40), rng.integers(40), 64)
-    return (value + slope + rng.normal(0, 3, size=(64, 64))).clip(0, 255).astype(np.uint8)[:, :, None]
+def noisy_gradient(value: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A gradient around one grey value, with noise: (64, 64, 1)."""
+    gradient = np.linspace(-rng.integers(40), rng.integers(40), 64)
+    pixels = value + gradient + rng.normal(0, 3, size=(64, 64))
+    return pixels.clip(0, 255).astype(np.uint8)[:, :, None]
 
 
-def test_images_without_contrast_are_told_apart_by_content_alone() -> None:
+def test_images_without_contrast_are_compared_by_content_alone() -> None:
     rng = np.random.default_rng(0)
-    images = [np.full((64, 64, 1), value, np.uint8) for value in (0, 128, 255)] + [noisy(128, rng) for _ in range(300)]
-    looks = np.array([signature(image) for image in images])
-    assert find_near_duplicates(looks, [image.tobytes() for image in images]).pairs == []
-    twice = find_near_duplicates(np.concatenate([looks, looks[:5]]), [image.tobytes() for image in images + images[:5]])
-    assert [tuple(pair) for pair in twice.pairs] == [(i, 303 + i, 0.0) for i in range(5)]
+    images = [np.full((64, 64, 1), value, np.uint8) for value in (0, 128, 255)]
+    images += [noisy_gradient(128, rng) for _ in range(300)]
+    signatures = np.array([signature(image) for image in images])
+    assert find_near_duplicates(signatures, [image.tobytes() for image in images]).pairs == []
+    with_copies = find_near_duplicates(
+        np.concatenate([signatures, signatures[:5]]), [image.tobytes() for image in images + images[:5]]
+    )
+    assert [tuple(pair) for pair in with_copies.pairs] == [(i, 303 + i, 0.0) for i in range(5)]
 
 
 def test_a_thousand_copies_make_a_thousand_pairs_and_not_a_million() -> None:
-    one = signature(np.asarray(photo("coffee.png")))
-    assert len(find_near_duplicates(np.array([one] * 1000), [b"same"] * 1000).pairs) == 999
-    near = find_near_duplicates(np.array([one] * 1000), [str(i).encode() for i in range(1000)]).pairs  # equal to the eye alone
-    assert len(near) < 10_000
-    assert {i for pair in near for i in pair[:2]} == set(range(1000))
+    signatures = np.array([signature(np.asarray(photo("coffee.png")))] * 1000)
+    assert len(find_near_duplicates(signatures, [b"same"] * 1000).pairs) == 999
+    # files that differ, but look equal
+    pairs = find_near_duplicates(signatures, [str(i).encode() for i in range(1000)]).pairs
+    assert len(pairs) < 10_000
+    assert {i for pair in pairs for i in pair[:2]} == set(range(1000))
 
 
-def test_where_all_images_look_alike_only_the_nearest_count() -> None:
+def test_among_images_that_all_look_alike_only_the_nearest_count() -> None:
     rng = np.random.default_rng(0)
-    blob = np.asarray(photo("rocket.jpg").resize((32, 32)), np.float64)
-    images = [(blob + rng.normal(0, 12, size=blob.shape)).clip(0, 255).astype(np.uint8) for _ in range(200)]
+    rocket = np.asarray(photo("rocket.jpg").resize((32, 32)), np.float64)
+    noisy = [rocket + rng.normal(0, 12, size=rocket.shape) for _ in range(200)]
+    images = [image.clip(0, 255).astype(np.uint8) for image in noisy]
     images.append((images[0] * 0.9).astype(np.uint8))
-    found = find_near_duplicates(np.array([signature(image) for image in images]), [image.tobytes() for image in images])
-    assert found.max_distance == MAX_DISTANCE_UNIFORM_SET
-    assert [(pair.first, pair.second) for pair in found.pairs] == [(0, 200)]
+    signatures = np.array([signature(image) for image in images])
+    result = find_near_duplicates(signatures, [image.tobytes() for image in images])
+    assert result.max_distance == MAX_DISTANCE_UNIFORM_SET
+    assert [(pair.first, pair.second) for pair in result.pairs] == [(0, 200)]
 
 
 @settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40))
-def test_the_search_finds_what_comparing_all_with_all_finds(seed: int, count: int) -> None:
+def test_the_search_finds_the_pairs_that_a_full_comparison_finds(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     waves = rng.normal(size=(count, 4, 4, 1)).repeat(8, axis=1).repeat(8, axis=2)
-    waves[1::2] = waves[: count // 2 * 2 : 2] + 0.25 * rng.normal(size=waves[1::2].shape)  # some near, some not
-    looks = np.array([signature((128 + 30 * wave).clip(0, 255).astype(np.uint8)) for wave in waves])
-    names = [str(i).encode() for i in range(count)]
-    found = {(pair.first, pair.second) for pair in find_near_duplicates(looks, names).pairs}
-    alone = {(i, j) for i in range(count) for j in range(i + 1, count) if find_near_duplicates(looks[[i, j]], [b"a", b"b"]).pairs}
-    assert found == alone
+    # make every second one similar to the one before
+    waves[1::2] = waves[: count // 2 * 2 : 2] + 0.25 * rng.normal(size=waves[1::2].shape)
+    signatures = np.array([signature((128 + 30 * wave).clip(0, 255).astype(np.uint8)) for wave in waves])
+    hashes = [str(i).encode() for i in range(count)]
+    pairs = {(pair.first, pair.second) for pair in find_near_duplicates(signatures, hashes).pairs}
+    expected = {
+        (i, j)
+        for i in range(count)
+        for j in range(i + 1, count)
+        if find_near_duplicates(signatures[[i, j]], [b"a", b"b"]).pairs
+    }
+    assert pairs == expected

@@ -1,3 +1,6 @@
+"""Batches for training and evaluation: the same for any number of workers and ranks, even if a worker
+dies."""
+
 import os
 import signal
 from dataclasses import dataclass
@@ -13,45 +16,53 @@ from convatlas.data.loading.batch import Batch
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
-from convatlas.data.transforms.augment import Flip, PadCrop
+from convatlas.data.transforms.augment import RandomCrop, RandomHorizontalFlip
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(50, 1, 8, 8), dtype=np.uint8)
 SPLIT = Split(ArrayImages(IMAGES), np.arange(50))
-GEOMETRY = fixed_size_preprocessing(1, (8, 8), (8, 8))
+PREPROCESSING = fixed_size_preprocessing(1, (8, 8), (8, 8))
 
 
-def training(split: Split = SPLIT, seed: int = 0) -> TrainBatches:
-    return TrainBatches(split, GEOMETRY, (PadCrop(2), Flip()), batch=8, seed=seed)
+def train_batches(split: Split = SPLIT) -> TrainBatches:
+    """Batches of 8 of 50 samples: 6 steps an epoch."""
+    return TrainBatches(split, PREPROCESSING, (RandomCrop(2), RandomHorizontalFlip()), batch_size=8, seed=0)
 
 
-@pytest.mark.parametrize(("workers", "start"), [(1, 0), (2, 5)])
-def test_batches_are_bit_identical_whatever_the_workers_and_wherever_one_starts(workers: int, start: int) -> None:
-    alone = dict(iterate_batches(training(), 0, 14))
-    for step, batch in iterate_batches(training(), start, 14, workers):
-        assert torch.equal(batch.images, alone[step].images)
-        assert torch.equal(batch.targets, alone[step].targets)
+def load(dataset: TrainBatches | EvalBatches, start: int, end: int, num_workers: int = 0) -> list[Batch]:
+    return [batch for _, batch in iterate_batches(dataset, start, end, num_workers)]
 
 
-def test_an_epoch_holds_each_sample_at_most_once_and_leaves_others_out_each_time() -> None:
-    epochs = [torch.cat([training()[step].targets for step in range(6 * e, 6 * e + 6)]).tolist() for e in range(3)]  # type: ignore[union-attr]
-    assert all(len(set(epoch)) == 48 for epoch in epochs)
-    assert len({frozenset(epoch) for epoch in epochs}) == 3
+@pytest.mark.parametrize(("num_workers", "start"), [(1, 0), (2, 5)])
+def test_batches_are_bit_identical_for_any_workers_and_any_start(num_workers: int, start: int) -> None:
+    expected = dict(iterate_batches(train_batches(), 0, 14))
+    for step, batch in iterate_batches(train_batches(), start, 14, num_workers):
+        assert torch.equal(batch.images, expected[step].images)
+        assert torch.equal(batch.targets, expected[step].targets)
 
 
-def test_evaluation_sees_every_sample_once_in_order_in_batches_of_one_shape() -> None:
-    found = [batch for _, batch in iterate_batches(EvalBatches(SPLIT, GEOMETRY, 16), 0, 4)]
-    assert {batch.images.shape for batch in found} == {(16, 1, 8, 8)}
-    assert torch.cat([batch.targets for batch in found])[:50].tolist() == list(range(50))
-    assert torch.cat([batch.indices for batch in found]).tolist() == list(range(50))
+def test_an_epoch_has_each_sample_at_most_once_and_leaves_out_others_each_time() -> None:
+    epochs = [
+        torch.cat([batch.targets for batch in load(train_batches(), 6 * epoch, 6 * epoch + 6)]).tolist()
+        for epoch in range(3)
+    ]
+    assert all(len(set(targets)) == 48 for targets in epochs)
+    assert len({frozenset(targets) for targets in epochs}) == 3
+
+
+def test_evaluation_takes_every_sample_once_in_batches_of_one_shape() -> None:
+    batches = load(EvalBatches(SPLIT, PREPROCESSING, 16), 0, 4)
+    assert {batch.images.shape for batch in batches} == {(16, 1, 8, 8)}
+    assert torch.cat([batch.targets for batch in batches])[:50].tolist() == list(range(50))
+    assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(50))
 
 
 @dataclass(frozen=True)
-class Killing:
-    """Images whose reader dies, the first times it meets sample 20."""
+class KillingImages:
+    """Images whose reader is killed the first `deaths` times that it reads sample 20."""
 
-    marks: Path
+    marks: Path  # a folder with a file for each death
     deaths: int
 
     def __len__(self) -> int:
@@ -68,34 +79,39 @@ class Killing:
 
 
 def test_a_worker_that_dies_is_replaced_and_its_batch_is_the_same(tmp_path: Path) -> None:
-    alone = [batch.images for _, batch in iterate_batches(training(), 0, 12)]
-    found = [batch.images for _, batch in iterate_batches(training(Split(Killing(tmp_path, 2), SPLIT.labels)), 0, 12, workers=1)]
+    expected = load(train_batches(), 0, 12)
+    batches = load(train_batches(Split(KillingImages(tmp_path, 2), SPLIT.labels)), 0, 12, num_workers=1)
     assert len(list(tmp_path.iterdir())) == 2
-    assert torch.equal(torch.stack(found), torch.stack(alone))
+    images, expected_images = (torch.stack([batch.images for batch in b]) for b in (batches, expected))
+    assert torch.equal(images, expected_images)
 
 
 def test_workers_that_cannot_be_started_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, refused = torch.utils.data.DataLoader.__iter__, iter([EOFError("unexpected EOF"), ConnectionResetError(), None])
+    start_workers = torch.utils.data.DataLoader.__iter__
+    # as if a signal had ended the server that forks workers, twice
+    errors = iter([EOFError("unexpected EOF"), ConnectionResetError(), None])
 
-    def at_the_third_time(loader: torch.utils.data.DataLoader[object]) -> object:  # a signal has ended the server that forks them
-        if error := next(refused):
+    def fail_twice(loader: torch.utils.data.DataLoader[object]) -> object:
+        if error := next(errors):
             raise error
-        return start(loader)
+        return start_workers(loader)
 
-    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", at_the_third_time)
-    assert [step for step, _ in iterate_batches(training(), 0, 4, workers=1)] == [0, 1, 2, 3]
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", fail_twice)
+    steps = [step for step, _ in iterate_batches(train_batches(), 0, 4, num_workers=1)]
+    assert steps == [0, 1, 2, 3]
 
 
-def test_the_third_death_on_the_same_batch_ends_the_job(tmp_path: Path) -> None:
+def test_the_third_death_at_one_batch_ends_the_job(tmp_path: Path) -> None:
+    batches = train_batches(Split(KillingImages(tmp_path, 99), SPLIT.labels))
     with pytest.raises(UserError, match="died at step"):
-        list(iterate_batches(training(Split(Killing(tmp_path, 99), SPLIT.labels)), 0, 12, workers=1))
+        load(batches, 0, 12, num_workers=1)
 
 
 @dataclass(frozen=True)
-class Damaged:
-    """Images of which some cannot be read."""
+class DamagedImages:
+    """Images of which those at `unreadable` cannot be read."""
 
-    broken: tuple[int, ...]
+    unreadable: tuple[int, ...]
 
     def __len__(self) -> int:
         return 50
@@ -104,40 +120,49 @@ class Damaged:
         return f"{index}.jpg"
 
     def image(self, index: int) -> DecodedImage | EncodedImage:
-        return EncodedImage(b"no image", self.name(index)) if index in self.broken else DecodedImage(IMAGES[index].transpose(1, 2, 0))
+        if index in self.unreadable:
+            return EncodedImage(b"no image", self.name(index))
+        return DecodedImage(IMAGES[index].transpose(1, 2, 0))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_next_sample_of_the_epochs_order_takes_the_place_of_one_that_cannot_be_read(workers: int) -> None:
-    order = np.concatenate([batch.indices for _, batch in iterate_batches(training(), 0, 6)]).tolist()
-    broken = tuple(order[i] for i in (3, 4, 20))
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_unreadable_sample_is_replaced_by_the_next_in_the_epochs_order(num_workers: int) -> None:
+    order = torch.cat([batch.indices for batch in load(train_batches(), 0, 6)]).tolist()
+    unreadable = tuple(order[i] for i in (3, 4, 20))
     expected = order[:3] + [order[5]] * 2 + order[5:20] + [order[21]] + order[21:]
-    found = [batch for _, batch in iterate_batches(training(Split(Damaged(broken), SPLIT.labels)), 0, 6, workers)]
-    assert torch.cat([batch.indices for batch in found]).tolist() == expected
-    assert torch.cat([batch.targets for batch in found]).tolist() == SPLIT.labels[expected].tolist()
-    assert torch.equal(torch.cat([batch.images for batch in found]), torch.from_numpy(IMAGES[expected]))
-    assert sorted({(u.index, u.file) for batch in found for u in batch.unreadable}) == sorted((i, f"{i}.jpg") for i in broken)
+    batches = load(train_batches(Split(DamagedImages(unreadable), SPLIT.labels)), 0, 6, num_workers)
+    assert torch.cat([batch.indices for batch in batches]).tolist() == expected
+    assert torch.cat([batch.targets for batch in batches]).tolist() == SPLIT.labels[expected].tolist()
+    assert torch.equal(torch.cat([batch.images for batch in batches]), torch.from_numpy(IMAGES[expected]))
+    samples = {(sample.index, sample.file) for batch in batches for sample in batch.unreadable}
+    assert samples == {(index, f"{index}.jpg") for index in unreadable}
 
 
-def test_when_nothing_can_be_read_it_ends_in_one_sentence() -> None:
-    with pytest.raises(UserError, match=r"^more than 50 of 50 images cannot be read, \d+.jpg first \(not a readable .*data check"):
-        list(iterate_batches(training(Split(Damaged(tuple(range(50))), SPLIT.labels)), 0, 1))
+def test_a_split_without_a_readable_image_ends_in_one_sentence() -> None:
+    split = Split(DamagedImages(tuple(range(50))), SPLIT.labels)
+    message = r"^more than 50 of 50 images cannot be read, \d+.jpg first \(not a readable .*data check"
+    with pytest.raises(UserError, match=message):
+        load(train_batches(split), 0, 1)
 
 
-def test_evaluation_marks_what_it_cannot_read_and_keeps_its_shape() -> None:
-    source = EvalBatches(Split(Damaged((2, 49)), SPLIT.labels), GEOMETRY, 16)
-    found = [batch for _, batch in iterate_batches(source, 0, 4)]
-    assert {batch.images.shape for batch in found} == {(16, 1, 8, 8)}
-    assert [u.index for batch in found for u in batch.unreadable] == [2, 49]
+def test_evaluation_lists_unreadable_samples_in_batches_of_one_shape() -> None:
+    split = Split(DamagedImages((2, 49)), SPLIT.labels)
+    batches = load(EvalBatches(split, PREPROCESSING, 16), 0, 4)
+    assert {batch.images.shape for batch in batches} == {(16, 1, 8, 8)}
+    assert [sample.index for batch in batches for sample in batch.unreadable] == [2, 49]
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_the_ranks_share_every_batch_and_every_sample(ranks: int) -> None:
-    parts = [TrainBatches(SPLIT, GEOMETRY, (), 8, 0, rank=rank, ranks=ranks) for rank in range(ranks)]
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_every_training_batch_and_every_evaluated_sample(world_size: int) -> None:
     for step in (0, 7):
-        whole = training()[step]
-        assert isinstance(whole, Batch)
-        assert torch.equal(torch.cat([part[step].indices for part in parts]), whole.indices)  # type: ignore[union-attr]
-    fixed = [EvalBatches(SPLIT, GEOMETRY, 16, rank, ranks) for rank in range(ranks)]
-    seen = [batch.indices for part in fixed for _, batch in iterate_batches(part, 0, part.steps)]
-    assert sorted(torch.cat(seen).tolist()) == list(range(50))
+        (full_batch,) = load(train_batches(), step, step + 1)
+        shares = []
+        for rank in range(world_size):
+            batches = TrainBatches(SPLIT, PREPROCESSING, (), 8, 0, rank=rank, world_size=world_size)
+            shares += load(batches, step, step + 1)
+        assert torch.equal(torch.cat([share.indices for share in shares]), full_batch.indices)
+    evaluated = []
+    for rank in range(world_size):
+        eval_batches = EvalBatches(SPLIT, PREPROCESSING, 16, rank, world_size)
+        evaluated += [batch.indices for batch in load(eval_batches, 0, eval_batches.steps)]
+    assert sorted(torch.cat(evaluated).tolist()) == list(range(50))

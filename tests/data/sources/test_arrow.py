@@ -80,8 +80,8 @@ def open_named(folder: Path, *paths: str, roots: Sequence[Path] | None = None) -
 
 def test_every_row_is_read_whatever_file_and_batch_holds_it(tmp_path: Path) -> None:
     rows = inline(23)
-    parts = [(0, 9), (9, 9), (9, 10), (10, 23)]
-    files = [write_arrow(tmp_path / f"{start}-{end}.arrow", rows[start:end]) for start, end in parts]
+    ranges = [(0, 9), (9, 9), (9, 10), (10, 23)]
+    files = [write_arrow(tmp_path / f"{start}-{end}.arrow", rows[start:end]) for start, end in ranges]
     images = open_rows(files, {"train": 15, "sketches": 0, "test": 8})
     assert len(images) == 23
     for i in map(int, RNG.permutation(23)):

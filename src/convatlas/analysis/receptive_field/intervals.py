@@ -1,9 +1,11 @@
-"""Which input pixels a unit sees, along one axis: exact intervals through any window.
+"""Receptive fields along one axis: exact intervals of input pixels, through any window.
 
-A window says which units of its input each unit of its output reads (`Taps`); a `Field` says which pixels each unit of a map sees.
-Both repeat: what unit u reads, unit u + period reads `advance` further on. A convolution's pattern has period 1, a transposed
-convolution's its stride, an interpolation's the denominator of its scale; so whole numbers suffice, and nothing is approximated.
-Borders are left out, as is usual: a map is taken to go on where it is padded, so a field can be larger than the image.
+A `Window` lists the input units that each output unit reads. A `Field` holds the interval of pixels that each
+unit of a feature map depends on. Both are periodic: unit u + period reads what unit u reads, `advance` units
+further on. The period of a convolution is 1, that of a transposed convolution its stride, that of an
+interpolation the denominator of its scale. So integers suffice, and nothing is approximated.
+
+Borders are ignored, as is usual: a padded map is treated as if it continued. A field can exceed the image.
 """
 
 import math
@@ -13,20 +15,20 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-_NOTHING = (1 << 60, -(1 << 60))  # the interval of a unit that sees no pixel: any hull swallows it
+_EMPTY = (1 << 60, -(1 << 60))  # the interval of a unit that depends on no pixel; neutral in a hull
 
 
 class Extent(NamedTuple):
-    """Along one axis, in input pixels."""
+    """The receptive field of a map along one axis, in input pixels."""
 
-    start: int  # first pixel that unit 0 sees; negative in the padding
-    size: int  # pixels from the first to the last that one unit sees: the most of all units
-    stride: float  # from one unit's pixels to the next unit's; 0.5 where the map is twice as fine as the image
+    start: int  # first pixel of unit 0; negative in the padding
+    size: int  # pixels from the first to the last of one unit: the maximum over the units
+    stride: float  # pixels from one unit to the next; 0.5 where the map is twice as fine as the image
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Unit u of the output reads the units `reads[u % period]` of the input, all moved by `advance` for every whole period."""
+    """Output unit u reads the input units `reads[u % period]`, shifted by `advance` for every full period."""
 
     reads: tuple[range, ...]
     advance: int
@@ -36,63 +38,79 @@ class Window:
         return len(self.reads)
 
 
-def window(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Window:
+def sliding_window(kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Window:
+    """The window of a convolution or a pooling."""
     return Window((range(-padding, -padding + dilation * (kernel - 1) + 1, dilation),), stride)
 
 
 @lru_cache
-def transposed(kernel: int, stride: int, padding: int, dilation: int) -> Window:
-    """Input i reaches output i * stride - padding + dilation * j, for each j below `kernel`."""
+def transposed_window(kernel: int, stride: int, padding: int, dilation: int) -> Window:
+    """The window of a transposed convolution.
+
+    Input i reaches output i * stride - padding + dilation * j, for each j below `kernel`.
+    """
     reads = []
-    for out in range(stride):
-        reached = [(out + padding - dilation * j) // stride for j in range(kernel) if (out + padding - dilation * j) % stride == 0]
-        step = abs(reached[0] - reached[1]) if len(reached) > 1 else 1
-        reads.append(range(min(reached), max(reached) + 1, step) if reached else range(0))
+    for output in range(stride):
+        offsets = [output + padding - dilation * j for j in range(kernel)]
+        inputs = [offset // stride for offset in offsets if offset % stride == 0]
+        step = abs(inputs[0] - inputs[1]) if len(inputs) > 1 else 1
+        reads.append(range(min(inputs), max(inputs) + 1, step) if inputs else range(0))
     return Window(tuple(reads), 1)
 
 
 @lru_cache
-def adaptive(units: int, out: int) -> Window:
-    """Adaptive pooling: output i covers the share [i, i + 1) * units / out."""
-    common = math.gcd(units, out)
-    units, out = units // common, out // common
-    return Window(tuple(range(i * units // out, -(-(i + 1) * units // out)) for i in range(out)), units)
+def adaptive_window(input_size: int, output_size: int) -> Window:
+    """The window of adaptive pooling: output i covers the share [i, i + 1) * input_size / output_size."""
+    divisor = math.gcd(input_size, output_size)
+    num_in, num_out = input_size // divisor, output_size // divisor
+    reads = tuple(range(i * num_in // num_out, -(-(i + 1) * num_in // num_out)) for i in range(num_out))
+    return Window(reads, num_in)
 
 
 @lru_cache
-def nearest(scale: Fraction, centred: bool = False) -> Window:
-    """`scale` input units to one of the output, whose left edge is looked up, or its centre. In whole fractions: where torch's single
-    precision falls to the other side of a tie, it reads the next unit."""
-    places = [math.floor((i + Fraction(1, 2) * centred) * scale) for i in range(scale.denominator)]
-    return Window(tuple(range(place, place + 1) for place in places), scale.numerator)
+def nearest_window(scale: Fraction, centred: bool = False) -> Window:
+    """The window of nearest-neighbour resizing, `scale` input units to one output unit.
+
+    The input unit is looked up at the output unit's left edge, or at its centre (`centred`). Positions are
+    exact fractions; where torch's single precision rounds a tie the other way, torch reads the next unit.
+    """
+    units = [math.floor((i + Fraction(1, 2) * centred) * scale) for i in range(scale.denominator)]
+    return Window(tuple(range(unit, unit + 1) for unit in units), scale.numerator)
 
 
 @lru_cache
-def interpolated(scale: Fraction, before: int, after: int, corners: bool = False, antialias: bool = False) -> Window:
-    """Linear (before 0, after 1) and cubic (1, 2) interpolation: the units around each sampled place, those of weight 0 left out."""
+def interpolation_window(
+    scale: Fraction, before: int, after: int, align_corners: bool = False, antialias: bool = False
+) -> Window:
+    """The window of linear (before 0, after 1) and cubic (before 1, after 2) interpolation.
+
+    Each output unit reads the input units around its sampling position, except those of weight 0.
+    """
     reads = []
     for i in range(scale.denominator):
-        place = i * scale if corners else (i + Fraction(1, 2)) * scale - Fraction(1, 2)
-        first = math.floor(place)
+        position = i * scale if align_corners else (i + Fraction(1, 2)) * scale - Fraction(1, 2)
+        first = math.floor(position)
         if antialias and scale > 1:
-            reach = after * scale  # the kernel is widened so that no unit is skipped
-            reads.append(range(math.floor(place - reach) + 1, math.ceil(place + reach)))
+            radius = after * scale  # the kernel is widened so that no unit is skipped
+            reads.append(range(math.floor(position - radius) + 1, math.ceil(position + radius)))
+        elif position == first:
+            reads.append(range(first, first + 1))
         else:
-            reads.append(range(first, first + 1) if place == first else range(first - before, first + after + 1))
+            reads.append(range(first - before, first + after + 1))
     return Window(tuple(reads), scale.numerator)
 
 
-def repeated(times: int) -> Window:
-    """Each unit stands `times` times in a row."""
-    return Window((range(1),) * times, 1)
+def repeat_window(repeats: int) -> Window:
+    """Each input unit is repeated `repeats` times in a row."""
+    return Window((range(1),) * repeats, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Unit u sees pixels low[u % period] to high[u % period], all moved by stride * period for every whole period.
+    """Unit u depends on the pixels low[u % period] to high[u % period].
 
-    A field that stands still is the same for every unit, and `stride` is that of the units' places alone: what a gate computed from the
-    whole image has touched.
+    They are shifted by stride * period for every full period. A global field is the same for every unit, as
+    after a gate computed from the whole image; its `stride` is only that of the units' positions.
     """
 
     low: tuple[int, ...] = (0,)
@@ -100,80 +118,93 @@ class Field:
     stride: Fraction = Fraction(1)
     is_global: bool = False
 
-    def at(self, unit: int) -> tuple[int, int] | None:
-        """First and last pixel; None where a unit sees none."""
-        turns, phase = divmod(unit, len(self.low))
-        moved = 0 if self.is_global else int(self.stride * len(self.low)) * turns  # whole pixels, as every period is chosen
+    def interval(self, unit: int) -> tuple[int, int] | None:
+        """First and last pixel of a unit; None where it depends on no pixel."""
+        periods, phase = divmod(unit, len(self.low))
+        # A whole number of pixels: every period is chosen so.
+        shift = 0 if self.is_global else int(self.stride * len(self.low)) * periods
         low, high = self.low[phase], self.high[phase]
-        return (low + moved, high + moved) if low <= high else None
+        return (low + shift, high + shift) if low <= high else None
 
     def hull(self, units: Iterable[int]) -> tuple[int, int]:
-        """The smallest interval that covers what these units see."""
-        seen = [pixels for unit in units if (pixels := self.at(unit))]
-        return (min(low for low, _ in seen), max(high for _, high in seen)) if seen else _NOTHING
+        """The smallest interval that covers the intervals of these units."""
+        intervals = [interval for unit in units if (interval := self.interval(unit))]
+        if not intervals:
+            return _EMPTY
+        return min(low for low, _ in intervals), max(high for _, high in intervals)
 
-    def through(self, taps: Window) -> "Field":
-        return _through(self, taps)
+    def through(self, window: Window) -> "Field":
+        """The field of the output of a window over a map with this field."""
+        return _field_through(self, window)
 
-    def to_global(self, units: int) -> "Field":
-        """The field that stands still over what all the first `units` units see."""
-        low, high = self.hull(range(units)) if self.is_global or len(self.low) > 1 else self.hull((0, units - 1))
+    def to_global(self, num_units: int) -> "Field":
+        """The global field that covers the first `num_units` units."""
+        units = range(num_units) if self.is_global or len(self.low) > 1 else (0, num_units - 1)
+        low, high = self.hull(units)
         return Field((low,), (high,), self.stride, is_global=True)
 
-    def union(self, other: "Field", units: int) -> "Field":
-        """The smallest intervals that cover both, for a map of `units` units."""
-        return self if self == other else _joined(self, other, units)
+    def union(self, other: "Field", num_units: int) -> "Field":
+        """The smallest intervals that cover both fields, for a map of `num_units` units."""
+        return self if self == other else _union(self, other, num_units)
 
     @property
     def extent(self) -> Extent:
         size = max(max(high - low + 1, 0) for low, high in zip(self.low, self.high, strict=True))
         stride = int(self.stride) if self.stride.denominator == 1 else float(self.stride)
-        first = self.at(0)
+        first = self.interval(0)
         return Extent(first[0] if first else 0, size, stride)
 
 
 @lru_cache(maxsize=4096)
-def _through(field: Field, taps: Window) -> Field:
-    stride = field.stride * taps.advance / taps.period
+def _field_through(field: Field, window: Window) -> Field:
+    stride = field.stride * window.advance / window.period
     if field.is_global:
         return Field(field.low, field.high, stride, is_global=True)
-    inner = len(field.low)
-    if inner == 1:
-        seen = [field.hull((reads[0], reads[-1])) if reads else _NOTHING for reads in taps.reads]
+    period = len(field.low)
+    if period == 1:
+        intervals = [field.hull((reads[0], reads[-1])) if reads else _EMPTY for reads in window.reads]
     else:
-        turns = inner // math.gcd(inner, taps.advance)
-        seen = [field.hull(r + taps.advance * turn for r in reads) for turn in range(turns) for reads in taps.reads]
-    return _shortest(seen, stride)
+        repeats = period // math.gcd(period, window.advance)
+        intervals = [
+            field.hull(unit + window.advance * repeat for unit in reads)
+            for repeat in range(repeats)
+            for reads in window.reads
+        ]
+    return _shortest_period(intervals, stride)
 
 
 @lru_cache(maxsize=4096)
-def _joined(one: Field, other: Field, units: int) -> Field:
-    if one.is_global or other.is_global:
-        a, b = one.to_global(units), other.to_global(units)
-        moving = other if one.is_global else one
-        return Field((min(a.low[0], b.low[0]),), (max(a.high[0], b.high[0]),), moving.stride, is_global=True)
-    stride, period = max(one.stride, other.stride), math.lcm(len(one.low), len(other.low))
-    if one.stride != other.stride:  # nothing repeats: each unit is held by itself, and some more, so that all move by whole pixels
-        period = -(-units // stride.denominator) * stride.denominator
-    seen = []
+def _union(a: Field, b: Field, num_units: int) -> Field:
+    if a.is_global or b.is_global:
+        global_a, global_b = a.to_global(num_units), b.to_global(num_units)
+        low, high = min(global_a.low[0], global_b.low[0]), max(global_a.high[0], global_b.high[0])
+        stride = b.stride if a.is_global else a.stride
+        return Field((low,), (high,), stride, is_global=True)
+    stride = max(a.stride, b.stride)
+    period = math.lcm(len(a.low), len(b.low))
+    if a.stride != b.stride:
+        # Nothing repeats: each unit gets its interval, and a few more, so that the shift is in whole pixels.
+        period = -(-num_units // stride.denominator) * stride.denominator
+    intervals = []
     for unit in range(period):
-        first, second = one.at(unit) or _NOTHING, other.at(unit) or _NOTHING
-        seen.append((min(first[0], second[0]), max(first[1], second[1])))
-    return _shortest(seen, stride)
+        low_a, high_a = a.interval(unit) or _EMPTY
+        low_b, high_b = b.interval(unit) or _EMPTY
+        intervals.append((min(low_a, low_b), max(high_a, high_b)))
+    return _shortest_period(intervals, stride)
 
 
-def _shortest(seen: list[tuple[int, int]], stride: Fraction) -> Field:
-    """The field with the shortest period that says the same."""
-    whole = len(seen)
-    for period in range(1, whole // 2 + 1):
-        moved = stride * period
-        if whole % period or moved.denominator != 1:
+def _shortest_period(intervals: list[tuple[int, int]], stride: Fraction) -> Field:
+    """The field with these intervals, given by its shortest period."""
+    count = len(intervals)
+    for period in range(1, count // 2 + 1):
+        shift = stride * period
+        if count % period or shift.denominator != 1:
             continue
-        if all(seen[i] == _moved(seen[i - period], int(moved)) for i in range(period, whole)):
-            seen = seen[:period]
+        if all(intervals[i] == _shift(intervals[i - period], int(shift)) for i in range(period, count)):
+            intervals = intervals[:period]
             break
-    return Field(tuple(low for low, _ in seen), tuple(high for _, high in seen), stride)
+    return Field(tuple(low for low, _ in intervals), tuple(high for _, high in intervals), stride)
 
 
-def _moved(pixels: tuple[int, int], by: int) -> tuple[int, int]:
-    return pixels if pixels == _NOTHING else (pixels[0] + by, pixels[1] + by)
+def _shift(interval: tuple[int, int], by: int) -> tuple[int, int]:
+    return interval if interval == _EMPTY else (interval[0] + by, interval[1] + by)

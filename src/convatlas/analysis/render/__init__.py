@@ -1,1 +1,1 @@
-"""A report as tables, pages and pictures."""
+"""A report as tables, HTML pages and plots."""

@@ -1,79 +1,70 @@
-"""Two networks side by side: their totals, and where each spends them, by the stride of its maps."""
+"""Two networks side by side: their totals, and the cost of each by the stride of its feature maps."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from convatlas.analysis.report import ReportData
-from convatlas.analysis.rows import Row, sides
+from convatlas.analysis.rows import Row, format_size
 from convatlas.formatting import format_si
+
+NO_MAP = math.inf  # the stride of layers without a feature map: they come last
 
 
 class Table(NamedTuple):
     columns: tuple[str, ...]
-    text: tuple[str, ...]  # the columns that are no numbers
+    text_columns: tuple[str, ...]  # the others hold numbers
     rows: list[tuple[str, ...]]
 
 
 def compare(a: ReportData, b: ReportData) -> list[Table]:
-    return [totals(a, b), by_stride(a, b)]
+    return [totals_table(a, b), stride_table(a, b)]
 
 
-def totals(a: ReportData, b: ReportData) -> Table:
-    names = {
+def totals_table(a: ReportData, b: ReportData) -> Table:
+    attributes = {
         "parameters": "params",
         "multiply-adds": "macs",
         "of convolutions": "conv_macs",
         "FLOPs": "flops",
         "activations, bytes": "activation_bytes",
-        "alive at most, bytes": "inference_bytes",
-        "kept for training, bytes": "training_bytes",
+        "inference peak, bytes": "inference_bytes",
+        "saved for backward, bytes": "training_bytes",
         "read, bytes": "read_bytes",
         "written, bytes": "written_bytes",
-        "FLOPs a byte": "intensity",
+        "FLOPs per byte": "intensity",
         "longest path, layers": "depth",
-        "receptive field, pixels": "field",
+        "receptive field, pixels": "max_receptive_field",
     }
     rows: list[tuple[str, ...]] = []
-    for name, attribute in names.items():
-        one, other = getattr(a, attribute), getattr(b, attribute)
-        ratio = f"{other / one:.2f}" if one and other is not None else "-"
-        rows.append((name, _number(one), _number(other), ratio))
-    first, second = heads(a, b)
-    return Table(("", first, second, "ratio"), ("",), rows)
+    for name, attribute in attributes.items():
+        value_a = getattr(a, attribute)
+        value_b = getattr(b, attribute)
+        ratio = f"{value_b / value_a:.2f}" if value_a and value_b is not None else "-"
+        rows.append((name, _format_number(value_a), _format_number(value_b), ratio))
+    return Table(("", *report_names(a, b), "ratio"), ("",), rows)
 
 
-def by_stride(a: ReportData, b: ReportData) -> Table:
-    """Layers with weights by the stride of their output; those without a map last."""
-    halves = [_by_stride(report) for report in (a, b)]
+def stride_table(a: ReportData, b: ReportData) -> Table:
+    """The layers with weights by the stride of their output; those without a feature map last."""
+    layers_a = _layers_by_stride(a)
+    layers_b = _layers_by_stride(b)
     rows = []
-    for stride in sorted(halves[0].keys() | halves[1].keys()):
+    for stride in sorted(layers_a.keys() | layers_b.keys()):
         label = f"stride {stride:g}" if stride < NO_MAP else "no map"
-        rows.append((label, *(cell for half, report in zip(halves, (a, b), strict=True) for cell in _half(half.get(stride, []), report))))
-    columns = [column for name in heads(a, b) for column in (f"{name}: map", "layers", "parameters", "macs", "share")]
+        cells_a = _cost_cells(layers_a.get(stride, []), a)
+        cells_b = _cost_cells(layers_b.get(stride, []), b)
+        rows.append((label, *cells_a, *cells_b))
+    columns = [
+        column
+        for name in report_names(a, b)
+        for column in (f"{name}: map", "layers", "parameters", "macs", "share")
+    ]
     return Table(("", *columns), ("",), rows)
 
 
-NO_MAP = float("inf")
-
-
-def _by_stride(report: ReportData) -> dict[float, list[Row]]:
-    groups: dict[float, list[Row]] = {}
-    for row in report.rows:
-        if row.macs:
-            grid = len(row.output_shape) > 2 and min(row.output_shape[2:]) > 1 and bool(row.stride)
-            groups.setdefault(max(row.stride) if grid else NO_MAP, []).append(row)
-    return groups
-
-
-def _half(rows: list[Row], report: ReportData) -> tuple[str, ...]:
-    if not rows:
-        return ("-",) * 5
-    macs = sum(row.macs for row in rows)
-    share = f"{100 * macs / report.macs:.1f} %"
-    largest = max((row.output_shape[2:] for row in rows), default=[])
-    return (sides(largest) or "-", str(len(rows)), format_si(sum(row.params for row in rows)), format_si(macs), share)
-
-
-def heads(a: ReportData, b: ReportData) -> tuple[str, str]:
+def report_names(a: ReportData, b: ReportData) -> tuple[str, str]:
+    """A different name for each of the two networks."""
     if a.model != b.model:
         return a.model, b.model
     if a.edition != b.edition:
@@ -81,5 +72,27 @@ def heads(a: ReportData, b: ReportData) -> tuple[str, str]:
     return f"{a.model} (1)", f"{b.model} (2)"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+def _layers_by_stride(report: ReportData) -> dict[float, list[Row]]:
+    groups: dict[float, list[Row]] = {}
+    for row in report.rows:
+        if row.macs:
+            has_map = len(row.output_shape) > 2 and min(row.output_shape[2:]) > 1 and bool(row.stride)
+            groups.setdefault(max(row.stride) if has_map else NO_MAP, []).append(row)
+    return groups
+
+
+def _cost_cells(rows: Sequence[Row], report: ReportData) -> tuple[str, ...]:
+    """Map size, layers, parameters, multiply-adds and their share of the network's."""
+    if not rows:
+        return ("-",) * 5
+    macs = sum(row.macs for row in rows)
+    params = sum(row.params for row in rows)
+    largest_map = max((row.output_shape[2:] for row in rows), default=[])
+    share = f"{100 * macs / report.macs:.1f} %"
+    return (format_size(largest_map) or "-", str(len(rows)), format_si(params), format_si(macs), share)
+
+
+def _format_number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"

@@ -1,100 +1,124 @@
-"""A report as one page: the network as a tree that folds, stages first, repeated blocks once with their number."""
+"""A report as one HTML page: the network as a foldable tree, stages first, repeated blocks as one line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, Template
-
-from convatlas.analysis.render.comparison import compare, heads
-from convatlas.analysis.render.tables import HEADS, cells, title, totals
+from convatlas.analysis.render.comparison import compare, report_names
+from convatlas.analysis.render.tables import COLUMNS, row_cells, title, totals
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import CONVENTION, ModuleNode, Row
 
 
 @dataclass(frozen=True, slots=True)
 class TreeNode:
-    """A line of the page, and what unfolds from it."""
+    """A line of the page, and the lines that unfold from it."""
 
     name: str
     cells: tuple[str, ...]
     macs: float  # share of the network's, in percent
-    params: float
-    branches: "tuple[TreeNode, ...]"
+    params: float  # share of the network's, in percent
+    children: "tuple[TreeNode, ...]"
 
 
-def html(*reports: ReportData) -> str:
-    """One page that needs nothing beside it: styles and script stand in it, and nothing is fetched."""
-    networks = [
-        {
-            "title": title(report),
-            "branches": (stages := tree_nodes(report)),
-            "scale": 100 / max([1.0, *(share for branch in stages for share in (branch.macs, branch.params))]),
-            "totals": totals(report),
-            "notes": report.notes,
-            "principles": report.principles,
-        }
-        for report in reports
-    ]
-    names = " against ".join(heads(*reports) if len(reports) == 2 else [report.model for report in reports])
-    tables = compare(*reports) if len(reports) == 2 else []
-    return _template().render(names=names, networks=networks, tables=tables, columns=HEADS, convention=CONVENTION)
+def render_html(*reports: ReportData) -> str:
+    """One page that needs no other file: it holds its styles and script, and fetches nothing."""
+    names = [report.model for report in reports]
+    tables = []
+    if len(reports) == 2:
+        names = list(report_names(*reports))
+        tables = compare(*reports)
+    page: str = _template().render(
+        names=" against ".join(names),
+        networks=[_network(report) for report in reports],
+        tables=tables,
+        columns=COLUMNS,
+        convention=CONVENTION,
+    )
+    return page
+
+
+def _network(report: ReportData) -> dict[str, Any]:
+    stages = tree_nodes(report)
+    largest_share = max([1.0, *(share for stage in stages for share in (stage.macs, stage.params))])
+    return {
+        "title": title(report),
+        "nodes": stages,
+        "scale": 100 / largest_share,
+        "totals": totals(report),
+        "notes": report.notes,
+        "principles": report.principles,
+    }
 
 
 @cache
-def _template() -> Template:
-    return Environment(loader=PackageLoader("convatlas.analysis.render", "."), autoescape=True).get_template("page.html")
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader  # only a page needs it: 2 MB that `analyze` does not load
+
+    loader = PackageLoader("convatlas.analysis.render", ".")
+    return Environment(loader=loader, autoescape=True).get_template("page.html")
 
 
 def tree_nodes(report: ReportData) -> tuple[TreeNode, ...]:
     """The stages of the network, each with its blocks."""
-    top = report.tree
-    while len(top.parts) == 1 and top.parts[0].parts:  # a wrapper around the network
-        top = top.parts[0]
-    return tuple(_branches(top.parts or (top,), top.row.path, report))
+    root = report.tree
+    while len(root.children) == 1 and root.children[0].children:  # a wrapper around the network
+        root = root.children[0]
+    return tuple(_sibling_nodes(root.children or (root,), root.row.path, report))
 
 
-def _branches(parts: Sequence[ModuleNode], parent: str, report: ReportData) -> list[TreeNode]:
-    found: list[TreeNode] = []
+def _sibling_nodes(modules: Sequence[ModuleNode], parent: str, report: ReportData) -> list[TreeNode]:
+    """A line for each module; equal modules in a row fold into one line."""
+    nodes: list[TreeNode] = []
     start = 0
-    while start < len(parts):
+    while start < len(modules):
         end = start + 1
-        while end < len(parts) and _form(parts[end]) == _form(parts[start]):
+        while end < len(modules) and _signature(modules[end]) == _signature(modules[start]):
             end += 1
-        same = [_branch(part, parent, report) for part in parts[start:end]]
-        if len(same) > 1:
-            last = same[-1]
-            name = f"{same[0].name} to {last.name}, x {len(same)}"
-            macs, params = sum(b.macs for b in same), sum(b.params for b in same)
-            together = [part.row for part in parts[start:end]]
-            found.append(TreeNode(name, cells(_sum(together)), macs, params, tuple(same)))
+        repeated = modules[start:end]
+        repeated_nodes = [_tree_node(module, parent, report) for module in repeated]
+        if len(repeated) > 1:
+            nodes.append(_repeated_node(repeated, repeated_nodes))
         else:
-            found += same
+            nodes += repeated_nodes
         start = end
-    return found
+    return nodes
 
 
-def _branch(part: ModuleNode, parent: str, report: ReportData) -> TreeNode:
-    row = part.row
-    name = "beside its parts" if row.path == parent else row.path.removeprefix(f"{parent}.") if parent else row.path
+def _repeated_node(modules: Sequence[ModuleNode], nodes: Sequence[TreeNode]) -> TreeNode:
     return TreeNode(
-        name,
-        cells(row),
-        100 * row.macs / max(report.macs, 1),
-        100 * row.params / max(report.params, 1),
-        tuple(_branches(part.parts, row.path, report)) if part.parts else (),
+        name=f"{nodes[0].name} to {nodes[-1].name}, x {len(nodes)}",
+        cells=row_cells(_sum_rows([module.row for module in modules])),
+        macs=sum(node.macs for node in nodes),
+        params=sum(node.params for node in nodes),
+        children=tuple(nodes),
     )
 
 
-def _form(part: ModuleNode) -> Any:
-    """What makes two blocks repetitions of each other: all but where they stand and how far they see."""
-    row = part.row
-    return row.op, row.output_shape, row.params, row.macs, [_form(inner) for inner in part.parts]
+def _tree_node(module: ModuleNode, parent: str, report: ReportData) -> TreeNode:
+    row = module.row
+    if row.path == parent:
+        name = "outside its submodules"
+    else:
+        name = row.path.removeprefix(f"{parent}.") if parent else row.path
+    return TreeNode(
+        name=name,
+        cells=row_cells(row),
+        macs=100 * row.macs / max(report.macs, 1),
+        params=100 * row.params / max(report.params, 1),
+        children=tuple(_sibling_nodes(module.children, row.path, report)) if module.children else (),
+    )
 
 
-def _sum(rows: Sequence[Row]) -> Row:
-    """Repeated blocks in a row: costs added up, the last one's output."""
-    last = rows[-1]
-    counted = ("params", "macs", "flops", "activation_bytes", "read_bytes", "written_bytes", "layers")
-    return last.replace(**{name: sum(getattr(row, name) for row in rows) for name in counted})
+def _signature(module: ModuleNode) -> Any:
+    """Equal for repetitions of a block: everything except its path and its receptive field."""
+    row = module.row
+    children = [_signature(child) for child in module.children]
+    return row.op, row.output_shape, row.params, row.macs, children
+
+
+def _sum_rows(rows: Sequence[Row]) -> Row:
+    """Repeated blocks in a row: their costs added up, the last one's output."""
+    names = ("params", "macs", "flops", "activation_bytes", "read_bytes", "written_bytes", "layers")
+    return rows[-1].replace(**{name: sum(getattr(row, name) for row in rows) for name in names})

@@ -1,1 +1,1 @@
-"""One forward on meta tensors, recorded operator by operator."""
+"""One forward pass on meta tensors, recorded operator by operator."""

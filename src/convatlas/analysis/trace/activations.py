@@ -1,4 +1,4 @@
-"""The activations of a forward: their memory, depth and receptive field while they are alive."""
+"""The activations of a forward pass: memory, depth and receptive field of each while it is alive."""
 
 import weakref
 from collections.abc import Iterable
@@ -11,65 +11,76 @@ from convatlas.analysis.receptive_field.axes import ImageAxes
 
 @dataclass(slots=True)
 class TensorInfo:
-    """What is known of a tensor as long as it lives."""
+    """The properties of a live tensor."""
 
     reference: weakref.ref[Tensor]
-    memory: int | None  # its storage's number; none where that is the module's own
+    storage_index: int | None  # None for a storage of the module's parameters and buffers
     axes: ImageAxes | None = None
     depth: int = 0  # convolutions and linear layers on the longest path to it
-    reduced: int | None = None  # channels before the 1x1 convolution that made it, where that reduced them
+    unreduced_channels: int | None = None  # channels before the 1x1 convolution that reduced it; else None
 
 
 class ActivationTracker:
-    """The activations: what is known of each, how much memory is alive, and between which operations each memory is needed."""
+    """Every live activation, the live bytes, and the operations between which each storage is needed.
 
-    def __init__(self, owned: Iterable[Tensor]):
-        self._owned = {t.untyped_storage()._cdata for t in owned}  # the module's own tensors are no activations
-        self._noted: dict[int, TensorInfo] = {}  # by id
-        self._holders: dict[int, int] = {}  # by a storage's address: how many tensors hold it
-        self._number: dict[int, int] = {}  # by address, which is used again after a release: a number that is not
-        self.elements: list[int] = []
-        self.born: list[int] = []
-        self.last_read: list[int] = []
-        self.live = 0
+    `step` is the index of the operation that runs; -1 before the first.
+    """
+
+    def __init__(self, module_tensors: Iterable[Tensor]):
+        # Parameters and buffers are no activations.
+        self._module_storages = {tensor.untyped_storage()._cdata for tensor in module_tensors}
+        self._infos: dict[int, TensorInfo] = {}  # by id of the tensor
+        self._num_tensors: dict[int, int] = {}  # live tensors that share a storage, by its address
+        # An address is reused after its storage is freed, so each storage gets an index that is not.
+        self._storage_indices: dict[int, int] = {}
+        self.elements: list[int] = []  # of each storage
+        self.created_at: list[int] = []  # the step that made each storage
+        self.last_read_at: list[int] = []
+        self.live_bytes = 0
 
     def __getitem__(self, tensor: Tensor) -> TensorInfo | None:
-        return self._noted.get(id(tensor))
+        return self._infos.get(id(tensor))
 
-    def axes(self, tensor: Tensor) -> ImageAxes | None:
-        noted = self._noted.get(id(tensor))
-        return None if noted is None else noted.axes
+    def axes_of(self, tensor: Tensor) -> ImageAxes | None:
+        info = self._infos.get(id(tensor))
+        return None if info is None else info.axes
 
-    def track(self, tensor: Tensor, now: int) -> tuple[TensorInfo, bool]:
-        """Note the tensor, and count its memory as alive while any tensor holds it; whether that memory is new."""
+    def track(self, tensor: Tensor, step: int) -> tuple[TensorInfo, bool]:
+        """The tensor's info, and whether its storage is new.
+
+        The storage counts as live as long as any tensor refers to it.
+        """
         key = id(tensor)
-        noted = self._noted.get(key)
-        if noted is not None:
-            return noted, False
+        info = self._infos.get(key)
+        if info is not None:
+            return info, False
         storage = tensor.untyped_storage()
         address, size = storage._cdata, storage.nbytes()
-        fresh = address not in self._number and address not in self._owned
-        if fresh:
-            self._number[address], self._holders[address] = len(self.elements), 0
+        is_activation = address not in self._module_storages
+        is_new = is_activation and address not in self._storage_indices
+        if is_new:
+            self._storage_indices[address] = len(self.elements)
+            self._num_tensors[address] = 0
             self.elements.append(size // tensor.element_size())
-            self.born.append(now)
-            self.last_read.append(now)
-            self.live += size
-        if address not in self._owned:
-            self._holders[address] += 1
+            self.created_at.append(step)
+            self.last_read_at.append(step)
+            self.live_bytes += size
+        if is_activation:
+            self._num_tensors[address] += 1
 
         def release(_: object) -> None:
-            del self._noted[key]
-            if address not in self._owned:
-                self._holders[address] -= 1
-                if not self._holders[address]:
-                    del self._holders[address], self._number[address]
-                    self.live -= size
+            del self._infos[key]
+            if is_activation:
+                self._num_tensors[address] -= 1
+                if not self._num_tensors[address]:
+                    del self._num_tensors[address], self._storage_indices[address]
+                    self.live_bytes -= size
 
-        noted = self._noted[key] = TensorInfo(weakref.ref(tensor, release), self._number.get(address))
-        return noted, fresh
+        info = TensorInfo(weakref.ref(tensor, release), self._storage_indices.get(address))
+        self._infos[key] = info
+        return info, is_new
 
-    def read(self, tensor: Tensor, now: int) -> None:
-        noted = self._noted.get(id(tensor))
-        if noted is not None and noted.memory is not None:
-            self.last_read[noted.memory] = now
+    def mark_read(self, tensor: Tensor, step: int) -> None:
+        info = self._infos.get(id(tensor))
+        if info is not None and info.storage_index is not None:
+            self.last_read_at[info.storage_index] = step

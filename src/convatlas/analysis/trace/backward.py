@@ -13,39 +13,45 @@ from convatlas.analysis.trace.shape_cache import ShapeCacheMode
 
 
 @gc_paused()
-def saved_for_backward(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], device: str) -> dict[str, int] | None:
-    """Bytes that autograd keeps of one forward in training mode, the module's own tensors left out; by the module that made it keep them.
+def saved_for_backward(
+    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], device: str
+) -> dict[str, int] | None:
+    """Bytes that autograd saves in one forward pass in training mode, by path of the module that runs.
 
-    Batch norm stays in evaluation mode, where one image is enough for it; it keeps the same, but for two numbers a channel. None where the
-    module does not run in training mode on these inputs, as detectors that want targets.
+    Parameters and buffers are excluded. Batch norm stays in evaluation mode, where one image is enough; it
+    saves the same, except for two numbers a channel. None for a module that does not run in training mode on
+    these inputs, such as a detector that needs targets.
     """
-    owned = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
-    modules, kept, seen, held = ModuleTracker(module), dict[str, int](), set[int](), list[Tensor]()
+    module_storages = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
+    tracker = ModuleTracker(module)
+    saved_bytes: dict[str, int] = {}
+    storages: set[int] = set()
+    saved_tensors: list[Tensor] = []  # alive, so that no address is reused
 
-    def keep(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in owned and storage._cdata not in seen:
-            seen.add(storage._cdata)
-            held.append(tensor)  # so that its address is not used again
-            path = modules.open[-1].path if modules.open else ""
-            kept[path] = kept.get(path, 0) + storage.nbytes()
+        if storage._cdata not in module_storages and storage._cdata not in storages:
+            storages.add(storage._cdata)
+            saved_tensors.append(tensor)
+            path = tracker.stack[-1].path if tracker.stack else ""
+            saved_bytes[path] = saved_bytes.get(path, 0) + storage.nbytes()
         return tensor
 
     module.train()
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.eval()
+    for submodule in module.modules():
+        if isinstance(submodule, nn.modules.batchnorm._BatchNorm):
+            submodule.eval()
     try:
         with (
-            modules.tracking(),
+            tracker.tracking(),
             torch.enable_grad(),
             torch.device(device),
             ShapeCacheMode(),
-            saved_tensors_hooks(keep, lambda tensor: tensor),
+            saved_tensors_hooks(pack, lambda tensor: tensor),
         ):
             module(*args, **kwargs)
     except Exception:
         return None
     finally:
         module.eval()
-    return kept
+    return saved_bytes

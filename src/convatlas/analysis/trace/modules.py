@@ -1,4 +1,4 @@
-"""Which module runs, and the shapes of its inputs and outputs."""
+"""The running module, and the shapes of each module's inputs and outputs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,88 +14,103 @@ from convatlas.analysis.trace.operations import Operation, Shape
 
 @dataclass(slots=True)
 class ModuleCall:
-    """A module, called once or more; of several calls the last one's shapes."""
+    """A module that was called once or more; shapes and axes are those of the last call."""
 
     path: str
-    kind: str  # the module's class
-    params: int  # its own, those already counted elsewhere left out
-    leaf: bool
+    class_name: str
+    params: int  # without those of its submodules, and without shared ones that an earlier module counts
+    is_leaf: bool
     num_calls: int = 0
-    operations: list[Operation] = field(default_factory=list)
-    inputs: list[Shape] = field(default_factory=list)  # where it failed
-    outputs: list[Shape] = field(default_factory=list)
-    axes: ImageAxes | None = None
+    operations: list[Operation] = field(default_factory=list)  # without those of its submodules
+    input_shapes: list[Shape] = field(default_factory=list)  # only of a module that failed
+    output_shapes: list[Shape] = field(default_factory=list)
+    axes: ImageAxes | None = None  # of the first output
 
 
 class ModuleTracker:
-    """Which module is at work, and what went in and out of each."""
+    """The stack of running modules, and a record of every module that ran."""
 
     def __init__(self, module: nn.Module):
-        self.parts = dict(module.named_modules())
-        self.parameters = list({id(p): p for part in self.parts.values() for p in part._parameters.values() if p is not None}.values())
-        self.buffers = [b for part in self.parts.values() for b in part._buffers.values() if b is not None]
-        self.open: list[ModuleCall] = []
-        self.calls: list[ModuleCall] = []  # of the modules that ran
-        self.failed: ModuleCall | None = None  # the innermost that raised an error which nothing has caught
+        self.modules = dict(module.named_modules())
+        parameters = [p for m in self.modules.values() for p in m._parameters.values() if p is not None]
+        self.parameters = list({id(p): p for p in parameters}.values())
+        self.buffers = [b for m in self.modules.values() for b in m._buffers.values() if b is not None]
+        self.stack: list[ModuleCall] = []
+        self.calls: list[ModuleCall] = []  # of the modules that ran, in the order of their first calls
+        self.failed_call: ModuleCall | None = None  # the innermost that raised an error which nothing caught
 
     @contextmanager
-    def tracking(self, sight: Callable[[Tensor], ImageAxes | None] = lambda _: None) -> Iterator[None]:
-        """Notes every call of a module while open. Each forward is wrapped, which costs a call half of what hooks would."""
+    def tracking(self, axes_of: Callable[[Tensor], ImageAxes | None] = lambda _: None) -> Iterator[None]:
+        """Record every call of a module inside the context.
+
+        Each `forward` is wrapped, at half the cost of hooks.
+        """
         counted: set[int] = set()
-        before = {path: part.__dict__.get("forward") for path, part in self.parts.items()}  # a few modules have one of their own
-        for path, part in self.parts.items():
-            own = [p for p in part._parameters.values() if p is not None and id(p) not in counted]
-            counted |= {id(p) for p in own}
-            call = ModuleCall(path, type(part).__name__, sum(p.numel() for p in own), not part._modules)
-            part.__dict__["forward"] = self._tracked(part.forward, call, sight)
+        # A few modules have a forward of their own beside that of their class.
+        forwards = {path: module.__dict__.get("forward") for path, module in self.modules.items()}
+        for path, module in self.modules.items():
+            parameters = [p for p in module._parameters.values() if p is not None and id(p) not in counted]
+            counted |= {id(p) for p in parameters}
+            params = sum(p.numel() for p in parameters)
+            call = ModuleCall(path, type(module).__name__, params, is_leaf=not module._modules)
+            module.__dict__["forward"] = self._wrap_forward(module.forward, call, axes_of)
         try:
             yield
         finally:
-            for path, part in self.parts.items():
-                del part.__dict__["forward"]
-                if before[path] is not None:
-                    part.__dict__["forward"] = before[path]
+            for path, module in self.modules.items():
+                del module.__dict__["forward"]
+                if forwards[path] is not None:
+                    module.__dict__["forward"] = forwards[path]
 
-    def _tracked(self, forward: Callable[..., Any], call: ModuleCall, sight: Callable[[Tensor], ImageAxes | None]) -> Callable[..., Any]:
-        def followed(*args: Any, **kwargs: Any) -> Any:
+    def _wrap_forward(
+        self,
+        forward: Callable[..., Any],
+        call: ModuleCall,
+        axes_of: Callable[[Tensor], ImageAxes | None],
+    ) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
             if not call.num_calls:
                 self.calls.append(call)
             call.num_calls += 1
-            self.open.append(call)
+            self.stack.append(call)
             try:
-                out = forward(*args, **kwargs)
+                output = forward(*args, **kwargs)
             except Exception:
-                if self.failed is None:
-                    self.failed, call.inputs = call, shapes_in((args, kwargs))
+                if self.failed_call is None:
+                    self.failed_call = call
+                    call.input_shapes = shapes_in((args, kwargs))
                 raise
             finally:
-                self.open.pop()
-            self.failed = None
-            found = tensors_in(out)
-            call.outputs = [tuple(tensor.shape) for tensor in found]
-            call.axes = sight(found[0]) if found else None
-            return out
+                self.stack.pop()
+            self.failed_call = None
+            tensors = tensors_in(output)
+            call.output_shapes = [tuple(tensor.shape) for tensor in tensors]
+            call.axes = axes_of(tensors[0]) if tensors else None
+            return output
 
-        return followed
+        return wrapped
 
     @property
     def uncalled(self) -> list[tuple[str, int]]:
-        """Modules with parameters that did not run, with those."""
-        ran = {call.path for call in self.calls}
-        counts = {
-            path: sum(p.numel() for p in m._parameters.values() if p is not None) for path, m in self.parts.items() if path not in ran
+        """Path and number of parameters of each module with parameters that did not run."""
+        called_paths = {call.path for call in self.calls}
+        params = {
+            path: sum(p.numel() for p in module._parameters.values() if p is not None)
+            for path, module in self.modules.items()
+            if path not in called_paths
         }
-        return [(path, count) for path, count in counts.items() if count]
+        return [(path, count) for path, count in params.items() if count]
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """Those in any structure, the plain ones without torch's slower walk."""
+    """The tensors in any structure; the simple structures without torch's slower traversal."""
     if isinstance(value, Tensor):
         return [value]
-    if type(value) is tuple and all(isinstance(inner, Tensor) for inner in value):
+    if type(value) is tuple and all(isinstance(item, Tensor) for item in value):
         return list(value)
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def shapes_in(value: Any) -> list[Shape]:
+    """The shapes of the tensors in any structure."""
     return [tuple(tensor.shape) for tensor in tensors_in(value)]

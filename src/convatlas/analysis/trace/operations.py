@@ -1,4 +1,4 @@
-"""What a trace records of one ATen operator."""
+"""The record of one ATen operator in a trace."""
 
 from dataclasses import dataclass
 
@@ -9,28 +9,28 @@ CONVOLUTIONS = frozenset({"convolution", "_convolution", "cudnn_convolution"})
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
-    """A convolution's, and the embedding that it works on."""
+class ConvSpec:
+    """The sizes of a convolution, and whether its input was reduced by a 1x1 convolution before."""
 
-    sides: Shape
-    channels_in: int
-    channels_out: int
+    kernel_size: Shape
+    in_channels: int
+    out_channels: int
     groups: int
-    reduced_from: int | None  # channels before the 1x1 convolution whose result it reads; None where there is none
+    unreduced_channels: int | None  # input channels of the 1x1 convolution that reduced the input; else None
 
 
 @dataclass(slots=True)
 class Operation:
-    """One ATen operator. Bytes are those of the tensors that it reads and writes; a view moves none."""
+    """One ATen operator. Its bytes are those of the tensors that it reads and writes; a view moves none."""
 
-    order: int  # among all of the forward
+    index: int  # in the order of the forward pass
     name: str
     macs: int
-    read: int
-    written: int
-    activation: int  # bytes of its result where that is a new tensor; indices and statistics beside it are left out
-    depth: int  # convolutions and linear layers on the longest path up to its result
-    grid: bool  # its result is a map, with more than one place along every axis of the image
-    understood: bool
-    kernel: Kernel | None = None
-    cut: int = 0  # elements of activations, the input left out, that are read after it
+    read_bytes: int
+    written_bytes: int
+    activation_bytes: int  # of the result if it is a new tensor; without indices and statistics beside it
+    depth: int  # convolutions and linear layers on the longest path to the result
+    is_feature_map: bool  # the result has more than one unit along every axis of the image
+    is_supported: bool
+    conv: ConvSpec | None = None
+    live_elements: int = 0  # of the activations, the input excluded, that a later operation reads

@@ -1,6 +1,7 @@
-"""Operators on meta tensors, remembered: of the same shapes, strides and types an operator makes the same again.
+"""Cached operators on meta tensors: the same shapes, strides and types give the same result.
 
-torch derives it each time, mostly in Python, which would be more than half of a trace; networks repeat themselves.
+torch derives the result each time, mostly in Python, which would take more than half of a trace. Networks
+repeat their operators.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,67 +12,71 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MAX_ENTRIES = 20_000  # remembered results
-_cache: dict[Any, Callable[[Sequence[Any]], Any]] = {}  # how to make an operator's result from its arguments
+MAX_ENTRIES = 20_000
+_cache: dict[Any, Callable[[Sequence[Any]], Any]] = {}  # functions that make a result from the arguments
 
 
-class _Unknown(Exception):
-    """An argument that is more than a plain meta tensor or a value."""
+class _NotCacheable(Exception):
+    """An argument that is neither a strided meta tensor nor a value."""
 
 
 def cached_op(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """`func(*args, **kwargs)`, of meta tensors without deriving again what was derived before."""
-    if not _repeats(func):
+    """`func(*args, **kwargs)`; on meta tensors without deriving a result twice."""
+    if not _is_cacheable(func):
         return func(*args, **kwargs)
     try:
-        key = func, _key(args), _key(tuple(kwargs.items()))
-        known = _cache.get(key)
-    except (_Unknown, TypeError):
+        key = func, _cache_key(args), _cache_key(tuple(kwargs.items()))
+        make_result = _cache.get(key)
+    except (_NotCacheable, TypeError):
         return func(*args, **kwargs)
-    if known is not None:
-        return known(args)
-    out = func(*args, **kwargs)
+    if make_result is not None:
+        return make_result(args)
+    output = func(*args, **kwargs)
     if len(_cache) >= MAX_ENTRIES:
         _cache.clear()
-    if out is args[0]:
+    if output is args[0]:
         _cache[key] = lambda args: args[0]  # in place
-    elif isinstance(out, Tensor) and out.is_meta:
-        _cache[key] = _another(out)
-    elif type(out) is tuple and all(isinstance(part, Tensor) and part.is_meta for part in out):
-        makers = [_another(part) for part in out]
+    elif isinstance(output, Tensor) and output.is_meta:
+        _cache[key] = _maker_like(output)
+    elif type(output) is tuple and all(isinstance(tensor, Tensor) and tensor.is_meta for tensor in output):
+        makers = [_maker_like(tensor) for tensor in output]
         _cache[key] = lambda args: tuple(make(args) for make in makers)
-    return out
+    return output
 
 
 @cache
-def _repeats(func: Any) -> bool:
-    """Results that are new tensors, or the first argument changed in place element by element; no views, no factories."""
+def _is_cacheable(func: Any) -> bool:
+    """Whether the results are new tensors, or the first argument changed in place element by element.
+
+    Views and factories are not cacheable.
+    """
     schema = func._schema
     if not schema.arguments or "Tensor" not in str(schema.arguments[0].type):
         return False
-    first, *others = (value.alias_info is not None for value in schema.arguments)
+    first, *others = (argument.alias_info is not None for argument in schema.arguments)
     if first and torch.Tag.pointwise in func.tags:
         return not any(others)
     return not any((first, *others)) and all(value.alias_info is None for value in schema.returns)
 
 
-def _key(value: Any) -> Any:
+def _cache_key(value: Any) -> Any:
     if isinstance(value, Tensor):
         if not value.is_meta or value.layout is not torch.strided:
-            raise _Unknown
+            raise _NotCacheable
         return value.shape, value.stride(), value.dtype
     if type(value) in (list, tuple):
-        return tuple([_key(inner) for inner in value])
-    return type(value), value  # 1, 1.0 and True are equal
+        return tuple([_cache_key(item) for item in value])
+    return type(value), value  # with the type, because 1, 1.0 and True are equal
 
 
-def _another(like: Tensor) -> Callable[[Sequence[Any]], Tensor]:
+def _maker_like(like: Tensor) -> Callable[[Sequence[Any]], Tensor]:
+    """A function that makes a new meta tensor of the same shape, strides and type."""
     shape, stride, dtype = like.shape, like.stride(), like.dtype
     return lambda args: torch.empty_strided(shape, stride, dtype=dtype, device="meta")
 
 
 class ShapeCacheMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Every operator as `computed`."""
+    """Run every operator through `cached_op`."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

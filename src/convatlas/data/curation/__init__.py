@@ -1,1 +1,1 @@
-"""Looking at a data set before a network does: checks, statistics, splits, packing."""
+"""Tools to inspect and prepare a data set before training: checks, statistics, splits, packing."""

@@ -1,4 +1,7 @@
-"""Is every image of a data set readable, what it seems to be, and there only once? All is read, exactly as a training reads it."""
+"""Check every image of a data set: can it be read, is it what it seems to be, does it occur only once?
+
+Every image is read exactly as a training reads it.
+"""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +26,8 @@ from convatlas.errors import UserError, printable
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.progress import track
 
-PIECE = 50  # images that a thread reads before it looks for more
-Splits = Mapping[str, NDArray[np.int64]]  # the indices of every split
+CHUNK_SIZE = 50  # images that a thread reads at a time
+SplitIndices = Mapping[str, NDArray[np.int64]]  # the sample indices of each split
 
 
 class Note(NamedTuple):
@@ -34,7 +37,10 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two images that show the same, and where they are; `identical` to the byte. convatlas.data.similar says what `distance` is."""
+    """Two images that show the same scene, with their splits and classes.
+
+    `identical` means equal bytes. convatlas.data.curation.near_duplicates defines `distance`.
+    """
 
     files: tuple[str, str]
     splits: tuple[str, str]
@@ -45,118 +51,174 @@ class Duplicate:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """`classes` counts the readable images by split. `refusal` says why no training can use the set, `remarks` how it is split.
-    Pairs of `duplicates` are within `reach` of each other."""
+    """The report of `check`.
+
+    `classes` counts the readable images by class and split. `training_error` says why no training can use the
+    data set. `split_notes` say how it is split. The `duplicates` are pairs within `max_distance`.
+    """
 
     name: str
     n: int
     bad: list[QuarantinedFile]
     notes: list[Note]
     duplicates: list[Duplicate]
-    reach: float
+    max_distance: float
     classes: Counts
     sizes: dict[str, ImageSize]
-    refusal: str | None
-    remarks: tuple[str, ...]
+    training_error: str | None
+    split_notes: tuple[str, ...]
 
 
 class _CheckedImage(NamedTuple):
-    """What is known of one image; without a look it cannot be read, for this reason."""
+    """The findings about one image. Without a signature it cannot be read, for the given reason."""
 
     reason: str = ""
-    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     size: tuple[int, int] = (0, 0)  # width, height
     signature: NDArray[np.uint8] | None = None
 
 
-def check(found: RawDataset, workers: int | None = None) -> CheckReport:
-    """Reads every image of every split, with as many threads as there are cores: decoders let other threads run."""
-    names = [printable(found.images.name(i)) for i in range(len(found.labels))]
-    keys = [bytes(key) for key in found.content_hashes]
-    listed = {entry.content for entry in Quarantine(found.root).entries()} if found.root else set()
-    looks, sizes = np.zeros((len(names), LENGTH), np.uint8), np.zeros((len(names), 2), np.int64)
-    bad, notes = [], []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # once for all threads: of two that set and restore the filters, one restores the other's
-        for index, read in enumerate(track(_read_all(found, workers or usable_cores()), len(names), "reading images")):
-            if read.signature is None:
-                bad.append(QuarantinedFile(file=names[index], reason=read.reason, content=keys[index].hex()))
-                continue
-            looks[index], sizes[index] = read.signature, read.size
-            notes += [Note(names[index], note) for note in read.notes]
-            if keys[index].hex() in listed:
-                notes.append(Note(names[index], "on the quarantine list, although it can be read: take its line out of it"))
-    if isinstance(found.images, FileImages) and found.name.startswith("folder:"):
-        notes += [Note(printable(file), f"passed over: {why}") for file, why in ignored_files(found.images.root, found.images.names)]
+def check(source: RawDataset, workers: int | None = None) -> CheckReport:
+    """Read every image of every split, with `workers` threads (default: one per core).
 
-    parts, refusal, remarks = _splits(found, sorted(listed | {entry.content for entry in bad}))
+    Threads are enough, because decoders release the GIL.
+    """
+    names = [printable(source.images.name(index)) for index in range(len(source.labels))]
+    hashes = [bytes(content_hash) for content_hash in source.content_hashes]
+    quarantined = {entry.content for entry in Quarantine(source.root).entries()} if source.root else set()
+    signatures = np.zeros((len(names), LENGTH), np.uint8)
+    sizes = np.zeros((len(names), 2), np.int64)
+    bad = []
+    notes = []
+    images = track(_read_all(source, workers or usable_cores()), len(names), "reading images")
+    with warnings.catch_warnings():
+        # Once for all threads: if two threads set and restored the filters, one would restore those of the
+        # other.
+        warnings.simplefilter("ignore")
+        for index, image in enumerate(images):
+            if image.signature is None:
+                bad.append(
+                    QuarantinedFile(file=names[index], reason=image.reason, content=hashes[index].hex())
+                )
+                continue
+            signatures[index] = image.signature
+            sizes[index] = image.size
+            notes += [Note(names[index], warning) for warning in image.warnings]
+            if hashes[index].hex() in quarantined:
+                note = "on the quarantine list, although it can be read: remove its line from the list"
+                notes.append(Note(names[index], note))
+    if isinstance(source.images, FileImages) and source.name.startswith("folder:"):
+        ignored = ignored_files(source.images.root, source.images.names)
+        notes += [Note(printable(file), f"ignored: {reason}") for file, reason in ignored]
+
+    left_out = sorted(quarantined | {entry.content for entry in bad})
+    splits, training_error, split_notes = _split_as_training(source, left_out)
     readable = np.flatnonzero(sizes[:, 0])
-    parts = {part: np.intersect1d(indices, readable) for part, indices in parts.items()}
-    rank = np.full(len(names), len(parts))
-    for number, indices in reversed([*enumerate(parts.values())]):  # the first, where several hold it
-        rank[indices] = number
-    splits, classes = [*parts, "left out"], [printable(name) for name in found.classes]
-    ordered = readable[
-        np.argsort(rank[readable], kind="stable")
-    ]  # so that of equal files each is paired with one of train, if there is one
-    pairs, reach = find_near_duplicates(looks[ordered], [keys[i] for i in ordered])
-    duplicates = []
-    for first, second, distance in pairs:
-        a, b = int(ordered[first]), int(ordered[second])
-        where, called = (splits[rank[a]], splits[rank[b]]), (classes[found.labels[a]], classes[found.labels[b]])
-        duplicates.append(Duplicate((names[a], names[b]), where, called, distance, keys[a] == keys[b]))
+    splits = {name: np.intersect1d(indices, readable) for name, indices in splits.items()}
+    duplicates, max_distance = _find_duplicates(source, names, hashes, signatures, readable, splits)
     return CheckReport(
-        name=found.name,
+        name=source.name,
         n=len(names),
         bad=bad,
         notes=notes,
         duplicates=duplicates,
-        reach=reach,
-        classes=class_counts(found.classes, found.labels, parts),
-        sizes=size_range(sizes[readable], [names[i] for i in readable]),
-        refusal=refusal,
-        remarks=remarks,
+        max_distance=max_distance,
+        classes=class_counts(source.classes, source.labels, splits),
+        sizes=size_range(sizes[readable], [names[index] for index in readable]),
+        training_error=training_error,
+        split_notes=split_notes,
     )
 
 
-def quarantine(found: RawDataset, bad: Sequence[QuarantinedFile]) -> Path | None:
-    """Put them on the set's list, where it has one. Raises OSError."""
-    if found.root is None or not bad:
+def quarantine(source: RawDataset, bad: Sequence[QuarantinedFile]) -> Path | None:
+    """Add files to the data set's quarantine list, and return the list's path.
+
+    Returns None if there are no files, or for a data set without such a list. Raises OSError.
+    """
+    if source.root is None or not bad:
         return None
-    where = Quarantine(found.root)
-    where.add(bad)
-    return where.file
+    quarantine_list = Quarantine(source.root)
+    quarantine_list.add(bad)
+    return quarantine_list.file
 
 
-def _read_all(found: RawDataset, workers: int) -> Iterator[_CheckedImage]:
+def _read_all(source: RawDataset, workers: int) -> Iterator[_CheckedImage]:
     pool = ThreadPoolExecutor(workers)
-    pieces = [range(start, min(start + PIECE, len(found.labels))) for start in range(0, len(found.labels), PIECE)]
+    count = len(source.labels)
+    chunks = [range(start, min(start + CHUNK_SIZE, count)) for start in range(0, count, CHUNK_SIZE)]
     try:
-        for piece in pool.map(lambda piece: [_read(found, index) for index in piece], pieces):
-            yield from piece
+        for images in pool.map(lambda chunk: [_read(source, index) for index in chunk], chunks):
+            yield from images
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _read(found: RawDataset, index: int) -> _CheckedImage:
+def _read(source: RawDataset, index: int) -> _CheckedImage:
     try:
-        picture = found.images.image(index)
-        pixels = picture.decode(found.channels, (picture.height, picture.width))
+        image = source.images.image(index)
+        pixels = image.decode(source.channels, (image.height, image.width))
     except UnreadableImage as error:
         return _CheckedImage(error.reason)
-    except UserError as error:  # of a store that is damaged
+    except UserError as error:  # a store that is damaged
         return _CheckedImage(str(error))
-    odd = image_warnings(picture, pixels, found.channels) if isinstance(picture, EncodedImage) else ()
-    return _CheckedImage(notes=odd, size=(picture.width, picture.height), signature=signature(pixels))
+    return _CheckedImage(
+        warnings=image_warnings(image, pixels, source.channels) if isinstance(image, EncodedImage) else (),
+        size=(image.width, image.height),
+        signature=signature(pixels),
+    )
 
 
-def _splits(found: RawDataset, left_out: Sequence[str]) -> tuple[Splits, str | None, tuple[str, ...]]:
-    """As a training would split it, or else as the source does, and why no training can use it; and what was decided on the way."""
-    everything = np.arange(len(found.labels))
+def _split_as_training(
+    source: RawDataset, left_out: Sequence[str]
+) -> tuple[SplitIndices, str | None, tuple[str, ...]]:
+    """Split the data set as a training would: the splits, None, and the notes about the split.
+
+    If no training can use the data set: the source's own splits, the reason, and the source's notes.
+    `left_out` are the content hashes of the samples that are left out.
+    """
+    all_indices = np.arange(len(source.labels))
+    # as a Subset of a Subset, each split says which samples it has
+    indexed_source = replace(source, images=Subset(source.images, all_indices))
     try:
-        whole = prepare(replace(found, images=Subset(found.images, everything)), left_out)  # chosen once more, images tell their index
+        dataset = prepare(indexed_source, left_out)
     except UserError as error:
-        order = [part for part in ("train", "val", "test") if part in found.splits]
-        parts = {part: found.splits[part] for part in dict.fromkeys([*order, *found.splits])}
-        return parts or {"all": everything}, str(error), found.notes
-    return {part: split.images.indices for part, split in whole.splits.items() if isinstance(split.images, Subset)}, None, whole.notes
+        usual_names = [name for name in ("train", "val", "test") if name in source.splits]
+        published = {name: source.splits[name] for name in dict.fromkeys([*usual_names, *source.splits])}
+        return published or {"all": all_indices}, str(error), source.notes
+    splits = {
+        name: split.images.indices
+        for name, split in dataset.splits.items()
+        if isinstance(split.images, Subset)
+    }
+    return splits, None, dataset.notes
+
+
+def _find_duplicates(
+    source: RawDataset,
+    names: Sequence[str],
+    hashes: Sequence[bytes],
+    signatures: NDArray[np.uint8],
+    readable: NDArray[np.int64],
+    splits: SplitIndices,
+) -> tuple[list[Duplicate], float]:
+    """The pairs of duplicates among the `readable` samples, and the maximal distance that counts as one."""
+    split_names = [*splits, "left out"]
+    class_names = [printable(name) for name in source.classes]
+    split_numbers = np.full(len(names), len(splits))
+    for number, indices in reversed([*enumerate(splits.values())]):  # a sample of several splits: the first
+        split_numbers[indices] = number
+    # by split, so that each of several equal files is paired with one of train, if there is one
+    ordered = readable[np.argsort(split_numbers[readable], kind="stable")]
+    pairs, max_distance = find_near_duplicates(signatures[ordered], [hashes[index] for index in ordered])
+    duplicates = []
+    for pair in pairs:
+        a, b = int(ordered[pair.first]), int(ordered[pair.second])
+        duplicate = Duplicate(
+            files=(names[a], names[b]),
+            splits=(split_names[split_numbers[a]], split_names[split_numbers[b]]),
+            classes=(class_names[source.labels[a]], class_names[source.labels[b]]),
+            distance=pair.distance,
+            identical=hashes[a] == hashes[b],
+        )
+        duplicates.append(duplicate)
+    return duplicates, max_distance

@@ -1,114 +1,138 @@
-"""A contact sheet: training images of a data set by class, and what a recipe makes of some of them."""
+"""A contact sheet: training images of a data set by class, and a recipe's augmentations of a few of them."""
 
-import io
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from convatlas.data.dataset import Dataset, Subset
+from convatlas.data.dataset import Dataset
 from convatlas.data.images.decode import Pixels, UnreadableImage
 from convatlas.data.images.resize import resize
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms import counter_rng
 from convatlas.errors import UserError, printable
+from convatlas.plotting import figure_png, plot_style
 
-COLUMNS, ROWS, SHOWN = 8, 10, 4  # images a row, classes, images that the recipe's work is shown on
-SIDE = 160  # pixels of the longer side of what is drawn
-LONGEST = 24  # characters of a class's name
-STYLE: Any = {"font.size": 9, "axes.titlesize": 8, "figure.dpi": 110, "text.parse_math": False}
-Rows = list[tuple[str, list[Pixels]]]
+NUM_COLUMNS = 8  # images a row
+MAX_CLASSES = 10  # one row each
+MAX_AUGMENTED = 4  # images whose augmentations are shown, one row each
+MAX_SIDE = 160  # pixels of an image's longer side
+MAX_NAME_LENGTH = 24  # characters of a class name
 
 
-def draw_contact_sheet(dataset: Dataset, seed: int = 0, training: TrainBatches | None = None, recipe: str = "") -> bytes:
-    """Of up to 10 classes 8 images each. With `training`, whose split is the set's: how a few of them look in evaluation, and as they
-    are drawn for training in 7 epochs. `recipe` is its title."""
-    chosen = _chosen(dataset, seed)
-    labels, few = list(chosen), [next(iter(indices)) for indices in chosen.values() if indices][:SHOWN]
-    rows = [(_name(dataset, label), [_small(dataset, index) for index in chosen[label]]) for label in labels]
-    what = f"{len(labels)} of {len(dataset.classes):,} classes" if len(labels) < len(dataset.classes) else f"{len(labels)} classes"
-    blocks: list[tuple[str, Rows, Sequence[str]]] = [(f"{printable(dataset.name)}: training images, {what}", rows, [])]
-    if training is not None and few:
-        views = [
-            (_name(dataset, int(dataset.splits["train"].labels[i])), pixels) for i, pixels in zip(few, _views(training, few), strict=True)
+class ImageRow(NamedTuple):
+    label: str
+    images: list[Pixels]
+
+
+class ImageGrid(NamedTuple):
+    title: str
+    rows: list[ImageRow]
+    column_titles: Sequence[str]
+
+
+def draw_contact_sheet(
+    dataset: Dataset, seed: int = 0, training: TrainBatches | None = None, recipe: str = ""
+) -> bytes:
+    """Draw 8 training images of each of up to 10 classes, as a PNG.
+
+    With `training`, whose split must be the data set's train split, a second part shows one image of each of
+    up to 4 classes: in evaluation, and augmented for training in 7 epochs. `recipe` is the title of that
+    part.
+    """
+    indices_by_label = _choose_images(dataset, seed)
+    rows = [
+        ImageRow(_class_name(dataset, label), [_small_image(dataset, index) for index in indices])
+        for label, indices in indices_by_label.items()
+    ]
+    total = f" of {len(dataset.classes):,}" if len(rows) < len(dataset.classes) else ""
+    title = f"{printable(dataset.name)}: training images, {len(rows)}{total} classes"
+    grids = [ImageGrid(title, rows, [])]
+    augmented = [indices[0] for indices in indices_by_label.values() if indices][:MAX_AUGMENTED]
+    if training is not None and augmented:
+        labels = dataset.splits["train"].labels[augmented]
+        rows = [
+            ImageRow(_class_name(dataset, int(label)), images)
+            for label, images in zip(labels, _augmentations(training, augmented), strict=True)
         ]
-        blocks.append((recipe, views, ["in evaluation", *(f"epoch {n + 1}" for n in range(COLUMNS - 1))]))
-    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # characters that the font lacks are drawn as boxes
-        return _drawn(blocks)
+        epochs = [f"epoch {epoch}" for epoch in range(1, NUM_COLUMNS)]
+        grids.append(ImageGrid(recipe, rows, ["in evaluation", *epochs]))
+    with plot_style(parse_math=False):
+        return _draw_png(grids)
 
 
-def _chosen(dataset: Dataset, seed: int) -> dict[int, list[int]]:
-    """Of each class that is shown, images of the training split that can be read."""
-    split, count = dataset.splits["train"], len(dataset.classes)
+def _choose_images(dataset: Dataset, seed: int) -> dict[int, list[int]]:
+    """For each class on the sheet, the indices of readable images of the training split."""
+    split = dataset.splits["train"]
+    num_classes = len(dataset.classes)
     order = counter_rng.permutation(seed, 0, len(split))
-    spread = np.unique(np.linspace(0, count - 1, min(count, ROWS)).round().astype(int))
-    return {int(label): list(islice(_readable(dataset, order[split.labels[order] == label]), COLUMNS)) for label in spread}
+    labels = np.unique(np.linspace(0, num_classes - 1, min(num_classes, MAX_CLASSES)).round().astype(int))
+    return {
+        int(label): list(islice(_readable(dataset, order[split.labels[order] == label]), NUM_COLUMNS))
+        for label in labels
+    }
 
 
 def _readable(dataset: Dataset, indices: NDArray[np.int64]) -> Iterator[int]:
     for index in indices.tolist():
         try:
-            _small(dataset, index)
+            _small_image(dataset, index)
         except UnreadableImage:
             continue
         yield index
 
 
-def _small(dataset: Dataset, index: int) -> Pixels:
-    picture = dataset.splits["train"].images.image(index)
-    scale = min(1.0, SIDE / max(picture.height, picture.width))
-    size = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
-    return resize(picture.decode(dataset.channels, size), size).permute(1, 2, 0).numpy()
+def _small_image(dataset: Dataset, index: int) -> Pixels:
+    image = dataset.splits["train"].images.image(index)
+    scale = min(1.0, MAX_SIDE / max(image.height, image.width))
+    size = max(1, round(image.height * scale)), max(1, round(image.width * scale))
+    return resize(image.decode(dataset.channels, size), size).permute(1, 2, 0).numpy()
 
 
-def _views(training: TrainBatches, few: Sequence[int]) -> list[list[Pixels]]:
-    """Of each image: as evaluation sees it, then as one epoch after another draws it."""
-    images, labels = Subset(training.split.images, np.array(few)), training.split.labels[few]
-    alone = replace(training, split=replace(training.split, images=images, labels=labels), batch=len(few))
-    seen, _ = training.preprocessing.load_batch(images, np.arange(len(few)))
-    columns = [seen]
-    for epoch in range(COLUMNS - 1):
-        batch = alone[epoch]
+def _augmentations(training: TrainBatches, indices: Sequence[int]) -> list[list[Pixels]]:
+    """For each image: as in evaluation, then as in each of the first epochs of training."""
+    split = training.split.subset(np.array(indices))
+    one_batch = replace(training, split=split, batch_size=len(split))
+    images, _ = training.preprocessing.load_batch(split.images, np.arange(len(split)))
+    columns = [images]
+    for epoch in range(NUM_COLUMNS - 1):
+        batch = one_batch[epoch]
         if isinstance(batch, UserError):
             raise batch
-        drawn = alone.augmented(batch.images, batch.indices, epoch)
-        columns.append(drawn[torch.argsort(batch.indices)].float().round().clamp(0, 255).byte())
-    return [[column[i].permute(1, 2, 0).numpy() for column in columns] for i in range(len(few))]
+        images = one_batch.augmented(batch.images, batch.indices, epoch)
+        columns.append(images[torch.argsort(batch.indices)].float().round().clamp(0, 255).byte())
+    return [[column[i].permute(1, 2, 0).numpy() for column in columns] for i in range(len(split))]
 
 
-def _name(dataset: Dataset, label: int) -> str:
+def _class_name(dataset: Dataset, label: int) -> str:
     name = printable(dataset.classes[label])
-    return name if len(name) <= LONGEST else name[: LONGEST - 3] + "..."
+    return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 3] + "..."
 
 
-def _drawn(blocks: Sequence[tuple[str, Rows, Sequence[str]]]) -> bytes:
-    heights = [0.3 + 1.1 * len(rows) for _, rows, _ in blocks]
-    figure = Figure(figsize=(1.1 * COLUMNS + 1.6, sum(heights)), layout="constrained")
-    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for part, (title, rows, heads) in zip(parts, blocks, strict=True):
-        part.suptitle(title, x=0.01, ha="left", fontsize=10)
-        _grid(part, rows, heads)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+def _draw_png(grids: Sequence[ImageGrid]) -> bytes:
+    heights = [0.3 + 1.1 * len(grid.rows) for grid in grids]  # inches
+    figure = Figure(figsize=(1.1 * NUM_COLUMNS + 1.6, sum(heights)), layout="constrained")
+    subfigures = figure.subfigures(len(grids), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for subfigure, grid in zip(subfigures, grids, strict=True):
+        subfigure.suptitle(grid.title, x=0.01, ha="left", fontsize=10)
+        _draw_grid(subfigure, grid)
+    return figure_png(figure)
 
 
-def _grid(part: SubFigure, rows: Rows, heads: Sequence[str]) -> None:
-    axes = part.subplots(len(rows), COLUMNS, squeeze=False)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    for line, (name, images) in zip(axes, rows, strict=True):
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-        for axis, image in zip(line, images, strict=False):
-            axis.imshow(image.squeeze(2) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    for axis, head in zip(axes[0], heads, strict=False):
-        axis.set_title(head, pad=3)
+def _draw_grid(subfigure: SubFigure, grid: ImageGrid) -> None:
+    all_axes = subfigure.subplots(len(grid.rows), NUM_COLUMNS, squeeze=False)
+    for axes in all_axes.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for row_axes, row in zip(all_axes, grid.rows, strict=True):
+        row_axes[0].set_ylabel(row.label, rotation=0, ha="right", va="center")
+        for axes, image in zip(row_axes, row.images, strict=False):
+            pixels = image.squeeze(2) if image.shape[2] == 1 else image
+            axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    for axes, title in zip(all_axes[0], grid.column_titles, strict=False):
+        axes.set_title(title, pad=3)

@@ -1,4 +1,4 @@
-"""What lies in a folder of photographs and is not taken as an image of it, each with the reason."""
+"""Files and folders in a folder of photographs that are not used as images, each with the reason."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -10,20 +10,23 @@ from convatlas.data.sources.quarantine import NAME
 
 
 def ignored_files(root: Path, names: Iterable[str]) -> Iterator[tuple[Path, str]]:
-    """`names` are the files below `root` that were taken. Of a folder that holds none of them, only itself is named."""
-    taken = set(names)
-    folders_taken = {parent for name in taken for parent in _parents(name)}
+    """Yield (path, reason) for everything below `root` that is not among the used files `names`.
+
+    A folder without any used file is reported itself, not its content.
+    """
+    used_files = set(names)
+    used_folders = {parent for name in used_files for parent in _parents(name)}
     for path, folders, files in os.walk(root, followlinks=True):
-        here = Path(path).relative_to(root)
+        parent = Path(path).relative_to(root)
         for folder in sorted(folders):
             if folder.startswith("."):
-                yield root / here / folder, "hidden"
-            elif str(here / folder) not in folders_taken:
-                yield root / here / folder, "a folder of which nothing is taken"
-        folders[:] = sorted(folder for folder in folders if str(here / folder) in folders_taken)
+                yield root / parent / folder, "hidden"
+            elif str(parent / folder) not in used_folders:
+                yield root / parent / folder, "a folder without images of a class"
+        folders[:] = sorted(folder for folder in folders if str(parent / folder) in used_folders)
         for name in sorted(files):
-            if str(here / name) not in taken and name != NAME:
-                yield root / here / name, _reason(root / here / name)
+            if str(parent / name) not in used_files and name != NAME:
+                yield root / parent / name, _reason(root / parent / name)
 
 
 def _parents(name: str) -> Iterator[str]:

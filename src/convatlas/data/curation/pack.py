@@ -1,4 +1,7 @@
-"""`data pack`: write a packed store, a shard a process. A shard that is whole stays when packing is interrupted and run again."""
+"""Write a packed store (`data pack`), one shard per task of a process pool.
+
+Finished shards are kept when packing is interrupted and run again.
+"""
 
 import hashlib
 import multiprocessing
@@ -23,11 +26,11 @@ from convatlas.runtime.progress import track
 from convatlas.storage.atomic import FILE_OPS, atomic_write
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
 
-SHARD = 500  # samples
+SHARD_SAMPLES = 500
 
 
 class _PackSpec(Record, frozen=True, kw_only=True):
-    """What is being packed; a folder with another plan is left alone."""
+    """The content of a store. A folder with another specification is left alone."""
 
     source: str
     digest: str
@@ -36,7 +39,7 @@ class _PackSpec(Record, frozen=True, kw_only=True):
 
 
 class _ShardRecord(Record, frozen=True, kw_only=True):
-    """A finished shard: its bytes, its part of the index, what could not be read."""
+    """A finished shard: its size in bytes, its part of the index, its unreadable samples."""
 
     spec: str
     size: int
@@ -47,54 +50,80 @@ class _ShardRecord(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class PackResult:
+    """A packed store: its folder, number of samples and size in bytes, and the samples that were left out."""
+
     path: Path
     samples: int
-    size: int  # bytes
+    size: int
     unreadable: tuple[UnreadableSample, ...]
 
 
-def pack(dataset: Dataset, path: Path, shorter: int | None = 256, files: bool = False, workers: int | None = None) -> PackResult:
-    """Write `dataset`, its splits in turn, to the folder `path`: uint8 pixels with the shorter side at `shorter` (smaller images and
-    None: as they are), or the image files themselves. What cannot be read is left out and returned.
+def pack(
+    dataset: Dataset,
+    path: Path,
+    shorter: int | None = 256,
+    files: bool = False,
+    workers: int | None = None,
+) -> PackResult:
+    """Write the splits of `dataset`, one after another, to the folder `path`.
 
-    Raises UsageError when the folder holds something else, UserError when nothing can be read, OSError when the disk refuses.
+    The store holds uint8 pixels with the shorter side resized to `shorter` (smaller images, and with None all
+    images, keep their size), or with `files` the image files themselves. Unreadable samples are left out and
+    returned.
+
+    Raises UsageError if the folder holds anything else, UserError if no image can be read, OSError if writing
+    fails.
     """
     if files and not isinstance(dataset.splits["train"].images.image(0), EncodedImage):
-        raise UsageError(f"{dataset.name} has no image files to pack: leave out --files, and its pixels are packed")
-    plan = _PackSpec(source=dataset.name, digest=dataset.sha256, kind="files" if files else "pixels", shorter=None if files else shorter)
-    if _begin(path, plan):
-        done = from_json((path / "manifest.json").read_bytes(), StoreManifest, str(path / "manifest.json"))
-        return PackResult(path, sum(done.counts), sum(done.shards), ())
-    job = _ShardWriter(dataset, path, plan, np.cumsum([0, *map(len, dataset.splits.values())]))
-    missing = [number for number in range(job.shards) if job.record(number) is None]
-    count = min(usable_cores() if workers is None else workers, len(missing))
-    if count > 1:
-        with multiprocessing.get_context("fork").Pool(count, initializer=_leave_interrupts_to_the_parent) as pool:
-            for _ in track(pool.imap_unordered(job.write, missing), len(missing), f"packing shards of {SHARD} images"):
+        raise UsageError(
+            f"{dataset.name} has no image files to pack: leave out --files, and its pixels are packed"
+        )
+    spec = _PackSpec(
+        source=dataset.name,
+        digest=dataset.sha256,
+        kind="files" if files else "pixels",
+        shorter=None if files else shorter,
+    )
+    if _prepare_folder(path, spec):
+        manifest_file = path / "manifest.json"
+        manifest = from_json(manifest_file.read_bytes(), StoreManifest, str(manifest_file))
+        return PackResult(path, sum(manifest.counts), sum(manifest.shards), ())
+    writer = _ShardWriter(dataset, path, spec, np.cumsum([0, *map(len, dataset.splits.values())]))
+    missing = [number for number in range(writer.num_shards) if writer.read_record(number) is None]
+    num_processes = min(usable_cores() if workers is None else workers, len(missing))
+    description = f"packing shards of {SHARD_SAMPLES} images"
+    if num_processes > 1:
+        context = multiprocessing.get_context("fork")
+        with context.Pool(num_processes, initializer=_ignore_interrupts) as pool:
+            for _ in track(pool.imap_unordered(writer.write, missing), len(missing), description):
                 pass
     else:
-        for number in track(missing, len(missing), f"packing shards of {SHARD} images"):
-            job.write(number)
-    return job.finish()
+        for number in track(missing, len(missing), description):
+            writer.write(number)
+    return writer.finish()
 
 
-def _begin(path: Path, plan: _PackSpec) -> bool:
-    """Whether this was packed, whole, before."""
+def _prepare_folder(path: Path, spec: _PackSpec) -> bool:
+    """Create a store's folder, or accept one of an interrupted run. Returns whether the store is complete."""
     path.mkdir(parents=True, exist_ok=True)
-    for litter in path.glob(".*.tmp"):  # of a process that was killed while it wrote
-        litter.unlink(missing_ok=True)
-    file = path / "plan.json"
-    if file.exists():
-        if from_json(file.read_bytes(), _PackSpec, str(file)) != plan:
-            raise UsageError(f"{printable(path)} holds another packing, or one of data that has changed since: give another --out")
+    for temporary in path.glob(".*.tmp"):  # left by a process that was killed while it wrote
+        temporary.unlink(missing_ok=True)
+    spec_file = path / "plan.json"
+    if spec_file.exists():
+        if from_json(spec_file.read_bytes(), _PackSpec, str(spec_file)) != spec:
+            raise UsageError(
+                f"{printable(path)} holds another packed store, or one of data that has since changed: "
+                f"choose another folder with --out"
+            )
     elif any(entry.name != QUARANTINE for entry in path.iterdir()):
-        raise UsageError(f"{printable(path)} is not empty: give another folder with --out")
+        raise UsageError(f"{printable(path)} is not empty: choose another folder with --out")
     else:
-        atomic_write(file, to_json(plan, indent=2))
+        atomic_write(spec_file, to_json(spec, indent=2))
     return (path / "manifest.json").exists()
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _ignore_interrupts() -> None:
+    """In a process of the pool: the parent process handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -103,30 +132,41 @@ class _ShardWriter:
     dataset: Dataset
     path: Path
     spec: _PackSpec
-    ends: NDArray[np.int64]  # where each split begins and ends in the store
+    split_offsets: NDArray[
+        np.int64
+    ]  # (splits + 1,): the first sample of each split in the store, and the end
 
     @property
-    def shards(self) -> int:
-        return -(-int(self.ends[-1]) // SHARD)
+    def num_shards(self) -> int:
+        return -(-int(self.split_offsets[-1]) // SHARD_SAMPLES)
 
     def write(self, number: int) -> int:
-        """One shard, then the record that says it is whole."""
+        """Write a shard, then the record that says that it is complete. Returns its number."""
         file = self.path / shard_name(number)
         temporary = self.path / f".{file.name}.{os.getpid()}.tmp"
-        entries, names, unread, offset = [], [], [], 0
+        splits = list(self.dataset.splits.values())
+        end = min((number + 1) * SHARD_SAMPLES, int(self.split_offsets[-1]))
+        entries = []
+        names = []
+        unreadable = []
+        offset = 0
         stream = FILE_OPS.open_new(temporary)
         try:
-            for place in range(number * SHARD, min((number + 1) * SHARD, int(self.ends[-1]))):
-                part = int(np.searchsorted(self.ends, place, "right")) - 1
-                split, index = list(self.dataset.splits.values())[part], place - int(self.ends[part])
+            for position in range(number * SHARD_SAMPLES, end):
+                split_number = int(np.searchsorted(self.split_offsets, position, "right")) - 1
+                split = splits[split_number]
+                index = position - int(self.split_offsets[split_number])
                 try:
-                    data, shape = _bytes(split.images, index, self.dataset.channels, self.spec)
+                    data, (height, width, channels) = self._encode(split.images, index)
                 except UnreadableImage as error:
-                    unread.append((place, error.name, error.reason))
+                    unreadable.append((position, error.name, error.reason))
                     continue
                 FILE_OPS.write(stream, data)
-                digest = np.void(hashlib.sha256(data).digest())
-                entries.append((number, part, offset, len(data), shape[0], shape[1], split.labels[index], shape[2], digest))
+                sha256 = np.void(hashlib.sha256(data).digest())
+                label = split.labels[index]
+                entries.append(
+                    (number, split_number, offset, len(data), height, width, label, channels, sha256)
+                )
                 names.append(split.images.name(index))
                 offset += len(data)
             FILE_OPS.fsync(stream)
@@ -136,32 +176,46 @@ class _ShardWriter:
         finally:
             FILE_OPS.close(stream)
         FILE_OPS.rename(temporary, file)
-        index_bytes = np.array(entries, ENTRY).tobytes()
-        piece = _ShardRecord(spec=record_sha256(self.spec), size=offset, index=index_bytes, names=tuple(names), unreadable=tuple(unread))
-        atomic_write(self._record(number), msgspec.json.encode(piece))
+        record = _ShardRecord(
+            spec=record_sha256(self.spec),
+            size=offset,
+            index=np.array(entries, ENTRY).tobytes(),
+            names=tuple(names),
+            unreadable=tuple(unreadable),
+        )
+        atomic_write(self._record_file(number), msgspec.json.encode(record))
         return number
 
-    def record(self, number: int) -> _ShardRecord | None:
-        """The record of a shard that is whole."""
+    def read_record(self, number: int) -> _ShardRecord | None:
+        """The record of a complete shard, else None."""
         try:
-            piece = msgspec.json.decode(self._record(number).read_bytes(), type=_ShardRecord)
-            whole = piece.spec == record_sha256(self.spec) and (self.path / shard_name(number)).stat().st_size == piece.size
+            record = msgspec.json.decode(self._record_file(number).read_bytes(), type=_ShardRecord)
+            size = (self.path / shard_name(number)).stat().st_size
         except (OSError, msgspec.DecodeError):
             return None
-        return piece if whole else None
+        return record if record.spec == record_sha256(self.spec) and record.size == size else None
 
-    def _record(self, number: int) -> Path:
+    def _record_file(self, number: int) -> Path:
         return self.path / f".{number:05d}.json"
 
     def finish(self) -> PackResult:
-        pieces = [piece for number in range(self.shards) if (piece := self.record(number)) is not None]
-        if len(pieces) < self.shards:
-            raise UserError(f"{printable(self.path)} lacks shards that were written a moment ago: is another process writing there?")
-        index = b"".join(piece.index for piece in pieces)
-        names = b"".join(msgspec.json.encode(name) + b"\n" for piece in pieces for name in piece.names)
+        """Write index, names and manifest. Raises UserError for missing shards or an empty store."""
+        records = [
+            record for number in range(self.num_shards) if (record := self.read_record(number)) is not None
+        ]
+        if len(records) < self.num_shards:
+            raise UserError(
+                f"{printable(self.path)} lacks shards that were written a moment ago: "
+                f"is another process writing there?"
+            )
+        index = b"".join(record.index for record in records)
+        names = b"".join(msgspec.json.encode(name) + b"\n" for record in records for name in record.names)
         entries = np.frombuffer(index, ENTRY)
         if not len(entries):
-            raise UserError(f"none of the {self.ends[-1]:,} images of {self.dataset.name} can be read: try data check")
+            total = self.split_offsets[-1]
+            raise UserError(
+                f"none of the {total:,} images of {self.dataset.name} can be read: try data check"
+            )
         manifest = StoreManifest(
             format=FORMAT,
             kind="files" if self.spec.kind == "files" else "pixels",
@@ -170,7 +224,7 @@ class _ShardWriter:
             channels=self.dataset.channels,
             splits=tuple(self.dataset.splits),
             counts=tuple(np.bincount(entries["split"], minlength=len(self.dataset.splits)).tolist()),
-            shards=tuple(piece.size for piece in pieces),
+            shards=tuple(record.size for record in records),
             shorter=self.spec.shorter,
             mirrors=self.dataset.hflip_safe,
             index_sha256=hashlib.sha256(index).hexdigest(),
@@ -179,24 +233,27 @@ class _ShardWriter:
         atomic_write(self.path / "index.bin", index)
         atomic_write(self.path / "names.jsonl", names)
         atomic_write(self.path / "manifest.json", to_json(manifest, indent=2))
-        unread = [UnreadableSample(*found) for piece in pieces for found in piece.unreadable]
-        for number in range(self.shards):  # the index holds what they said
-            FILE_OPS.remove(self._record(number))
-        return PackResult(self.path, len(entries), sum(manifest.shards), tuple(unread))
+        unreadable = [UnreadableSample(*sample) for record in records for sample in record.unreadable]
+        for number in range(self.num_shards):  # the index now holds their content
+            FILE_OPS.remove(self._record_file(number))
+        return PackResult(self.path, len(entries), sum(manifest.shards), tuple(unreadable))
+
+    def _encode(self, images: ImageSource, index: int) -> tuple[bytes, tuple[int, int, int]]:
+        """The bytes of a sample, and (height, width, channels); channels is 0 for an image file."""
+        image = images.image(index)
+        if self.spec.kind == "files":
+            assert isinstance(image, EncodedImage)
+            # decoded to find damage: such a file would be of no use in the store
+            image.decode(self.dataset.channels, (image.height, image.width))
+            return image.data, (image.height, image.width, 0)
+        return _resized_pixels(image, self.spec.shorter, self.dataset.channels)
 
 
-def _bytes(images: ImageSource, index: int, channels: int, plan: _PackSpec) -> tuple[bytes, tuple[int, int, int]]:
-    picture = images.image(index)
-    if plan.kind == "files":
-        assert isinstance(picture, EncodedImage)
-        picture.decode(channels, (picture.height, picture.width))  # a file that cannot be decoded is of no use in the store either
-        return picture.data, (picture.height, picture.width, 0)
-    return _pixels(picture, plan.shorter, channels)
-
-
-def _pixels(picture: ImageLike, shorter: int | None, channels: int) -> tuple[bytes, tuple[int, int, int]]:
-    least = min(picture.height, picture.width)
-    scale = 1.0 if shorter is None else min(1.0, shorter / least)
-    size = max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
-    pixels = crop_resize(picture, Box(0, 0, picture.height, picture.width), size, channels).permute(1, 2, 0)
+def _resized_pixels(
+    image: ImageLike, shorter: int | None, channels: int
+) -> tuple[bytes, tuple[int, int, int]]:
+    scale = 1.0 if shorter is None else min(1.0, shorter / min(image.height, image.width))
+    size = max(1, round(image.height * scale)), max(1, round(image.width * scale))
+    full_box = Box(0, 0, image.height, image.width)
+    pixels = crop_resize(image, full_box, size, channels).permute(1, 2, 0)
     return pixels.contiguous().numpy().tobytes(), (*size, channels)

@@ -1,9 +1,8 @@
-"""A data set's files divided into train, val and test by a list, which a training then follows. No file is moved."""
+"""Split a data set's files into train, val and test by a manifest that trainings read. No file is moved."""
 
 import csv
 import io
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +11,17 @@ from numpy.typing import NDArray
 
 from convatlas.data.sources.files import FileImages
 from convatlas.data.sources.quarantine import Quarantine
-from convatlas.data.sources.source import RawDataset
+from convatlas.data.sources.source import RawDataset, check_every_class
 from convatlas.data.sources.split import stratified_holdout
 from convatlas.errors import UsageError, UserError, printable
 
 
 @dataclass(frozen=True)
 class SplitManifest:
-    """`parts` are indices into what was found; `left_out` so many are on the quarantine list."""
+    """A split of a source's files.
+
+    `splits` are indices into the source's samples. `left_out` samples are on the quarantine list.
+    """
 
     source: RawDataset
     files: FileImages
@@ -27,68 +29,89 @@ class SplitManifest:
     left_out: int
 
     def manifest(self, folder: Path) -> bytes:
-        """CSV, with the files' names from that folder. Raises UserError for a file that it cannot name."""
-        split = {int(index): part for part, indices in self.splits.items() for index in indices}
+        """The manifest as CSV, with names relative to `folder`. Raises UserError for an unsupported name."""
         groups = self.source.groups
+        split_by_index = {int(index): split for split, indices in self.splits.items() for index in indices}
+        path_to_root = _path_below(folder, self.files.root)
         rows = [("file", "label", "split", "group") if groups is not None else ("file", "label", "split")]
-        above = _from(folder, self.files.root)
-        for index in sorted(split):
+        for index in sorted(split_by_index):
             name = self.files.names[index]
-            row = (_listed(os.path.join(above, name)), self.source.classes[self.source.labels[index]], split[index])
-            # a source calls its groups `group NAME`, and an image that is in none by its file's name
-            rows.append(row if groups is None else (*row, "" if groups[index] == name else groups[index].removeprefix("group ")))
+            label = self.source.classes[self.source.labels[index]]
+            row = (_manifest_name(os.path.join(path_to_root, name)), label, split_by_index[index])
+            if groups is None:
+                rows.append(row)
+                continue
+            # a source names a group `group NAME`, and the group of an ungrouped image after its file
+            rows.append((*row, "" if groups[index] == name else groups[index].removeprefix("group ")))
         text = io.StringIO()
-        plain = all(cell == cell.strip() and cell.isprintable() for row in rows for cell in row)
-        csv.writer(text, quoting=csv.QUOTE_MINIMAL if plain else csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
+        is_plain = all(cell == cell.strip() and cell.isprintable() for row in rows for cell in row)
+        writer = csv.writer(
+            text, quoting=csv.QUOTE_MINIMAL if is_plain else csv.QUOTE_ALL, lineterminator="\n"
+        )
+        writer.writerows(rows)
         try:
             return text.getvalue().encode()
         except UnicodeEncodeError as error:
             name = str(error.object)[: error.end].rpartition("\n")[2]
-            raise UserError(f"{printable(name)}: a name that is not in UTF-8 cannot be listed: rename it") from None
+            raise UserError(
+                f"{printable(name)} is not in UTF-8 and cannot stand in a manifest: rename it"
+            ) from None
 
 
-def split_files(found: RawDataset, val: float, test: float, seed: int | None = None) -> SplitManifest:
-    """By class, and by group where there are groups; without a seed by content alone, as a training does by itself.
+def split_files(source: RawDataset, val: float, test: float, seed: int | None = None) -> SplitManifest:
+    """Split a source's files by class, and by group if it has groups.
 
-    Raises UsageError for fractions or a source that cannot be divided, UserError for a set that is too small.
+    `val` and `test` are fractions of the samples. Without a seed the split is that of a training: by content
+    alone.
+
+    Raises UsageError for fractions or a source that cannot be split, UserError for a data set that is too
+    small.
     """
     for option, fraction in (("--val", val), ("--test", test)):
         if not 0 < fraction < 1:
             raise UsageError(f"{option} should be more than 0 and less than 1, not {fraction}")
     if val + test >= 1:
-        raise UsageError(f"--val {val} and --test {test} leave nothing for train: together they should be less than 1")
-    if not isinstance(found.images, FileImages):
-        raise UsageError(f"{printable(found.name)} is not made of files that a list can name: expected folder:PATH or manifest:FILE")
-    keys = [bytes(key) for key in found.content_hashes]
-    listed = {entry.content for entry in Quarantine(found.root).entries()} if found.root else set()
-    usable = np.array([i for i, key in enumerate(keys) if key.hex() not in listed], np.int64)
-    groups = None if found.groups is None else [found.groups[i] for i in usable]
-    held = stratified_holdout(found.labels[usable], [keys[i] for i in usable], [val, test], groups, seed)
-    parts = {part: usable[indices] for part, indices in zip(("val", "test", "train"), held, strict=True)}
-    ordered = {part: parts[part] for part in ("train", "val", "test")}
-    for part, indices in ordered.items():
-        _each_class(found.classes, found.labels[indices], part, "images" if groups is None else "groups")
-    return SplitManifest(found, found.images, ordered, len(keys) - len(usable))
+        raise UsageError(
+            f"--val {val} and --test {test} leave nothing for train: together they should be less than 1"
+        )
+    if not isinstance(source.images, FileImages):
+        raise UsageError(
+            f"{printable(source.name)} does not consist of files that a manifest can name: "
+            f"expected folder:PATH or manifest:FILE"
+        )
+    hashes = [bytes(content_hash) for content_hash in source.content_hashes]
+    quarantined = {entry.content for entry in Quarantine(source.root).entries()} if source.root else set()
+    usable = np.array(
+        [i for i, content_hash in enumerate(hashes) if content_hash.hex() not in quarantined], np.int64
+    )
+    groups = None if source.groups is None else [source.groups[i] for i in usable]
+    val_indices, test_indices, train_indices = stratified_holdout(
+        source.labels[usable], [hashes[i] for i in usable], [val, test], groups, seed
+    )
+    splits = {"train": usable[train_indices], "val": usable[val_indices], "test": usable[test_indices]}
+    unit = "images" if groups is None else "groups"
+    for name, indices in splits.items():
+        change = "lower --val and --test" if name == "train" else f"change --{name}"
+        hint = f"it has too few {unit}, so add some or {change}"
+        check_every_class(source.classes, source.labels[indices], name, hint)
+    return SplitManifest(source, source.images, splits, len(hashes) - len(usable))
 
 
-def _each_class(classes: Sequence[str], labels: NDArray[np.int64], part: str, units: str) -> None:
-    for name, count in zip(classes, np.bincount(labels, minlength=len(classes)), strict=True):
-        if not count:
-            raise UserError(
-                f"{part} would have no image of class {printable(name)}, which has too few {units}: add some, or change --{part}"
-            )
+def _path_below(folder: Path, root: Path) -> str:
+    """The path from a folder down to `root`. Raises UsageError if `root` is not below the folder."""
+    path = os.path.relpath(os.path.abspath(root), os.path.abspath(folder))
+    if path.split(os.sep)[0] == os.pardir:
+        raise UsageError(
+            f"a manifest can only name files below its folder: "
+            f"expected --out in {printable(root)} or above it"
+        )
+    return path
 
 
-def _from(folder: Path, root: Path) -> str:
-    """The way from a folder down to another. Raises UsageError where it does not lead down."""
-    way = os.path.relpath(os.path.abspath(root), os.path.abspath(folder))
-    if way.split(os.sep)[0] == os.pardir:
-        raise UsageError(f"a list names files from its own folder down: expected --out in {printable(root)} or above it")
-    return way
-
-
-def _listed(name: str) -> str:
+def _manifest_name(name: str) -> str:
     name = os.path.normpath(name)
     if "\\" in name or name[1:2] == ":":  # a drive
-        raise UserError(f"{printable(name)} cannot be named in a list: rename it, without a backslash and without a colon")
+        raise UserError(
+            f"{printable(name)} cannot stand in a manifest: rename it without a backslash and without a colon"
+        )
     return name

@@ -1,4 +1,4 @@
-"""What a data set holds: images by class and split, their sizes, the mean and spread of their colours."""
+"""Statistics of a data set: images by class and split, image sizes, mean and deviation of the colours."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from convatlas.data.dataset import ArrayImages, Dataset
 from convatlas.data.images.decode import UnreadableImage
 from convatlas.data.transforms import counter_rng
-from convatlas.data.transforms.normalize import MAX_ARRAY_SAMPLES, MAX_FILE_SAMPLES, ChannelStatistics
+from convatlas.data.transforms.normalize import MAX_ARRAY_SAMPLES, MAX_FILE_SAMPLES, ChannelMeanStd
 from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.errors import printable
 
@@ -21,52 +21,67 @@ class ImageSize(NamedTuple):
     file: str
 
 
-Counts = dict[str, dict[str, int]]  # of every class, images by split
+Counts = dict[str, dict[str, int]]  # for each class, the number of images by split
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetStatistics:
-    """`sizes` are of `looked_at` images of all splits; `mean` and `std` by channel, from 0 to 1, of `measured` training images at
-    `size`, (height, width)."""
+    """The statistics of a data set.
+
+    `sizes` are of `sizes_sampled` images of all splits. `mean` and `std` are by channel, from 0 to 1, of
+    `pixels_sampled` training images at `size` (height, width).
+    """
 
     name: str
     n: int
     channels: int
     classes: Counts
     sizes: dict[str, ImageSize]
-    looked_at: int
+    sizes_sampled: int
     mean: list[float]
     std: list[float]
-    measured: int
+    pixels_sampled: int
     size: tuple[int, int]
 
 
 def dataset_statistics(dataset: Dataset, preprocessing: Preprocessing) -> DatasetStatistics:
-    """The same images for the same set, whatever the network."""
+    """Measure a data set. The sampled images depend on the data set alone, not on the preprocessing."""
     labels = np.concatenate([split.labels for split in dataset.splits.values()])
-    ends = np.cumsum([0, *(len(split) for split in dataset.splits.values())])
-    parts = {part: np.arange(start, end) for part, start, end in zip(dataset.splits, ends, ends[1:], strict=False)}
+    offsets = np.cumsum([0, *(len(split) for split in dataset.splits.values())])
+    split_indices = {
+        name: np.arange(start, end)
+        for name, start, end in zip(dataset.splits, offsets, offsets[1:], strict=False)
+    }
     train = dataset.splits["train"]
-    standardiser = ChannelStatistics().fit(train.images, preprocessing)
-    sizes, names = _sizes(dataset)
+    max_samples = MAX_ARRAY_SAMPLES if isinstance(train.images, ArrayImages) else MAX_FILE_SAMPLES
+    normalizer = ChannelMeanStd().fit(train.images, preprocessing)
+    sizes, names = _sample_sizes(dataset)
     return DatasetStatistics(
         name=printable(dataset.name),
         n=len(labels),
         channels=dataset.channels,
-        classes=class_counts(dataset.classes, labels, parts),
+        classes=class_counts(dataset.classes, labels, split_indices),
         sizes=size_range(sizes, names),
-        looked_at=len(sizes),
-        mean=[round(float(value), 4) for value in standardiser.mean.flatten()],
-        std=[round(float(value), 4) for value in standardiser.std.flatten()],
-        measured=min(len(train), MAX_ARRAY_SAMPLES if isinstance(train.images, ArrayImages) else MAX_FILE_SAMPLES),
-        size=preprocessing.size,
+        sizes_sampled=len(sizes),
+        mean=[round(float(value), 4) for value in normalizer.mean.flatten()],
+        std=[round(float(value), 4) for value in normalizer.std.flatten()],
+        pixels_sampled=min(len(train), max_samples),
+        size=preprocessing.input_size,
     )
 
 
-def class_counts(classes: Sequence[str], labels: NDArray[np.int64], parts: Mapping[str, NDArray[np.int64]]) -> Counts:
-    """`parts` are indices into `labels`."""
-    table = {part: np.bincount(labels[indices], minlength=len(classes)).tolist() for part, indices in parts.items()}
-    return {printable(name): {part: column[label] for part, column in table.items()} for label, name in enumerate(classes)}
+def class_counts(
+    classes: Sequence[str], labels: NDArray[np.int64], splits: Mapping[str, NDArray[np.int64]]
+) -> Counts:
+    """Count the images of each class by split. `splits` are indices into `labels`."""
+    counts_by_split = {
+        split: np.bincount(labels[indices], minlength=len(classes)).tolist()
+        for split, indices in splits.items()
+    }
+    return {
+        printable(name): {split: counts[label] for split, counts in counts_by_split.items()}
+        for label, name in enumerate(classes)
+    }
 
 
 def size_range(sizes: NDArray[np.int64], names: Sequence[str]) -> dict[str, ImageSize]:
@@ -74,19 +89,24 @@ def size_range(sizes: NDArray[np.int64], names: Sequence[str]) -> dict[str, Imag
     if not len(sizes):
         return {}
     order = np.argsort(sizes.prod(axis=1), kind="stable")
-    places = {"smallest": order[0], "median": order[len(order) // 2], "largest": order[-1]}
-    return {what: ImageSize(int(sizes[place, 0]), int(sizes[place, 1]), names[place]) for what, place in places.items()}
+    indices = {"smallest": order[0], "median": order[len(order) // 2], "largest": order[-1]}
+    return {
+        rank: ImageSize(int(sizes[index, 0]), int(sizes[index, 1]), names[index])
+        for rank, index in indices.items()
+    }
 
 
-def _sizes(dataset: Dataset) -> tuple[NDArray[np.int64], list[str]]:
-    everything = [(split.images, index) for split in dataset.splits.values() for index in range(len(split))]
-    sizes, names = [], []
-    for place in np.sort(counter_rng.permutation(0, 0, len(everything))[:MAX_FILE_SAMPLES]):
-        images, index = everything[place]
+def _sample_sizes(dataset: Dataset) -> tuple[NDArray[np.int64], list[str]]:
+    """Sample images of all splits that can be read: their sizes (n, 2), width and height, and their names."""
+    samples = [(split.images, index) for split in dataset.splits.values() for index in range(len(split))]
+    sizes = []
+    names = []
+    for number in np.sort(counter_rng.permutation(0, 0, len(samples))[:MAX_FILE_SAMPLES]):
+        images, index = samples[number]
         try:
-            picture = images.image(index)
+            image = images.image(index)
         except UnreadableImage:
             continue
-        sizes.append((picture.width, picture.height))
+        sizes.append((image.width, image.height))
         names.append(printable(images.name(index)))
     return np.array(sizes, np.int64).reshape(-1, 2), names

@@ -1,7 +1,8 @@
-"""Image files. Named formats only, one frame, a pixel cap, and one error whatever a decoder raises.
+"""Image files: named formats only, one frame, a pixel limit, and one error type whatever a decoder raises.
 
-A picture's size is known from its header; its pixels are decoded when asked for, JPEGs by libjpeg-turbo and at reduced scale where
-the size that is wanted could not show more. All other formats, and the JPEGs that it does not read, go through Pillow.
+An image's size is read from its header; its pixels are decoded on request. JPEGs are decoded by
+libjpeg-turbo, at reduced scale if the requested size cannot show more. Pillow decodes all other formats, and
+the JPEGs that libjpeg-turbo does not read.
 """
 
 import io
@@ -25,198 +26,250 @@ from convatlas.errors import UserError, printable
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 100_000_000
-_MAX_PIXELS_BY_FORMAT = {"WEBP": MAX_PIXELS // 2}  # its decoder holds a picture four times over
-MAX_SCAN_PIXELS = 20 * MAX_PIXELS  # pixels times scans of a JPEG: a progressive one has ten, a hostile one thousands in a few kilobytes
-_BAND = 1 << 20  # pixels that are converted at a time
-_GREY = ("1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B")
-_ORIENTATION = 0x0112  # EXIF's tag
-# libjpeg's words for entropy-coded data that is lacking or wrong, where a lenient decoder would show grey or noise
-_DAMAGED = re.compile(r"premature end|bad Huffman|bad arithmetic|invalid (progressive|scan)|corrupt JPEG data: found marker", re.IGNORECASE)
+_MAX_PIXELS_BY_FORMAT = {"WEBP": MAX_PIXELS // 2}  # its decoder holds four copies of an image
+# Pixels times scans of a JPEG: a progressive one has ten scans, a hostile one thousands in a few kilobytes.
+MAX_SCAN_PIXELS = 20 * MAX_PIXELS
+_MIN_SCAN_BYTES = 10
+_BAND_PIXELS = 1 << 20  # pixels that are converted at a time
+_GRAYSCALE_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B")
+_ORIENTATION_TAG = 0x0112  # in EXIF
+# libjpeg's messages for missing or wrong entropy-coded data, where a lenient decoder would show grey or noise
+_DAMAGE_MESSAGE = re.compile(
+    r"premature end|bad Huffman|bad arithmetic|invalid (progressive|scan)|corrupt JPEG data: found marker",
+    re.IGNORECASE,
+)
 
 Pixels = NDArray[np.uint8]  # (height, width, channels)
 
 
 class UnreadableImage(UserError):
-    """A file that is not a readable image: its name and the reason."""
+    """A file that is not a readable image: its name and the reason, both printable."""
 
     def __init__(self, name: str, reason: str):
-        super().__init__(f"{printable(name)}: {printable(reason)}")
-        self.name, self.reason = name, printable(reason)
+        self.name = printable(name)
+        self.reason = printable(reason)
+        super().__init__(f"{self.name}: {self.reason}")
 
 
 class ImageLike(Protocol):
-    """An image of which the header has been read. `height` and `width` are those that one sees, turned as EXIF says."""
+    """An image whose header has been read. `height` and `width` are those after the EXIF orientation."""
 
     @property
     def height(self) -> int: ...
     @property
     def width(self) -> int: ...
     def decode(self, channels: int, min_size: tuple[int, int]) -> Pixels:
-        """The whole image, uint8, smaller than it is where that still leaves `least` (height, width). Raises UnreadableImage."""
+        """Decode the full image, uint8; a decoder may reduce it, but not below `min_size` (height, width).
+
+        Raises UnreadableImage.
+        """
 
 
 class DecodedImage:
-    """An image whose pixels are at hand: (height, width, channels)."""
+    """An image whose pixels are in memory: (height, width, channels)."""
 
     def __init__(self, array: Pixels):
         self.array = array
         self.height, self.width = array.shape[:2]
 
     def decode(self, channels: int, min_size: tuple[int, int] = (0, 0)) -> Pixels:
-        have = self.array.shape[2]
-        if channels == have:
+        array_channels = self.array.shape[2]
+        if channels == array_channels:
             return self.array
-        if (have, channels) == (1, 3):
+        if (array_channels, channels) == (1, 3):
             return np.repeat(self.array, 3, axis=2)
-        if (have, channels) == (3, 1):
+        if (array_channels, channels) == (3, 1):
             return np.asarray(Image.fromarray(self.array).convert("L"))[:, :, None]
-        raise UserError(f"images have {have} channels, not the {channels} that this network was built for")
+        raise UserError(
+            f"images have {array_channels} channels, not the {channels} that this network was built for"
+        )
 
 
 class EncodedImage:
-    """An image file's bytes. Turned as its EXIF says; transparency is laid on white; 16 bits become 8. Raises UnreadableImage."""
+    """The bytes of an image file. Raises UnreadableImage.
+
+    The EXIF orientation is applied, transparency is composited on white, and 16 bits are reduced to 8.
+    """
 
     def __init__(self, data: bytes, name: str):
-        self.data, self.name = data, name
-        with _Guard(name):
+        self.data = data
+        self.name = name
+        with _UnreadableOnError(name):
             if not data:
                 raise UnreadableImage(name, "the file is empty")
-            header = _header(data)
-            self.jpeg = header is not None
-            height, width = header or self.opened.size[::-1]
-            most = MAX_PIXELS if self.jpeg else _MAX_PIXELS_BY_FORMAT.get(self.opened.format or "", MAX_PIXELS)
-            if width * height > most:
-                raise UnreadableImage(name, f"{width}x{height} pixels, more than the {most:,} that are read")
-            if data[:2] == b"\xff\xd8" and width * height * len(data) // 10 > MAX_SCAN_PIXELS:  # a scan takes ten bytes or more
-                scans = _scans(data)
-                if width * height * scans > MAX_SCAN_PIXELS:
-                    raise UnreadableImage(name, f"{width}x{height} pixels in {scans:,} scans, more work than an image is worth")
-            self.orientation = self._orientation()
-            # what Pillow says of a TIFF is of the picture as one sees it
-            self.turn = 1 if not self.jpeg and self.opened.format == "TIFF" else self.orientation
-            self.transposed = self.turn in (5, 6, 7, 8)
+            jpeg_size = _read_jpeg_size(data)
+            self.uses_libjpeg_turbo = jpeg_size is not None
+            height, width = jpeg_size or self.pil_image.size[::-1]
+            self._check_decoding_cost(height, width)
+            self.orientation = self._read_orientation()
+            # Pillow has already applied the orientation of a TIFF to its size and pixels
+            is_oriented = not self.uses_libjpeg_turbo and self.pil_image.format == "TIFF"
+            self.pixel_orientation = 1 if is_oriented else self.orientation
+            self.transposed = self.pixel_orientation in (5, 6, 7, 8)
             self.height, self.width = (width, height) if self.transposed else (height, width)
 
-    def _orientation(self) -> int:
-        if self.jpeg:  # the segment of EXIF comes before the tables of quantisation, and most JPEGs have none
-            says = self.data.find(b"Exif\0", 0, self.data.find(b"\xff\xdb")) >= 0
-        elif self.opened.format == "PNG":  # Pillow would decode all of it to look for what may stand behind the pixels
-            says = any(mark in self.data for mark in (b"eXIf", b"Raw profile type", b"tiff:Orientation"))
-        else:
-            says = True
-        if not says:
-            return 1
-        with _quiet():
-            found = self.opened.getexif().get(_ORIENTATION, 1)
-        return found if found in range(1, 9) else 1
-
     @cached_property
-    def opened(self) -> Image.Image:
-        with _quiet():
+    def pil_image(self) -> Image.Image:
+        """The file opened by Pillow, which has read the header only."""
+        with _without_warnings():
             return Image.open(io.BytesIO(self.data), formats=FORMATS)
 
     def decode(self, channels: int, min_size: tuple[int, int]) -> Pixels:
         if channels not in (1, 3):
-            raise UserError(f"image files have 1 or 3 channels, not the {channels} that this network was built for")
-        with _Guard(self.name):
-            decoded = self._fast(channels, min_size[::-1] if self.transposed else min_size) if self.jpeg else None
-            return _turned(self._any(channels) if decoded is None else decoded, self.turn)
+            raise UserError(
+                f"image files have 1 or 3 channels, not the {channels} that this network was built for"
+            )
+        with _UnreadableOnError(self.name):
+            pixels = None
+            if self.uses_libjpeg_turbo:
+                pixels = self._decode_libjpeg_turbo(channels, min_size[::-1] if self.transposed else min_size)
+            if pixels is None:
+                pixels = self._decode_pillow(channels)
+            return _apply_orientation(pixels, self.pixel_orientation)
 
-    def _fast(self, channels: int, least: tuple[int, int]) -> Pixels | None:
-        """By libjpeg-turbo; None for what only Pillow may judge."""
+    def _check_decoding_cost(self, height: int, width: int) -> None:
+        max_pixels = MAX_PIXELS
+        if not self.uses_libjpeg_turbo:
+            max_pixels = _MAX_PIXELS_BY_FORMAT.get(self.pil_image.format or "", MAX_PIXELS)
+        if width * height > max_pixels:
+            raise UnreadableImage(
+                self.name, f"{width}x{height} pixels, more than the limit of {max_pixels:,}"
+            )
+        is_jpeg = self.data[:2] == b"\xff\xd8"
+        if is_jpeg and width * height * len(self.data) // _MIN_SCAN_BYTES > MAX_SCAN_PIXELS:
+            scans = _count_scans(self.data)
+            if width * height * scans > MAX_SCAN_PIXELS:
+                reason = f"{width}x{height} pixels in {scans:,} scans would take too long to decode"
+                raise UnreadableImage(self.name, reason)
+
+    def _read_orientation(self) -> int:
+        """The EXIF orientation, 1 to 8; 1 if there is none."""
+        if self.uses_libjpeg_turbo:
+            # the EXIF segment comes before the quantisation tables, and most JPEGs have none
+            may_have_exif = self.data.find(b"Exif\0", 0, self.data.find(b"\xff\xdb")) >= 0
+        elif self.pil_image.format == "PNG":
+            # Pillow would decode all pixels, because EXIF may come after them
+            markers = (b"eXIf", b"Raw profile type", b"tiff:Orientation")
+            may_have_exif = any(marker in self.data for marker in markers)
+        else:
+            may_have_exif = True
+        if not may_have_exif:
+            return 1
+        with _without_warnings():
+            orientation = self.pil_image.getexif().get(_ORIENTATION_TAG, 1)
+        return orientation if orientation in range(1, 9) else 1
+
+    def _decode_libjpeg_turbo(self, channels: int, min_size: tuple[int, int]) -> Pixels | None:
+        """Decode by libjpeg-turbo; None for a file that only Pillow may judge."""
+        color_space = "RGB" if channels == 3 else "GRAY"
         try:
-            found: Pixels = simplejpeg.decode_jpeg(self.data, "RGB" if channels == 3 else "GRAY", min_height=least[0], min_width=least[1])
-            return found
+            pixels: Pixels = simplejpeg.decode_jpeg(
+                self.data, color_space, min_height=min_size[0], min_width=min_size[1]
+            )
+            return pixels
         except ValueError as error:
-            if _DAMAGED.search(str(error)):
+            if _DAMAGE_MESSAGE.search(str(error)):
                 raise
-            return None  # stray bytes between segments, or a sampling that it does not know
+            return None  # stray bytes between segments, or a chroma subsampling that it does not support
 
-    def _any(self, channels: int) -> Pixels:
-        """By Pillow, as the file has it; some rows at a time, since conversions would hold the whole picture several times over."""
-        with _quiet():
-            image = self.opened
+    def _decode_pillow(self, channels: int) -> Pixels:
+        """Decode by Pillow, without the EXIF orientation.
+
+        Rows are converted in bands: a conversion at once would hold several copies of the image.
+        """
+        with _without_warnings():
+            image = self.pil_image
             image.load()
-            deep = image.mode.startswith(("I", "F"))
-            scale = 257 if deep and image.getextrema()[1] > 255 else 1  # type: ignore[operator]  # of one channel: (least, most)
+            is_deep = image.mode.startswith(("I", "F"))
+            scale = 1
+            if is_deep and image.getextrema()[1] > 255:  # type: ignore[operator]  # one channel: (min, max)
+                scale = 257
             width, height = image.size
             pixels = np.empty((height, width, channels), np.uint8)
-            rows = max(1, _BAND // width)
-            for top in range(0, height, rows):
-                band = image.crop((0, top, width, min(top + rows, height)))
-                if deep:
-                    band = Image.fromarray((np.nan_to_num(np.asarray(band, np.float64)) / scale).clip(0, 255).astype(np.uint8))
+            band_rows = max(1, _BAND_PIXELS // width)
+            for top in range(0, height, band_rows):
+                band = image.crop((0, top, width, min(top + band_rows, height)))
+                if is_deep:
+                    values = np.nan_to_num(np.asarray(band, np.float64)) / scale
+                    band = Image.fromarray(values.clip(0, 255).astype(np.uint8))
                 elif image.has_transparency_data:
                     band = band.convert("RGBA")
                     band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
-                found = np.asarray(band.convert("L" if channels == 1 else "RGB"))
-                pixels[top : top + rows] = found.reshape(*found.shape[:2], channels)
+                rows = np.asarray(band.convert("L" if channels == 1 else "RGB"))
+                pixels[top : top + band_rows] = rows.reshape(*rows.shape[:2], channels)
         return pixels
 
 
-def _header(data: bytes) -> tuple[int, int] | None:
-    """The (height, width) of a JPEG that libjpeg-turbo is to decode; None for all others, and for CMYK, which is left to Pillow."""
+def _read_jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """The (height, width) of a JPEG for libjpeg-turbo; None for CMYK and other formats, left to Pillow."""
     if data[:3] != b"\xff\xd8\xff":
         return None
     try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    return (height, width) if space in ("YCbCr", "Gray", "RGB") else None
+    return (height, width) if color_space in ("YCbCr", "Gray", "RGB") else None
 
 
-def _scans(data: bytes) -> int:
-    """How many scans of a JPEG libjpeg would decode, at the most (ITU-T T.81, B.1 and B.2)."""
-    place, components, progressive = 2, 0, False
-    while data[place : place + 1] == b"\xff" and place + 9 < len(data):
-        marker = data[place + 1]
-        if marker == 0xDA and not progressive and data[place + 4] == components:
-            return 1  # all components in one: what follows is not looked at
+def _count_scans(data: bytes) -> int:
+    """An upper bound of the scans of a JPEG that libjpeg would decode (ITU-T T.81, B.1 and B.2)."""
+    position = 2
+    components = 0
+    progressive = False
+    while data[position : position + 1] == b"\xff" and position + 9 < len(data):
+        marker = data[position + 1]
+        if marker == 0xDA and not progressive and data[position + 4] == components:
+            return 1  # one scan has all components: libjpeg does not read what follows
         if marker in (0xC0, 0xC1, 0xC2):
-            progressive, components = marker == 0xC2, data[place + 9]
+            progressive = marker == 0xC2
+            components = data[position + 9]
         elif marker == 0xDA:
             break
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return data.count(b"\xff\xda", place)
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return data.count(b"\xff\xda", position)
 
 
 def open_image(path: Path) -> EncodedImage:
-    """An image file. Raises UnreadableImage, also for what is no file."""
-    with _Guard(str(path)):
+    """Read an image file. Raises UnreadableImage, also for a path that is not a file."""
+    with _UnreadableOnError(str(path)):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):  # reading from a pipe would wait for ever
-            raise UnreadableImage(str(path), "a folder without images" if stat.S_ISDIR(mode) else "not a file")
+            raise UnreadableImage(
+                str(path), "a folder without images" if stat.S_ISDIR(mode) else "not a file"
+            )
         with open(path, "rb") as file:
             return EncodedImage(file.read(), str(path))
 
 
-def is_grayscale(picture: EncodedImage) -> bool:
-    """Whether the header says that it holds one channel."""
-    return picture.opened.mode in _GREY
+def is_grayscale(image: EncodedImage) -> bool:
+    """Whether the header says that the image has one channel of colour."""
+    if image.uses_libjpeg_turbo:  # which reads JPEGs that Pillow refuses
+        return bool(simplejpeg.decode_jpeg_header(image.data)[2] == "Gray")
+    return image.pil_image.mode in _GRAYSCALE_MODES
 
 
-def _turned(pixels: Pixels, orientation: int) -> Pixels:
-    """EXIF 2.3, tag Orientation: where the stored image's top row and left column are in the scene."""
+def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
+    """Apply EXIF 2.3's Orientation: the sides of the scene at which the stored first row and column are."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    # a row or column alone, backwards, passes for contiguous with strides that torch refuses
+    # NumPy calls a single reversed row or column contiguous, although torch refuses its negative strides
     return pixels.copy() if 2 <= orientation <= 8 else pixels
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: what they would say is an error here, or no matter."""
+def _without_warnings() -> Iterator[None]:
+    """Silence Pillow's warnings: each is about an error that is raised below, or about something harmless."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-class _Guard:
-    """Decoders raise whatever they like on hostile bytes: any exception becomes one sentence with the file's name."""
+class _UnreadableOnError:
+    """Turn any exception into UnreadableImage: decoders raise all kinds of exceptions on hostile bytes."""
 
     def __init__(self, name: str):
         self.name = name

@@ -1,4 +1,4 @@
-"""Image files decoded while the caller computes."""
+"""Decode image files in threads while the caller computes."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,27 +17,28 @@ from convatlas.runtime.threads import single_threaded_pool
 def decode_ahead(
     files: Iterable[str | Path], transform: Callable[[ImageLike], Tensor], max_ahead: int
 ) -> Iterator[tuple[str, Tensor | UserError]]:
-    """(file, what `see` makes of it or what is wrong with it), in order; a thread a core works on the next ones, at most `most` of them.
+    """Yield (file, transformed image or the error of this file), in order.
 
-    No more than those are ever in memory, and `files` is asked for no more: it may be endless.
+    One thread per core decodes and transforms the next files. At most `max_ahead` of them are taken from
+    `files` and held in memory, so `files` may be endless.
     """
 
-    def one(file: str | Path) -> Tensor | UserError:
+    def load(file: str | Path) -> Tensor | UserError:
         try:
             return transform(decode.open_image(Path(file)))
         except UserError as error:
             return error
 
-    waiting: deque[tuple[str, Future[Tensor | UserError]]] = deque()
+    queue: deque[tuple[str, Future[Tensor | UserError]]] = deque()
     threads = single_threaded_pool(usable_cores(), "reading")
     try:
         for file in files:
-            waiting.append((str(file), threads.submit(one, file)))
-            if len(waiting) == max_ahead:
-                name, seen = waiting.popleft()
-                yield name, seen.result()
-        for name, seen in waiting:
-            yield name, seen.result()
+            queue.append((str(file), threads.submit(load, file)))
+            if len(queue) == max_ahead:
+                name, future = queue.popleft()
+                yield name, future.result()
+        for name, future in queue:
+            yield name, future.result()
     finally:
-        for _, seen in waiting:
-            seen.cancel()
+        for _, future in queue:
+            future.cancel()

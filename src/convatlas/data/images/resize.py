@@ -1,4 +1,4 @@
-"""A part of a picture at a size: decoded, cut and resized in one go, on uint8, with antialiasing."""
+"""Crop and resize images: decoding, cropping and antialiased resizing in one step, on uint8."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,13 @@ from torch import Tensor
 
 from convatlas.data.images.decode import ImageLike, Pixels
 
-SPARE = 2  # a JPEG is decoded at reduced scale only where that leaves twice the pixels a side: antialiasing then sees what it should
+# A JPEG is decoded at reduced scale only if that leaves this many times the output's pixels a side, so that
+# antialiasing still has the detail to average.
+MIN_OVERSAMPLING = 2
 
 
 class Box(NamedTuple):
-    """A part of a picture, in its pixels."""
+    """A rectangle of an image, in its pixels."""
 
     top: int
     left: int
@@ -22,44 +24,48 @@ class Box(NamedTuple):
     width: int
 
 
-def crop_resize(picture: ImageLike, box: Box, size: tuple[int, int], channels: int) -> Tensor:
-    """The box of a picture brought to `size`, (channels, *size), uint8, channels-last.
+def crop_resize(image: ImageLike, box: Box, size: tuple[int, int], channels: int) -> Tensor:
+    """Crop `box` out of an image and resize it: (channels, *size), uint8, channels-last.
 
-    Of a JPEG decoded at reduced scale it is the nearest box of whole pixels.
+    For a JPEG that is decoded at reduced scale, the crop is the nearest box of whole pixels.
     """
-    pixels = _decoded(picture, (picture.height * size[0] / box.height, picture.width * size[1] / box.width), channels)
-    down, across = pixels.shape[0] / picture.height, pixels.shape[1] / picture.width
-    top, bottom = round(box.top * down), round((box.top + box.height) * down)
-    left, right = round(box.left * across), round((box.left + box.width) * across)
+    full_size = image.height * size[0] / box.height, image.width * size[1] / box.width
+    pixels = _decode_for(image, full_size, channels)
+    scale_y, scale_x = pixels.shape[0] / image.height, pixels.shape[1] / image.width
+    top, bottom = round(box.top * scale_y), round((box.top + box.height) * scale_y)
+    left, right = round(box.left * scale_x), round((box.left + box.width) * scale_x)
     return resize(pixels[top : max(bottom, top + 1), left : max(right, left + 1)], size)
 
 
-def resize_center_crop(picture: ImageLike, size: tuple[int, int], channels: int) -> Tensor:
-    """The whole picture brought to the size at which it just covers `size`, then the centre cut out of it: (channels, *size), uint8."""
-    scale = max(size[0] / picture.height, size[1] / picture.width)
-    whole = max(size[0], int(picture.height * scale)), max(size[1], int(picture.width * scale))
-    pixels = _decoded(picture, whole, channels)
-    top, left = (round((a - b) / 2) for a, b in zip(whole, size, strict=True))
-    return resize(pixels, whole)[:, top : top + size[0], left : left + size[1]]
+def resize_center_crop(image: ImageLike, size: tuple[int, int], channels: int) -> Tensor:
+    """Resize an image so that it just covers `size`, then crop the centre: (channels, *size), uint8."""
+    scale = max(size[0] / image.height, size[1] / image.width)
+    full_size = max(size[0], int(image.height * scale)), max(size[1], int(image.width * scale))
+    pixels = _decode_for(image, full_size, channels)
+    top, left = (round((full - side) / 2) for full, side in zip(full_size, size, strict=True))
+    return resize(pixels, full_size)[:, top : top + size[0], left : left + size[1]]
 
 
-def resize_to_each(picture: ImageLike, sizes: Sequence[tuple[int, int]], channels: int) -> list[Tensor]:
-    """The whole picture at each of these sizes, from one decoding: (channels, *size), uint8, channels-last."""
-    pixels = _decoded(picture, (max(height for height, _ in sizes), max(width for _, width in sizes)), channels)
+def resize_to_each(image: ImageLike, sizes: Sequence[tuple[int, int]], channels: int) -> list[Tensor]:
+    """Resize an image to each of `sizes`, decoding it once: (channels, *size), uint8, channels-last."""
+    max_size = max(height for height, _ in sizes), max(width for _, width in sizes)
+    pixels = _decode_for(image, max_size, channels)
     return [resize(pixels, size) for size in sizes]
 
 
-def _decoded(picture: ImageLike, wanted: tuple[float, float], channels: int) -> Pixels:
-    """The pixels of a picture that is to be brought to about the size `wanted`."""
-    least = min(picture.height, math.ceil(SPARE * wanted[0])), min(picture.width, math.ceil(SPARE * wanted[1]))
-    return picture.decode(channels, least)
+def _decode_for(image: ImageLike, full_size: tuple[float, float], channels: int) -> Pixels:
+    """Decode an image that is to be resized to about `full_size` (height, width)."""
+    min_height = min(image.height, math.ceil(MIN_OVERSAMPLING * full_size[0]))
+    min_width = min(image.width, math.ceil(MIN_OVERSAMPLING * full_size[1]))
+    return image.decode(channels, (min_height, min_width))
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Tensor:
     """(h, w, c) -> (c, *size), uint8, channels-last."""
-    # for this layout alone torch has vectorised code; the batch axis must come first for torch to see the layout
+    # torch has vectorised code for this memory format only, and recognises it only with a batch dimension
     image = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     if image.shape[2:] != size:
-        # what F.interpolate(mode="bilinear", antialias=True) calls: its questions would cost a tenth of an image from a packed store
+        # the operator behind F.interpolate(mode="bilinear", antialias=True): the argument checks of that
+        # function would take a tenth of the time of an image from a packed store
         image = torch._C._nn._upsample_bilinear2d_aa(image, size, False, None)
     return image[0]

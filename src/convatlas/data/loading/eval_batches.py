@@ -13,28 +13,32 @@ from convatlas.errors import UserError
 
 @dataclass(frozen=True)
 class EvalBatches(torch.utils.data.Dataset[Batch | UserError]):
-    """A split in its own order, every batch of one shape: the last is filled up with its first sample, to be dropped again.
+    """A split in its own order, in batches of one shape.
 
-    Of `ranks` processes each gets every `ranks`th batch, so that every sample is seen once by one of them.
+    The images of the last batch are padded to `batch_size` with its first sample; its `indices` are not, so
+    the caller can drop the padding. Each of `world_size` processes gets every `world_size`th batch, so that
+    every sample is evaluated once.
     """
 
     split: Split
     preprocessing: Preprocessing
-    batch: int
+    batch_size: int
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
 
     @property
     def steps(self) -> int:
-        """Of this rank."""
-        return len(range(self.rank, -(-len(self.split) // self.batch), self.ranks))
+        """The number of batches of this rank."""
+        num_batches = -(-len(self.split) // self.batch_size)
+        return len(range(self.rank, num_batches, self.world_size))
 
     def __getitem__(self, step: int) -> Batch | UserError:
-        start = (self.rank + step * self.ranks) * self.batch
-        inside = np.arange(start, min(start + self.batch, len(self.split)))
-        indices = np.concatenate([inside, np.full(self.batch - len(inside), inside[0])])
+        start = (self.rank + step * self.world_size) * self.batch_size
+        indices = np.arange(start, min(start + self.batch_size, len(self.split)))
+        padded_indices = np.concatenate([indices, np.full(self.batch_size - len(indices), indices[0])])
         try:
-            images, unread = self.preprocessing.load_batch(self.split.images, indices)
+            images, unreadable = self.preprocessing.load_batch(self.split.images, padded_indices)
         except UserError as error:
             return error
-        return Batch(images, torch.from_numpy(self.split.labels[indices]), torch.from_numpy(inside), sorted(set(unread)))
+        targets = torch.from_numpy(self.split.labels[padded_indices])
+        return Batch(images, targets, torch.from_numpy(indices), sorted(set(unreadable)))

@@ -1,4 +1,4 @@
-"""Batches by worker processes that are supervised: a worker that dies is replaced."""
+"""Load batches in supervised worker processes: a worker that dies is replaced."""
 
 import atexit
 import multiprocessing
@@ -20,91 +20,114 @@ from convatlas.runtime.device import usable_cores
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.signals import ignore_stop_signals
 
-RESTART_SECONDS = 0.2  # seconds
-
+MAX_DEATHS = 3  # of workers in a row, without a batch in between
+RESTART_SECONDS = 0.2
 
 B = TypeVar("B", bound=Batch | MultiCropBatch)
 
 
 def iterate_batches(
-    source: torch.utils.data.Dataset[B | UserError], start: int, end: int, workers: int = 0, pin: bool = False
+    dataset: torch.utils.data.Dataset[B | UserError],
+    start: int,
+    end: int,
+    num_workers: int = 0,
+    pin_memory: bool = False,
 ) -> Generator[tuple[int, B]]:
-    """(step, batch) for the steps from `start` to `end`. A worker that dies is replaced; its batch is the same when made again.
+    """Yield (step, batch) for the steps from `start` to `end`, exclusive.
 
-    Raises UserError for a sample that cannot be read, or when a third worker dies in a row.
+    `dataset[step]` is the batch of a step, or the error that loading it raised. A worker that dies is
+    replaced; its batch is loaded again, with the same content. Raises UserError for a batch that cannot be
+    loaded, or when a third worker in a row dies.
     """
-    if workers == 0:
+    if num_workers == 0:
         for step in range(start, end):
-            yield step, _as_tensors(source[step])
+            yield step, _to_tensors(dataset[step])
         return
-    step, deaths = start, 0
+    step = start
+    deaths = 0
     while step < end:
         try:
-            with _worker_pool(source, range(step, end), workers, pin) as stream:
-                for batch in stream:
-                    yield step, _as_tensors(batch)
-                    step, deaths = step + 1, 0
-        except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it, or what starts it, died during a message
+            with _worker_pool(dataset, range(step, end), num_workers, pin_memory) as batches:
+                for batch in batches:
+                    yield step, _to_tensors(batch)
+                    step += 1
+                    deaths = 0
+        # the last two: a worker, or the process that starts workers, died while it sent a message
+        except (RuntimeError, ConnectionError, EOFError) as error:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             deaths += 1
-            time.sleep(
-                RESTART_SECONDS
-            )  # a signal to the whole group may be ending what starts workers: it is started anew once it has gone
-            if deaths == 3:
-                raise UserError(f"loader workers died at step {step} three times: free some memory or use --workers 0 ({error})") from None
+            # A signal to the process group may also be ending the process that starts workers. Wait until
+            # that process is gone: then a new one is started.
+            time.sleep(RESTART_SECONDS)
+            if deaths == MAX_DEATHS:
+                raise UserError(
+                    f"loader workers died at step {step} {MAX_DEATHS} times: "
+                    f"free some memory or use --workers 0 ({error})"
+                ) from None
 
 
 @contextmanager
 def _worker_pool(
-    source: torch.utils.data.Dataset[B | UserError], steps: range, workers: int, pin: bool
+    dataset: torch.utils.data.Dataset[B | UserError], steps: range, num_workers: int, pin_memory: bool
 ) -> Iterator[Iterator[B | UserError]]:
-    """Workers that make the batches of these steps. They ignore the signals that ask a job to stop; on leaving they are ended for sure."""
-    before = multiprocessing.active_children()
+    """Start workers that load the batches of `steps`, in order.
+
+    The workers ignore the signals that ask a job to stop; they are killed on exit.
+    """
+    other_children = multiprocessing.active_children()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch advises against more workers than cores: the user has asked for them
+        warnings.simplefilter("ignore")  # torch warns of more workers than cores; the user chose the number
         loader = torch.utils.data.DataLoader(
-            source,
+            dataset,
             batch_size=None,
             sampler=steps,
-            num_workers=workers,
-            pin_memory=pin,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
             worker_init_fn=ignore_stop_signals,
-            collate_fn=_as_numpy,  # there is one batch, not a list of samples
+            collate_fn=_to_numpy,  # each item is a complete batch, not a list of samples
         )
-        stream = iter(loader)
+        batches = iter(loader)
     if threading.current_thread() is threading.main_thread():
-        # torch raises from a handler when a worker dies, wherever the training then is; the next request for a batch notices it too
+        # torch's signal handler raises when a worker dies, at any point of the training; the next request for
+        # a batch reports the death as well
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
-    def end(children: Callable[[], list[Any]] = multiprocessing.active_children) -> None:  # bound now: at exit modules go first
-        for worker in children():
-            if worker not in before:
-                worker.kill()
-                worker.join()
+    # the default argument binds the function now: at exit, modules are torn down first
+    def kill_workers(active_children: Callable[[], list[Any]] = multiprocessing.active_children) -> None:
+        for child in active_children():
+            if child not in other_children:
+                child.kill()
+                child.join()
 
-    atexit.register(end)  # where nobody leaves, the interpreter would wait for workers that ignore its signal
+    # without an orderly exit from this context, the interpreter would wait for workers that ignore its signal
+    atexit.register(kill_workers)
     try:
-        yield stream
+        yield batches
     finally:
-        end()
-        atexit.unregister(end)
+        kill_workers()
+        atexit.unregister(kill_workers)
 
 
 def default_num_workers(split: Split, ranks: Ranks = SINGLE_PROCESS) -> int:
-    """How many processes it takes: none for a set in memory, one a core for what must be decoded, shared among a machine's ranks."""
-    return 0 if isinstance(split.images, ArrayImages) else max(1, usable_cores() // ranks.local_world_size)
+    """The worker processes of each rank: 0 for images in memory, else the machine's cores by its ranks."""
+    if isinstance(split.images, ArrayImages):
+        return 0
+    return max(1, usable_cores() // ranks.local_world_size)
 
 
-def _as_numpy(batch: B | UserError) -> B | UserError:
-    """As a worker hands it over: each tensor would be a shared file of its own, which costs more than the numbers in it."""
+def _to_numpy(batch: B | UserError) -> B | UserError:
+    """Convert targets and indices for sending: a tensor would be sent as a shared file, which is slower."""
     if isinstance(batch, UserError):
         return batch
-    numbers: Any = {"targets": batch.targets.numpy(), "indices": batch.indices.numpy()}
-    return cast(B, batch._replace(**numbers))
+    arrays: Any = {"targets": batch.targets.numpy(), "indices": batch.indices.numpy()}
+    return cast(B, batch._replace(**arrays))
 
 
-def _as_tensors(batch: B | UserError) -> B:
+def _to_tensors(batch: B | UserError) -> B:
+    """Convert targets and indices back to tensors. Raises an error that took the place of the batch."""
     if isinstance(batch, UserError):
         raise batch
-    return cast(B, batch._replace(targets=torch.as_tensor(batch.targets), indices=torch.as_tensor(batch.indices)))
+    targets = torch.as_tensor(batch.targets)
+    indices = torch.as_tensor(batch.indices)
+    return cast(B, batch._replace(targets=targets, indices=indices))

@@ -1,4 +1,4 @@
-"""A split as the papers' evaluations look at it: of every picture, decoded once, the windows that a protocol asks for."""
+"""Batches for multi-crop evaluation: each image is decoded once, then cropped to the views of a protocol."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,103 +16,120 @@ from convatlas.errors import UserError
 
 
 class MultiCropBatch(NamedTuple):
-    """`stacks`, each (k, c, h, w), uint8, go through the network one after another; their rows together are all windows of the first
-    picture, then of the next. Pictures that cannot be read, or that fill up the last step, have rows of zeros (or no stacks at all)."""
+    """The views of several images.
+
+    The network is applied to each of `stacks`, (k, c, h, w), uint8, one after another. Their concatenated
+    rows are all views of the first image, then of the next. Images that cannot be read, and those that pad
+    the last step, have rows of zeros (a full image: no stacks).
+    """
 
     stacks: list[Tensor]
-    pictures: int  # that the rows are of
+    num_images: int  # in the rows, padding included
     targets: Tensor  # (n,), int64
-    indices: Tensor  # (n,), int64: which samples these are
-    unreadable: list[UnreadableSample]  # samples that belong here but cannot be read
+    indices: Tensor  # (n,), int64: the samples' indices in the split
+    unreadable: list[UnreadableSample]  # samples of this batch that cannot be read
 
 
 @dataclass(frozen=True)
 class MultiCropBatches(torch.utils.data.Dataset[MultiCropBatch | UserError]):
-    """A split in its own order, seen through `views`: crops in stacks of one shape of at most `batch` rows, or whole pictures (`Dense`),
-    a stack a size. Without `mirrors` the mirrored windows are left out.
+    """A split in its own order, as `views` of each image.
 
-    What a network answers for a window then hangs on the picture alone: not on its neighbours, nor on how many `ranks` share the split,
-    of which each gets every `ranks`th step.
+    Crops come in stacks of one shape of at most `batch_size` rows; full images (`FullImage`) in one stack for
+    each size. Without `hflip_safe` the flipped views are left out.
+
+    The logits of a view therefore depend on its image alone: neither on other images nor on the number of
+    processes. Each of `world_size` processes gets every `world_size`th step.
     """
 
     split: Split
     preprocessing: Preprocessing
     views: MultiCrop
-    batch: int
+    batch_size: int
     hflip_safe: bool = True
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
 
     @property
     def views_per_image(self) -> int:
-        """Of each picture."""
-        return len(self._views(*self.preprocessing.size))
+        return len(self._views_at(*self.preprocessing.input_size))
 
     @property
     def images_per_step(self) -> int:
-        """In a step."""
-        return 1 if isinstance(self.views, FullImage) else max(1, self.batch // self.views_per_image)
+        return 1 if isinstance(self.views, FullImage) else max(1, self.batch_size // self.views_per_image)
 
     @property
     def steps(self) -> int:
-        """Of this rank."""
-        return len(range(self.rank, -(-len(self.split) // self.images_per_step), self.ranks))
+        """The number of steps of this rank."""
+        total_steps = -(-len(self.split) // self.images_per_step)
+        return len(range(self.rank, total_steps, self.world_size))
 
     def __getitem__(self, step: int) -> MultiCropBatch | UserError:
-        start = (self.rank + step * self.ranks) * self.images_per_step
-        inside = np.arange(start, min(start + self.images_per_step, len(self.split)))
-        seen: dict[int, list[Tensor]] = {}
-        unread = []
-        for place, index in enumerate(inside.tolist()):
+        start = (self.rank + step * self.world_size) * self.images_per_step
+        indices = np.arange(start, min(start + self.images_per_step, len(self.split)))
+        crops_by_position: dict[int, list[Tensor]] = {}
+        unreadable = []
+        for position, index in enumerate(indices.tolist()):
             try:
-                seen[place] = self.views_of(self.split.images.image(index))
+                crops_by_position[position] = self.views_of(self.split.images.image(index))
             except UnreadableImage as error:
-                unread.append(UnreadableSample(index, error.name, error.reason))
+                unreadable.append(UnreadableSample(index, error.name, error.reason))
             except UserError as error:
                 return error
-        stacks = self._whole(seen.get(0, [])) if isinstance(self.views, FullImage) else self._stacked(seen)
-        return MultiCropBatch(stacks, self.images_per_step, torch.from_numpy(self.split.labels[inside]), torch.from_numpy(inside), unread)
+        if isinstance(self.views, FullImage):
+            stacks = self._stack_by_size(crops_by_position.get(0, []))
+        else:
+            stacks = self._stack_evenly(crops_by_position)
+        targets = torch.from_numpy(self.split.labels[indices])
+        return MultiCropBatch(stacks, self.images_per_step, targets, torch.from_numpy(indices), unreadable)
 
-    def views_of(self, picture: ImageLike) -> list[Tensor]:
-        """The windows of a picture, each (channels, height, width), uint8; all but those of `Dense` have the network's size."""
-        geometry = self.preprocessing
-        if geometry.fit == "pad":  # the network knows the border, so the windows are of the picture with it
-            picture = DecodedImage(geometry.transform(picture).permute(1, 2, 0).numpy())
-        elif geometry.fit == "resize":
-            picture = DecodedImage(resize_center_crop(picture, geometry.source, geometry.channels).permute(1, 2, 0).numpy())
-        windows = self._views(picture.height, picture.width)
-        sizes = sorted({window.whole for window in windows})
-        wholes = dict(zip(sizes, resize_to_each(picture, sizes, geometry.channels), strict=True))
-        return [self._cut(wholes[window.whole], window) for window in windows]
+    def views_of(self, image: ImageLike) -> list[Tensor]:
+        """The views of an image, each (c, h, w), uint8, of the network's size except for `FullImage`."""
+        preprocessing = self.preprocessing
+        if preprocessing.mode == "pad":  # the network was trained with the border, so the views include it
+            image = DecodedImage(preprocessing.transform(image).permute(1, 2, 0).numpy())
+        elif preprocessing.mode == "resize":
+            pixels = resize_center_crop(image, preprocessing.resize_size, preprocessing.channels)
+            image = DecodedImage(pixels.permute(1, 2, 0).numpy())
+        views = self._views_at(image.height, image.width)
+        sizes = sorted({view.resize_size for view in views})
+        resized_images = resize_to_each(image, sizes, preprocessing.channels)
+        resized_by_size = dict(zip(sizes, resized_images, strict=True))
+        return [self._crop(resized_by_size[view.resize_size], view) for view in views]
 
-    def _views(self, height: int, width: int) -> list[CropView]:
-        found = self.views.views(height, width, self.preprocessing.size[0])
-        return [window for window in found if self.hflip_safe or not window.hflip]
+    def _views_at(self, height: int, width: int) -> list[CropView]:
+        views = self.views.views(height, width, self.preprocessing.input_size[0])
+        return [view for view in views if self.hflip_safe or not view.hflip]
 
-    def _cut(self, whole: Tensor, window: CropView) -> Tensor:
-        top, left, height, width = window.box
-        part = whole[:, top : top + height, left : left + width]
-        if not isinstance(self.views, FullImage) and (height, width) != self.preprocessing.size:
-            part = resize(part.permute(1, 2, 0).numpy(), self.preprocessing.size)
-        return part.flip(2) if window.hflip else part
+    def _crop(self, resized: Tensor, view: CropView) -> Tensor:
+        """Cut a view out of the resized image (c, h, w)."""
+        top, left, height, width = view.box
+        crop = resized[:, top : top + height, left : left + width]
+        if not isinstance(self.views, FullImage) and (height, width) != self.preprocessing.input_size:
+            crop = resize(crop.permute(1, 2, 0).numpy(), self.preprocessing.input_size)
+        return crop.flip(2) if view.hflip else crop
 
-    def _stacked(self, seen: dict[int, list[Tensor]]) -> list[Tensor]:
-        """All windows of a step's pictures, in equal stacks of at most `batch` rows."""
-        windows = self.views_per_image
-        count = self.images_per_step * windows
-        rows = torch.zeros(count, *self.preprocessing.shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-        for place, parts in seen.items():
-            for row, part in enumerate(parts, place * windows):
-                rows[row] = part
-        stacks = next(stacks for stacks in range(1, count + 1) if count % stacks == 0 and count // stacks <= self.batch)
-        return list(rows.chunk(stacks))
+    def _stack_evenly(self, crops_by_position: dict[int, list[Tensor]]) -> list[Tensor]:
+        """Stack the crops of a step's images in equal stacks of at most `batch_size` rows."""
+        views_per_image = self.views_per_image
+        num_rows = self.images_per_step * views_per_image
+        rows = torch.zeros(num_rows, *self.preprocessing.shape, dtype=torch.uint8)
+        rows = rows.contiguous(memory_format=torch.channels_last)
+        for position, crops in crops_by_position.items():
+            for row, crop in enumerate(crops, position * views_per_image):
+                rows[row] = crop
+        num_stacks = next(
+            count
+            for count in range(1, num_rows + 1)
+            if num_rows % count == 0 and num_rows // count <= self.batch_size
+        )
+        return list(rows.chunk(num_stacks))
 
-    def _whole(self, parts: list[Tensor]) -> list[Tensor]:
-        """The picture's windows, those of one size together."""
-        stacks: list[list[Tensor]] = []
-        for part in parts:
-            if stacks and stacks[-1][0].shape == part.shape:
-                stacks[-1].append(part)
+    def _stack_by_size(self, crops: list[Tensor]) -> list[Tensor]:
+        """Stack consecutive views of one image that have the same size."""
+        groups: list[list[Tensor]] = []
+        for crop in crops:
+            if groups and groups[-1][0].shape == crop.shape:
+                groups[-1].append(crop)
             else:
-                stacks.append([part])
-        return [torch.stack(stack).contiguous(memory_format=torch.channels_last) for stack in stacks]
+                groups.append([crop])
+        return [torch.stack(group).contiguous(memory_format=torch.channels_last) for group in groups]

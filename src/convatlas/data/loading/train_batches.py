@@ -1,4 +1,4 @@
-"""Training batches as a function of the step: they depend on (seed, step) alone, never on workers or earlier steps."""
+"""Training batches as a function of (seed, step) alone, never of workers or earlier steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,83 +22,90 @@ from convatlas.errors import UserError, printable
 
 @dataclass(frozen=True)
 class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
-    """The training batches of a run. An epoch is len(split) // batch steps; the samples left over differ from epoch to epoch.
+    """The training batches of a run.
 
-    `crop` draws the part of each picture that is seen (None: what evaluation sees); `augment` follows, on whole batches, wherever the
-    step runs. A sample that cannot be read is replaced by the next one in the epoch's order. Of `ranks` processes each gets an equal
-    share of every batch.
+    An epoch has len(split) // batch_size steps; the samples that are left over differ from epoch to epoch.
+    `crop` draws the part of each image that is used (None: as in evaluation). `augment` is applied afterwards
+    to full batches, on the device of the training step. A sample that cannot be read is replaced by the next
+    one in the epoch's order. Each of `world_size` processes gets an equal share of every batch.
     """
 
     split: Split
     preprocessing: Preprocessing
     augment: Sequence[Augmentation]
-    batch: int
+    batch_size: int
     seed: int
     crop: Crop | None = None
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.split) // self.batch)
+        return max(1, len(self.split) // self.batch_size)
 
     def __getitem__(self, step: int) -> Batch | UserError:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        share = self.batch // self.ranks
-        places = place * self.batch + self.rank * share + np.arange(share)
-        order = _order(self.seed, epoch, len(self.split))
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        rank_batch_size = self.batch_size // self.world_size
+        start = step_in_epoch * self.batch_size + self.rank * rank_batch_size
+        order = _epoch_order(self.seed, epoch, len(self.split))
         try:
-            return self._batch(order, epoch, places)
+            return self._load(order, epoch, start + np.arange(rank_batch_size))
         except UserError as error:  # an exception would leave a worker process as a traceback
             return error
 
-    def _batch(self, order: NDArray[np.int64], epoch: int, places: NDArray[np.int64]) -> Batch:
-        indices = order[places]
-        images, unread = self._read(epoch, indices)
-        lacking, broken, ahead = unread, unread, 0
-        while lacking:
-            ahead += 1
-            if ahead > max_unreadable(len(order)):
-                raise UserError(too_many_unreadable(len(order), broken[0]))
-            again = np.isin(indices, [u.index for u in lacking])
-            indices = np.where(again, order[(places + ahead) % len(order)], indices)
-            images[torch.from_numpy(again)], lacking = self._read(epoch, indices[again])
-            broken = broken + lacking
+    def _load(self, order: NDArray[np.int64], epoch: int, positions: NDArray[np.int64]) -> Batch:
+        """The batch of the samples at `positions` of the epoch's order."""
+        indices = order[positions]
+        images, missing = self._load_images(epoch, indices)
+        unreadable = missing
+        attempts = 0
+        while missing:
+            attempts += 1
+            if attempts > max_unreadable(len(order)):
+                raise UserError(too_many_unreadable(len(order), unreadable[0]))
+            is_missing = np.isin(indices, [sample.index for sample in missing])
+            indices = np.where(is_missing, order[(positions + attempts) % len(order)], indices)
+            images[torch.from_numpy(is_missing)], missing = self._load_images(epoch, indices[is_missing])
+            unreadable = unreadable + missing
         targets = torch.from_numpy(self.split.labels[indices])
-        return Batch(images, targets, torch.from_numpy(indices), sorted(set(broken)))
+        return Batch(images, targets, torch.from_numpy(indices), sorted(set(unreadable)))
 
-    def _read(self, epoch: int, indices: NDArray[np.int64]) -> tuple[Tensor, list[UnreadableSample]]:
+    def _load_images(self, epoch: int, indices: NDArray[np.int64]) -> tuple[Tensor, list[UnreadableSample]]:
         if self.crop is None:
             return self.preprocessing.load_batch(self.split.images, indices)
         crop = self.crop
-        u = SampleRng(self.seed, epoch, indices, len(self.augment)).uniforms(crop.uniforms + 1)
+        size = self.preprocessing.input_size
+        u = SampleRng(self.seed, epoch, indices, len(self.augment)).uniforms(crop.num_uniforms + 1)
 
-        def see(picture: ImageLike, place: int) -> Tensor:
-            box = crop.box(picture, self.preprocessing.size, u[place, :-1])
-            view = crop_resize(picture, box, self.preprocessing.size, self.preprocessing.channels)
-            return view[None].flip(3)[0] if crop.mirror and u[place, -1] < 0.5 else view
+        def random_crop(image: ImageLike, position: int) -> Tensor:
+            box = crop.sample_box(image, size, u[position, :-1])
+            view = crop_resize(image, box, size, self.preprocessing.channels)
+            return view[None].flip(3)[0] if crop.hflip and u[position, -1] < 0.5 else view
 
-        return load_batch(self.split.images, indices, see, self.preprocessing.shape)
+        return load_batch(self.split.images, indices, random_crop, self.preprocessing.shape)
 
     def augmented(self, images: Tensor, indices: Tensor, step: int) -> Tensor:
-        """The images of a batch, on any device, as the network is to see them in this step."""
+        """Augment the images of a batch, on any device, as this step's input of the network."""
+        epoch = step // self.steps_per_epoch
         for stream, augmentation in enumerate(self.augment):
-            images = augmentation(images, SampleRng(self.seed, step // self.steps_per_epoch, indices.cpu().numpy(), stream))
+            images = augmentation(images, SampleRng(self.seed, epoch, indices.cpu().numpy(), stream))
         return images
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return counter_rng.permutation(seed, epoch, count)
+def _epoch_order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
+    return counter_rng.permutation(seed, epoch, num_samples)
 
 
-def max_unreadable(samples: int) -> int:
-    """So many broken samples, that were on no quarantine list, a run puts up with."""
-    return max(samples // 100, 50)
+def max_unreadable(num_samples: int) -> int:
+    """The number of unreadable samples, not yet on a quarantine list, that a run tolerates."""
+    return max(num_samples // 100, 50)
 
 
-def too_many_unreadable(samples: int, first: UnreadableSample) -> str:
+def too_many_unreadable(num_samples: int, first: UnreadableSample) -> str:
+    """The error message of a run that stops after `max_unreadable` samples."""
     return (
-        f"more than {max_unreadable(samples):,} of {samples:,} images cannot be read, {printable(first.file)} first ({first.reason}): "
+        f"more than {max_unreadable(num_samples):,} of {num_samples:,} images cannot be read, "
+        f"{printable(first.file)} first ({first.reason}): "
         f"look at them with convatlas data check, which puts them on the quarantine list, and train again"
     )

@@ -1,1 +1,1 @@
-"""Where images and labels come from: folders, lists, archives, published sets."""
+"""Sources of images and labels: folders, lists, archives, published data sets."""

@@ -1,4 +1,4 @@
-"""The published sets: MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100, and scikit-learn's digits."""
+"""The published data sets: MNIST, Fashion-MNIST, CIFAR-10, CIFAR-100, and scikit-learn's digits."""
 
 from collections.abc import Callable
 from importlib.resources import files
@@ -13,7 +13,8 @@ from convatlas.data.sources.source import RawDataset
 from convatlas.data.sources.split import hash_arrays
 from convatlas.errors import UserError
 
-VALIDATION = 5_000  # held out of the published training images
+NUM_VALIDATION = 5_000  # images that are held out of the published training images
+NUM_CIFAR_TEST = 10_000
 
 MNIST = DownloadSpec(
     name="mnist",
@@ -37,57 +38,108 @@ FASHION_MNIST = DownloadSpec(
     package="dataset-fashion-mnist",
     installed="/usr/share/datasets/fashion-mnist",
 )
-CIFAR10 = DownloadSpec("cifar10", {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"}, "https://www.cs.toronto.edu/~kriz/")
-CIFAR100 = DownloadSpec("cifar100", {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"}, "https://www.cs.toronto.edu/~kriz/")
+CIFAR10 = DownloadSpec(
+    name="cifar10",
+    files={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+    url="https://www.cs.toronto.edu/~kriz/",
+)
+CIFAR100 = DownloadSpec(
+    name="cifar100",
+    files={"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
+    url="https://www.cs.toronto.edu/~kriz/",
+)
 
 DIGITS = tuple("0123456789")
-GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (n, channels, height, width) and labels (n,)
 
 
-def _fine() -> tuple[str, ...]:
+def _cifar100_classes() -> tuple[str, ...]:
     return tuple(files(__package__).joinpath("cifar100_classes.txt").read_text().split())
 
 
-def _idx(published: DownloadSpec, classes: tuple[str, ...]) -> RawDataset:
-    def read(part: str) -> Arrays:
-        images = idx.read_idx(published.path(f"{part}-images-idx3-ubyte.gz"), 3)
-        return images[:, None], idx.read_idx(published.path(f"{part}-labels-idx1-ubyte.gz"), 1).astype(np.int64)
+def _open_idx(spec: DownloadSpec, classes: tuple[str, ...]) -> RawDataset:
+    def read(split: str) -> Arrays:
+        images = idx.read_idx(spec.path(f"{split}-images-idx3-ubyte.gz"), 3)
+        labels = idx.read_idx(spec.path(f"{split}-labels-idx1-ubyte.gz"), 1)
+        return images[:, None], labels.astype(np.int64)
 
-    return _with_validation(published.name, classes, read("train"), read("t10k"))
+    return _from_train_and_test(spec.name, classes, read("train"), read("t10k"))
 
 
-def _cifar(published: DownloadSpec, classes: tuple[str, ...], train: tuple[str, ...], test: str, label_bytes: int) -> RawDataset:
-    path = published.path(next(iter(published.files)))
+def _open_cifar(
+    spec: DownloadSpec, classes: tuple[str, ...], train: tuple[str, ...], test: str, label_bytes: int
+) -> RawDataset:
+    path = spec.path(next(iter(spec.files)))
     images, labels = cifar.read_cifar(path, (*train, test), label_bytes)
-    return _with_validation(published.name, classes, (images[:-10_000], labels[:-10_000]), (images[-10_000:], labels[-10_000:]))
+    return _from_train_and_test(
+        spec.name,
+        classes,
+        (images[:-NUM_CIFAR_TEST], labels[:-NUM_CIFAR_TEST]),
+        (images[-NUM_CIFAR_TEST:], labels[-NUM_CIFAR_TEST:]),
+    )
 
 
-def _digits() -> RawDataset:
+def _open_digits() -> RawDataset:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError("digits comes with scikit-learn, which is not installed: pip install 'convatlas[sets]'") from None
+        raise UserError(
+            "digits comes with scikit-learn, which is not installed: pip install 'convatlas[sets]'"
+        ) from None
     values, labels = load_digits(return_X_y=True)
     images = np.round(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    _check("digits", DIGITS, images, labels)
+    _check_labels("digits", DIGITS, images, labels)
     return _in_memory("digits", DIGITS, images, labels.astype(np.int64))
 
 
-def _with_validation(name: str, classes: tuple[str, ...], train: Arrays, test: Arrays) -> RawDataset:
+def _from_train_and_test(name: str, classes: tuple[str, ...], train: Arrays, test: Arrays) -> RawDataset:
+    """A data set with two published splits; NUM_VALIDATION images of train will be held out."""
     for images, labels in (train, test):
-        _check(name, classes, images, labels)
-    parts = {"train": np.arange(len(train[1])), "test": np.arange(len(test[1])) + len(train[1])}
-    images, labels = np.concatenate([train[0], test[0]]), np.concatenate([train[1], test[1]])
-    return _in_memory(name, classes, images, labels, parts, VALIDATION / len(train[1]))
+        _check_labels(name, classes, images, labels)
+    images = np.concatenate([train[0], test[0]])
+    labels = np.concatenate([train[1], test[1]])
+    num_train = len(train[1])
+    splits = {"train": np.arange(num_train), "test": np.arange(num_train, len(labels))}
+    return _in_memory(name, classes, images, labels, splits, NUM_VALIDATION / num_train)
 
 
-def _check(name: str, classes: tuple[str, ...], images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+def _check_labels(
+    name: str, classes: tuple[str, ...], images: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> None:
     if len(images) != len(labels):
-        raise UserError(f"{name} holds {len(images):,} images but {len(labels):,} labels: its files do not belong together")
+        raise UserError(
+            f"{name} holds {len(images):,} images but {len(labels):,} labels: its files do not belong "
+            "together"
+        )
     if labels.max() >= len(classes):
-        raise UserError(f"{name} has a label {labels.max()}: expected 0 to {len(classes) - 1}; the file of labels is not this set's")
+        raise UserError(
+            f"{name} has a label {labels.max()}: expected 0 to {len(classes) - 1}; the file of labels is not "
+            "this set's"
+        )
 
 
 def _in_memory(
@@ -95,8 +147,8 @@ def _in_memory(
     classes: tuple[str, ...],
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
-    parts: dict[str, NDArray[np.int64]] | None = None,
-    validation: float = 0.1,
+    splits: dict[str, NDArray[np.int64]] | None = None,
+    val_fraction: float = 0.1,
 ) -> RawDataset:
     return RawDataset(
         name=name,
@@ -106,16 +158,18 @@ def _in_memory(
         images=ArrayImages(images),
         labels=labels,
         content_hashes=hash_arrays(images),
-        splits=parts or {},
-        validation=validation,
+        splits=splits or {},
+        val_fraction=val_fraction,
         hflip_safe=classes != DIGITS,
     )
 
 
+_CIFAR10_TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+
 BUILTIN: dict[str, Callable[[], RawDataset]] = {
-    "fashion-mnist": lambda: _idx(FASHION_MNIST, GARMENTS),
-    "mnist": lambda: _idx(MNIST, DIGITS),
-    "cifar10": lambda: _cifar(CIFAR10, OBJECTS, tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", 1),
-    "cifar100": lambda: _cifar(CIFAR100, _fine(), ("train.bin",), "test.bin", 2),
-    "digits": _digits,
+    "fashion-mnist": lambda: _open_idx(FASHION_MNIST, FASHION_MNIST_CLASSES),
+    "mnist": lambda: _open_idx(MNIST, DIGITS),
+    "cifar10": lambda: _open_cifar(CIFAR10, CIFAR10_CLASSES, _CIFAR10_TRAIN, "test_batch.bin", 1),
+    "cifar100": lambda: _open_cifar(CIFAR100, _cifar100_classes(), ("train.bin",), "test.bin", 2),
+    "digits": _open_digits,
 }

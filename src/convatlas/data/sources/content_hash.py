@@ -1,4 +1,7 @@
-"""A hash of every file of a data set, computed once: files that keep their size and time of change are not read again."""
+"""Hashes of the files of a data set, computed once.
+
+A file that keeps its size and modification time is not read again.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,44 +12,58 @@ from convatlas.runtime.device import usable_cores
 from convatlas.runtime.progress import track
 from convatlas.storage.cache import read_entry, write_entry
 
-LENGTH = 16  # bytes of a SHA-256
-CHUNK = 500  # files that are waited for at a time
+LENGTH = 16  # bytes of a SHA-256 that make a hash
+BATCH = 500  # files that are submitted to the threads at a time
+
+CachedHash = tuple[int, int, bytes]  # size and modification time in nanoseconds of a file, and its hash
 
 
 def content_hash(data: bytes) -> bytes:
+    """The first LENGTH bytes of the SHA-256."""
     return hashlib.sha256(data).digest()[:LENGTH]
 
 
 def hash_files(root: Path, names: Sequence[str]) -> list[bytes]:
-    """Of every file under `root`; of one that cannot be read, a hash of its name."""
-    known = read_entry("content-hashes", str(root.resolve()), dict[str, tuple[int, int, bytes]]) or {}
+    """The content hash of every file under `root`; for a file that cannot be read, a hash of its name."""
+    keys = [name.encode(errors="surrogateescape") for name in names]  # a name need not be UTF-8
     stats = [_stat(root / name) for name in names]
-    found = [known[name][2] if name in known and known[name][:2] == stat else b"" for name, stat in zip(names, stats, strict=True)]
-    missing = [i for i, digest in enumerate(found) if not digest]
+    entries = read_entry("content-hashes", str(root.resolve()), dict[bytes, CachedHash]) or {}
+    hashes: list[bytes | None] = []
+    for key, stat in zip(keys, stats, strict=True):
+        entry = entries.get(key)
+        hashes.append(entry[2] if entry and entry[:2] == stat else None)
+
+    missing = [index for index, digest in enumerate(hashes) if digest is None]
     if missing:
-        with ThreadPoolExecutor(usable_cores()) as pool:  # hashing and reading leave the interpreter to others
-            pieces = (missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK))
-            digests = (item for piece in pieces for item in zip(piece, pool.map(lambda i: _digest(root, names[i]), piece), strict=True))
-            for i, digest in track(digests, len(missing), "reading files once"):
-                found[i] = digest
-        for name, stat, digest in zip(names, stats, found, strict=True):
-            if stat != (0, 0):
-                known[name] = *stat, digest
-        write_entry("content-hashes", str(root.resolve()), known)
-    return found
+        with ThreadPoolExecutor(usable_cores()) as pool:  # reading and hashing release the interpreter's lock
+            batches = (missing[start : start + BATCH] for start in range(0, len(missing), BATCH))
+            results = (
+                result
+                for batch in batches
+                for result in zip(batch, pool.map(lambda i: _hash_file(root / names[i]), batch), strict=True)
+            )
+            for index, digest in track(results, len(missing), "reading files once"):
+                hashes[index] = digest
+        for key, stat, digest in zip(keys, stats, hashes, strict=True):
+            if stat and digest:
+                entries[key] = *stat, digest
+        write_entry("content-hashes", str(root.resolve()), entries)
+    return [digest or content_hash(b"unreadable " + key) for key, digest in zip(keys, hashes, strict=True)]
 
 
-def _stat(file: Path) -> tuple[int, int]:
+def _stat(file: Path) -> tuple[int, int] | None:
+    """The size and the modification time in nanoseconds; None if the file does not exist."""
     try:
         stat = file.stat()
     except OSError:
-        return 0, 0
+        return None
     return stat.st_size, stat.st_mtime_ns
 
 
-def _digest(root: Path, name: str) -> bytes:
+def _hash_file(file: Path) -> bytes | None:
+    """The hash of the content; None if it cannot be read."""
     try:
-        with open(root / name, "rb") as content:
+        with open(file, "rb") as content:
             return hashlib.file_digest(content, "sha256").digest()[:LENGTH]
     except OSError:
-        return content_hash(b"unreadable " + name.encode(errors="surrogateescape"))
+        return None

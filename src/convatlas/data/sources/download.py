@@ -1,6 +1,7 @@
-"""KEEP"""
+"""The files of published data sets: found on this machine, downloaded, or taken from a Debian package."""
 
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
@@ -12,142 +13,175 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from convatlas.errors import UserError
-from convatlas.storage.atomic import atomic_write
+from convatlas.data.sources.safe_tarfile import TAR_ERRORS, LimitedTarInfo
+from convatlas.errors import UserError, printable
+from convatlas.storage.atomic import atomic_output, atomic_write
 from convatlas.storage.cache import cache_dir
 
-MAX_FILES, MAX_BYTES = 20_000, 1 << 30  # that a package may bring
+MAX_FILES = 20_000  # of a package
+MAX_BYTES = 1 << 30  # of all files of a package together
 
 
 @dataclass(frozen=True)
 class DownloadSpec:
-    """A data set as published: its files with the MD5 that its authors give, their address, and Debian's package of it."""
+    """A published data set: its files with the MD5 that its authors give, and where to get them."""
 
     name: str
-    files: dict[str, str]
-    url: str
+    files: dict[str, str]  # MD5 by name
+    url: str  # of the folder of the files
     package: str | None = None
-    installed: str | None = None  # where that package puts the files
+    installed: str | None = None  # the folder in which the package installs the files
 
     def locate(self) -> Path:
-        """A folder that holds all files (or their unzipped or unpacked forms). Raises UserError saying where it looked."""
-        named = os.environ.get("CONVATLAS_DATA")
-        if named:
-            for folder in (Path(named) / self.name, Path(named)):
-                present = [file for file in self.files if _find(folder, file)]
-                if len(present) == len(self.files):
+        """A folder with all files, or with their unzipped or unpacked forms.
+
+        Looks in CONVATLAS_DATA, in what is installed and in the cache; else the files are fetched into the
+        cache. Raises UserError for files that are missing and cannot be fetched.
+        """
+        data_folder = os.environ.get("CONVATLAS_DATA")
+        if data_folder:
+            for folder in (Path(data_folder) / self.name, Path(data_folder)):
+                missing = [file for file in self.files if not _existing_form(folder, file)]
+                if not missing:
                     return folder
-                if present:
-                    lacking = ", ".join(file for file in self.files if file not in present)
-                    raise UserError(f"{folder} (from CONVATLAS_DATA) lacks {lacking}: put it there, or unset CONVATLAS_DATA")
+                if len(missing) < len(self.files):
+                    raise UserError(
+                        f"{folder} (from CONVATLAS_DATA) lacks {', '.join(missing)}: put it there, or unset "
+                        "CONVATLAS_DATA"
+                    )
         cached = cache_dir() / "data" / self.name
         for folder in (*([Path(self.installed)] if self.installed else []), cached):
-            if all(_find(folder, file) for file in self.files):
+            if all(_existing_form(folder, file) for file in self.files):
                 return folder
         cached.mkdir(parents=True, exist_ok=True)
-        if not (
-            self.package and _unpack_debian(self.package, self._wanted, cached) and all((cached / file).exists() for file in self.files)
-        ):
-            self._download(cached)
+        if self.package:
+            self._unpack_package(self.package, cached)
+        for file in self.files:
+            if not (cached / file).exists():
+                self._download(file, cached)
         return cached
 
     def path(self, file: str) -> Path:
-        """A file of the set, in the form in which it is there."""
+        """The path of a file, or of its unzipped or unpacked form. Raises UserError like `locate`."""
         folder = self.locate()
-        return _find(folder, file) or folder / file
+        return _existing_form(folder, file) or folder / file
 
-    def _wanted(self, member: str) -> str | None:
+    def _unpack_package(self, package: str, folder: Path) -> None:
+        """Move the files of a Debian package into `folder`, if the package could be read to its end."""
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{self.name}.") as scratch:
+            if _unpack_debian(package, self._select, Path(scratch)):
+                for file in Path(scratch).iterdir():
+                    file.replace(folder / file.name)
+
+    def _select(self, member: str) -> str | None:
         name = PurePosixPath(member).name
         return name if name in self.files else None
 
-    def _download(self, folder: Path) -> None:
+    def _download(self, file: str, folder: Path) -> None:
+        """Download a file and check its MD5."""
         import torch
 
-        for file, md5 in self.files.items():
-            if (folder / file).exists():
-                continue
-            part = folder / f"{file}.part"
+        with atomic_output(folder / file) as scratch:
             try:
-                torch.hub.download_url_to_file(self.url + file, str(part))
-            except (urllib.error.URLError, OSError) as error:
-                part.unlink(missing_ok=True)
-                apt = f", install Debian's package {self.package}" if self.package else ""
+                torch.hub.download_url_to_file(self.url + file, str(scratch))
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    error.close()
+                install = f", install Debian's package {self.package}" if self.package else ""
                 raise UserError(
-                    f"{self.name} is not on this machine and could not be downloaded ({error}): put {', '.join(self.files)} "
-                    f"into a folder and name it in CONVATLAS_DATA{apt}"
+                    f"{self.name} is not on this machine and could not be downloaded ({printable(error)}): "
+                    f"put {', '.join(self.files)} into a folder and name it in CONVATLAS_DATA{install}"
                 ) from None
-            found = hashlib.md5(part.read_bytes(), usedforsecurity=False).hexdigest()
-            if found != md5:
-                part.unlink()
-                raise UserError(f"{self.url}{file} has MD5 {found}, expected {md5}: nothing was kept; try again later")
-            part.rename(folder / file)
+            md5 = hashlib.md5(scratch.read_bytes(), usedforsecurity=False).hexdigest()
+            if md5 != self.files[file]:
+                raise UserError(
+                    f"{self.url}{file} has MD5 {md5}, expected {self.files[file]}: nothing was kept; try "
+                    "again later"
+                )
 
 
 @dataclass(frozen=True)
 class DebianTree:
-    """A folder of files that a Debian package installs, with the folders in it; of its files those with these endings."""
+    """A folder that a Debian package installs, with its subfolders; only the files with these extensions."""
 
     name: str
     package: str
-    installed: str  # where the package puts the folder
-    endings: tuple[str, ...]
+    installed: str  # the folder in which the package installs the files
+    extensions: tuple[str, ...]
 
     def locate(self) -> Path:
-        """The folder: under CONVATLAS_DATA, installed, in the cache, or brought there whole. Raises UserError."""
-        named = os.environ.get("CONVATLAS_DATA")
+        """The folder: in CONVATLAS_DATA, installed, or in the cache, where the package is unpacked if needed.
+
+        Raises UserError for a package that cannot be fetched.
+        """
+        data_folder = os.environ.get("CONVATLAS_DATA")
         cached = cache_dir() / "data" / self.name
-        for folder in (*([Path(named) / self.name] if named else []), Path(self.installed), cached):
+        for folder in (
+            *([Path(data_folder) / self.name] if data_folder else []),
+            Path(self.installed),
+            cached,
+        ):
             if folder.is_dir():
                 return folder
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent, prefix=f".{self.name}.") as scratch:
-            whole = Path(scratch, self.name)
-            if not (_unpack_debian(self.package, self._wanted, whole) and whole.is_dir()):
+            unpacked = Path(scratch, self.name)
+            if not (_unpack_debian(self.package, self._select, unpacked) and unpacked.is_dir()):
                 raise UserError(
-                    f"{self.name} is not on this machine and could not be fetched: install Debian's package {self.package}, or put "
-                    f"what it installs in {self.installed} into the folder {cached}"
+                    f"{self.name} is not on this machine and could not be fetched: install Debian's package "
+                    f"{self.package}, or put what it installs in {self.installed} into the folder {cached}"
                 )
             try:
-                whole.rename(cached)
+                unpacked.rename(cached)
             except OSError:
                 if not cached.is_dir():  # else another process was first
                     raise
         return cached
 
-    def _wanted(self, member: str) -> str | None:
-        below = path_below(member, self.installed)
-        return below if below and below.endswith(self.endings) else None
+    def _select(self, member: str) -> str | None:
+        relative = path_below(member, self.installed)
+        return relative if relative and relative.endswith(self.extensions) else None
 
 
 def path_below(member: str, root: str) -> str | None:
-    """Where an archive's member is below `root`; None for what is elsewhere, or would lead out of it."""
-    parts, start = PurePosixPath(member).parts, PurePosixPath(root.lstrip("/")).parts
-    if "\0" in member or ".." in parts or parts[: len(start)] != start or len(parts) == len(start):
+    """The path of a member relative to `root`; None if it is not below `root`, or would lead out of it."""
+    path = PurePosixPath(member)
+    root_path = PurePosixPath(root.lstrip("/"))
+    if "\0" in member or ".." in path.parts or path == root_path or not path.is_relative_to(root_path):
         return None
-    return str(PurePosixPath(*parts[len(start) :]))
+    return str(path.relative_to(root_path))
 
 
-def _find(folder: Path, file: str) -> Path | None:
-    """The file itself, or the same without .gz, or for an archive the folder that it unpacks to."""
-    forms = (file, file.removesuffix(".gz"), {"cifar-10-binary.tar.gz": "cifar-10-batches-bin"}.get(file, file.removesuffix(".tar.gz")))
+def _existing_form(folder: Path, file: str) -> Path | None:
+    """The path of a file, of the same without .gz, or of the folder to which an archive unpacks."""
+    unpacked = {"cifar-10-binary.tar.gz": "cifar-10-batches-bin"}.get(file, file.removesuffix(".tar.gz"))
+    forms = (file, file.removesuffix(".gz"), unpacked)
     return next((folder / form for form in forms if (folder / form).exists()), None)
 
 
-def _unpack_debian(package: str, wanted: Callable[[str], str | None], folder: Path) -> bool:
-    """Fetch a package with apt and stream files out of it: those that `wanted` gives a place below `folder`. Nothing is installed, and
-    apt's own state is left alone. Whether the package was read to its end."""
+def _unpack_debian(package: str, select: Callable[[str], str | None], folder: Path) -> bool:
+    """Fetch a package with apt and write files of it below `folder`. Returns whether it was read to its end.
+
+    `select` gives the relative path of a member, or None to skip it. Nothing is installed, and apt's own
+    state is not touched.
+    """
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return False
     print(f"fetching Debian's package {package} into {cache_dir()}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
-        state = [f"-oDir::State={scratch}/state", f"-oDir::Cache={scratch}/cache", "-oDir::State::status=/var/lib/dpkg/status"]
-        state += ["-oAPT::Sandbox::User=", "-oAcquire::Languages=none"]
-        for part in ("state/lists/partial", "cache/archives/partial"):
-            Path(scratch, part).mkdir(parents=True)
+        options = [
+            f"-oDir::State={scratch}/state",
+            f"-oDir::Cache={scratch}/cache",
+            "-oDir::State::status=/var/lib/dpkg/status",
+            "-oAPT::Sandbox::User=",
+            "-oAcquire::Languages=none",
+        ]
+        for name in ("state/lists/partial", "cache/archives/partial"):
+            Path(scratch, name).mkdir(parents=True)
         try:
             for command in (["update"], ["download", package]):
                 subprocess.run(
-                    ["apt-get", "-qq", *state, *command],
+                    ["apt-get", "-qq", *options, *command],
                     cwd=scratch,
                     check=True,
                     timeout=300,
@@ -155,25 +189,37 @@ def _unpack_debian(package: str, wanted: Callable[[str], str | None], folder: Pa
                     capture_output=True,
                 )
             archive = next(Path(scratch).glob("*.deb"))
-            opened = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE)
-            with opened as process, tarfile.open(fileobj=process.stdout, mode="r|") as tar:
-                whole = _stream(tar, wanted, folder)
-                if whole and process.stdout:
-                    process.stdout.read()  # what follows the last member, for its writer to end well
-            return whole and process.returncode == 0
-        except (subprocess.SubprocessError, OSError, StopIteration, tarfile.TarError):
+            return _extract(archive, select, folder)
+        except (subprocess.SubprocessError, StopIteration, *TAR_ERRORS):
             return False
 
 
-def _stream(tar: tarfile.TarFile, wanted: Callable[[str], str | None], folder: Path) -> bool:
-    """Plain files alone, links and devices never; False for an archive that would bring too many, or too much."""
-    files, size = 0, 0
+def _extract(archive: Path, select: Callable[[str], str | None], folder: Path) -> bool:
+    """Write the selected files of a .deb below `folder`. Returns whether it was read to its end."""
+    with (
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|", tarinfo=LimitedTarInfo) as tar,
+    ):
+        is_complete = _write_files(tar, select, folder)
+        if is_complete and process.stdout:
+            process.stdout.read()  # up to the end of the pipe, so that dpkg-deb exits without an error
+    return is_complete and process.returncode == 0
+
+
+def _write_files(tar: tarfile.TarFile, select: Callable[[str], str | None], folder: Path) -> bool:
+    """Write plain files, never links or devices.
+
+    Returns False for an archive with too many files or bytes.
+    """
+    num_files = 0
+    num_bytes = 0
     for member in tar:
-        name = wanted(member.name) if member.isreg() else None
+        name = select(member.name) if member.isreg() else None
         if name is None:
             continue
-        files, size = files + 1, size + member.size
-        if files > MAX_FILES or size > MAX_BYTES:
+        num_files += 1
+        num_bytes += member.size
+        if num_files > MAX_FILES or num_bytes > MAX_BYTES:
             return False
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

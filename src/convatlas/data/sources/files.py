@@ -11,7 +11,7 @@ from convatlas.data.images.decode import EncodedImage, UnreadableImage
 
 @dataclass(frozen=True)
 class FileImages:
-    """Files under one folder, by their names in it."""
+    """Image files below a folder; `names` are relative to it."""
 
     root: Path
     names: Sequence[str]
@@ -27,25 +27,34 @@ class FileImages:
 
 
 def list_images(folder: Path) -> list[str]:
-    """The image files anywhere below a folder, by name; hidden ones are passed over, links to nothing are not."""
-    found: list[str] = []
+    """The names of all image files below a folder, in alphabetical order within each folder.
+
+    Hidden files and folders are skipped. Links to files that do not exist are listed: reading them reports
+    them.
+    """
+    images: list[str] = []
     for path, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inner = Path(path).relative_to(folder)
-        found += [str(inner / name) for name in sorted(names) if is_image_name(name) and _is_file_or_dangling(Path(path, name))]
-    return found
+        relative = Path(path).relative_to(folder)
+        images += [
+            str(relative / name)
+            for name in sorted(names)
+            if is_image_name(name) and _is_file_or_dangling_link(Path(path, name))
+        ]
+    return images
 
 
 def is_image_name(name: str) -> bool:
+    """Whether a file's name has an image extension and is not hidden."""
     return name.lower().endswith(decode.EXTENSIONS) and not name.startswith(".")
 
 
-def _is_file_or_dangling(file: Path) -> bool:
+def _is_file_or_dangling_link(file: Path) -> bool:
     return file.is_file() or (file.is_symlink() and not file.exists())
 
 
 def detect_channels(files: FileImages) -> int:
-    """1 where every file is grey, or cannot be read, else 3."""
+    """1 if every readable image is grayscale, else 3."""
     for index in range(len(files)):
         try:
             if not decode.is_grayscale(files.image(index)):

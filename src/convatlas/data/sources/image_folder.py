@@ -1,4 +1,7 @@
-"""A folder of photographs: PATH/class/image, or PATH/{train,val,test}/class/image. Classes are the folders' names."""
+"""A folder of images: PATH/class/image, or PATH/{train,val,test}/class/image.
+
+The classes are the folders' names.
+"""
 
 from pathlib import Path
 
@@ -11,22 +14,29 @@ from convatlas.errors import UserError, printable
 
 
 def open_image_folder(path: Path) -> RawDataset:
-    """Raises UserError for what is no such folder."""
+    """Open the images of a folder. Raises UserError for a path that is no folder."""
     if not path.is_dir():
-        raise UserError(f"{printable(path)} is not a folder: expected PATH/class/image or PATH/train/class/image")
-    named = {SPLIT_NAMES[d.name.lower()]: d for d in sorted(path.iterdir()) if d.is_dir() and d.name.lower() in SPLIT_NAMES}
-    listed = {part: _classes(root) for part, root in (named or {"": path}).items()}
-    classes = tuple(sorted(set().union(*listed.values())))
+        raise UserError(
+            f"{printable(path)} is not a folder: expected PATH/class/image or PATH/train/class/image"
+        )
+    split_folders = {
+        SPLIT_NAMES[folder.name.lower()]: folder
+        for folder in sorted(path.iterdir())
+        if folder.is_dir() and folder.name.lower() in SPLIT_NAMES
+    }
+    images = {split: _images_by_class(folder) for split, folder in (split_folders or {"": path}).items()}
+    classes = tuple(sorted(set().union(*images.values())))
     names: list[str] = []
     labels: list[int] = []
-    parts: dict[str, range] = {}
-    for part, found in listed.items():
+    ranges: dict[str, range] = {}
+    for split, images_by_class in images.items():
         start = len(names)
+        prefix = split_folders[split].relative_to(path) if split else Path()
         for label, name in enumerate(classes):
-            inner = found.get(name, [])
-            names += [str((named[part].relative_to(path) if part else Path()) / name / file) for file in inner]
-            labels += [label] * len(inner)
-        parts[part] = range(start, len(names))
+            class_images = images_by_class.get(name, [])
+            names += [str(prefix / name / image) for image in class_images]
+            labels += [label] * len(class_images)
+        ranges[split] = range(start, len(names))
     files = FileImages(path, names)
     return RawDataset(
         name=f"folder:{path}",
@@ -35,13 +45,22 @@ def open_image_folder(path: Path) -> RawDataset:
         images=files,
         labels=np.array(labels, np.int64),
         content_hashes=content_hash.hash_files(path, names),
-        splits={part: np.arange(where.start, where.stop) for part, where in parts.items() if part},
-        notes=tuple(f"{named[part].name} was taken as the {part} split" for part in named if named[part].name != part),
+        splits={split: np.arange(span.start, span.stop) for split, span in ranges.items() if split},
+        notes=tuple(
+            f"{folder.name} was taken as the {split} split"
+            for split, folder in split_folders.items()
+            if folder.name != split
+        ),
         root=path,
     )
 
 
-def _classes(root: Path) -> dict[str, list[str]]:
-    folders = sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith("."))
-    found = {d.name: list_images(d) for d in folders}
-    return {name: files for name, files in found.items() if files}
+def _images_by_class(folder: Path) -> dict[str, list[str]]:
+    """The names of the images in every subfolder that has any."""
+    subfolders = sorted(
+        subfolder
+        for subfolder in folder.iterdir()
+        if subfolder.is_dir() and not subfolder.name.startswith(".")
+    )
+    images = {subfolder.name: list_images(subfolder) for subfolder in subfolders}
+    return {name: files for name, files in images.items() if files}

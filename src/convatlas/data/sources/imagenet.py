@@ -1,197 +1,189 @@
-"""ImageNet's classification set of ILSVRC 2012 (arXiv:1409.0575), as its archives unpack or as Kaggle has laid it out.
+"""ImageNet's classification set of ILSVRC 2012 (arXiv:1409.0575), in the layouts of its archives and Kaggle.
 
-PATH/train/WNID/*.JPEG, and val either in such folders or flat, ILSVRC2012_val_00000001.JPEG, with one of the published lists of labels.
-Inception-v3 is measured on the 48,238 validation images that are not blacklisted (arXiv:1512.00567, sec. 10): where the blacklist is
-there, they are a split of their own. Classes are WNIDs in their order, as the field numbers them.
+The training images are PATH/train/WNID/*.JPEG. The validation images lie in such folders too, or flat, such
+as ILSVRC2012_val_00000001.JPEG, with one of the published lists of labels. Inception-v3 is evaluated on the
+48,238 validation images that are not blacklisted (arXiv:1512.00567, sec. 10): if the blacklist exists, they
+are a split of their own. Classes are WNIDs in alphabetical order, the usual numbering.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convatlas.data.sources import content_hash
 from convatlas.data.sources.files import FileImages, is_image_name
+from convatlas.data.sources.imagenet_labels import (
+    BLACKLISTS,
+    LABEL_READERS,
+    LIST_FOLDERS,
+    WNID,
+    find_list,
+    image_number,
+    read_numbers,
+)
 from convatlas.data.sources.labels import encode_labels
 from convatlas.data.sources.source import RawDataset
 from convatlas.errors import UserError, printable
 
-LAYOUTS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")  # as unpacked, and Kaggle's
-LISTS = ("", "ILSVRC2012_devkit_t12/data", "ILSVRC2014_devkit/data", "ILSVRC2015/devkit/data", "ILSVRC/devkit/data", "val")
-BLACKLISTS = ("ILSVRC2014_clsloc_validation_blacklist.txt", "ILSVRC2015_clsloc_validation_blacklist.txt")
-NUM_VALIDATION = 50_000  # validation images
-MAX_BYTES = 16 << 20  # of a list
-_WNID = re.compile(r"n[0-9]{8}")
-_NUMBER = re.compile(r"ILSVRC2012_val_([0-9]{8})(?![0-9])")
-Listed = tuple[list[str], list[str]]  # of every image its WNID, and its name
+# as the archives of 2012 unpack; Kaggle's; the archive of 2015; and in the folder of one of these
+LAYOUTS = ("", "ILSVRC/Data/CLS-LOC", "ILSVRC2015/Data/CLS-LOC", "Data/CLS-LOC")
+NUM_VALIDATION = 50_000
 
 
 def open_imagenet(path: Path) -> RawDataset:
-    """Raises UserError naming what is missing and where it was looked for."""
-    layout = next((layout for layout in LAYOUTS if (path / layout / "train").is_dir() and (path / layout / "val").is_dir()), None)
+    """Open the images of a folder.
+
+    Raises UserError for a file that is missing, and says where it was looked for.
+    """
+    layout = next((layout for layout in LAYOUTS if _has_train_and_val(path / layout)), None)
     if layout is None:
-        looked = ", ".join(str(Path(layout, "{train,val}")) for layout in LAYOUTS)
-        raise UserError(f"{printable(path)} does not hold ILSVRC 2012: looked for {looked}, with a folder for every WNID in train")
-    train, val = Path(layout, "train"), Path(layout, "val")
-    wnids, names = _folders(path, train)
+        places = ", ".join(str(Path(layout, "{train,val}")) for layout in LAYOUTS)
+        raise UserError(
+            f"{printable(path)} does not hold ILSVRC 2012: looked for {places}, with a folder for every WNID "
+            "in train"
+        )
+    train_folder = Path(layout, "train")
+    val_folder = Path(layout, "val")
+    wnids, names = _list_wnid_folders(path, train_folder)
     if not names:
-        raise UserError(f"{printable(path / train)} has no folders of images: expected one for every WNID, such as n01440764")
-    val_wnids, val_names = _folders(path, val)
-    flat = not val_names
-    if flat:
-        val_wnids, val_names = _flat(path, val)
-    validation = np.arange(len(names), len(names) + len(val_names))
-    parts = {"train": np.arange(len(names)), "val": validation, "test": validation}
-    notes = ["the labels of ILSVRC's test images are not published: val and test are both its validation images"]
-    blacklist = _first_file(path, BLACKLISTS)
-    if blacklist:
-        out = set(_numbers(blacklist, len(val_names) if flat else NUM_VALIDATION))
-        left = np.array([_number(name) not in out for name in val_names], bool)
-        parts["nonblacklisted"] = validation[left]
-        notes.append(f"nonblacklisted are the {int(left.sum()):,} of {len(left):,} validation images that {blacklist.name} does not name")
+        raise UserError(
+            f"{printable(path / train_folder)} has no folders of images: expected one for every WNID, such "
+            "as n01440764"
+        )
+    val_wnids, val_names, max_number = _list_val(path, val_folder)
+    val_indices = np.arange(len(names), len(names) + len(val_names))
+    splits = {"train": np.arange(len(names)), "val": val_indices, "test": val_indices}
+    notes = [
+        "the labels of ILSVRC's test images are not published: val and test are both its validation images"
+    ]
+    if blacklist := find_list(path, BLACKLISTS):
+        allowed = _not_blacklisted(val_names, blacklist, max_number, path)
+        splits["nonblacklisted"] = val_indices[allowed]
+        notes.append(
+            f"nonblacklisted are the {int(allowed.sum()):,} of {len(allowed):,} validation images that "
+            f"{blacklist.name} does not name"
+        )
     classes, labels = encode_labels(wnids + val_wnids)
     names += val_names
     return RawDataset(
         name=f"imagenet:{path}",
         classes=classes,
-        channels=3,  # though some are grey and a few CMYK
+        channels=3,  # a few images are grey or CMYK
         images=FileImages(path, names),
         labels=labels,
         content_hashes=content_hash.hash_files(path, names),
-        splits=parts,
+        splits=splits,
         notes=tuple(notes),
         root=path,
     )
 
 
-def _folders(path: Path, part: Path) -> Listed:
-    """The images in a part's folders of WNIDs."""
+def _has_train_and_val(folder: Path) -> bool:
+    return (folder / "train").is_dir() and (folder / "val").is_dir()
+
+
+def _list_wnid_folders(path: Path, folder: Path) -> tuple[list[str], list[str]]:
+    """The WNIDs and the names, relative to `path`, of the images in a folder's folders of WNIDs."""
     wnids: list[str] = []
     names: list[str] = []
-    with os.scandir(path / part) as entries:
-        found = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-    for wnid in found:
-        if not _WNID.fullmatch(wnid):
-            what = "expected folders named by WNIDs, such as n01440764; with other names use folder:PATH"
-            raise UserError(f"{printable(path / part)} holds {printable(wnid)}: {what}")
-        names += [f"{part}/{wnid}/{name}" for name in _images(path / part / wnid)]
-        wnids += [wnid] * (len(names) - len(wnids))
+    with os.scandir(path / folder) as entries:
+        subfolders = sorted(
+            entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
+        )
+    for wnid in subfolders:
+        if not WNID.fullmatch(wnid):
+            raise UserError(
+                f"{printable(path / folder)} holds {printable(wnid)}: expected folders named by WNIDs, such "
+                "as n01440764; with other names use folder:PATH"
+            )
+        images = _image_names(path / folder / wnid)
+        names += [f"{folder}/{wnid}/{name}" for name in images]
+        wnids += [wnid] * len(images)
     return wnids, names
 
 
-def _images(folder: Path) -> list[str]:
+def _image_names(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if is_image_name(entry.name) and not entry.is_dir())
 
 
-def _flat(path: Path, part: Path) -> Listed:
-    """The validation images, told by their numbers from a list of labels that has one for each of them."""
-    images = {_number(name): name for name in _images(path / part)}
-    if None in images or not images:
-        what = f"holds {printable(images[None])}" if images else "holds no images"
-        raise UserError(f"{printable(path / part)} {what}: expected ILSVRC2012_val_00000001.JPEG and so on, or a folder for every WNID")
-    file = _first_file(path, tuple(READERS))
+def _list_val(path: Path, folder: Path) -> tuple[list[str], list[str], int]:
+    """The WNIDs and the names of the validation images, and the largest number that a blacklist may name."""
+    wnids, names = _list_wnid_folders(path, folder)
+    flat_names = _image_names(path / folder)
+    if names and flat_names:
+        raise UserError(
+            f"{printable(path / folder)} holds {len(flat_names):,} images beside its folders of WNIDs, "
+            f"{printable(flat_names[0])} first: move each into the folder of its class"
+        )
+    if names:
+        return wnids, names, NUM_VALIDATION
+    wnids, names = _label_flat_images(path, folder, flat_names)
+    return wnids, names, len(names)
+
+
+def _label_flat_images(path: Path, folder: Path, images: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The WNIDs and the names of flat images, from a list with a label for every number."""
+    names = _names_by_number(path / folder, images)
+    file = find_list(path, tuple(LABEL_READERS))
     if file is None:
-        looked = f"looked in {printable(path)} and, in it, in {', '.join(LISTS[1:])}"
         raise UserError(
-            f"the images in {printable(path / part)} lack their labels: expected one of {', '.join(READERS)} (with meta.mat); {looked}"
+            f"the images in {printable(path / folder)} lack their labels: expected one of "
+            f"{', '.join(LABEL_READERS)} (with meta.mat); looked in {printable(path)} and, in it, in "
+            f"{', '.join(LIST_FOLDERS[1:])}"
         )
-    wnids = READERS[file.name](file)
+    wnids = LABEL_READERS[file.name](file)
     numbers = range(1, len(wnids) + 1)
-    lacking = [number for number in numbers if number not in images]
-    beyond = [number for number in images if number not in numbers]
-    if lacking or beyond:
-        named = f"ILSVRC2012_val_{(lacking or beyond)[0]:08}"
-        many = f"{len(lacking or beyond):,} images, {named} first"
-        what = f"lacks {many}, which {file.name} labels: unpack it again" if lacking else f"holds {many}, which {file.name} does not label"
-        raise UserError(f"{printable(path / part)} {what} (it has {len(images):,} images, and the list {len(wnids):,} labels)")
-    return wnids, [f"{part}/{images[number]}" for number in numbers]
-
-
-def _number(name: str) -> int | None:
-    found = _NUMBER.match(name.rpartition("/")[2])
-    return int(found[1]) if found else None
-
-
-def _first_file(path: Path, names: Sequence[str]) -> Path | None:
-    return next((path / folder / name for name in names for folder in LISTS if (path / folder / name).is_file()), None)
-
-
-def _synset_labels(file: Path) -> list[str]:
-    return [_wnid(line, file, number) for number, line in enumerate(_lines(file), 1)]
-
-
-def _kaggle(file: Path) -> list[str]:
-    wnids: dict[int, str] = {}
-    for at, line in enumerate(_lines(file)[1:], 2):
-        image, _, prediction = line.partition(",")
-        number = _number(image)
-        if number is None or number in wnids:
-            raise UserError(f"{printable(file)}, line {at}: {printable(image[:40])!r}: expected every ILSVRC2012_val_00000001 once")
-        wnids[number] = _wnid(prediction.partition(" ")[0], file, at)
-    lacking = next((number for number in range(1, len(wnids) + 1) if number not in wnids), None)
-    if lacking:
-        raise UserError(f"{printable(file)} has no line for ILSVRC2012_val_{lacking:08}: get the file again")
-    return [wnids[number] for number in range(1, len(wnids) + 1)]
-
-
-def _devkit(file: Path) -> list[str]:
-    meta = file.with_name("meta.mat")
-    if not meta.is_file():
+    missing = [number for number in numbers if number not in names]
+    unlabelled = [number for number in names if number not in numbers]
+    totals = f"(it has {len(images):,} images, and the list {len(wnids):,} labels)"
+    if missing:
         raise UserError(
-            f"{printable(file)} needs {meta.name} beside it, which says what its numbers mean: both are in the devkit's data folder"
+            f"{printable(path / folder)} lacks {_count_from_first(missing)}, which {file.name} labels: "
+            f"unpack it again {totals}"
         )
-    wnids = _synsets(meta)
-    numbers = _numbers(file, max(wnids, default=0))
-    strange = next((number for number in numbers if number not in wnids), None)
-    if strange:
-        raise UserError(f"{printable(meta)} has no synset {strange}, which {file.name} names: take both from one devkit")
-    return [wnids[number] for number in numbers]
+    if unlabelled:
+        raise UserError(
+            f"{printable(path / folder)} holds {_count_from_first(unlabelled)}, which {file.name} does not "
+            f"label {totals}"
+        )
+    return wnids, [f"{folder}/{names[number]}" for number in numbers]
 
 
-def _synsets(file: Path) -> dict[int, str]:
-    """WNIDs by ILSVRC2012_ID."""
-    from scipy.io import loadmat
-
-    try:
-        _check_size(file)
-        rows = np.atleast_1d(loadmat(file, variable_names=["synsets"], squeeze_me=True)["synsets"])
-        return {int(row["ILSVRC2012_ID"]): _wnid(str(row["WNID"]), file, at) for at, row in enumerate(rows, 1)}
-    except UserError:
-        raise
-    except Exception as error:  # what it raises on damaged bytes is not said
-        raise UserError(f"{printable(file)} is not the devkit's list of synsets ({printable(error)}): get it again") from None
+def _count_from_first(numbers: Sequence[int]) -> str:
+    return f"{len(numbers):,} images, ILSVRC2012_val_{numbers[0]:08} first"
 
 
-READERS = {
-    "imagenet_2012_validation_synset_labels.txt": _synset_labels,
-    "LOC_val_solution.csv": _kaggle,
-    "ILSVRC2012_validation_ground_truth.txt": _devkit,
-}
+def _names_by_number(folder: Path, images: Sequence[str]) -> dict[int, str]:
+    """The names of flat validation images by their numbers."""
+    expected = "expected ILSVRC2012_val_00000001.JPEG and so on, or a folder for every WNID"
+    if not images:
+        raise UserError(f"{printable(folder)} holds no images: {expected}")
+    names: dict[int, str] = {}
+    for name in images:
+        number = image_number(name)
+        if number is None:
+            raise UserError(f"{printable(folder)} holds {printable(name)}: {expected}")
+        if number in names:
+            raise UserError(
+                f"{printable(folder)} holds {printable(names[number])} and {printable(name)}, which have one "
+                "number: keep one of them"
+            )
+        names[number] = name
+    return names
 
 
-def _wnid(text: str, file: Path, at: int) -> str:
-    if not _WNID.fullmatch(text):
-        raise UserError(f"{printable(file)}, line {at}: {printable(text[:40])!r}: expected a WNID such as n01440764")
-    return text
-
-
-def _numbers(file: Path, most: int) -> list[int]:
-    """One number a line, from 1."""
-    lines = _lines(file)
-    for at, line in enumerate(lines, 1):
-        if not re.fullmatch("[0-9]{1,8}", line) or not 0 < int(line) <= most:
-            raise UserError(f"{printable(file)}, line {at}: {printable(line[:40])!r}: expected a whole number from 1 to {most:,}")
-    return [int(line) for line in lines]
-
-
-def _lines(file: Path) -> list[str]:
-    _check_size(file)
-    return [line.strip() for line in file.read_text("utf-8", errors="replace").rstrip().splitlines()]
-
-
-def _check_size(file: Path) -> None:
-    if file.stat().st_size > MAX_BYTES:
-        raise UserError(f"{printable(file)} is larger than {MAX_BYTES:,} bytes, and so is not the published list: get it again")
+def _not_blacklisted(names: Sequence[str], blacklist: Path, max_number: int, path: Path) -> NDArray[np.bool_]:
+    """Whether each validation image is not on the blacklist. Raises UserError for images without a number."""
+    blacklisted = set(read_numbers(blacklist, max_number))
+    numbers = [image_number(name) for name in names]
+    if None in numbers:
+        unknown = names[numbers.index(None)]
+        raise UserError(
+            f"{printable(path / unknown)} cannot be looked up in {blacklist.name}: expected the published "
+            "names, such as ILSVRC2012_val_00000001.JPEG; restore them, or remove the blacklist"
+        )
+    return np.array([number not in blacklisted for number in numbers], bool)

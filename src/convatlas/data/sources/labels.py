@@ -1,4 +1,4 @@
-"""Labels as text become numbers: the places of classes in their order."""
+"""Labels as text: the names that a class may have, the order of classes, and the index of every label."""
 
 import re
 from collections.abc import Iterable
@@ -9,32 +9,39 @@ from numpy.typing import NDArray
 from convatlas.errors import UserError, printable
 
 MAX_LENGTH = 1_000  # characters of a class's name
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 def encode_labels(labels: Iterable[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The classes, and of each label the place of its class among them."""
-    seen: dict[str, int] = {}
-    found = np.fromiter((seen.setdefault(label, len(seen)) for label in labels), np.int64)
-    classes = sort_classes(seen)
-    place = np.argsort([seen[name] for name in classes])
-    return classes, place[found]
+    """The classes in order, and the label of each sample as an index into them (n,)."""
+    codes: dict[str, int] = {}  # of every class, in the order in which they first occur
+    encoded = np.fromiter((codes.setdefault(label, len(codes)) for label in labels), np.int64)
+    classes = sort_classes(codes)
+    index_by_code = np.argsort([codes[name] for name in classes])
+    return classes, index_by_code[encoded]
 
 
 def sort_classes(classes: Iterable[str]) -> tuple[str, ...]:
-    """By number where all are whole numbers, else by name."""
-    classes = sorted(classes)
-    return tuple(sorted(classes, key=int) if are_numbers(classes) else classes)
+    """By value if all are whole numbers, else alphabetically."""
+    names = sorted(classes)
+    return tuple(sorted(names, key=int) if are_numbers(names) else names)
 
 
 def are_numbers(classes: Iterable[str]) -> bool:
-    return all(_WHOLE.fullmatch(name) for name in classes)
+    """Whether all names are whole numbers."""
+    return all(_WHOLE_NUMBER.fullmatch(name) for name in classes)
 
 
-def validate_class_name(label: str, where: str) -> str:
-    """A class's name without the space around it. Raises UserError for one that is empty, long, or more than a line."""
-    label = label.strip()
-    if len(label.splitlines()) != 1 or len(label) > MAX_LENGTH or "\0" in label:
-        shown = f"{label[:40]}..." if len(label) > 40 else label
-        raise UserError(f"{where} has the label {printable(shown)!r}: expected a class's name or number, one line of text")
-    return label
+def validate_class_name(label: str, position: str) -> str:
+    """A class's name without the space around it.
+
+    Raises UserError, which starts with `position`, for a name that is empty, too long, or more than one line.
+    """
+    name = label.strip()
+    if len(name.splitlines()) != 1 or len(name) > MAX_LENGTH or "\0" in name:
+        excerpt = f"{name[:40]}..." if len(name) > 40 else name
+        raise UserError(
+            f"{position} has the label {printable(excerpt)!r}: expected a class's name or number, one line "
+            "of text"
+        )
+    return name

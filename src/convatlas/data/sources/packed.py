@@ -1,9 +1,9 @@
-"""The packed store: a data set in a few large files that are mapped into memory and read by index, in any order.
+"""The packed store: a data set in a few large files, which are mapped into memory and read in any order.
 
-    manifest.json   what it is: format version, classes, splits, shards, hashes of the index and the names; written last
-    index.bin       a record of ENTRY a sample, little endian: where it lies, its size, label and split, the SHA-256 of its bytes
-    names.jsonl     what each sample is called: a JSON string a line
-    00000.bin ...   the samples' bytes, one after another: pixels (height, width, channels), or the image files as they were
+    manifest.json   format version, classes, splits, shards, hashes of index and names; written last
+    index.bin       an ENTRY for each sample, little-endian: position, size, label, split, SHA-256
+    names.jsonl     the name of each sample: a JSON string a line
+    00000.bin ...   the samples' bytes: pixels (height, width, channels), or unchanged image files
 
 docs/packed.md describes the format.
 """
@@ -41,7 +41,7 @@ ENTRY = np.dtype(
 
 
 class StoreManifest(Record, frozen=True, kw_only=True):
-    """`kind` is what a sample's bytes are; `shorter` the shorter side of pixels (None: as in the source)."""
+    """The content of manifest.json. `kind` says what the bytes of a sample are."""
 
     format: int
     kind: Literal["pixels", "files"]
@@ -51,15 +51,18 @@ class StoreManifest(Record, frozen=True, kw_only=True):
     splits: tuple[str, ...]
     counts: tuple[int, ...]  # samples of each split
     shards: tuple[int, ...]  # bytes of each
-    shorter: int | None
-    mirrors: bool
+    shorter: int | None  # the shorter side of pixels; None: as in the source
+    mirrors: bool  # whether a mirrored image still belongs to its class
     index_sha256: str
     names_sha256: str
 
 
 @dataclass(frozen=True)
 class PackedImages:
-    """A store, opened. A sample's checksum is compared the first time that a process reads it."""
+    """The images of an open store.
+
+    The checksum of a sample is compared the first time that a process reads it.
+    """
 
     path: Path
     manifest: StoreManifest
@@ -73,64 +76,76 @@ class PackedImages:
 
     @cached_property
     def _names(self) -> Sequence[str]:
-        return [msgspec.json.decode(line, type=str) for line in (self.path / "names.jsonl").read_bytes().splitlines()]
+        return [
+            msgspec.json.decode(line, type=str)
+            for line in (self.path / "names.jsonl").read_bytes().splitlines()
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # without the mapped shards: they would be copied
+        # without the mapped shards, which would be copied
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _shards(self) -> list[NDArray[np.uint8]]:
-        return [_mapped(self.path / shard_name(i)) if size else np.zeros(0, np.uint8) for i, size in enumerate(self.manifest.shards)]
+        return [
+            _map_file(self.path / shard_name(number)) if size else np.zeros(0, np.uint8)
+            for number, size in enumerate(self.manifest.shards)
+        ]
 
     @cached_property
     def _checked(self) -> NDArray[np.bool_]:
         return np.zeros(len(self.index), bool)
 
     def image(self, index: int) -> DecodedImage | EncodedImage:
-        """Raises UserError for a sample that is not what was packed."""
+        """The image at `index`. Raises UserError for a sample that is damaged."""
         entry = self.index[index]
-        start, length = int(entry["offset"]), int(entry["length"])
-        data = self._shards[entry["shard"]][start : start + length]
+        start = int(entry["offset"])
+        data = self._shards[entry["shard"]][start : start + int(entry["length"])]
         if not self._checked[index]:
             if hashlib.sha256(data).digest() != entry["sha256"].tobytes():
-                raise UserError(f"{printable(self.name(index))} is damaged: its checksum differs from the index; pack {self.path} anew")
+                raise UserError(
+                    f"{printable(self.name(index))} is damaged: its checksum differs from the index; pack "
+                    f"{self.path} again"
+                )
             self._checked[index] = True
         if self.manifest.kind == "files":
             return EncodedImage(data.tobytes(), self.name(index))
-        return DecodedImage(data.reshape(int(entry["height"]), int(entry["width"]), int(entry["channels"])))
+        height, width, channels = (int(entry[name]) for name in ("height", "width", "channels"))
+        return DecodedImage(data.reshape(height, width, channels))
 
 
 def shard_name(number: int) -> str:
     return f"{number:05d}.bin"
 
 
-def _mapped(file: Path) -> NDArray[np.uint8]:
-    return np.asarray(np.memmap(file, np.uint8, "r"))  # a plain array over the mapping: slicing a memmap is ten times slower
+def _map_file(file: Path) -> NDArray[np.uint8]:
+    # a plain array over the mapping, because slicing a memmap is ten times slower
+    return np.asarray(np.memmap(file, np.uint8, "r"))
 
 
 def open_packed(path: Path) -> RawDataset:
-    """Raises UserError for what is no store, is of another version, or does not match its hashes."""
-    file = path / "manifest.json"
-    try:
-        data = file.read_bytes()
-        version = from_json(data, dict[str, Any], str(file)).get("format")
-        if version != FORMAT:
-            raise UserError(f"{printable(file)} has format version {version}: this ConvAtlas reads version {FORMAT}; pack the data anew")
-        manifest = from_json(data, StoreManifest, str(file))
-        index = (path / "index.bin").read_bytes()
-        names = (path / "names.jsonl").read_bytes()
-        sizes = [(path / shard_name(i)).stat().st_size for i in range(len(manifest.shards))]
-    except OSError as error:
-        hint = "packing it was not finished: run data pack again" if (path / "plan.json").exists() else "expected a folder of data pack"
-        raise UserError(f"{printable(path)} cannot be read ({printable(error.filename)}: {error.strerror}): {hint}") from None
-    for what, content, digest in (("index.bin", index, manifest.index_sha256), ("names.jsonl", names, manifest.names_sha256)):
+    """Open a store. Raises UserError for one that is incomplete, damaged or of another format version."""
+    manifest, index, names, sizes = _read_files(path)
+    for name, content, digest in (
+        ("index.bin", index, manifest.index_sha256),
+        ("names.jsonl", names, manifest.names_sha256),
+    ):
         if hashlib.sha256(content).hexdigest() != digest:
-            raise UserError(f"{printable(path / what)} is damaged: its checksum differs from the manifest; pack the data anew")
+            raise UserError(
+                f"{printable(path / name)} is damaged: its checksum differs from the manifest; pack the data "
+                "again"
+            )
     for number, (size, expected) in enumerate(zip(sizes, manifest.shards, strict=True)):
         if size != expected:
-            raise UserError(f"{printable(path / shard_name(number))} has {size:,} bytes, expected {expected:,}: pack the data anew")
+            raise UserError(
+                f"{printable(path / shard_name(number))} has {size:,} bytes, expected {expected:,}: pack the "
+                "data again"
+            )
     entries = np.frombuffer(index, ENTRY)
-    _check(path, manifest, entries)
+    if not _is_consistent(manifest, entries):
+        raise UserError(
+            f"{printable(path / 'index.bin')} does not belong to these shards: pack the data again"
+        )
     return RawDataset(
         name=f"packed:{path}",
         classes=manifest.classes,
@@ -138,24 +153,56 @@ def open_packed(path: Path) -> RawDataset:
         images=PackedImages(path, manifest, entries),
         labels=entries["label"].astype(np.int64),
         content_hashes=[entry.tobytes()[:16] for entry in entries["sha256"]],
-        splits={name: np.flatnonzero(entries["split"] == number) for number, name in enumerate(manifest.splits)},
+        splits={
+            name: np.flatnonzero(entries["split"] == number) for number, name in enumerate(manifest.splits)
+        },
         hflip_safe=manifest.mirrors,
         root=path,
     )
 
 
-def _check(path: Path, manifest: StoreManifest, entries: NDArray[Any]) -> None:
-    """What the index says must lie in the shards, whoever wrote it."""
+def _read_files(path: Path) -> tuple[StoreManifest, bytes, bytes, list[int]]:
+    """The manifest, the content of index.bin and of names.jsonl, and the sizes of the shards.
+
+    Raises UserError for files that are missing.
+    """
+    file = path / "manifest.json"
+    try:
+        data = file.read_bytes()
+        version = from_json(data, dict[str, Any], str(file)).get("format")
+        if version != FORMAT:
+            raise UserError(
+                f"{printable(file)} has format version {version}: this ConvAtlas reads version {FORMAT}; "
+                "pack the data again"
+            )
+        manifest = from_json(data, StoreManifest, str(file))
+        index = (path / "index.bin").read_bytes()
+        names = (path / "names.jsonl").read_bytes()
+        sizes = [(path / shard_name(number)).stat().st_size for number in range(len(manifest.shards))]
+    except OSError as error:
+        hint = "expected a folder of data pack"
+        if (path / "plan.json").exists():
+            hint = "packing it was not finished: run data pack again"
+        raise UserError(
+            f"{printable(path)} cannot be read ({printable(error.filename)}: {error.strerror}): {hint}"
+        ) from None
+    return manifest, index, names, sizes
+
+
+def _is_consistent(manifest: StoreManifest, entries: NDArray[Any]) -> bool:
+    """Whether all samples lie in the shards and have labels, splits and shapes that exist."""
+    if len(entries) != sum(manifest.counts):
+        return False
     sizes = np.array(manifest.shards, np.uint64)
-    fits = len(entries) == sum(manifest.counts) and bool(
+    if not bool(
         (entries["shard"] < len(sizes)).all()
         and (entries["label"] < len(manifest.classes)).all()
         and (entries["split"] < len(manifest.splits)).all()
         and (entries["offset"] <= sizes[entries["shard"]]).all()
         and (entries["length"] <= sizes[entries["shard"]] - entries["offset"]).all()
-    )
-    if fits and manifest.kind == "pixels":
-        shape = [entries[side].astype(np.uint64) for side in ("height", "width", "channels")]
-        fits = bool((shape[0] * shape[1] * shape[2] == entries["length"]).all() and (shape[0] * shape[1] > 0).all())
-    if not fits:
-        raise UserError(f"{printable(path / 'index.bin')} does not belong to these shards: pack the data anew")
+    ):
+        return False
+    if manifest.kind == "files":
+        return True
+    height, width, channels = (entries[name].astype(np.uint64) for name in ("height", "width", "channels"))
+    return bool((height * width * channels == entries["length"]).all() and (height * width > 0).all())

@@ -1,6 +1,7 @@
-"""The list of what was found broken in a data set: written by `data check` and by trainings, left out by every run started later.
+"""The list of a data set's broken samples: `data check` and trainings write it, later runs leave them out.
 
-A line holds a file's name, what is wrong with it, and the hash of its content: a file that has been mended is no longer on the list.
+A line holds a file's name, the reason why it cannot be read, and the hash of its content: a file that has
+been repaired is no longer on the list.
 """
 
 import os
@@ -11,7 +12,7 @@ import msgspec
 
 from convatlas.data.sources.content_hash import content_hash
 from convatlas.errors import UserError
-from convatlas.storage.atomic import JsonLines
+from convatlas.storage.atomic import AppendOnlyFile
 from convatlas.storage.cache import cache_dir
 from convatlas.storage.records import Record
 
@@ -19,23 +20,30 @@ NAME = "quarantine.jsonl"
 
 
 class QuarantinedFile(Record, frozen=True, kw_only=True):
+    """A line of the list."""
+
     file: str
     reason: str
-    content: str  # hash, in hexadecimal
+    content: str  # the content hash in hexadecimal
 
 
 class Quarantine:
-    """The list of a data set that lives in a folder: beside the data where one may write there, else in the user's cache."""
+    """The quarantine list of the data set in a folder.
 
-    def __init__(self, home: Path):
-        beside = home / NAME
-        private = cache_dir() / "quarantine" / f"{content_hash(str(home.resolve()).encode()).hex()}.jsonl"
-        self.file = beside if os.access(beside if beside.exists() else home, os.W_OK) else private
-        self.lists = {beside, private}
+    It lies beside the data if that is writable, else in the user's cache.
+    """
+
+    def __init__(self, root: Path):
+        beside = root / NAME
+        key = content_hash(str(root.resolve()).encode(errors="surrogateescape")).hex()
+        in_cache = cache_dir() / "quarantine" / f"{key}.jsonl"
+        is_writable = os.access(beside if beside.exists() else root, os.W_OK)
+        self.file = beside if is_writable else in_cache  # the file that `add` writes
+        self.lists = {beside, in_cache}
 
     def entries(self) -> list[QuarantinedFile]:
-        """Raises UserError for a list that is none."""
-        found = []
+        """The lines of both files. Raises UserError for a file with a line that is no entry."""
+        entries = []
         for file in sorted(self.lists):
             try:
                 lines = file.read_bytes().splitlines()
@@ -43,16 +51,18 @@ class Quarantine:
                 continue
             for line in lines:
                 try:
-                    found.append(msgspec.json.decode(line, type=QuarantinedFile))
+                    entries.append(msgspec.json.decode(line, type=QuarantinedFile))
                 except msgspec.DecodeError as error:
-                    raise UserError(f"{file} is not a list of broken files ({error}): mend that line or remove the file") from None
-        return found
+                    raise UserError(
+                        f"{file} is not a list of broken files ({error}): fix that line or remove the file"
+                    ) from None
+        return entries
 
     def add(self, entries: Iterable[QuarantinedFile]) -> None:
-        """Append what is not there yet. Raises OSError."""
+        """Append the entries that are not on the list yet. Raises OSError."""
         known = {entry.content for entry in self.entries()}
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        lines = JsonLines(self.file)
+        lines = AppendOnlyFile(self.file)
         try:
             for entry in entries:
                 if entry.content not in known:

@@ -1,4 +1,7 @@
-"""Which samples are held out: stratified by class, in an order that content gives, so that no seed and no file name changes it."""
+"""Hold samples out, stratified by class.
+
+The order depends on content: no seed and no file name changes it.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,49 +9,58 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ContentHashes = Sequence[bytes] | NDArray[np.bytes_]  # a hash of every sample's content
+ContentHashes = Sequence[bytes] | NDArray[np.bytes_]  # one for each sample
 
 
 def hash_arrays(images: NDArray[np.uint8]) -> NDArray[np.bytes_]:
-    """A hash of every image's bytes."""
+    """The first 16 bytes of the SHA-256 of every image."""
     return np.array([hashlib.sha256(image.tobytes()).digest()[:16] for image in images], dtype="S16")
 
 
 def stratified_holdout(
-    labels: NDArray[np.int64], keys: ContentHashes, fractions: Sequence[float], groups: Sequence[str] | None = None, seed: int | None = None
+    labels: NDArray[np.int64],
+    content_hashes: ContentHashes,
+    fractions: Sequence[float],
+    groups: Sequence[str] | None = None,
+    seed: int | None = None,
 ) -> list[NDArray[np.int64]]:
-    """Indices of the parts that `fractions` ask for, and last of what remains.
+    """The sorted indices of one split for each fraction, and of the remaining samples as the last split.
 
-    Samples of one group stay together: a group goes where its class, the one most of its samples have, still lacks most. With a
-    `seed`, another order than content's.
+    Samples of one group stay together: a group goes to the split that still needs most samples of the group's
+    most frequent class. A `seed` gives another order than content alone.
     """
-    keys = [key if seed is None else hashlib.sha256(key + seed.to_bytes(8, "big")).digest() for key in map(bytes, keys)]
+    keys = [bytes(content_hash) for content_hash in content_hashes]  # samples are taken in this order
+    if seed is not None:
+        keys = [hashlib.sha256(key + seed.to_bytes(8, "big")).digest() for key in keys]
     if groups is not None:
-        return _by_group(labels, keys, fractions, groups)
-    parts: list[list[NDArray[np.int64]]] = [[] for _ in range(len(fractions) + 1)]
+        return _holdout_by_group(labels, keys, fractions, groups)
+    splits: list[list[NDArray[np.int64]]] = [[] for _ in range(len(fractions) + 1)]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
     for label in np.unique(labels):
         members = order[labels[order] == label]
-        ends = np.floor(np.cumsum([0.0, *fractions]) * len(members) + 0.5).astype(int)
-        for part, start, end in zip(parts, ends, [*ends[1:], len(members)], strict=True):
-            part.append(members[start:end])
-    return [np.sort(np.concatenate(part)) if part else np.zeros(0, np.int64) for part in parts]
+        bounds = np.floor(np.cumsum([0.0, *fractions]) * len(members) + 0.5).astype(int)
+        for split, start, end in zip(splits, bounds, [*bounds[1:], len(members)], strict=True):
+            split.append(members[start:end])
+    return [np.sort(np.concatenate(split)) if split else np.zeros(0, np.int64) for split in splits]
 
 
-def _by_group(labels: NDArray[np.int64], keys: list[bytes], fractions: Sequence[float], groups: Sequence[str]) -> list[NDArray[np.int64]]:
+def _holdout_by_group(
+    labels: NDArray[np.int64], keys: list[bytes], fractions: Sequence[float], groups: Sequence[str]
+) -> list[NDArray[np.int64]]:
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
     counts = np.bincount(labels)
     shares = [*fractions, 1 - sum(fractions)]
-    lacking = np.outer(shares, counts)  # samples that each part still wants of each class
-    parts: list[list[int]] = [[] for _ in shares]
-    # large groups first, while there is room for them; ties by content
+    missing = np.outer(shares, counts)  # (splits, classes): samples that each split still needs
+    splits: list[list[int]] = [[] for _ in shares]
+    # large groups first, while every split has room for them; ties by content
     for group in sorted(members, key=lambda g: (-len(members[g]), min(keys[i] for i in members[g]))):
         indices = members[group]
-        taken = np.bincount(labels[indices], minlength=len(counts))
-        label = int(taken.argmax())
-        part = max(range(len(shares)), key=lambda p: (lacking[p, label] / max(shares[p] * counts[label], 1e-9), shares[p]))
-        parts[part] += indices
-        lacking[part] -= taken
-    return [np.array(sorted(part), np.int64) for part in parts]
+        group_counts = np.bincount(labels[indices], minlength=len(counts))
+        label = int(group_counts.argmax())
+        need = [missing[i, label] / max(shares[i] * counts[label], 1e-9) for i in range(len(shares))]
+        split = max(range(len(shares)), key=lambda i: (need[i], shares[i]))
+        splits[split] += indices
+        missing[split] -= group_counts
+    return [np.array(sorted(split), np.int64) for split in splits]

@@ -1,12 +1,15 @@
-"""The index of one shard: where its images lie and what they are, from one reading that refuses hostile archives."""
+"""The index of one shard: where its images lie, and their classes and hashes.
+
+A shard is read once, from start to end; damaged and hostile archives are refused.
+"""
 
 import os
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,124 +19,200 @@ from convatlas.data.images import decode
 from convatlas.data.images.decode import EncodedImage, UnreadableImage
 from convatlas.data.sources import content_hash
 from convatlas.data.sources.labels import encode_labels, validate_class_name
+from convatlas.data.sources.safe_tarfile import TAR_ERRORS, LimitedTarInfo
 from convatlas.errors import UserError, printable
 from convatlas.storage.cache import cached
 
-FORMAT = 1  # of what is remembered
-
-
-LABELS = (".cls", ".json", ".txt")  # the first that a sample has is taken: .txt is often a caption beside a class
-
-
-MAX_SHARDS, MAX_MEMBERS = 100_000, 1_000_000
-
-
-MAX_IMAGE_BYTES, MAX_LABEL_BYTES = 512 << 20, 1 << 20  # bytes
-
-
-COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-
-
-BLOCK = 512
+FORMAT = 2  # of the cached index
+LABEL_EXTENSIONS = (".cls", ".json", ".txt")  # in order of preference: .txt is often a caption beside a class
+MAX_MEMBERS = 1_000_000
+MAX_IMAGE_BYTES = 512 << 20
+MAX_LABEL_BYTES = 1 << 20
+BLOCK = 512  # bytes: a header, and the unit of a member's content
+COMPRESSIONS = {
+    rb"\x1f\x8b": "gzip",
+    rb"BZh[1-9]1AY&SY": "bzip2",
+    rb"\xfd7zXZ": "xz",
+    rb"\x28\xb5\x2f\xfd": "zstd",
+}
 
 
 class ShardIndex(msgspec.Struct, frozen=True):
-    """Where a shard's images lie and what they are: numbers as little-endian bytes, because there are many."""
+    """The images of a shard. Numbers are little-endian bytes, because a shard has very many."""
 
     names: list[str]
     classes: tuple[str, ...]
-    labels: bytes  # int64: places in `classes`
+    labels: bytes  # int64: indices into `classes`
     offsets: bytes  # int64
     sizes: bytes  # int64
-    content_hashes: bytes  # fingerprints of the images, one after the other
-    all_grayscale: bool  # whether every image is, that can be read
+    content_hashes: bytes  # of all images, one after the other
+    all_grayscale: bool  # whether every readable image has one channel
+
+
+class ImageMember(NamedTuple):
+    """An image file in a shard."""
+
+    name: str
+    offset: int
+    size: int
+    content_hash: bytes
 
 
 @dataclass
 class Sample:
-    """What a shard holds under one key."""
+    """The members of a shard that share a key."""
 
-    image: tuple[str, int, int, bytes] | None = None  # name, offset, size, fingerprint
-    labels: dict[str, str] = field(default_factory=dict)  # by extension
+    image: ImageMember | None = None
+    labels: dict[str, str | None] = field(
+        default_factory=dict
+    )  # by extension; None for a member without a label
+
+
+class Annotation(msgspec.Struct):
+    """The content of a .json member; other keys are ignored."""
+
+    label: int | str | None = None
+    cls: int | str | None = None
 
 
 def cached_index(path: Path) -> tuple[list[int], ShardIndex]:
+    """The stamp and the index of a shard. The index comes from the cache if the shard has not changed.
+
+    Raises UserError like `index_shard`.
+    """
     with open(path, "rb", buffering=1 << 20) as file:
-        state = shard_stamp(file.fileno())
-        return state, cached("shards", str(path), state, ShardIndex, lambda: index_shard(path, file))
+        stamp = shard_stamp(file.fileno())
+        return stamp, cached("shards", str(path), stamp, ShardIndex, lambda: index_shard(path, file))
 
 
 def shard_stamp(file: int) -> list[int]:
+    """Numbers that change with an open file: the index format, the size and the modification time."""
     status = os.fstat(file)
     return [FORMAT, status.st_size, status.st_mtime_ns]
 
 
 def index_shard(path: Path, file: BinaryIO) -> ShardIndex:
-    """Through a shard once. Raises UserError for what is no plain, whole archive, or holds what no honest one does."""
+    """Read a shard once and return its index.
+
+    Raises UserError for an archive that is compressed, incomplete or damaged, and for members that no plain
+    shard has: links, devices, names that lead out of it, two images with one key, labels that are missing.
+    """
     samples: dict[str, Sample] = {}
-    grey = True
+    all_grayscale = True
     try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            end = 0
-            for count in range(MAX_MEMBERS + 1):
-                member = archive.next()
-                if member is None:
-                    break
-                if count == MAX_MEMBERS:
-                    raise UserError(f"{printable(path)} has more than {MAX_MEMBERS:,} members: cut it into smaller shards")
-                name = _safe_name(member, end, path)
-                end = member.offset_data + (-(-member.size // BLOCK) * BLOCK if member.isreg() else 0)
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
-                if member.isdir():
-                    continue
-                key, kind = _key(name)
-                if kind in decode.EXTENSIONS:
-                    sample = samples.setdefault(key, Sample())
-                    if sample.image:
-                        raise UserError(f"{printable(path)} has two images with the key {printable(key)}: expected one for a sample")
-                    data = _content(archive, member, MAX_IMAGE_BYTES, path)
-                    sample.image = name, member.offset_data, member.size, content_hash.content_hash(data)
-                    grey = grey and _is_grayscale(data, name)
-                elif kind in LABELS:
-                    labels = samples.setdefault(key, Sample()).labels
-                    if kind in labels:
-                        raise UserError(f"{printable(path)} has the member {printable(name)} twice: expected one for a sample")
-                    text = _label(kind, _content(archive, member, MAX_LABEL_BYTES, path))
-                    labels |= {} if text is None else {kind: text}
-        file.seek(end)
-        if file.read(2 * BLOCK) != bytes(2 * BLOCK):  # tarfile takes damage between members for the end
-            raise tarfile.ReadError(f"no member and no end of the archive at byte {end:,}")
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as error:
-        start = os.pread(file.fileno(), 8, 0)
-        way = next((way for magic, way in COMPRESSED.items() if start.startswith(magic)), None)
-        if way:
-            raise UserError(f"{printable(path)} is compressed with {way}: images are read at random, so uncompress it first") from None
-        raise UserError(f"{printable(path)} is not a whole tar archive ({printable(error)}): write or copy it again") from None
-    return _index(samples, grey, path)
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=LimitedTarInfo, encoding="utf-8") as archive:
+            for member, name in _iterate_members(archive, file, path):
+                key, extension = _split_key(name)
+                if extension in decode.EXTENSIONS:
+                    data = _read_content(archive, member, MAX_IMAGE_BYTES, path)
+                    hash_ = content_hash.content_hash(data)
+                    _add_image(samples, key, ImageMember(name, member.offset_data, member.size, hash_), path)
+                    all_grayscale = all_grayscale and _may_be_grayscale(data, name)
+                elif extension in LABEL_EXTENSIONS:
+                    data = _read_content(archive, member, MAX_LABEL_BYTES, path)
+                    _add_label(samples, key, extension, data, name, path)
+    except TAR_ERRORS as error:
+        if compression := _compression(file):
+            raise UserError(
+                f"{printable(path)} is compressed with {compression}: images are read at random, so "
+                "uncompress it first"
+            ) from None
+        reason = printable(error) or type(error).__name__
+        raise UserError(
+            f"{printable(path)} is not a complete tar archive ({reason}): write or copy it again"
+        ) from None
+    return _index(samples, all_grayscale, path)
+
+
+def _iterate_members(
+    archive: tarfile.TarFile, file: BinaryIO, path: Path
+) -> Iterator[tuple[tarfile.TarInfo, str]]:
+    """Yield every plain file in an archive with its safe name; after the last one, check the end."""
+    end = 0  # of the members so far
+    for count in range(MAX_MEMBERS + 1):
+        member = archive.next()
+        if member is None:
+            break
+        if count == MAX_MEMBERS:
+            raise UserError(
+                f"{printable(path)} has more than {MAX_MEMBERS:,} members: cut it into smaller shards"
+            )
+        name = _safe_name(member, end, path)
+        end = member.offset_data + (-(-member.size // BLOCK) * BLOCK if member.isreg() else 0)
+        archive.members.clear()  # type: ignore[attr-defined]  # it would keep every header
+        if member.isreg():
+            yield member, name
+    _check_end(file, end)
+
+
+def _add_image(samples: dict[str, Sample], key: str, image: ImageMember, path: Path) -> None:
+    sample = samples.setdefault(key, Sample())
+    if sample.image:
+        raise UserError(
+            f"{printable(path)} has two images with the key {printable(key)}: expected one for a sample"
+        )
+    sample.image = image
+
+
+def _add_label(
+    samples: dict[str, Sample], key: str, extension: str, data: bytes, name: str, path: Path
+) -> None:
+    labels = samples.setdefault(key, Sample()).labels
+    if extension in labels:
+        raise UserError(
+            f"{printable(path)} has the member {printable(name)} twice: expected one for a sample"
+        )
+    labels[extension] = _parse_label(extension, data)
 
 
 def _safe_name(member: tarfile.TarInfo, end: int, path: Path) -> str:
-    """A member's name without `./`."""
-    where = f"{printable(path)} has the member {printable(member.name)}"
+    """A member's name without `./`. `end` is where the member before it ends."""
+    subject = f"{printable(path)} has the member {printable(member.name)}"
     if member.size < 0 or member.offset_data < end:
-        raise UserError(f"{where}, which lies about its size: the archive is damaged or made to do harm")
+        raise UserError(f"{subject}, which lies about its size: the archive is damaged or made to do harm")
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise UserError(f"{where}, which is no plain file: links and devices have no place in a shard")
+        raise UserError(f"{subject}, which is no plain file: links and devices have no place in a shard")
     if member.name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", member.name):
-        raise UserError(f"{where}, which leads out of the archive: name members from the archive's top, without '..'")
+        raise UserError(
+            f"{subject}, which leads out of the archive: name members from the archive's top, without '..'"
+        )
     return str(PurePosixPath(member.name))
 
 
-def _key(name: str) -> tuple[str, str]:
-    """`folder/0001.seg.png` -> (`folder/0001`, `.seg.png`)."""
+def _check_end(file: BinaryIO, end: int) -> None:
+    """Raise tarfile.ReadError unless at least two blocks of zeros, and nothing else, follow the last member.
+
+    tarfile itself takes damage between members for the end, and ignores everything after the end.
+    """
+    file.seek(end)
+    if file.read(2 * BLOCK) != bytes(2 * BLOCK):
+        raise tarfile.ReadError(f"no member and no end of the archive at byte {end:,}")
+    while chunk := file.read(1 << 20):
+        if chunk.count(0) != len(chunk):
+            raise tarfile.ReadError(f"data after its end at byte {end:,}, as in archives that were joined")
+
+
+def _compression(file: BinaryIO) -> str | None:
+    """The program that compressed a file. None for a tar archive, whatever its first member is called."""
+    start = os.pread(file.fileno(), BLOCK, 0)
+    if start[257:262] == b"ustar":
+        return None
+    return next((program for magic, program in COMPRESSIONS.items() if re.match(magic, start)), None)
+
+
+def _split_key(name: str) -> tuple[str, str]:
+    """The key and the extension: `folder/0001.seg.PNG` -> (`folder/0001`, `.seg.png`)."""
     folder, slash, last = name.rpartition("/")
-    stem, dot, kind = last.partition(".")
-    return folder + slash + stem, (dot + kind).lower()
+    stem, dot, extension = last.partition(".")
+    return folder + slash + stem, (dot + extension).lower()
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int, path: Path) -> bytes:
-    if member.size > most:
-        raise UserError(f"{printable(path)}: {printable(member.name)} has {member.size:,} bytes, more than the {most:,} that are read")
+def _read_content(archive: tarfile.TarFile, member: tarfile.TarInfo, max_bytes: int, path: Path) -> bytes:
+    if member.size > max_bytes:
+        raise UserError(
+            f"{printable(path)}: {printable(member.name)} has {member.size:,} bytes, more than the "
+            f"{max_bytes:,} that are read"
+        )
     stream = archive.extractfile(member)
     assert stream is not None
     data = stream.read()
@@ -142,52 +221,58 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int, path:
     return data
 
 
-def _is_grayscale(data: bytes, name: str) -> bool:
+def _may_be_grayscale(data: bytes, name: str) -> bool:
+    """True for an image with one channel, and for a file that is no readable image."""
     try:
         return decode.is_grayscale(EncodedImage(data, name))
     except UnreadableImage:
-        return True  # says nothing against it
+        return True
 
 
-class Annotation(msgspec.Struct):
-    label: int | str | None = None
-    cls: int | str | None = None
-
-
-def _label(kind: str, data: bytes) -> str | None:
-    """The text of a label's member; None where it holds none."""
+def _parse_label(extension: str, data: bytes) -> str | None:
+    """The class in a label's member; None if it holds none."""
     try:
-        if kind != ".json":
+        if extension != ".json":
             return data.decode()
-        found = msgspec.json.decode(data, type=Annotation)
+        annotation = msgspec.json.decode(data, type=Annotation)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return None
-    label = found.label if found.label is not None else found.cls
+    label = annotation.label if annotation.label is not None else annotation.cls
     return None if label is None else str(label)
 
 
-def _index(samples: dict[str, Sample], grey: bool, path: Path) -> ShardIndex:
-    found, labels = [], []
+def _index(samples: dict[str, Sample], all_grayscale: bool, path: Path) -> ShardIndex:
+    images: list[ImageMember] = []
+    labels: list[str] = []
     for key, sample in samples.items():
         if sample.image is None:
             continue
-        where = f"{printable(path)}: {printable(sample.image[0])}"
-        kind = next((kind for kind in LABELS if kind in sample.labels), None)
-        if kind is None:
+        subject = f"{printable(path)}: {printable(sample.image.name)}"
+        texts = [sample.labels.get(extension) for extension in LABEL_EXTENSIONS]
+        label = next((text for text in texts if text is not None), None)
+        if label is None:
             key = printable(key)
-            raise UserError(f"{where} has no label: expected {key}.cls or {key}.txt with a class, or {key}.json with a 'label'")
-        found.append(sample.image)
-        labels.append(validate_class_name(sample.labels[kind], where))
+            raise UserError(
+                f"{subject} has no label: expected {key}.cls or {key}.txt with a class, or {key}.json "
+                "with a 'label'"
+            )
+        images.append(sample.image)
+        labels.append(validate_class_name(label, subject))
     classes, codes = encode_labels(labels)
     return ShardIndex(
-        [name for name, _, _, _ in found],
-        classes,
-        pack_int64(codes),
-        pack_int64([offset for _, offset, _, _ in found]),
-        pack_int64([size for _, _, size, _ in found]),
-        b"".join(key for _, _, _, key in found),
-        grey,
+        names=[_as_utf8(image.name) for image in images],
+        classes=classes,
+        labels=pack_int64(codes),
+        offsets=pack_int64([image.offset for image in images]),
+        sizes=pack_int64([image.size for image in images]),
+        content_hashes=b"".join(image.content_hash for image in images),
+        all_grayscale=all_grayscale,
     )
+
+
+def _as_utf8(name: str) -> str:
+    """A member's name, with escapes such as `\\xe4` for bytes that are not UTF-8: documents can hold it."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def unpack_int64(data: bytes) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
-"""Augmentations as records, applied to whole batches on whatever device they are: uint8 images, or float32 from 0 to 255.
+"""Augmentations as records, applied to whole batches on any device: uint8 images, or float32 from 0 to 255.
 
-Every parameter is drawn from (seed, epoch, sample index), so a sample meets the same fate in any batch.
+Every random parameter is a function of (seed, epoch, sample index): a sample is augmented the same in any
+batch.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from convatlas.storage.records import Record
 
 @dataclass(frozen=True)
 class SampleRng:
-    """Who draws: the run's seed, the epoch, the samples' indices (n,). `stream` tells one augmentation from the next."""
+    """Random numbers for samples: the run's seed, the epoch, the samples' indices (n,).
+
+    `stream` makes the numbers of different augmentations independent.
+    """
 
     seed: int
     epoch: int
@@ -27,8 +31,9 @@ class SampleRng:
     stream: int
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
-        """(n, count), in [0, 1)."""
-        return counter_rng.uniform(self.seed, self.epoch, self.indices[:, None], 64 * self.stream + np.arange(count))
+        """(n, count), uniform in [0, 1)."""
+        counters = 64 * self.stream + np.arange(count)
+        return counter_rng.uniform(self.seed, self.epoch, self.indices[:, None], counters)
 
     def normals(self, count: int) -> NDArray[np.float64]:
         """(n, count), standard normal (Box and Muller 1958)."""
@@ -36,114 +41,131 @@ class SampleRng:
         values: NDArray[np.float64] = np.sqrt(-2 * np.log1p(-u[:, :count])) * np.cos(2 * np.pi * u[:, count:])
         return values
 
-    def integers(self, below: int, which: int = 0) -> Tensor:
-        """(n,), in [0, below)."""
-        return torch.from_numpy((self.uniforms(which + 1)[:, which] * below).astype(np.int64))
+    def integers(self, high: int, column: int = 0) -> Tensor:
+        """(n,), uniform integers in [0, high), made from one column of `uniforms`."""
+        return torch.from_numpy((self.uniforms(column + 1)[:, column] * high).astype(np.int64))
 
 
-class PadCrop(Record, frozen=True, tag=True):
-    """Pad with zeros on every side, then crop a square of the old size at random (He 2015, sec. 4.2: 4 pixels)."""
+class RandomCrop(Record, frozen=True, tag=True):
+    """Pad with zeros on every side, then crop at random to the old size (He 2015, sec. 4.2: 4 pixels)."""
 
-    pad: int = 4
+    padding: int = 4
 
-    def __call__(self, images: Tensor, draw: SampleRng) -> Tensor:
+    def __call__(self, images: Tensor, rng: SampleRng) -> Tensor:
         n, _, h, w = images.shape
-        windows = F.pad(images, [self.pad] * 4).unfold(2, h, 1).unfold(3, w, 1)  # (n, c, 2 pad + 1, 2 pad + 1, h, w), a view
-        down, right = (draw.integers(2 * self.pad + 1, which).to(images.device) for which in (0, 1))
-        return windows[torch.arange(n, device=images.device), :, down, right]
+        padded = F.pad(images, [self.padding] * 4)
+        windows = padded.unfold(2, h, 1).unfold(3, w, 1)  # (n, c, 2 pad + 1, 2 pad + 1, h, w), a view
+        top, left = (rng.integers(2 * self.padding + 1, column).to(images.device) for column in (0, 1))
+        return windows[torch.arange(n, device=images.device), :, top, left]
 
 
-class Flip(Record, frozen=True, tag=True):
-    """Left and right exchanged for half of the samples."""
+class RandomHorizontalFlip(Record, frozen=True, tag=True):
+    """Flip each image horizontally with probability 1/2."""
 
-    def __call__(self, images: Tensor, draw: SampleRng) -> Tensor:
-        flipped, chosen = images.flip(3), draw.integers(2).bool()
+    def __call__(self, images: Tensor, rng: SampleRng) -> Tensor:
+        flipped = images.flip(3)
+        is_flipped = rng.integers(2).bool()
         if images.is_cuda:
-            return torch.where(chosen.to(images.device)[:, None, None, None], flipped, images)
-        for i in (~chosen).nonzero()[:, 0].tolist():  # ten times faster on a CPU than any one operator over the batch
+            return torch.where(is_flipped.to(images.device)[:, None, None, None], flipped, images)
+        # on a CPU a copy of each image is ten times faster than any single operator over the batch
+        for i in (~is_flipped).nonzero()[:, 0].tolist():
             flipped[i] = images[i]
         return flipped
 
 
 class Lighting(Record, frozen=True, tag=True, kw_only=True):
-    """Along the principal components of the training set's colours, as much as their variance times a normal number of deviation
-    `std` (Krizhevsky 2012, sec. 4.1; pixels from 0 to 1, which the paper does not say). Images of one channel are left as they are.
+    """Add the training set's principal components of colour, each times its variance and a normal number.
 
-    `components` are the eigenvectors times their eigenvalues, a column each; measured when a run is completed.
+    The normal numbers have the standard deviation `std` (Krizhevsky 2012, sec. 4.1). The paper does not state
+    the range of the pixels; here it is 0 to 1. Images of one channel are left unchanged.
+
+    `components` are the eigenvectors times their eigenvalues, one column each; they are measured when a run
+    is completed.
     """
 
     std: float = 0.1
     components: tuple[tuple[float, float, float], ...] = ()
 
     def with_covariance(self, covariance: Tensor) -> Self:
-        """With the components of a (3, 3) covariance of colours from 0 to 1."""
+        """Return a copy with the components of a (3, 3) covariance of colours from 0 to 1."""
         values, vectors = torch.linalg.eigh(covariance)
-        vectors = vectors * vectors.sum(0).sign()  # of the two directions the one towards white, so that the same data give the same
+        # of the two directions take the one towards white, so that the same data give the same components
+        vectors = vectors * vectors.sum(0).sign()
         return self.replace(components=tuple(map(tuple, (vectors * values).tolist())))
 
-    def __call__(self, images: Tensor, draw: SampleRng) -> Tensor:
+    def __call__(self, images: Tensor, rng: SampleRng) -> Tensor:
         if images.shape[1] != 3:
             return images
-        shift = self.std * draw.normals(3) @ np.array(self.components).T  # (n, 3)
+        shift = self.std * rng.normals(3) @ np.array(self.components).T  # (n, 3)
         return images.float() + torch.from_numpy(255 * shift).float().to(images.device)[:, :, None, None]
 
 
-class Photometric(Record, frozen=True, tag=True, kw_only=True):
-    """Contrast, brightness and colour, each times a number of `factor`, in a random order (arXiv:1312.5402, sec. 2, which Szegedy 2014,
-    sec. 6, takes over). What each does is Pillow's ImageEnhance: a mixture with the mean grey, with black, with the image in grey."""
+class PhotometricDistort(Record, frozen=True, tag=True, kw_only=True):
+    """Change contrast, brightness and colour in a random order, each by a random factor.
+
+    The factors are uniform in `factor` (arXiv:1312.5402, sec. 2; adopted by Szegedy 2014, sec. 6). Each
+    change is that of Pillow's ImageEnhance: a mixture with the mean grey, with black, with the image in grey.
+    """
 
     factor: tuple[float, float] = (0.5, 1.5)
 
-    def __call__(self, images: Tensor, draw: SampleRng) -> Tensor:
-        u = torch.from_numpy(draw.uniforms(4)).float().to(images.device)
-        factors = self.factor[0] + (self.factor[1] - self.factor[0]) * u[:, :3]
+    def __call__(self, images: Tensor, rng: SampleRng) -> Tensor:
+        u = torch.from_numpy(rng.uniforms(4)).float().to(images.device)
+        low, high = self.factor
+        factors = low + (high - low) * u[:, :3]
         orders = torch.tensor(list(permutations(range(3))), device=images.device)[(6 * u[:, 3]).long()]
         images = images.float()
-        for turn in orders.unbind(1):
-            # (n, c, h, w) towards which each image moves: the mean grey, black, the grey image
-            grey = _to_grayscale(images)
-            ends = torch.stack([grey.mean((1, 2, 3), keepdim=True).expand_as(grey), torch.zeros_like(grey), grey])
-            end = ends[turn, torch.arange(len(images), device=images.device)]
-            f = factors.gather(1, turn[:, None])[:, :, None, None]
-            images = torch.lerp(end.expand_as(images), images, f).clamp(0, 255)
+        for operations in orders.unbind(1):  # (n,): 0 contrast, 1 brightness, 2 colour
+            gray = _to_grayscale(images)
+            mean_gray = gray.mean((1, 2, 3), keepdim=True).expand_as(gray)
+            targets = torch.stack([mean_gray, torch.zeros_like(gray), gray])
+            target = targets[operations, torch.arange(len(images), device=images.device)]
+            weights = factors.gather(1, operations[:, None])[:, :, None, None]
+            images = torch.lerp(target.expand_as(images), images, weights).clamp(0, 255)
         return images
 
 
 def _to_grayscale(images: Tensor) -> Tensor:
-    """(n, 1, h, w): ITU-R 601, as Pillow turns colours to grey."""
+    """(n, 1, h, w): the grey of ITU-R 601, as in Pillow."""
     if images.shape[1] != 3:
         return images.mean(1, keepdim=True)
     weights = images.new_tensor([0.299, 0.587, 0.114])
     return (images * weights[:, None, None]).sum(1, keepdim=True)
 
 
-class Elastic(Record, frozen=True, tag=True, kw_only=True):
-    """Smooth displacements: normal numbers of `std` pixels on a coarse grid, between them bicubic; what lies outside the image is its
-    mirror image (Ronneberger 2015, sec. 2 and 3.1: 10 pixels, 3 by 3)."""
+class ElasticTransform(Record, frozen=True, tag=True, kw_only=True):
+    """Displace pixels smoothly: normal displacements on a coarse grid, bicubic in between.
+
+    The displacements have a standard deviation of `std` pixels on a grid of `grid` by `grid` points
+    (Ronneberger 2015, sec. 2 and 3.1: 10 pixels, 3 by 3). Outside the image lies its mirror image.
+    """
 
     std: float = 10.0
     grid: int = 3
 
-    def __call__(self, images: Tensor, draw: SampleRng) -> Tensor:
-        return self._moved(images.float(), draw, "bilinear").clamp(0, 255)
+    def __call__(self, images: Tensor, rng: SampleRng) -> Tensor:
+        return self._displace(images.float(), rng, "bilinear").clamp(0, 255)
 
-    def masks(self, masks: Tensor, draw: SampleRng) -> Tensor:
-        """Masks of class ids (n, h, w), moved as the images of the same draw are; ids are never mixed."""
-        return self._moved(masks[:, None].float(), draw, "nearest")[:, 0].to(masks.dtype)
+    def transform_masks(self, masks: Tensor, rng: SampleRng) -> Tensor:
+        """Displace masks of class ids (n, h, w) as the images with the same `rng`; ids are never mixed."""
+        return self._displace(masks[:, None].float(), rng, "nearest")[:, 0].to(masks.dtype)
 
-    def field(self, size: tuple[int, int], draw: SampleRng) -> Tensor:
-        """Displacements (n, 2, h, w) in pixels, across and down."""
-        coarse = torch.from_numpy(self.std * draw.normals(2 * self.grid**2)).reshape(-1, 2, self.grid, self.grid)
+    def displacements(self, size: tuple[int, int], rng: SampleRng) -> Tensor:
+        """Displacements in pixels, (n, 2, h, w): first in x, then in y."""
+        coarse = torch.from_numpy(self.std * rng.normals(2 * self.grid**2))
+        coarse = coarse.reshape(-1, 2, self.grid, self.grid)
         return F.interpolate(coarse, size, mode="bicubic", align_corners=True)
 
-    def _moved(self, images: Tensor, draw: SampleRng, mode: str) -> Tensor:
+    def _displace(self, images: Tensor, rng: SampleRng, mode: str) -> Tensor:
         h, w = images.shape[2:]
-        field = self.field((h, w), draw)
-        down, across = torch.meshgrid(torch.arange(h, dtype=torch.float64), torch.arange(w, dtype=torch.float64), indexing="ij")
-        places = torch.stack([across, down]) + field  # in pixels
-        places = 2 * places / torch.tensor([max(w - 1, 1), max(h - 1, 1)], dtype=torch.float64)[:, None, None] - 1
-        grid = places.permute(0, 2, 3, 1).to(images)
+        rows = torch.arange(h, dtype=torch.float64)
+        columns = torch.arange(w, dtype=torch.float64)
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        positions = torch.stack([x, y]) + self.displacements((h, w), rng)  # in pixels
+        extents = torch.tensor([max(w - 1, 1), max(h - 1, 1)], dtype=torch.float64)
+        positions = 2 * positions / extents[:, None, None] - 1  # from -1 to 1, as grid_sample expects
+        grid = positions.permute(0, 2, 3, 1).to(images)
         return F.grid_sample(images, grid, mode, padding_mode="reflection", align_corners=True)
 
 
-Augmentation = PadCrop | Flip | Lighting | Photometric | Elastic
+Augmentation = RandomCrop | RandomHorizontalFlip | Lighting | PhotometricDistort | ElasticTransform

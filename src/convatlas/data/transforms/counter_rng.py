@@ -1,21 +1,22 @@
-"""Randomness as a pure function of (seed, epoch, sample, stream): no generator, no hidden state.
+"""Random numbers as a pure function of (seed, epoch, sample, stream): no generator, no hidden state.
 
-A run that is resumed at any step, with any number of workers, therefore draws what the run that never stopped would have drawn.
-The hash is SplitMix64's finaliser (Steele, Lea, Flood 2014, "Fast Splittable Pseudorandom Number Generators"), chained.
+A run that is resumed at any step, with any number of workers, therefore draws the same numbers as a run
+without a stop. The hash is the finaliser of SplitMix64, chained (Steele, Lea, Flood 2014, "Fast Splittable
+Pseudorandom Number Generators").
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 def random_bits(*counters: ArrayLike) -> NDArray[np.uint64]:
-    """64 random bits for each element of the broadcast counters, integers of at least 0."""
+    """64 random bits for each element of the broadcast counters, which are integers of at least 0."""
     state = np.zeros((), np.uint64)
-    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is meant
+    with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is intended
         for counter in counters:
-            z = (state ^ np.asarray(counter).astype(np.uint64)) + _GOLDEN
+            z = (state ^ np.asarray(counter).astype(np.uint64)) + _GOLDEN_GAMMA
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = z ^ (z >> np.uint64(31))
@@ -23,21 +24,21 @@ def random_bits(*counters: ArrayLike) -> NDArray[np.uint64]:
 
 
 def uniform(*counters: ArrayLike) -> NDArray[np.float64]:
-    """Uniform in [0, 1)."""
+    """Uniform numbers in [0, 1)."""
     values: NDArray[np.float64] = (random_bits(*counters) >> np.uint64(11)) * np.float64(2.0**-53)
     return values
 
 
-def integers(below: int, *counters: ArrayLike) -> NDArray[np.int64]:
-    """Uniform integers in [0, below)."""
-    return (uniform(*counters) * below).astype(np.int64)
+def integers(high: int, *counters: ArrayLike) -> NDArray[np.int64]:
+    """Uniform integers in [0, high)."""
+    return (uniform(*counters) * high).astype(np.int64)
 
 
 def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """A permutation of `count` samples for one epoch."""
+    """A random permutation of `count` samples for one epoch."""
     return np.argsort(random_bits(seed, epoch, np.arange(count)), kind="stable")
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """A seed for what is random inside a step, such as dropout; each of several ranks has its own."""
+    """A seed for the random operations of one step, such as dropout; different on every rank."""
     return int(random_bits(seed, step, 0x57E9 + rank) >> np.uint64(1))

@@ -16,15 +16,13 @@ from convatlas.data.images.resize import resize_center_crop
 from convatlas.runtime.threads import single_threaded_pool
 from convatlas.storage.records import Record
 
-MAX_PADDING = 4  # pixels a side; a set whose images lack more is enlarged instead
-
-
+MAX_PADDING = 4  # pixels a side; images that need more are resized instead
 MAX_SIDE = 1 << 13  # pixels a side
 
 
 @dataclass(frozen=True, order=True)
 class UnreadableSample:
-    """A sample that cannot be read: its place in the split, its file, what is wrong with it."""
+    """A sample that cannot be read: its index in the split, its file, the reason."""
 
     index: int
     file: str
@@ -32,90 +30,128 @@ class UnreadableSample:
 
 
 class Preprocessing(Record, frozen=True, kw_only=True):
-    """The geometry. An image file is first brought to `source` (shorter side resized with antialiasing, centre cropped), the size of
-    the images of the data set; then to `size`, which the network sees: padded with zeros where `source` is at most 4 pixels a side
-    smaller, else resized with antialiasing. With "crop", as other libraries' networks want it, the centre of `source` is taken."""
+    """The geometry between an image and the network's input.
+
+    An image file is first brought to `resize_size` (height, width), the size of the data set's images: its
+    shorter side is resized with antialiasing and its centre is cropped. The result is then brought to
+    `input_size`, the network's, as `mode` says: padded with zeros ("pad", for a `resize_size` that is at most
+    4 pixels a side smaller), resized with antialiasing ("resize"), or centre-cropped ("crop", as other
+    libraries' networks expect).
+    """
 
     channels: int
-    source: tuple[int, int]
-    size: tuple[int, int]
-    fit: Literal["none", "pad", "resize", "crop"]
+    resize_size: tuple[int, int]
+    input_size: tuple[int, int]
+    mode: Literal["none", "pad", "resize", "crop"]
 
     def __post_init__(self) -> None:
-        """Raises ValueError, which whoever reads a file says in its words, for a geometry that no image could go through."""
-        for name, sides in (("source", self.source), ("size", self.size)):
-            if not all(0 < side <= MAX_SIDE for side in sides):
-                raise ValueError(f"{name} should be from 1 to {MAX_SIDE:,} pixels a side, not {sides[0]}x{sides[1]}")
+        """Raise ValueError for an impossible geometry; the readers of files turn it into a UserError."""
+        for name, (height, width) in (("resize_size", self.resize_size), ("input_size", self.input_size)):
+            if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
+                raise ValueError(
+                    f"{name} should be from 1 to {MAX_SIDE:,} pixels a side, not {height}x{width}"
+                )
         if self.channels < 1:
             raise ValueError(f"channels should be 1 or more, not {self.channels}")
-        missing = [b - a for a, b in zip(self.source, self.size, strict=True)]
-        if (self.fit == "none" and any(missing)) or (self.fit == "pad" and min(missing) < 0) or (self.fit == "crop" and max(missing) > 0):
-            raise ValueError(f"{self.source[0]}x{self.source[1]} pixels do not become {self.size[0]}x{self.size[1]} by {self.fit!r}")
+        missing = self._missing_pixels()
+        possible = {
+            "none": not any(missing),
+            "pad": min(missing) >= 0,
+            "resize": True,
+            "crop": max(missing) <= 0,
+        }
+        if not possible[self.mode]:
+            before, after = (f"{height}x{width}" for height, width in (self.resize_size, self.input_size))
+            raise ValueError(f"{before} pixels do not become {after} by {self.mode!r}")
+
+    def _missing_pixels(self) -> tuple[int, int]:
+        """The difference of `input_size` and `resize_size` in height and width."""
+        return self.input_size[0] - self.resize_size[0], self.input_size[1] - self.resize_size[1]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """images (n, channels, *source), uint8 -> (n, channels, *size), uint8."""
-        if self.fit == "pad":
-            top, left = ((b - a) // 2 for a, b in zip(self.source, self.size, strict=True))
-            bottom, right = self.size[0] - self.source[0] - top, self.size[1] - self.source[1] - left
-            return F.pad(images, (left, right, top, bottom))
-        if self.fit == "crop":
-            top, left = ((a - b) // 2 for a, b in zip(self.source, self.size, strict=True))
-            return images[:, :, top : top + self.size[0], left : left + self.size[1]]
-        if self.fit == "resize":
-            return F.interpolate(images, self.size, mode="bilinear", antialias=True)
+        """Images (n, channels, *resize_size), uint8 -> (n, channels, *input_size), uint8."""
+        if self.mode == "pad":
+            rows, columns = self._missing_pixels()
+            top, left = rows // 2, columns // 2
+            return F.pad(images, (left, columns - left, top, rows - top))
+        if self.mode == "crop":
+            height, width = self.input_size
+            top, left = (self.resize_size[0] - height) // 2, (self.resize_size[1] - width) // 2
+            return images[:, :, top : top + height, left : left + width]
+        if self.mode == "resize":
+            return F.interpolate(images, self.input_size, mode="bilinear", antialias=True)
         return images
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image as the network sees it: (channels, height, width)."""
-        return self.channels, *self.size
+        """The network's input: (channels, height, width)."""
+        return self.channels, *self.input_size
 
-    def transform(self, picture: ImageLike, place: int = 0) -> Tensor:
-        """A picture of any size -> (channels, *size), uint8. Raises UnreadableImage."""
-        return self(resize_center_crop(picture, self.source, self.channels)[None])[0]
+    def transform(self, image: ImageLike, position: int = 0) -> Tensor:
+        """An image of any size -> (channels, *input_size), uint8. Raises UnreadableImage."""
+        return self(resize_center_crop(image, self.resize_size, self.channels)[None])[0]
 
-    def load_batch(self, images: ImageSource, indices: NDArray[np.int64]) -> tuple[Tensor, list[UnreadableSample]]:
-        """(n, channels, *size), uint8, and which of them are zeros because they cannot be read."""
+    def load_batch(
+        self, images: ImageSource, indices: NDArray[np.int64]
+    ) -> tuple[Tensor, list[UnreadableSample]]:
+        """Load (n, channels, *input_size), uint8, and list the unreadable samples, which are zeros in it."""
         if isinstance(images, ArrayImages):
             return self(torch.from_numpy(images.array[indices])), []
         return load_batch(images, indices, self.transform, self.shape)
 
 
 def load_batch(
-    images: ImageSource, indices: NDArray[np.int64], transform: Callable[[ImageLike, int], Tensor], shape: tuple[int, int, int]
+    images: ImageSource,
+    indices: NDArray[np.int64],
+    transform: Callable[[ImageLike, int], Tensor],
+    shape: tuple[int, int, int],
 ) -> tuple[Tensor, list[UnreadableSample]]:
-    """Images one by one, each by `see(picture, place)` -> `shape`: (n, *shape), uint8, channels-last; zeros for what is unreadable."""
-    with torch.inference_mode(False):  # the threads below are not in the caller's inference mode, and write into it
+    """Load images by `transform(image, position in the batch)`, which returns a tensor of `shape`.
+
+    Returns the batch (n, *shape), uint8, channels-last, and its unreadable samples, which are zeros in it.
+    """
+    with torch.inference_mode(False):  # the threads below write into it, and are outside any inference mode
         batch = torch.empty((len(indices), *shape), dtype=torch.uint8, memory_format=torch.channels_last)
 
-    def some(places: range) -> list[UnreadableSample]:
-        unread = []
-        for place in places:
+    def load(positions: range) -> list[UnreadableSample]:
+        unreadable = []
+        for position in positions:
+            index = int(indices[position])
             try:
-                batch[place] = transform(images.image(int(indices[place])), place)
+                batch[position] = transform(images.image(index), position)
             except UnreadableImage as error:
-                batch[place] = 0
-                unread.append(UnreadableSample(int(indices[place]), error.name, error.reason))
-        return unread
+                batch[position] = 0
+                unreadable.append(UnreadableSample(index, error.name, error.reason))
+        return unreadable
 
-    threads = torch.get_num_threads()  # 1 in a loader's worker
-    if threads == 1:
-        return batch, some(range(len(indices)))
+    num_threads = torch.get_num_threads()  # 1 in a loader's worker
+    if num_threads == 1:
+        return batch, load(range(len(indices)))
     # decoding and resizing let other threads run
-    found = single_threaded_pool(threads, "reading").map(some, [range(start, len(indices), threads) for start in range(threads)])
-    return batch, [unread for part in found for unread in part]
+    shares = [range(start, len(indices), num_threads) for start in range(num_threads)]
+    unreadable_by_thread = single_threaded_pool(num_threads, "reading").map(load, shares)
+    return batch, [sample for unreadable in unreadable_by_thread for sample in unreadable]
 
 
-def fixed_size_preprocessing(channels: int, source: tuple[int, int], size: tuple[int, int]) -> Preprocessing:
-    """The preprocessing that brings a data set's images, of one size, to a network's size."""
-    missing = [b - a for a, b in zip(source, size, strict=True)]
-    way: Literal["none", "pad", "resize"] = "resize"
-    if all(0 <= m <= 2 * MAX_PADDING for m in missing):
-        way = "pad" if any(missing) else "none"
-    return Preprocessing(channels=channels, source=source, size=size, fit=way)
+def fixed_size_preprocessing(
+    channels: int, resize_size: tuple[int, int], input_size: tuple[int, int]
+) -> Preprocessing:
+    """The preprocessing for a data set whose images all have the size `resize_size` (height, width).
+
+    They are padded to the network's `input_size` if that adds at most `MAX_PADDING` pixels a side, else
+    resized.
+    """
+    missing = [target - side for side, target in zip(resize_size, input_size, strict=True)]
+    mode: Literal["none", "pad", "resize"] = "resize"
+    if all(0 <= pixels <= 2 * MAX_PADDING for pixels in missing):
+        mode = "pad" if any(missing) else "none"
+    return Preprocessing(channels=channels, resize_size=resize_size, input_size=input_size, mode=mode)
 
 
-def center_crop_preprocessing(channels: int, size: tuple[int, int], margin: float = 1.0) -> Preprocessing:
-    """The preprocessing of photographs of any size: resized to `margin` times a network's size, the centre taken."""
-    source = round(size[0] * margin), round(size[1] * margin)
-    return Preprocessing(channels=channels, source=source, size=size, fit="crop" if source != size else "none")
+def center_crop_preprocessing(
+    channels: int, input_size: tuple[int, int], margin: float = 1.0
+) -> Preprocessing:
+    """The preprocessing for photographs: resize to `margin` times `input_size`, crop the centre."""
+    resize_size = round(input_size[0] * margin), round(input_size[1] * margin)
+    mode: Literal["none", "crop"] = "none" if resize_size == input_size else "crop"
+    return Preprocessing(channels=channels, resize_size=resize_size, input_size=input_size, mode=mode)

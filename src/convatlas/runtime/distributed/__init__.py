@@ -1,1 +1,1 @@
-"""Several processes that compute as one."""
+"""Training by several processes: ranks, how they meet, and how they end together."""

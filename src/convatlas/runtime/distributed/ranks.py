@@ -1,7 +1,8 @@
-"""The processes that train together: who this one is, and what they tell each other. One that trains by itself is the plain case.
+"""The processes that train together: the rank of this one, and the collectives by which they communicate. A
+process that trains by itself is the simple case.
 
-What they tell each other travels over gloo, also where they compute on CUDA, so that no message waits for the device; gradients and
-batch norm's statistics go where the tensors are.
+Collectives of numbers and objects use gloo, also when the ranks compute on CUDA, so that none waits for the
+device. Gradients and the statistics of batch norm are exchanged on the device of their tensors.
 """
 
 import warnings
@@ -23,8 +24,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process is `rank` of `count`, and `local` of the `beside` that are on its machine; torchrun has started them anew `restarts`
-    times. Its methods are the no-ops of a process that trains by itself; `Together` has the same for several."""
+    """This process is `rank` of `world_size`, and `local_rank` of the `local_world_size` on its machine;
+    torchrun has restarted them `restart_count` times.
+
+    The methods are those of a process that trains by itself; `DistributedRanks` has them for several.
+    """
 
     rank: int = 0
     world_size: int = 1
@@ -33,7 +37,7 @@ class Ranks:
     restart_count: int = 0
 
     def all_reduce_max(self, *numbers: int) -> tuple[int, ...]:
-        """Of each number the largest that a rank has: of flags, whether anybody has it set."""
+        """The maximum of each number over the ranks; for flags, whether any rank has set it."""
         return numbers
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
@@ -41,30 +45,32 @@ class Ranks:
         return tensor.detach().to("cpu", torch.float64)
 
     def all_gather(self, value: T) -> list[T]:
-        """What each rank has, in the ranks' order."""
+        """The values of all ranks, in the order of the ranks."""
         return [value]
 
     def run_on_main(self, work: Callable[[], T]) -> T:
-        """What rank 0 alone does; the others wait for what comes of it."""
+        """The result of `work`, which rank 0 alone runs; the other ranks wait for it."""
         return work()
 
     def all_gather_stacked(self, tensor: Tensor) -> Tensor:
-        """(ranks, ...): each rank's tensor, of one shape, where the tensor is."""
+        """The tensors of all ranks, of one shape, stacked as (world_size, ...) on the tensor's device."""
         return tensor[None]
 
     def wrap_ddp(self, module: nn.Module) -> nn.Module:
-        """The module, whose backward leaves in its parameters the mean of all ranks' gradients."""
+        """The module, wrapped so that its backward computes the mean of all ranks' gradients."""
         return module
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
-        """A forward in here adds up this rank's own gradients, until one outside exchanges the sum."""
+        """A context in which a forward only accumulates this rank's gradients; the next one outside exchanges
+        the sum."""
         return nullcontext()
 
     def broadcast_buffers(self, module: nn.Module) -> None:
-        """Give the module's buffers, such as batch norm's running statistics, the values that rank 0 has."""
+        """Copy rank 0's buffers of the module, such as batch norm's running statistics, to all ranks."""
 
     def heartbeat(self, collective: bool = False) -> None:
-        """A sign of life. `arrived`: at something that all ranks do, so that whoever has not arrived is behind."""
+        """Give a sign of life. `collective`: this rank has reached something that all ranks do, so that a
+        rank which has not reached it is behind."""
 
 
 SINGLE_PROCESS = Ranks()
@@ -72,19 +78,19 @@ SINGLE_PROCESS = Ranks()
 
 @dataclass(frozen=True)
 class DistributedRanks(Ranks):
-    """One of several. The methods are for all ranks to call, in the same order."""
+    """One of several ranks. All ranks must call the methods in the same order."""
 
     _: KW_ONLY
     watchdog: Watchdog
 
     def __deepcopy__(self, memo: Any) -> Self:
-        return self  # a copy of a module talks to the same ranks
+        return self  # a copied module belongs to the same ranks
 
     def all_reduce_max(self, *numbers: int) -> tuple[int, ...]:
-        told = torch.tensor(numbers, dtype=torch.int64)
+        maxima = torch.tensor(numbers, dtype=torch.int64)
         self.heartbeat(collective=True)
-        dist.all_reduce(told, dist.ReduceOp.MAX)
-        return tuple(told.tolist())
+        dist.all_reduce(maxima, dist.ReduceOp.MAX)
+        return tuple(maxima.tolist())
 
     def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         total = super().all_reduce_sum(tensor).clone()
@@ -93,27 +99,27 @@ class DistributedRanks(Ranks):
         return total
 
     def all_gather(self, value: T) -> list[T]:
-        found: list[Any] = [None] * self.world_size
+        values: list[Any] = [None] * self.world_size
         self.heartbeat(collective=True)
-        dist.all_gather_object(found, value)
-        return found
+        dist.all_gather_object(values, value)
+        return values
 
     def run_on_main(self, work: Callable[[], T]) -> T:
-        told: list[Any] = [work() if self.rank == 0 else None]
+        results: list[Any] = [work() if self.rank == 0 else None]
         self.heartbeat(collective=True)
-        dist.broadcast_object_list(told, src=0)
-        result: T = told[0]
+        dist.broadcast_object_list(results, src=0)
+        result: T = results[0]
         return result
 
     def all_gather_stacked(self, tensor: Tensor) -> Tensor:
-        found = tensor.new_empty((self.world_size, *tensor.shape))
+        stacked = tensor.new_empty((self.world_size, *tensor.shape))
         self.heartbeat(collective=True)
-        dist.all_gather(list(found), tensor.contiguous())
-        return found
+        dist.all_gather(list(stacked), tensor.contiguous())
+        return stacked
 
     def wrap_ddp(self, module: nn.Module) -> nn.Module:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # the option has another name from torch 2.13 on
+            warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has renamed an option
             wrapped = DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
         if self.world_size > 2 and next(module.parameters()).device.type == "cpu":
             wrapped.register_comm_hook(self, _mean_in_order)
@@ -133,20 +139,24 @@ class DistributedRanks(Ranks):
 
 
 def _mean_in_order(ranks: DistributedRanks, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-    """The mean of a bucket of gradients, each element summed in the ranks' order, wherever it lies.
+    """The mean of a bucket of gradients over the ranks. Each element is summed in the order of the ranks,
+    wherever it lies in the bucket.
 
-    A ring sums an element in an order that hangs on its place, and torch lays the buckets out anew after a process's first step: with
-    three ranks or more, a run that was started again would end with other bits. (Two numbers have one sum.)
+    A ring all-reduce sums an element in an order that depends on its position, and torch lays out the buckets
+    again after the first step of a process: with three ranks or more, a restarted run would end with other
+    bits. (The sum of two numbers does not depend on their order.)
     """
-    own = bucket.buffer()
-    share = -(-own.numel() // ranks.world_size)
-    parts = nn.functional.pad(own, (0, share * ranks.world_size - own.numel())) / ranks.world_size
-    theirs = torch.empty_like(parts)
-    dist.all_to_all_single(theirs, parts)
-    total, *others = theirs.view(ranks.world_size, share)
-    for part in others:
-        total += part
-    dist.all_gather(list(parts.view(ranks.world_size, share)), total)
-    done: torch.futures.Future[Tensor] = torch.futures.Future()
-    done.set_result(parts[: own.numel()])
-    return done
+    gradients = bucket.buffer()
+    chunk_size = -(-gradients.numel() // ranks.world_size)
+    padding = chunk_size * ranks.world_size - gradients.numel()
+    sent = nn.functional.pad(gradients, (0, padding)) / ranks.world_size
+    received = torch.empty_like(sent)  # this rank's chunk of every rank's gradients
+    dist.all_to_all_single(received, sent)
+    total, *others = received.view(ranks.world_size, chunk_size)
+    for chunk in others:
+        total += chunk
+    mean = sent  # overwritten: no third buffer
+    dist.all_gather(list(mean.view(ranks.world_size, chunk_size)), total)
+    future: torch.futures.Future[Tensor] = torch.futures.Future()
+    future.set_result(mean[: gradients.numel()])
+    return future

@@ -1,4 +1,5 @@
-"""What keeps ranks from waiting for ever: each shows the others that it gets on, and all end when one has failed, gone or hangs."""
+"""The watchdog that keeps ranks from waiting for ever: each rank shows the others that it makes progress, and
+all end when one of them has failed, died or hangs."""
 
 import json
 import multiprocessing
@@ -13,39 +14,62 @@ from torch._C._distributed_c10d import Store
 
 from convatlas.errors import FailedOnOtherRank, UserError
 
-POLL_SECONDS = 0.5  # seconds
-ACK_SECONDS = 5.0  # seconds that a rank which has failed stays, until the others have heard of it
+POLL_SECONDS = 0.5  # between two looks at the store
+ACK_SECONDS = 5.0  # how long a failed rank stays, until the others have acknowledged its failure
 _PACKAGE = Path(__file__).parent.parent.parent
 
 
 class Heartbeat(NamedTuple):
-    """What a rank lets the others see."""
+    """The state that a rank publishes to the others."""
 
-    collectives: int  # how many things, of those that all ranks do in the same order, it has come to
-    beats: int  # signs of life of what it does
-    polls: int  # and of this thread
-    location: str  # in the source
+    collectives: int  # how many collectives (which all ranks call in the same order) it has reached
+    beats: int  # signs of life from its training
+    polls: int  # signs of life from its watchdog
+    location: str  # where its training is in the source: file and line
 
 
 class Watchdog(threading.Thread):
-    """A thread beside the training. `store` is for the training, `own` another connection to it, for this thread alone: one that waits
-    for an answer keeps all others waiting. `kept`: by rank 0, else by torchrun; with its keeper the store goes."""
+    """A thread beside the training, which publishes this rank's heartbeat and reads those of the other ranks.
 
-    def __init__(self, rank: int, world_size: int, store: Store, own_store: Store, store_rank: bool, timeout: float):
-        super().__init__(name="watch", daemon=True)
-        self.rank, self.world_size, self.store, self._store, self._timeout = rank, world_size, store, own_store, timeout
-        self._reports = rank == store_rank  # where the store has gone and with it all that could be agreed on: rank 1 if rank 0 kept it
-        self._collectives = self._beats = self._polls = 0
-        self._stopping, self._worker = threading.Event(), threading.get_ident()
-        self._unchanged_since: dict[int, tuple[tuple[int, int], float]] = {}  # since when a rank has shown the same
+    `store` is for the training. `own_store` is another connection to it for this thread alone, because a
+    request that waits keeps all others of its connection waiting. `store_on_rank_0`: the store lives in rank
+    0's process, else in torchrun's; it is lost when that process ends. `timeout`: the seconds without
+    progress after which a rank hangs.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        world_size: int,
+        store: Store,
+        own_store: Store,
+        store_on_rank_0: bool,
+        timeout: float,
+    ):
+        super().__init__(name="watchdog", daemon=True)
+        self.rank = rank
+        self.world_size = world_size
+        self.store = store
+        self._store = own_store
+        self._timeout = timeout
+        # Without the store the ranks cannot agree on who reports its loss: a fixed rank that lives does.
+        self._reports_lost_store = rank == (1 if store_on_rank_0 else 0)
+        self._collectives = 0
+        self._beats = 0
+        self._polls = 0
+        self._stopping = threading.Event()
+        self._training_thread = threading.get_ident()
+        # by rank: (collectives, beats) and the time at which this rank first read them
+        self._last_progress: dict[int, tuple[tuple[int, int], float]] = {}
 
     def beat(self, collective: bool) -> None:
+        """Count a sign of life of the training; `collective`: it has reached something that all ranks do."""
         self._beats += 1
         self._collectives += collective
 
     def wait_for_all(self) -> list[int]:
-        """Wait for every rank to show itself; returns those that do not within the patience."""
-        self._publish()
+        """Wait until every rank has published a heartbeat; returns those that have not within the timeout."""
+        self.publish()
         end = time.monotonic() + self._timeout
         while absent := [rank for rank in range(self.world_size) if not self._store.check([f"rank {rank}"])]:
             if time.monotonic() > end or self._store.check(["failed"]):
@@ -60,106 +84,122 @@ class Watchdog(threading.Thread):
             except RuntimeError:
                 if self._stopping.is_set():
                     return
-                if self._reports:
-                    print(f"convatlas: {self._store_lost()}", file=sys.stderr, flush=True)
+                if self._reports_lost_store:
+                    print(f"convatlas: {self._lost_store_message()}", file=sys.stderr, flush=True)
                 self._exit(1)
 
     def stop(self) -> None:
-        """From here on what the others do is of no concern."""
+        """Stop watching: the other ranks may end from now on."""
         self._stopping.set()
         if self.is_alive():
             self.join()
 
     def resolve_failure(self, error: BaseException) -> BaseException:
-        """What is to be raised when `error` has ended this rank: itself, once the others have heard; `Said` where another rank failed
-        before; or that another has gone, when it is a message that broke off."""
+        """The error to raise after `error` has ended this rank: itself, once the other ranks have
+        acknowledged it; FailedOnOtherRank when another rank failed before; or a UserError that names the rank
+        that has died, when `error` is a communication that broke off."""
         self.stop()
         try:
-            gone = self._dead_ranks() if isinstance(error, RuntimeError) else []
-            if gone:
+            dead_ranks = self._dead_ranks() if isinstance(error, RuntimeError) else []
+            if dead_ranks:
                 error = UserError(
-                    f"rank {gone[0]} has gone, of {self.world_size}: what was saved is whole; continue with --resume, or let torchrun "
-                    f"--max-restarts N do so by itself"
+                    f"rank {dead_ranks[0]} (of {self.world_size}) has died: what was saved is complete; "
+                    f"continue with --resume, or let torchrun --max-restarts N do so by itself"
                 )
-            code = int(getattr(error, "exit_code", 1))
-            if not self._claim_failure(code):
-                self._store.add("heard", 1)
-                return FailedOnOtherRank(int(self._store.get("code")))
-            others = [r for r in range(self.world_size) if r not in (self.rank, *gone) and self._store.check([f"rank {r}"])]
+            exit_code = int(getattr(error, "exit_code", 1))
+            if not self._claim_failure(exit_code):
+                self._store.add("acknowledged", 1)
+                return FailedOnOtherRank(int(self._store.get("exit code")))
+            others = set(range(self.world_size)) - {self.rank, *dead_ranks}
+            present = [rank for rank in others if self._store.check([f"rank {rank}"])]
             end = time.monotonic() + ACK_SECONDS
-            while self._store.add("heard", 0) < len(others) and time.monotonic() < end:
+            while self._store.add("acknowledged", 0) < len(present) and time.monotonic() < end:
                 time.sleep(POLL_SECONDS / 10)
         except RuntimeError:
             if isinstance(error, RuntimeError):
-                return UserError(self._store_lost()) if self._reports else FailedOnOtherRank(1)
+                if self._reports_lost_store:
+                    return UserError(self._lost_store_message())
+                return FailedOnOtherRank(1)
         return error
 
-    def _store_lost(self) -> str:
-        return f"{'rank 0' if self.rank else 'torchrun'} has gone, and with it what the {self.world_size} ranks meet by: continue with --resume"
+    def _lost_store_message(self) -> str:
+        owner = "rank 0" if self.rank else "torchrun"
+        return (
+            f"{owner} has died, and the store of the {self.world_size} ranks with it: continue with --resume"
+        )
 
-    def _claim_failure(self, code: int) -> bool:
-        """Whether this rank is the first to fail, and thus the one that says so."""
+    def _claim_failure(self, exit_code: int) -> bool:
+        """Whether this rank is the first to fail, and so the one that reports it."""
         first = bool(self._store.add("failed", 1) == 1)
         if first:
-            self._store.set("code", str(code))
+            self._store.set("exit code", str(exit_code))
         return first
 
     def _dead_ranks(self) -> list[int]:
-        """The ranks that show nothing new for some looks, although none has said that it failed."""
+        """The ranks whose watchdog publishes nothing new for some polls, while no rank reports a failure."""
         before = self._heartbeats()
         end = time.monotonic() + 4 * POLL_SECONDS
         while time.monotonic() < end and not self._store.check(["failed"]):
-            self._publish()  # this one is there still: others are looking for who has gone, too
+            self.publish()  # this rank lives: others may be looking for dead ranks, too
             time.sleep(POLL_SECONDS / 10)
         if self._store.check(["failed"]):
             return []
-        return [r for r, (a, b) in enumerate(zip(before, self._heartbeats(), strict=True)) if r != self.rank and a.polls == b.polls]
+        after = self._heartbeats()
+        return [r for r in range(self.world_size) if r != self.rank and before[r].polls == after[r].polls]
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Publish this rank's heartbeat in the store."""
         self._polls += 1
-        self._store.set(
-            f"rank {self.rank}", json.dumps(Heartbeat(self._collectives, self._beats, self._polls, _current_location(self._worker)))
-        )
+        location = _current_location(self._training_thread)
+        heartbeat = Heartbeat(self._collectives, self._beats, self._polls, location)
+        self._store.set(f"rank {self.rank}", json.dumps(heartbeat))
 
     def _heartbeats(self) -> list[Heartbeat]:
-        return [Heartbeat(*json.loads(text)) for text in self._store.multi_get([f"rank {rank}" for rank in range(self.world_size)])]
+        texts = self._store.multi_get([f"rank {rank}" for rank in range(self.world_size)])
+        return [Heartbeat(*json.loads(text)) for text in texts]
 
     def _poll(self) -> None:
-        self._publish()
+        self.publish()
         if self._store.check(["failed"]):
-            self._store.add("heard", 1)
-            self._exit(int(self._store.get("code")))
-        now, seen = time.monotonic(), self._heartbeats()
-        for rank, shown in enumerate(seen):
-            if rank not in self._unchanged_since or self._unchanged_since[rank][0] != (shown.collectives, shown.beats):
-                self._unchanged_since[rank] = (shown.collectives, shown.beats), now
-        last = min(shown.collectives for shown in seen)
-        behind = [rank for rank, shown in enumerate(seen) if shown.collectives == last]
-        if len(behind) < self.world_size and all(now - self._unchanged_since[rank][1] > self._timeout for rank in behind):
-            self._report_hang(behind, seen)
+            self._store.add("acknowledged", 1)
+            self._exit(int(self._store.get("exit code")))
+        now = time.monotonic()
+        heartbeats = self._heartbeats()
+        for rank, heartbeat in enumerate(heartbeats):
+            progress = (heartbeat.collectives, heartbeat.beats)
+            if rank not in self._last_progress or self._last_progress[rank][0] != progress:
+                self._last_progress[rank] = progress, now
+        fewest = min(heartbeat.collectives for heartbeat in heartbeats)
+        behind = [rank for rank, heartbeat in enumerate(heartbeats) if heartbeat.collectives == fewest]
+        waited_for = len(behind) < self.world_size
+        if waited_for and all(now - self._last_progress[rank][1] > self._timeout for rank in behind):
+            self._report_hang(behind, heartbeats)
 
-    def _report_hang(self, behind: list[int], seen: list[Heartbeat]) -> None:
+    def _report_hang(self, behind: list[int], heartbeats: list[Heartbeat]) -> None:
         if self._claim_failure(1):
+            first = behind[0]
             others = f" (and {len(behind) - 1} more)" if len(behind) > 1 else ""
             print(
-                f"convatlas: rank {behind[0]}{others} has not got on for {self._timeout:g} s, and the others wait for it: it was last in "
-                f"{seen[behind[0]].location}; all ranks end here, continue with --resume (CONVATLAS_PATIENCE sets the time)",
+                f"convatlas: rank {first}{others} has made no progress for {self._timeout:g} s, and the "
+                f"others wait for it: it was last in {heartbeats[first].location}; all ranks end now, "
+                f"continue with --resume (CONVATLAS_TIMEOUT sets the time)",
                 file=sys.stderr,
                 flush=True,
             )
-            time.sleep(2 * POLL_SECONDS)  # until the others have heard, should the store be this process's
+            time.sleep(2 * POLL_SECONDS)  # until the others have read it: the store may be in this process
         self._exit(1)
 
-    def _exit(self, code: int) -> None:
-        """At once, for the training may be waiting in a message that never comes. What was saved is whole."""
+    def _exit(self, exit_code: int) -> None:
+        """End this process at once: the training may wait for a message that never comes, and files that are
+        saved are complete."""
         for child in multiprocessing.active_children():
             child.kill()
         sys.stdout.flush()
-        os._exit(code)
+        os._exit(exit_code)
 
 
 def _current_location(thread: int) -> str:
-    """Where in our source a thread is, but for what it tells the other ranks: file and line."""
+    """The file and line of this package that a thread is in, except the files by which ranks communicate."""
     frame = sys._current_frames().get(thread)
     while frame is not None:
         file = Path(frame.f_code.co_filename)

@@ -1,6 +1,7 @@
-"""Runs beside each other: what differs between their records, how far each came, and who was right where on the same samples.
+"""Runs side by side: what differs between their records, how far each came, and which of them was correct on
+which samples.
 
-Only reads what lies in their folders: no data set is opened and no network built.
+Reads only the runs' folders: no data set is opened and no network built.
 """
 
 import os
@@ -17,19 +18,25 @@ from convatlas.errors import UsageError, UserError, printable
 from convatlas.evaluation import metrics, predictions
 from convatlas.evaluation.significance import Correctness, correctness, paired_comparison, pairing_problem
 from convatlas.formatting import RUN_LETTERS
-from convatlas.training import run as runs
+from convatlas.storage.json_lines import read_json_lines
 from convatlas.training.run import Run, RunFile
+from convatlas.training.run_folder import read_run_folder
 
 T = TypeVar("T")
-WORDS = {"notes", "format"}, {"source", "reduced", "unstated", "substituted"}  # of a run, of its recipe: they tell of other fields
+# Fields that only describe other fields: of a run, of its recipe
+DESCRIPTIONS = ({"notes", "format"}, {"source", "reduced", "unstated", "substituted"})
 
 
 class MetricLine(msgspec.Struct, frozen=True):
-    """Of a line in metrics.jsonl, what is compared; a loss that was not finite is None."""
+    """The fields of a line in metrics.jsonl that are compared.
 
-    split: str
+    A loss that was not finite is None; events have no split here.
+    """
+
     step: int
     epoch: float
+    split: str = ""
+    event: str = ""
     loss: float | None = None
     top1: float | None = None
     lr: float | None = None
@@ -42,7 +49,7 @@ class _TimingLine(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run's folder tells of it; `marks` are None where it has not finished, or was trained before answers were kept."""
+    """The content of a run's folder. `correctness` is None for a run that has not finished."""
 
     path: Path
     run_file: RunFile
@@ -60,95 +67,102 @@ class RunRecord:
 
     @property
     def test(self) -> MetricLine | None:
-        """What was logged after the last step; None where the run has not come so far."""
-        return next((line for line in self.lines if line.split == "test"), None)
+        """The line after the last step; None for a run that has not finished."""
+        return next(iter(self.scores("test")), None)
 
     def scores(self, split: str) -> list[MetricLine]:
-        return [line for line in self.lines if line.split == split]
+        return [line for line in self.lines if line.split == split and not line.event]
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
-    """Raises as `read`, and UsageError where there is nothing to compare."""
+    """Raises as `read_run`, and UsageError for fewer than two runs, too many, or one that is named twice."""
     if not 2 <= len(paths) <= len(RUN_LETTERS):
         raise UsageError(f"compare takes 2 to {len(RUN_LETTERS)} runs' folders, not {len(paths)}")
-    known: set[Path] = set()
+    resolved: set[Path] = set()
     for path in paths:
-        if path.resolve() in known:
+        if path.resolve() in resolved:
             raise UsageError(f"{printable(path)} is named twice: give each run's folder once")
-        known.add(path.resolve())
+        resolved.add(path.resolve())
     return [read_run(path) for path in paths]
 
 
 def read_run(path: Path) -> RunRecord:
-    """Raises UserError when the folder holds no run or something in it is damaged, UsageError for a run that does not fit or has a
-    later format version."""
+    """Raises UserError for a missing or damaged run, UsageError for another format version."""
     file = path / "run.json"
-    try:
-        stored = runs.read_run_file(file.read_bytes(), str(file))
-    except OSError as error:
-        raise UserError(f"cannot read {printable(file)} ({error.strerror}): expected a run's folder") from None
-    if stored.run.data.content is None:
+    run_file = read_run_folder(path)
+    if run_file is None:
+        raise UserError(f"cannot read {printable(file)} (No such file or directory): expected a run's folder")
+    if run_file.run.data.content is None:
         raise UserError(f"{printable(file)} holds a run that was never started: its data has not been opened")
-    lines = _lines(path / "metrics.jsonl", MetricLine)
-    seconds = sum(spell.seconds for spell in _lines(path / "timing.jsonl", _TimingLine))
-    past = RunRecord(path, stored, lines, seconds, None)
-    kept = path / predictions.FILE
-    if past.test is None or not kept.exists():
-        return past
-    answers = predictions.read_predictions(kept)
-    if answers.metadata.run != stored.run.id:
-        raise UserError(f"{printable(kept)} belongs to another run than {printable(file)}: train the run again")
-    return RunRecord(path, stored, lines, seconds, correctness(answers))
+    lines = _read_lines(path / "metrics.jsonl", MetricLine)
+    seconds = sum(line.seconds for line in _read_lines(path / "timing.jsonl", _TimingLine))
+    record = RunRecord(path, run_file, lines, seconds, None)
+    predictions_file = path / predictions.FILE
+    if record.test is None or not predictions_file.exists():
+        return record
+    stored = predictions.read_predictions(predictions_file)
+    if stored.metadata is None or stored.metadata.run != run_file.run.id:
+        raise UserError(
+            f"{printable(predictions_file)} belongs to another run than {printable(file)}: train the run "
+            "again"
+        )
+    return RunRecord(path, run_file, lines, seconds, correctness(stored))
 
 
-def _lines(file: Path, type_: type[T]) -> list[T]:
-    """The whole lines of a file, whose last may be torn: a process may be writing it. None where there is no file."""
+def _read_lines(file: Path, type_: type[T]) -> list[T]:
+    """The lines of a file, none where it is missing. The last may be torn: a process may be writing it."""
+    decoder = msgspec.json.Decoder(type_)
+    lines: list[T] = []
     try:
-        whole = file.read_bytes().split(b"\n")[:-1]
+        lines.extend(decoder.decode(line) for line in read_json_lines(file))
     except FileNotFoundError:
         return []
-    decoder, found = msgspec.json.Decoder(type_), []
-    for number, line in enumerate(whole, 1):
-        try:
-            found.append(decoder.decode(line))
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise UserError(f"{printable(file)} is damaged at line {number}: {error}") from None
-    return found
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UserError(f"{printable(file)} is damaged at line {len(lines) + 1}: {error}") from None
+    return lines
 
 
-def compare_runs(pasts: Sequence[RunRecord]) -> dict[str, Any]:
-    """The document of `compare`, without the picture; accuracies in percent, runs by their place in `pasts`.
+def compare_runs(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """The document of `compare`, without the plot; accuracies in percent, runs by their position in
+    `records`.
 
-    `runs`; `differences` between their records, by path; `paired`, each two that answered the same samples (see
-    evaluation/significance.py); `unpaired`, runs or pairs of them with the reason why not; `seeds`, the mean and the standard deviation of
-    the test top-1 of three or more runs that differ in their seed alone.
+    `runs`; `differences` between their records, by path; `paired`, every two with predictions for the same
+    samples (see evaluation/significance.py); `unpaired`, runs or pairs of them with the reason; `seeds`, mean
+    and standard deviation of the test top-1 of three or more runs that differ in their seed alone.
     """
     paired: list[dict[str, Any]] = []
-    unpaired = [{"runs": [i], "why": _missing_predictions(past)} for i, past in enumerate(pasts) if past.correctness is None]
-    for (i, one), (j, two) in combinations(enumerate(pasts), 2):
-        if one.correctness is not None and two.correctness is not None:
-            why = pairing_problem(one.correctness, two.correctness)
-            if why is None:
-                paired.append({"runs": [i, j]} | paired_comparison(one.correctness, two.correctness))
-            else:
-                unpaired.append({"runs": [i, j], "why": why})
+    unpaired: list[dict[str, Any]] = []
+    for position, record in enumerate(records):
+        if record.correctness is None:
+            unpaired.append({"runs": [position], "reason": _missing_predictions(record)})
+    for (i, a), (j, b) in combinations(enumerate(records), 2):
+        if a.correctness is None or b.correctness is None:
+            continue
+        problem = pairing_problem(a.correctness, b.correctness)
+        if problem is None:
+            paired.append({"runs": [i, j]} | paired_comparison(a.correctness, b.correctness))
+        else:
+            unpaired.append({"runs": [i, j], "reason": problem})
     return {
-        "runs": [_summary(past) for past in pasts],
-        "differences": differences([past.run_file for past in pasts]),
+        "runs": [_summary(record) for record in records],
+        "differences": differences([record.run_file for record in records]),
         "paired": paired,
         "unpaired": unpaired,
-        "seeds": _seeds(pasts),
+        "seeds": _seeds(records),
     }
 
 
-def differences(stored: Sequence[RunFile]) -> list[dict[str, Any]]:
-    """The fields in which runs or environments differ: `{"path": "run.recipe.optimizer.lr", "values": [one a run]}`, None where a
-    record lacks the field. What merely tells of other fields in words is left out."""
-    documents = [msgspec.to_builtins(one) for one in stored]
-    for one in documents:
-        for part, words in zip((one["run"], one["run"]["recipe"]), WORDS, strict=True):
-            for name in words:
-                part.pop(name, None)
+def differences(run_files: Sequence[RunFile]) -> list[dict[str, Any]]:
+    """The fields in which runs or environments differ: `{"path": "run.recipe.optimizer.lr", "values": [one a
+    run]}`.
+
+    A value is None where a record does not have the field. Fields that only describe others are left out.
+    """
+    documents = [msgspec.to_builtins(run_file) for run_file in run_files]
+    for document in documents:
+        for record, names in zip((document["run"], document["run"]["recipe"]), DESCRIPTIONS, strict=True):
+            for name in names:
+                record.pop(name, None)
     return _differences(documents, "")
 
 
@@ -156,57 +170,76 @@ def _differences(values: list[Any], path: str) -> list[dict[str, Any]]:
     if all(value == values[0] for value in values):
         return []
     prefix = f"{path}." if path else ""
+    rows: list[dict[str, Any]] = []
     if all(value is None or isinstance(value, dict) for value in values):
-        keys = dict.fromkeys(key for value in values for key in value or ())
-        return [found for key in keys for found in _differences([(value or {}).get(key) for value in values], f"{prefix}{key}")]
-    if _records(values):
-        return [found for i, items in enumerate(zip(*values, strict=True)) for found in _differences(list(items), f"{prefix}{i}")]
-    return [{"path": path, "values": values}]
+        for key in dict.fromkeys(key for value in values for key in value or ()):
+            rows += _differences([(value or {}).get(key) for value in values], f"{prefix}{key}")
+    elif _are_record_lists(values):
+        for position, items in enumerate(zip(*values, strict=True)):
+            rows += _differences(list(items), f"{prefix}{position}")
+    else:
+        rows.append({"path": path, "values": values})
+    return rows
 
 
-def _records(values: list[Any]) -> bool:
-    """Whether these are lists of records that correspond by their place, as augmentations do."""
-    return all(isinstance(v, list | tuple) and len(v) == len(values[0]) and all(isinstance(item, dict) for item in v) for v in values)
+def _are_record_lists(values: list[Any]) -> bool:
+    """Whether these are lists of records that correspond by their position, as augmentations do."""
+    return all(
+        isinstance(value, list | tuple)
+        and len(value) == len(values[0])
+        and all(isinstance(item, dict) for item in value)
+        for value in values
+    )
 
 
-def _summary(past: RunRecord) -> dict[str, Any]:
-    validated = [line.top1 for line in past.scores("val") if line.top1 is not None]
-    test = past.test or MetricLine("test", past.step, 0.0)
+def _summary(record: RunRecord) -> dict[str, Any]:
+    validation = [line.top1 for line in record.scores("val") if line.top1 is not None]
+    test = record.test or MetricLine(record.step, 0.0)
+    interval = None
+    if test.top1 is not None and test.n:
+        interval = metrics.interval(round(test.top1 * test.n / 100), test.n)
     return {
-        "out": str(past.path),
-        "run_id": past.run.id,
-        "finished": past.test is not None,
-        "step": past.step,
-        "steps": past.run.steps,
-        "val_top1": validated[-1] if validated else None,
-        "best_val_top1": max(validated, default=None),
+        "out": str(record.path),
+        "run_id": record.run.id,
+        "finished": record.test is not None,
+        "step": record.step,
+        "steps": record.run.steps,
+        "val_top1": validation[-1] if validation else None,
+        "best_val_top1": max(validation, default=None),
         "test_top1": test.top1,
-        "test_interval": metrics.interval(round(test.top1 * test.n / 100), test.n) if test.top1 is not None and test.n else None,
+        "test_interval": interval,
         "test_loss": test.loss,
         "n": test.n,
-        "seconds": past.seconds,
+        "seconds": record.seconds,
     }
 
 
-def _missing_predictions(past: RunRecord) -> str:
-    return "not finished" if past.test is None else f"no {predictions.FILE}: trained before answers were kept"
+def _missing_predictions(record: RunRecord) -> str:
+    return "not finished" if record.test is None else f"no {predictions.FILE}"
 
 
-def _seeds(pasts: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Groups of three or more finished runs that are the same but for their seed; a run that is there twice counts once."""
+def _seeds(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Groups of three or more finished runs that differ in their seed alone, each run once."""
     groups: dict[str, dict[int, tuple[int, float]]] = {}
-    for i, past in enumerate(pasts):
-        if past.test is not None and past.test.top1 is not None:
-            groups.setdefault(past.run.replace(seed=0).id, {}).setdefault(past.run.seed, (i, past.test.top1))
-    found = []
+    for position, record in enumerate(records):
+        if record.test is not None and record.test.top1 is not None:
+            group = groups.setdefault(record.run.replace(seed=0).id, {})
+            group.setdefault(record.run.seed, (position, record.test.top1))
+    rows = []
     for group in groups.values():
         if len(group) >= 3:
-            places, top1 = zip(*group.values(), strict=True)
-            found.append({"runs": [*places], "top1_mean": statistics.mean(top1), "top1_deviation": statistics.stdev(top1)})
-    return found
+            positions, top1 = zip(*group.values(), strict=True)
+            rows.append(
+                {
+                    "runs": [*positions],
+                    "top1_mean": statistics.mean(top1),
+                    "top1_deviation": statistics.stdev(top1),
+                }
+            )
+    return rows
 
 
-def picture_path(pasts: Sequence[RunRecord]) -> Path:
+def plot_path(records: Sequence[RunRecord]) -> Path:
     """`compare-ID8-ID8.png` beside the first run's folder; at most eight runs are in the name."""
-    beside = pasts[0].path / ".."
-    return Path(os.path.normpath(beside)) / f"compare-{'-'.join(past.run.id[:8] for past in pasts[:8])}.png"
+    folder = Path(os.path.normpath(records[0].path / ".."))
+    return folder / f"compare-{'-'.join(record.run.id[:8] for record in records[:8])}.png"

@@ -1,25 +1,25 @@
-"""Bytes that a run needs on one device: arithmetic, of figures that were analysed."""
+"""Bytes that a run needs on one device: arithmetic on analysed figures."""
 
 from typing import NamedTuple
 
 from convatlas.training.planning.workload import ModelCost
 
-USABLE = 0.9  # of a device's memory: the rest is lost between the blocks of the allocator
+USABLE = 0.9  # of a device's memory: the rest is lost between the allocator's blocks
 
 
 class MemoryEstimate(NamedTuple):
     """Bytes on one device."""
 
-    reserved: int  # there before the network comes
+    reserved: int  # in use before the network comes
     weights: int
     gradients: int
     optimizer: int
     average: int
-    weight_copies: int  # of the weights, in the precision of the products
-    activations: int  # kept for the backward pass
+    weight_copies: int  # in the precision of the products
+    activations: int  # saved for the backward pass
     activation_gradients: int
     batch: int  # images as they arrive
-    evaluation: int  # what evaluation needs, when gradients and the four before it are not there
+    evaluation: int  # needed by evaluation, when gradients and the four before this do not exist
 
     @property
     def training(self) -> int:
@@ -34,30 +34,38 @@ class MemoryEstimate(NamedTuple):
         return max(self.training, self.evaluating)
 
 
-def estimate_memory(network: ModelCost, rest: int, images: int, arriving: int = 0, evaluation_batch: int = 0) -> MemoryEstimate:
-    """What training with passes of `images` needs, of steps of `arriving` (0: as many), and evaluation in batches of `evaluation_batch`."""
-    own = 4 * network.params + network.buffers
+def estimate_memory(
+    cost: ModelCost,
+    reserved: int,
+    micro_batch: int,
+    batch: int = 0,
+    evaluation_batch: int = 0,
+) -> MemoryEstimate:
+    """Training in passes of `micro_batch` images, of steps of `batch` (0: as many), and evaluation."""
+    weights = 4 * cost.params + cost.buffers
     return MemoryEstimate(
-        reserved=rest,
-        weights=own,
-        gradients=4 * network.trainable,
-        optimizer=4 * network.trainable * network.states,
-        average=own if network.averaged else 0,
-        weight_copies=network.weight_copy_bytes,
-        activations=images * network.saved_activation_bytes,
-        activation_gradients=images * network.activation_gradient_bytes,
-        batch=(arriving or images) * network.image_bytes,
-        evaluation=network.weight_copy_bytes + evaluation_batch * (network.inference_bytes + network.image_bytes),
+        reserved=reserved,
+        weights=weights,
+        gradients=4 * cost.trainable,
+        optimizer=4 * cost.trainable * cost.states,
+        average=weights if cost.averaged else 0,
+        weight_copies=cost.weight_copy_bytes,
+        activations=micro_batch * cost.saved_activation_bytes,
+        activation_gradients=micro_batch * cost.activation_gradient_bytes,
+        batch=(batch or micro_batch) * cost.image_bytes,
+        evaluation=cost.weight_copy_bytes + evaluation_batch * (cost.inference_bytes + cost.image_bytes),
     )
 
 
-def max_micro_batch(network: ModelCost, rest: int, room: float) -> int:
-    """The most images that one pass can hold in `room` bytes of memory; 0 where not even one fits."""
-    none, one = (estimate_memory(network, rest, images).training for images in (0, 1))
-    return max(0, int((room - none) // (one - none)))
+def max_micro_batch(cost: ModelCost, reserved: int, memory: float) -> int:
+    """The most images that one pass can hold in `memory` bytes; 0 where not even one fits."""
+    empty = estimate_memory(cost, reserved, 0).training
+    one = estimate_memory(cost, reserved, 1).training
+    return max(0, int((memory - empty) // (one - empty)))
 
 
-def max_eval_batch(network: ModelCost, rest: int, room: float) -> int:
+def max_eval_batch(cost: ModelCost, reserved: int, memory: float) -> int:
     """The most images of one batch of evaluation; 0 where not even one fits."""
-    none, one = (estimate_memory(network, rest, 0, evaluation_batch=images).evaluating for images in (0, 1))
-    return max(0, int((room - none) // (one - none)))
+    empty = estimate_memory(cost, reserved, 0, evaluation_batch=0).evaluating
+    one = estimate_memory(cost, reserved, 0, evaluation_batch=1).evaluating
+    return max(0, int((memory - empty) // (one - empty)))

@@ -1,4 +1,4 @@
-"""Whether a run fits into memory, by the plan's arithmetic: said before it starts where that can be known, and when memory has run out."""
+"""Whether a run fits into memory, by the plan: refused before it starts, or explained after."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ import torch
 
 from convatlas.errors import UsageError, UserError
 from convatlas.formatting import format_si
+from convatlas.models import Network
 from convatlas.runtime.hardware import available_memory
 from convatlas.runtime.runtime import Runtime
 from convatlas.training.objective import Objective
@@ -17,46 +18,58 @@ from convatlas.training.planning.step_time import num_passes
 from convatlas.training.planning.workload import ModelCost, model_cost, workload
 from convatlas.training.run import Run
 
-# The device's allocator, the system's, and libraries that ask for memory themselves
-_RUN_OUT = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "bad allocation")
+# Messages of the device's allocator, the system's, and libraries that allocate memory themselves
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "bad allocation")
 
 
 @dataclass(frozen=True)
 class MemoryGuard:
-    """`memory` bytes for one rank of a run, of which `rest` were gone before it began. It takes `share` images a step, `images` at once."""
+    """One rank's memory in bytes, of which `reserved` were in use before it began, and what the run needs of
+    it.
 
-    network: ModelCost
+    The rank takes `share` images a step, `micro_batch` of them at once. `exact`: what autograd saves is what
+    the analysis counted; a compiler saves less.
+    """
+
+    cost: ModelCost
     memory: int
     reserved: int
     share: int
-    images: int
+    micro_batch: int
     evaluation_batch: int
-    exact: bool  # what autograd keeps is what the analysis saw: a compiler keeps less
+    exact: bool
 
     @classmethod
-    def of(cls, run: Run, runtime: Runtime) -> Self:
-        asked, ranks = workload(run), runtime.ranks
-        room, rest = available_memory(runtime.device, ranks.local_world_size)
-        share = asked.batch // ranks.world_size
+    def of(cls, run: Run, runtime: Runtime, network: Network | None = None) -> Self:
+        """`network`: the run's network on meta tensors, where there is one."""
+        work = workload(run)
+        ranks = runtime.ranks
+        memory, reserved = available_memory(runtime.device, ranks.local_world_size)
+        share = work.batch // ranks.world_size
         return cls(
-            network=model_cost(run, runtime.precision),
-            memory=room,
-            reserved=rest,
+            cost=model_cost(run, runtime.precision, network),
+            memory=memory,
+            reserved=reserved,
             share=share,
-            images=min(share, asked.micro_batch),
-            evaluation_batch=asked.evaluation_batch,
+            micro_batch=min(share, work.micro_batch),
+            evaluation_batch=work.evaluation_batch,
             exact=not runtime.compile,
         )
 
     def check(self) -> None:
-        """Raises UsageError when a pass, or a batch of evaluation, needs more than all the memory, beyond doubt."""
-        held = estimate_memory(self.network, self.reserved, self.images, self.share, self.evaluation_batch)
-        training = held.training - held.activation_gradients  # the gradients of activations are an estimate
+        """Raises UsageError if a pass or a batch of evaluation certainly exceeds all memory."""
+        estimate = estimate_memory(
+            self.cost, self.reserved, self.micro_batch, self.share, self.evaluation_batch
+        )
+        training = estimate.training - estimate.activation_gradients  # which are only estimated
         if self.exact and training > self.memory:
-            raise UsageError(f"{self._needs(self.images, training)}; {self._passes()}, or --force to try all the same")
-        if held.evaluating > self.memory:
-            needs = self._needs(self.evaluation_batch, held.evaluating)
-            raise UsageError(f"in evaluation {needs}; {self._batches()}, or --force to try all the same")
+            needs = self._needs(self.micro_batch, training)
+            raise UsageError(f"{needs}; {self._smaller_micro_batch()}, or --force to try all the same")
+        if estimate.evaluating > self.memory:
+            needs = self._needs(self.evaluation_batch, estimate.evaluating)
+            raise UsageError(
+                f"in evaluation {needs}; {self._smaller_eval_batch()}, or --force to try all the same"
+            )
 
     @contextmanager
     def explain_oom(self, objective: Objective) -> Iterator[None]:
@@ -64,32 +77,47 @@ class MemoryGuard:
         try:
             yield
         except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(text in str(error) for text in _RUN_OUT):
+            by_type = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            if not by_type and not any(text in str(error) for text in _OUT_OF_MEMORY):
                 raise
             if objective.training:
-                raise UserError(f"out of memory with {self.images} images at once; {self._passes()}") from error
-            raise UserError(f"out of memory in evaluation, in batches of {self.evaluation_batch}; {self._batches()}") from error
+                advice = self._smaller_micro_batch()
+                raise UserError(f"out of memory with {self.micro_batch} images at once; {advice}") from error
+            advice = self._smaller_eval_batch()
+            raise UserError(
+                f"out of memory in evaluation, in batches of {self.evaluation_batch}; {advice}"
+            ) from error
 
     def _needs(self, images: int, size: int) -> str:
-        return f"{images} images at once need {format_si(size, 'B')}, and there are {format_si(self.memory, 'B')} for this process"
+        available = format_si(self.memory, "B")
+        return (
+            f"{images} images at once need {format_si(size, 'B')}, and {available} are available to this "
+            "process"
+        )
 
-    def _passes(self) -> str:
-        most = max_micro_batch(self.network, self.reserved, USABLE * self.memory)
-        parts = num_passes(self.share, _fewer(most, self.images))
-        return _advice(most, self.images, f"recipe.micro_batch={num_passes(self.share, parts)} (the batch stays, in {parts} parts)")
+    def _smaller_micro_batch(self) -> str:
+        fitting = max_micro_batch(self.cost, self.reserved, USABLE * self.memory)
+        parts = num_passes(self.share, _smaller(fitting, self.micro_batch))
+        setting = f"recipe.micro_batch={num_passes(self.share, parts)} (the batch stays, in {parts} parts)"
+        return _advice(fitting, self.micro_batch, setting)
 
-    def _batches(self) -> str:
-        most = max_eval_batch(self.network, self.reserved, USABLE * self.memory)
-        return _advice(most, self.evaluation_batch, f"evaluation_batch={_fewer(most, self.evaluation_batch)}")
+    def _smaller_eval_batch(self) -> str:
+        fitting = max_eval_batch(self.cost, self.reserved, USABLE * self.memory)
+        setting = f"evaluation_batch={_smaller(fitting, self.evaluation_batch)}"
+        return _advice(fitting, self.evaluation_batch, setting)
 
 
-def _fewer(most: int, tried: int) -> int:
+def _smaller(fitting: int, tried: int) -> int:
     """As many as fit, or half of those that should have and did not."""
-    return max(1, most if most < tried else tried // 2)
+    return max(1, fitting if fitting < tried else tried // 2)
 
 
-def _advice(most: int, tried: int, setting: str) -> str:
-    if most < 1:
-        return "by the plan not even one fits: take smaller images, or a narrower network (--set model.arguments.width=0.5)"
-    why = f"by the plan {most} fit" if most < tried else f"by the plan {most} should fit, but others use this memory, too"
-    return f"{why}: --set {setting}"
+def _advice(fitting: int, tried: int, setting: str) -> str:
+    if fitting < 1:
+        return (
+            "by the plan not even one fits: take smaller images, or a narrower network (--set "
+            "model.arguments.width=0.5)"
+        )
+    if fitting < tried:
+        return f"by the plan {fitting} fit: --set {setting}"
+    return f"by the plan {fitting} should fit, but others use this memory too: --set {setting}"

@@ -1,0 +1,148 @@
+"""`data check`: read every image as a training does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from convatlas.cli.arguments import Json
+from convatlas.cli.data.tables import DataName, print_classes, size_range, sizes_document
+from convatlas.cli.output import paragraph, print_json
+from convatlas.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from convatlas.data.curation.check import CheckReport, Duplicate
+
+MAX_LINES = 20  # of a kind; --json has all
+MAX_NAMES = 3  # files of one note, or classes of one split
+
+
+@dataclass
+class Check:
+    """Read every image as a training does; list broken ones (exit code 1), odd ones, ignored files and
+    duplicates.
+
+    Broken images are put on the quarantine list.
+    """
+
+    data: DataName
+    workers: Annotated[
+        int | None, arg(metavar="N", help="Images that are read at once; default as many as cores.")
+    ] = None
+    json: Json = False
+
+    def __call__(self) -> int:
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers should be 1 or more, not {self.workers}")
+        from convatlas.data import open_source
+        from convatlas.data.curation.check import check, quarantine
+
+        source = open_source(self.data)
+        report = check(source, self.workers)
+        file = None
+        warning = ""
+        try:
+            file = quarantine(source, report.bad)
+        except OSError as error:
+            name = printable(error.filename)
+            warning = (
+                f"the quarantine list cannot be written ({name}: {error.strerror}): make room for it, and "
+                "check again"
+            )
+        if self.json:
+            print_json(
+                {
+                    "ok": not report.bad,
+                    "bad": report.bad,
+                    "notes": [note._asdict() for note in report.notes],
+                    "duplicates": report.duplicates,
+                    "max_distance": report.max_distance,
+                    "n": report.n,
+                    "classes": report.classes,
+                    "sizes": sizes_document(report.sizes),
+                    "training_error": report.training_error,
+                    "split_notes": report.split_notes,
+                    "quarantine": str(file) if file else None,
+                }
+            )
+        else:
+            _print_report(report)
+            print(warning or _next_step(report, self.data, file))
+        return 1 if report.bad else 0
+
+
+def _print_report(report: "CheckReport") -> None:
+    from convatlas.data.curation.near_duplicates import MAX_DISTANCE
+
+    print_classes(report.classes)
+    print(f"{report.n:,} images; {size_range(report.sizes)}")
+    for text in report.split_notes:
+        paragraph(printable(text), 2)
+    if report.training_error:
+        paragraph(f"no training can use it: {report.training_error}", 2)
+        for split in next(iter(report.classes.values()), {}):
+            missing = [name for name, counts in report.classes.items() if not counts[split]]
+            if missing:
+                print(f"  {split} has no {_shorten(missing)}")
+    _print_section(
+        f"{len(report.bad):,} cannot be read", [f"{entry.file}: {entry.reason}" for entry in report.bad]
+    )
+    # first those with two class names
+    duplicates = sorted(report.duplicates, key=lambda pair: pair.classes[0] == pair.classes[1])
+    across = [_describe(pair) for pair in duplicates if _leaks(pair)]
+    within = [_describe(pair) for pair in duplicates if not _leaks(pair)]
+    _print_section(
+        f"{len(across):,} pairs across splits show the same: the test is not new to the network", across
+    )
+    _print_section(f"{len(within):,} pairs within a split show the same", within)
+    if report.duplicates and report.max_distance < MAX_DISTANCE:
+        print(
+            "  (many images of this set are similar: only pairs as near as a change of encoding are counted)"
+        )
+    files_by_note: dict[str, list[str]] = {}
+    for note in report.notes:
+        files_by_note.setdefault(note.note, []).append(note.file)
+    notes = [f"{name} ({len(files):,}): {_shorten(files)}" for name, files in files_by_note.items()]
+    _print_section("notes", notes)
+
+
+def _print_section(title: str, lines: Sequence[str]) -> None:
+    if not lines:
+        return
+    print(f"\n{title}")
+    for line in lines[:MAX_LINES]:
+        print(f"  {line}")
+    if len(lines) > MAX_LINES:
+        print(f"  and {len(lines) - MAX_LINES:,} more: --json lists all")
+
+
+def _shorten(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
+
+
+def _leaks(pair: "Duplicate") -> bool:
+    return len(set(pair.splits) - {"left out"}) == 2
+
+
+def _describe(pair: "Duplicate") -> str:
+    first, second = (f"{split} {file}" for split, file in zip(pair.splits, pair.files, strict=True))
+    distance = "the same bytes" if pair.identical else f"{pair.distance:.2f} apart"
+    classes = "" if pair.classes[0] == pair.classes[1] else f", but of classes {' and '.join(pair.classes)}"
+    return f"{first} = {second}: {distance}{classes}"
+
+
+def _next_step(report: "CheckReport", data: str, quarantine: Path | None) -> str:
+    if report.training_error:
+        return "next: fix that, then check again"
+    if report.bad:
+        listed = f": they are in {printable(quarantine)}" if quarantine else ""
+        return f"next: fix or remove the {len(report.bad):,} broken files; trainings leave them out{listed}"
+    if any(_leaks(pair) for pair in report.duplicates):
+        return (
+            "next: remove one image of every pair across splits, or keep such images together as a `group` "
+            "of a manifest"
+        )
+    return f"next: convatlas train MODEL --data {printable(data)}"

@@ -1,0 +1,54 @@
+"""`data pack`: a data set in a few large files."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from convatlas.cli.arguments import Json
+from convatlas.cli.data.tables import DataName
+from convatlas.cli.output import print_json
+from convatlas.errors import UsageError, printable
+
+
+@dataclass
+class Pack:
+    """Write a data set into a few large files that are mapped into memory: docs/packed.md.
+
+    An interrupted one is continued.
+    """
+
+    data: DataName
+    out: Annotated[Path, arg(metavar="FOLDER", help="The store; train --data packed:FOLDER reads it.")]
+    side: Annotated[
+        int, arg(metavar="N", help="The shorter side of the stored pixels; smaller images stay as they are.")
+    ] = 256
+    files: Annotated[bool, arg(help="Store the image files themselves, and decode them in training.")] = False
+    workers: Annotated[int | None, arg(metavar="N", help="Processes; default as many as cores.")] = None
+    json: Json = False
+
+    def __call__(self) -> int:
+        if self.side < 1 or (self.workers is not None and self.workers < 1):
+            raise UsageError("--side and --workers should be 1 or more")
+        from convatlas.data import open_dataset
+        from convatlas.data.curation.pack import pack
+
+        result = pack(open_dataset(self.data), self.out, self.side, self.files, self.workers)
+        for sample in result.unreadable:
+            print(f"convatlas: left out: {printable(sample.file)}: {sample.reason}", file=sys.stderr)
+        if self.json:
+            unreadable = [{"file": sample.file, "reason": sample.reason} for sample in result.unreadable]
+            document = {
+                "out": str(result.path),
+                "n": result.samples,
+                "bytes": result.size,
+                "unreadable": unreadable,
+            }
+            print_json(document)
+        else:
+            path = printable(result.path)
+            print(f"packed {result.samples:,} images, {result.size / 1e6:,.1f} MB, into {path}")
+            print(f"next: convatlas train MODEL --data packed:{path}")
+        return 1 if result.unreadable else 0

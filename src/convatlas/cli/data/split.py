@@ -1,0 +1,55 @@
+"""`data split`: a manifest that splits files into train, val and test."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+from convatlas.cli.arguments import Json
+from convatlas.cli.data.tables import DataName, print_classes
+from convatlas.cli.output import print_json
+from convatlas.errors import UsageError, printable
+
+
+@dataclass
+class Split:
+    """Write a manifest that splits files into train, val and test, by class and group; no file is moved."""
+
+    data: DataName
+    val: Annotated[float, arg(metavar="FRACTION", help="Of the images, for validation.")] = 0.1
+    test: Annotated[float, arg(metavar="FRACTION", help="Of the images, for the test.")] = 0.1
+    seed: Annotated[
+        int | None, arg(metavar="N", help="For another split than the one by content that a training makes.")
+    ] = None
+    out: Annotated[
+        Path | None, arg(metavar="FILE", help="The manifest, in CSV; default split.csv in the data's folder.")
+    ] = None
+    json: Json = False
+
+    def __call__(self) -> None:
+        if self.seed is not None and self.seed < 0:
+            raise UsageError(f"--seed should be 0 or more, not {self.seed}")
+        from convatlas.data import open_source
+        from convatlas.data.curation.split_manifest import split_files
+        from convatlas.data.curation.statistics import class_counts
+        from convatlas.storage.atomic import atomic_write
+
+        source = open_source(self.data)
+        manifest = split_files(source, self.val, self.test, self.seed)
+        out = self.out or manifest.files.root / "split.csv"
+        if out.exists():
+            raise UsageError(f"{printable(out)} already exists: choose another name with --out, or remove it")
+        atomic_write(out, manifest.manifest(out.parent))
+        classes = class_counts(source.classes, source.labels, manifest.splits)
+        counts = {split: len(indices) for split, indices in manifest.splits.items()}
+        if self.json:
+            print_json({"out": str(out), "counts": counts, "classes": classes, "left_out": manifest.left_out})
+            return
+        print_classes(classes)
+        if source.splits:
+            print(f"the source's own splits, {' and '.join(source.splits)}, are merged and split again")
+        if manifest.left_out:
+            print(f"{manifest.left_out:,} broken files are left out: they are on the quarantine list")
+        print(f"wrote {printable(out)}: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
+        print(f"next: convatlas train MODEL --data manifest:{printable(out)}")

@@ -1,0 +1,66 @@
+"""From a user's options to a run, as the command line and notebooks give them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from convatlas import models
+from convatlas.errors import UsageError, printable
+from convatlas.recipes import Epochs
+from convatlas.storage.records import override
+from convatlas.training.pretrained import PretrainedFile
+from convatlas.training.run import Pretrained, Run, RunFile, read_run_file
+
+
+class RunOptions(NamedTuple):
+    """A run, and its weight file where one was read for it."""
+
+    run: Run
+    weights: PretrainedFile | None = None
+
+
+def run_from_options(
+    model: str,
+    data: str,
+    edition: str = "paper",
+    recipe: str = "quick",
+    seed: int = 0,
+    epochs: float | None = None,
+    batch: int | None = None,
+    weights: str = "",
+    overrides: Sequence[str] = (),
+) -> RunOptions:
+    """`overrides` are `key.path=value`, with the paths of `run.json`'s run.
+
+    Raises UsageError for a name or a field that does not exist, UserError for a weight file that cannot be
+    read.
+    """
+    architecture = models.get_architecture(
+        model, edition
+    )  # an unknown network is reported before anything else
+    if not data:
+        raise UsageError(f"train needs --data, for example: convatlas train {model} --data fashion-mnist")
+    file = PretrainedFile(weights) if weights else None
+    if file is not None:
+        architecture = file.architecture_of(model, edition)
+    pretrained = Pretrained(file=weights) if weights else None
+    run = Run(model=architecture, data=data, recipe=recipe, pretrained=pretrained, seed=seed)
+    if epochs is not None:
+        run = run.replace(recipe=run.recipe.replace(budget=Epochs(epochs)))
+    if batch is not None:
+        run = run.replace(recipe=run.recipe.at_batch(batch))
+    for assignment in overrides:
+        run = override(run, assignment)
+    return RunOptions(run, file)
+
+
+def open_run_file(path: Path) -> RunFile:
+    """A `run.json`, or the one in a run's folder. Raises UsageError for anything else."""
+    file = path / "run.json" if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {printable(file)} ({error.strerror}): expected a run.json, or a run's folder"
+        ) from None
+    return read_run_file(data, str(file))
