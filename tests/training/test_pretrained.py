@@ -16,6 +16,7 @@ from torch import Tensor
 
 import convatlas as ca
 from convatlas import models
+from convatlas.classifier import model_file
 from convatlas.cli.main import main
 from convatlas.errors import UsageError, UserError
 from convatlas.models import Network
@@ -235,14 +236,19 @@ def test_a_weight_file_is_read_once_and_hashed_once(
         model = models.create_model("resnet20_cifar", num_classes=10, in_chans=1)
         torch.save(model.state_dict(), weights)
     calls: Counter[str] = Counter()
-    for module, name in ((pretrained, "read_weight_file"), (pretrained, "file_sha256"), (torch, "load")):
+    for module, name in (
+        (pretrained, "read_weight_file"),
+        (pretrained, "file_sha256"),
+        (model_file, "read_checked"),
+        (torch, "load"),
+    ):
         monkeypatch.setattr(module, name, count_calls(calls, getattr(module, name)))
     run, file = run_from_options(
         "resnet20_cifar", "digits", recipe="finetune", epochs=0.05, weights=str(weights)
     )
     ca.train(run, out=tmp_path / "run", weights=file)
     assert (calls["read_weight_file"], calls["file_sha256"]) == (1, 1)
-    assert calls["load"] == (kind == "foreign")
+    assert (calls["read_checked"], calls["load"]) == (kind == "run", kind == "foreign")
 
 
 def test_a_module_to_freeze_that_does_not_exist_is_named() -> None:

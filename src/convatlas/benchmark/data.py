@@ -172,24 +172,13 @@ class _PillowImages(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         image = Image.open(self.files[index]).convert("RGB")
         crop = RandomResizedCrop()
         uniforms = np.random.rand(crop.num_uniforms)
-        box = crop.sample_box(_ImageSize(image.height, image.width), size, uniforms)
+        box = crop.sample_box(image, size, uniforms)
         image = image.crop((box.left, box.top, box.left + box.width, box.top + box.height))
         image = image.resize(size, Image.Resampling.BILINEAR)
         if np.random.rand() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
         return (pixels - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None], 0
-
-
-class _ImageSize:
-    """An image for `sample_box`, which reads only the size."""
-
-    def __init__(self, height: int, width: int):
-        self.height = height
-        self.width = width
-
-    def decode(self, channels: int, min_size: tuple[int, int]) -> Any:
-        raise NotImplementedError
 
 
 def _timm_loader(scratch: Path, workers: int) -> Iterator[int]:

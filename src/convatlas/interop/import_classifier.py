@@ -37,7 +37,7 @@ def import_classifier(
             f"{model} labels every pixel: import takes networks that classify images, load_weights takes any"
         )
     weights = read_weight_file(file)
-    if weights.network is not None:
+    if weights.model_file is not None:
         raise UsageError(
             f"{printable(file)} is a classifier of ConvAtlas already: use it as it is, with predict or eval"
         )

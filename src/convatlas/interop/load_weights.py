@@ -106,7 +106,8 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
         tensors = state_dict_of(weights, name)
     else:
         name = printable(weights)
-        tensors, network = read_weight_file(Path(weights))
+        file = read_weight_file(Path(weights))
+        tensors, network = file.tensors, file.architecture
         difference = architecture_difference(network, model.architecture) if network is not None else ""
         if network is not None and difference:
             raise UserError(

@@ -11,11 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from convatlas.classifier import ClassifierMetadata
+from convatlas.classifier.model_file import ModelFile, read_model_file
 from convatlas.errors import UserError, printable
 from convatlas.models import Architecture
-from convatlas.storage import checked_safetensors
-from convatlas.storage.records import from_json
 
 WRAPPERS = (
     "state_dict_ema",
@@ -30,7 +28,12 @@ MAX_WRAPPERS = 4
 
 class WeightFile(NamedTuple):
     tensors: dict[str, Tensor]
-    network: Architecture | None  # of a classifier of ConvAtlas, whose metadata describes it; else None
+    model_file: ModelFile | None  # of a classifier of ConvAtlas; None for another library's file
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The network that the file describes, where it does."""
+        return None if self.model_file is None else self.model_file.metadata.network
 
 
 def read_weight_file(path: Path) -> WeightFile:
@@ -100,7 +103,5 @@ def _read_safetensors(file: Path) -> WeightFile:
             return WeightFile(state_dict_of(safetensors.torch.load_file(file), file), None)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{printable(file)} is damaged or no safetensors file: {printable(error)}") from None
-    tensors, document = checked_safetensors.read_checked(file)
-    metadata = from_json(document, ClassifierMetadata, f"{file}, its metadata")
-    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith("preprocessing.")}
-    return WeightFile(weights, metadata.network)
+    model_file = read_model_file(file)
+    return WeightFile(model_file.model.state_dict(), model_file)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import models
-from convatlas.classifier import Classifier, load
+from convatlas.classifier import Classifier
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.interop.import_classifier import classifier_of
 from convatlas.interop.load_weights import architecture_difference
@@ -42,7 +42,7 @@ class PretrainedFile:
 
     def architecture_of(self, name: str, edition: str) -> Architecture:
         """The network of this name, with the arguments of the weights where the file has them."""
-        network = self.content.network
+        network = self.content.architecture
         if network is None or (network.name, network.edition) != (name, edition):
             return models.get_architecture(name, edition)
         arguments = {
@@ -52,11 +52,12 @@ class PretrainedFile:
 
     def classifier_for(self, architecture: Architecture) -> Classifier:
         """The file as a classifier. Raises UsageError where it holds a network that cannot start this one."""
-        network = self.content.network
-        if network is None:
+        model_file = self.content.model_file
+        if model_file is None:
             return classifier_of(
                 self.content, self.path, self.sha256, architecture.name, architecture.edition
             )
+        network = model_file.metadata.network
         if network.name != architecture.name:
             raise UsageError(
                 f"{self.name} holds {network.name}: it cannot be the start of {architecture.name}"
@@ -66,7 +67,7 @@ class PretrainedFile:
                 f"{self.name} holds {network.name} with {difference}, which computes something else: build "
                 "that network"
             )
-        return load(self.path)
+        return Classifier(*model_file)
 
 
 def resolve_pretrained(

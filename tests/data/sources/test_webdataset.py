@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.changed_files import lengthen
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -953,13 +954,6 @@ def rewrite(file: Path, members: Iterable[Member]) -> None:
     before = file.stat().st_mtime_ns
     write_shard(file, members)
     os.utime(file, ns=(before + 10**9, before + 10**9))
-
-
-def lengthen(file: Path) -> None:
-    """Add bytes to a file and keep the time of its last change, as a coarse clock would."""
-    before = file.stat()
-    file.write_bytes(file.read_bytes() + bytes(512))
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {

@@ -51,13 +51,18 @@ class UnreadableImage(UserError):
         super().__init__(f"{self.name}: {self.reason}")
 
 
-class ImageLike(Protocol):
-    """An image whose header has been read. `height` and `width` are those after the EXIF orientation."""
+class SizedImage(Protocol):
+    """What has the height and width of an image."""
 
     @property
     def height(self) -> int: ...
     @property
     def width(self) -> int: ...
+
+
+class ImageLike(SizedImage, Protocol):
+    """An image whose header has been read. `height` and `width` are those after the EXIF orientation."""
+
     def decode(self, channels: int, min_size: tuple[int, int]) -> Pixels:
         """Decode the full image, uint8; a decoder may reduce it, but not below `min_size` (height, width).
 

@@ -55,5 +55,7 @@ def _read_archive(path: Path, members: tuple[str, ...]) -> dict[str, bytes]:
         for member in archive:
             name = Path(member.name).name
             if member.isfile() and name in members and member.size <= MAX_MEMBER_BYTES:
-                contents[name] = archive.extractfile(member).read()  # type: ignore[union-attr]
+                stream = archive.extractfile(member)
+                assert stream is not None  # of a plain file
+                contents[name] = stream.read()
     return contents

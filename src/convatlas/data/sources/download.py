@@ -223,5 +223,7 @@ def _write_files(tar: tarfile.TarFile, select: Callable[[str], str | None], fold
             return False
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, tar.extractfile(member).read())  # type: ignore[union-attr]
+        stream = tar.extractfile(member)
+        assert stream is not None  # of a plain file
+        atomic_write(path, stream.read())
     return True

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.images.decode import ImageLike
+from convatlas.data.images.decode import SizedImage
 from convatlas.data.images.resize import Box
 from convatlas.storage.records import Record
 
@@ -30,7 +30,7 @@ class RandomResizedCrop(Record, frozen=True, tag=True, kw_only=True):
     max_attempts: ClassVar[int] = 10
     num_uniforms: ClassVar[int] = 4 * max_attempts
 
-    def sample_box(self, image: ImageLike, size: tuple[int, int], u: Uniforms) -> Box:
+    def sample_box(self, image: SizedImage, size: tuple[int, int], u: Uniforms) -> Box:
         """Draw a box of `image` for the network's input `size`."""
         min_log_aspect, max_log_aspect = map(math.log, self.aspect)
         min_area, max_area = self.area
@@ -68,7 +68,7 @@ class ScaleJitter(Record, frozen=True, tag=True, kw_only=True):
                 f"a crop of {self.crop} does not fit into images whose shorter side is {low} to {high}"
             )
 
-    def sample_box(self, image: ImageLike, size: tuple[int, int], u: Uniforms) -> Box:
+    def sample_box(self, image: SizedImage, size: tuple[int, int], u: Uniforms) -> Box:
         """Draw a box of `image` for the network's input `size`."""
         low, high = self.resize_range
         length = low + int((high - low + 1) * u[0])
@@ -98,7 +98,7 @@ class CenterSquareRandomCrop(Record, frozen=True, tag=True, kw_only=True):
         if not 0 < self.crop <= self.side:
             raise ValueError(f"a crop of {self.crop} does not fit into a square of {self.side}")
 
-    def sample_box(self, image: ImageLike, size: tuple[int, int], u: Uniforms) -> Box:
+    def sample_box(self, image: SizedImage, size: tuple[int, int], u: Uniforms) -> Box:
         """Draw a box of `image` for the network's input `size`."""
         square = min(image.height, image.width)
         height, width = (max(1, round(square * side / max(size) * self.crop / self.side)) for side in size)
