@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from convatlas import models
 from convatlas.classifier.model_file import ClassifierMetadata, named_tensors, read_model_file
+from convatlas.classifier.training_images import FILE_NAME as TRAINING_IMAGES
+from convatlas.classifier.training_images import read_training_images
 from convatlas.data import Dataset
 from convatlas.data.images.decode import open_image
 from convatlas.data.images.prefetch import decode_ahead
@@ -17,7 +19,8 @@ from convatlas.data.transforms.preprocessing import Preprocessing, fixed_size_pr
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.inference import Engine
 from convatlas.inference import engine as build_engine
-from convatlas.runtime.device import best_precision, select_device
+from convatlas.runtime.device import Precision, best_precision, default_threads, select_device
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.runtime import Runtime
 from convatlas.storage.checked_safetensors import hash_tensors
@@ -31,7 +34,8 @@ Classes = list[tuple[str, float]]  # names and probabilities, the likeliest firs
 class Classifier:
     """A trained network, its classes and its preprocessing.
 
-    It runs on `runtime`, by default the machine's best device.
+    It runs on `runtime`, by default the machine's best device. `training_images` is the file that lists its
+    training images (training_images.py).
     """
 
     def __init__(
@@ -40,13 +44,14 @@ class Classifier:
         model: nn.Module,
         normalizer: Normalizer,
         runtime: Runtime | None = None,
+        training_images: Path | None = None,
     ):
         self.metadata = metadata
+        self._training_images = training_images
         self.engines: dict[str, Engine] = {}  # built, by the name that was requested
         if runtime is None:
             device = select_device()
-            precision = metadata.precision if metadata.precision == best_precision(device) else "fp32"
-            runtime = Runtime(device, precision)
+            runtime = Runtime(device, _precision(metadata, device))
         self.runtime = runtime
         self.model = runtime.to_device(model.eval())
         self.normalizer = normalizer.to(runtime.device)
@@ -58,6 +63,16 @@ class Classifier:
         if not name:
             raise UsageError("this classifier does not say what it was trained on: name the data with --data")
         return str(name)
+
+    def trained_on(self) -> set[bytes] | None:
+        """The content hashes of its training images; None where no file beside it lists them.
+
+        Raises UserError for a damaged file.
+        """
+        run = self.metadata.provenance.get("run")
+        if self._training_images is None or not run:
+            return None
+        return read_training_images(self._training_images, str(run))
 
     @property
     def weights_sha256(self) -> str:
@@ -180,8 +195,8 @@ class Classifier:
         return self.engines[name](images)
 
 
-def load(path: str | Path) -> Classifier:
-    """The classifier of a run folder or a `model.safetensors` file.
+def load(path: str | Path, ranks: Ranks = SINGLE_PROCESS) -> Classifier:
+    """The classifier of a run folder or a `model.safetensors` file, on this rank's device.
 
     Raises UserError when the file is missing, damaged, or does not fit its network.
     """
@@ -192,4 +207,12 @@ def load(path: str | Path) -> Classifier:
         is_run = (path / "run.json").exists()
         hint = f"finish it with: convatlas train --resume {path}" if is_run else "expected a run folder"
         raise UserError(f"{printable(path)} holds no model.safetensors: {hint}")
-    return Classifier(*read_model_file(file))
+    metadata, model, normalizer = read_model_file(file)
+    device = select_device("auto", ranks)
+    runtime = Runtime(device, _precision(metadata, device), threads=default_threads(ranks))
+    return Classifier(metadata, model, normalizer, runtime, file.with_name(TRAINING_IMAGES))
+
+
+def _precision(metadata: ClassifierMetadata, device: torch.device) -> Precision:
+    """That of the training where the device multiplies it in hardware, else fp32."""
+    return metadata.precision if metadata.precision == best_precision(device) else "fp32"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
+from convatlas.data.sources.evaluation_splits import prepare_for_evaluation
 from convatlas.data.sources.source import RawDataset, prepare
 from convatlas.errors import UsageError, unknown_name
 
@@ -19,6 +20,13 @@ def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset
     a data set that cannot be trained on.
     """
     return prepare(open_source(name), quarantined)
+
+
+def open_evaluation_data(name: str, as_trained: bool = False) -> Dataset:
+    """A data set by its name, as an evaluation takes it: any splits, or none
+    (data/sources/evaluation_splits.py).
+    Raises errors like `open_dataset`, except for data that only a training cannot use."""
+    return prepare_for_evaluation(open_source(name), as_trained)
 
 
 def open_source(name: str) -> RawDataset:

@@ -1,8 +1,9 @@
 """One classifier evaluated on a split by a protocol: everything is checked before anything is computed, and
 predictions are cached."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +22,12 @@ from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing, UnreadableSample
 from convatlas.errors import UsageError, printable
 from convatlas.evaluation import metrics, prediction_cache
-from convatlas.evaluation.predict import predict_split
+from convatlas.evaluation.partial_predictions import PartialPredictions
+from convatlas.evaluation.predict import BatchPredictions, merge_batches, predict_batches
 from convatlas.evaluation.predictions import FORMAT, Predictions, PredictionsMetadata
 from convatlas.evaluation.protocols import EvalProtocol
 from convatlas.models.fully_convolutional import FullyConvolutional
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.storage.records import record_sha256
 
 
@@ -116,35 +119,78 @@ def make_request(
     )
 
 
-def run_request(request: EvalRequest) -> tuple[Predictions, bool, list[str]]:
-    """Predictions from the cache or computed now, whether they were cached, and notes for the user.
+def run_request(request: EvalRequest, ranks: Ranks = SINGLE_PROCESS) -> tuple[Predictions, bool, list[str]]:
+    """Predictions from the cache or computed now, whether they were cached, and notes for the user. The ranks
+    share the batches, and each gets all predictions.
 
     Labels and columns are the classes of the member, indices those of the whole split. Raises UserError as
-    `predict_split` does, and UsageError as `FullyConvolutional` does.
+    `merge_batches` does, and UsageError as `FullyConvolutional` does.
     """
-    member, protocol = request.member, request.protocol
+    folder = request.member.cache_dir
     notes: list[str] = []
-    if member.cache_dir is not None:
-        cached_predictions, notes = prediction_cache.load_cached(
-            member.cache_dir, request.metadata, request.indices
+    if folder is not None:
+        cached_predictions, notes = ranks.run_on_main(
+            lambda: prediction_cache.load_cached(folder, request.metadata, request.indices)
         )
         if cached_predictions is not None:
             return cached_predictions, True, notes
-    predictions = predict_split(
-        _logits_fn(member.classifier, protocol),
-        request.batches,
-        member.classifier.runtime.device,
-        default_num_workers(request.split),
-        protocol.average,
-        f"{printable(member.name)}, {protocol.label}",
-    )
+    partial = _partial_predictions(request, ranks)
+    predictions = merge_batches(_predict_all(request, partial, ranks), request.batches.split)
     if request.indices is not None:
         predictions = _with_split_indices(predictions, request.indices)
     labels = request.class_indices[predictions.labels]
     predictions = replace(predictions, labels=labels, metadata=request.metadata)
-    if member.cache_dir is not None:
-        notes += prediction_cache.store(member.cache_dir, predictions)
+    if folder is not None:
+        notes += ranks.run_on_main(lambda: prediction_cache.store(folder, predictions))
+        ranks.run_on_main(partial.remove)
     return predictions, False, notes
+
+
+def _partial_predictions(request: EvalRequest, ranks: Ranks) -> PartialPredictions:
+    folder = request.member.cache_dir
+    if folder is not None:
+        folder = prediction_cache.cache_file(folder, request.metadata).with_suffix(".partial")
+    return PartialPredictions(folder, request.metadata, ranks.rank)
+
+
+def _predict_all(request: EvalRequest, partial: PartialPredictions, ranks: Ranks) -> list[BatchPredictions]:
+    """The batches that were saved before, and the others, of which each rank computes its share."""
+    member, protocol, source = request.member, request.protocol, request.batches
+    saved = ranks.run_on_main(partial.read)
+    missing = _missing_steps(saved, len(source.split), source.images_per_step)
+    computed: list[BatchPredictions] = []
+    try:
+        for batch in predict_batches(
+            _logits_fn(member.classifier, protocol),
+            source,
+            missing[ranks.rank :: ranks.world_size],
+            member.classifier.runtime.device,
+            default_num_workers(request.split, ranks),
+            protocol.average,
+            f"{printable(member.name)}, {protocol.label}",
+            ranks,
+        ):
+            computed.append(batch)
+            partial.add(batch)
+    except BaseException:
+        partial.save()
+        raise
+    if ranks.world_size > 1:
+        partial.save()  # another rank may be lost before it has sent its share
+    return [*saved, *chain(*ranks.all_gather(computed))]
+
+
+def _missing_steps(saved: Sequence[BatchPredictions], num_images: int, images_per_step: int) -> list[int]:
+    """The steps with a sample that is neither predicted nor known to be unreadable."""
+    complete = np.zeros(num_images, bool)
+    for batch in saved:
+        complete[batch.indices] = True
+        complete[[sample.index for sample in batch.unreadable]] = True
+    return [
+        step
+        for step, start in enumerate(range(0, num_images, images_per_step))
+        if not complete[start : start + images_per_step].all()
+    ]
 
 
 def _with_split_indices(predictions: Predictions, indices: metrics.Labels) -> Predictions:

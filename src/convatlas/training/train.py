@@ -249,6 +249,7 @@ def _metadata(ctx: TrainContext, metrics: dict[str, Any]) -> ClassifierMetadata:
     provenance: dict[str, Any] = {
         "run": run.id,
         "data": run.data.name,
+        "data_sha256": ctx.dataset.sha256,
         "recipe": run.recipe.name,
         "seed": run.seed,
     }

@@ -27,6 +27,10 @@ class EvalBatches(torch.utils.data.Dataset[Batch | UserError]):
     world_size: int = 1
 
     @property
+    def images_per_step(self) -> int:
+        return self.batch_size
+
+    @property
     def steps(self) -> int:
         """The number of batches of this rank."""
         num_batches = -(-len(self.split) // self.batch_size)

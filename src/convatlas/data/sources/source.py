@@ -62,10 +62,7 @@ def prepare(source: RawDataset, quarantined: Sequence[str] | None = None) -> Dat
     UserError for a source that cannot be trained on.
     """
     hashes = [bytes(content_hash) for content_hash in source.content_hashes]
-    if quarantined is None:
-        quarantined = _list_quarantined(source.root, hashes)
-    left_out = set(quarantined)
-    usable = np.array([content_hash.hex() not in left_out for content_hash in hashes], bool)
+    quarantined, usable = usable_samples(source, quarantined)
     notes = list(source.notes)
     if not usable.all():
         notes.append(f"{int((~usable).sum()):,} broken files are left out: they are on the quarantine list")
@@ -85,12 +82,25 @@ def prepare(source: RawDataset, quarantined: Sequence[str] | None = None) -> Dat
         source.channels,
         source.size,
         {name: every_sample.subset(splits[name]) for name in order},
-        _sha256(source, splits, hashes),
+        hash_splits(source, splits, hashes),
         hflip_safe=source.hflip_safe,
         notes=tuple(notes),
         quarantined=tuple(quarantined),
         root=source.root,
     )
+
+
+def usable_samples(
+    source: RawDataset, quarantined: Sequence[str] | None = None
+) -> tuple[Sequence[str], NDArray[np.bool_]]:
+    """The content hashes that are left out (None: those on the source's own list), and (n,): whether each
+    sample
+    is used."""
+    hashes = [bytes(content_hash) for content_hash in source.content_hashes]
+    if quarantined is None:
+        quarantined = _list_quarantined(source.root, hashes)
+    left_out = set(quarantined)
+    return quarantined, np.array([content_hash.hex() not in left_out for content_hash in hashes], bool)
 
 
 def _list_quarantined(root: Path | None, hashes: Sequence[bytes]) -> list[str]:
@@ -149,7 +159,7 @@ def _describe_holdout(source: RawDataset, missing: Sequence[str], splits: Splits
     return f"{' and '.join(missing)} {verb} split off by {criterion}: {counts}"
 
 
-def _sha256(source: RawDataset, splits: Splits, hashes: Sequence[bytes]) -> str:
+def hash_splits(source: RawDataset, splits: Splits, hashes: Sequence[bytes]) -> str:
     """A hash of everything that a run reads: classes, channels, splits, labels and content."""
     digest = hashlib.sha256(repr((source.classes, source.channels)).encode())
     for name in sorted(splits):
