@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -14,10 +14,16 @@ from convatlas.cli.arguments import Json
 from convatlas.cli.output import print_json, print_table
 from convatlas.errors import UsageError, UserError, printable
 
+if TYPE_CHECKING:
+    from convatlas.runtime.distributed.ranks import Ranks
+
 
 @dataclass
 class Predict:
-    """Classify image files, folders with all below them, and patterns such as 'photos/**/*.jpg'."""
+    """Classify image files, folders with all below them, and patterns such as 'photos/**/*.jpg'.
+
+    Under torchrun the ranks share the images.
+    """
 
     weights: Annotated[
         Positional[Path], arg(metavar="WEIGHTS", help="A run's folder or a model.safetensors file.")
@@ -37,19 +43,30 @@ class Predict:
             raise UsageError("predict needs at least one image file or folder after the weights")
         if self.top < 1:
             raise UsageError(f"--top should be at least 1, not {self.top}")
+        from convatlas.runtime.distributed.rendezvous import init_ranks
+
+        with init_ranks() as ranks:
+            return self._predict(ranks)
+
+    def _predict(self, ranks: "Ranks") -> int:
+        """Rank 0 prints the predictions of all ranks."""
         documents: list[dict[str, Any]] = []
         failed = 0
         count = 0
         start = time.perf_counter()
-        for document in self._documents():
+        for document in self._documents(ranks):
             count += 1
             failed += "error" in document
+            if ranks.rank:
+                continue
             if self.jsonl:
                 print_json(document)
                 continue
             documents.append(document)
             if "error" in document and not self.json:
                 print(f"convatlas: {printable(document['error'])}", file=sys.stderr)
+        if ranks.rank:
+            return 1 if failed else 0
         if self.json and not self.jsonl:
             print_json(documents)
         elif not self.jsonl:
@@ -61,14 +78,15 @@ class Predict:
         )
         return 1 if failed else 0
 
-    def _documents(self) -> Iterator[dict[str, Any]]:
+    def _documents(self, ranks: "Ranks") -> Iterator[dict[str, Any]]:
         from convatlas.classifier import load
+        from convatlas.classifier.shared_predictions import predict_on_ranks
         from convatlas.runtime.progress import track
 
-        classifier = load(self.weights)
+        classifier = load(self.weights, ranks)
         # a stream of any length for --jsonl, else a list, whose length the progress bar needs
         files = _expand(self.images) if self.jsonl else list(_expand(self.images))
-        predictions = classifier.predict_iter(files, self.top, self.engine, say=_say)
+        predictions = predict_on_ranks(classifier, files, self.top, self.engine, ranks, _say)
         if isinstance(files, list):
             predictions = track(predictions, len(files), "images")
         for file, classes in predictions:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from convatlas.inference.batching import chunked
 from convatlas.inference.graph import InferenceModule, InferFn, export_program
-from convatlas.runtime.device import Precision, usable_cores
+from convatlas.runtime.device import Precision
 
 MAX_BATCH = 32
 
@@ -61,7 +61,7 @@ def run_model(model: bytes | Path) -> InferFn:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()
+    options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
     source = str(model) if isinstance(model, Path) else model
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -14,6 +14,7 @@ from convatlas.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from convatlas.data.curation.check import CheckReport, Duplicate
+    from convatlas.data.sources.source import RawDataset
 
 MAX_LINES = 20  # of a kind; --json has all
 MAX_NAMES = 3  # files of one note, or classes of one split
@@ -24,7 +25,7 @@ class Check:
     """Read every image as a training does; list broken ones (exit code 1), odd ones, ignored files and
     duplicates.
 
-    Broken images are put on the quarantine list.
+    Broken images are put on the quarantine list. Under torchrun the ranks share the images.
     """
 
     data: DataName
@@ -37,10 +38,20 @@ class Check:
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"--workers should be 1 or more, not {self.workers}")
         from convatlas.data import open_source
-        from convatlas.data.curation.check import check, quarantine
+        from convatlas.data.curation.check import check
+        from convatlas.runtime.distributed.rendezvous import init_ranks
 
-        source = open_source(self.data)
-        report = check(source, self.workers)
+        with init_ranks() as ranks:
+            source = open_source(self.data)
+            report = check(source, self.workers, ranks)
+            if ranks.rank == 0:
+                self._finish(source, report)
+        return 1 if report.bad else 0
+
+    def _finish(self, source: "RawDataset", report: "CheckReport") -> None:
+        """Write the quarantine list and print the report."""
+        from convatlas.data.curation.check import quarantine
+
         file = None
         warning = ""
         try:
@@ -70,7 +81,6 @@ class Check:
         else:
             _print_report(report)
             print(warning or _next_step(report, self.data, file))
-        return 1 if report.bad else 0
 
 
 def _print_report(report: "CheckReport") -> None:

@@ -17,7 +17,7 @@ from convatlas.errors import UsageError, printable
 class Pack:
     """Write a data set into a few large files that are mapped into memory: docs/packed.md.
 
-    An interrupted one is continued.
+    An interrupted one is continued. Under torchrun the ranks share the work.
     """
 
     data: DataName
@@ -34,8 +34,13 @@ class Pack:
             raise UsageError("--side and --workers should be 1 or more")
         from convatlas.data import open_dataset
         from convatlas.data.curation.pack import pack
+        from convatlas.runtime.distributed.rendezvous import init_ranks
 
-        result = pack(open_dataset(self.data), self.out, self.side, self.files, self.workers)
+        with init_ranks() as ranks:
+            result = pack(open_dataset(self.data), self.out, self.side, self.files, self.workers, ranks)
+        exit_code = 1 if result.unreadable else 0
+        if ranks.rank:
+            return exit_code
         for sample in result.unreadable:
             print(f"convatlas: left out: {printable(sample.file)}: {sample.reason}", file=sys.stderr)
         if self.json:
@@ -51,4 +56,4 @@ class Pack:
             path = printable(result.path)
             print(f"packed {result.samples:,} images, {result.size / 1e6:,.1f} MB, into {path}")
             print(f"next: convatlas train MODEL --data packed:{path}")
-        return 1 if result.unreadable else 0
+        return exit_code

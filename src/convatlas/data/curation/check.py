@@ -24,6 +24,7 @@ from convatlas.data.sources.quarantine import Quarantine, QuarantinedFile
 from convatlas.data.sources.source import RawDataset, prepare
 from convatlas.errors import UserError, printable
 from convatlas.runtime.device import usable_cores
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.progress import track
 
 CHUNK_SIZE = 50  # images that a thread reads at a time
@@ -78,11 +79,27 @@ class _CheckedImage(NamedTuple):
     signature: NDArray[np.uint8] | None = None
 
 
-def check(source: RawDataset, workers: int | None = None) -> CheckReport:
-    """Read every image of every split, with `workers` threads (default: one per core).
+def check(source: RawDataset, workers: int | None = None, ranks: Ranks = SINGLE_PROCESS) -> CheckReport:
+    """Read every image of every split, with `workers` threads (default: one per core). The ranks share the
+    images, and each gets the report.
 
     Threads are enough, because decoders release the GIL.
     """
+    share = range(ranks.rank, len(source.labels), ranks.world_size)
+    with warnings.catch_warnings():
+        # Once for all threads: if two threads set and restored the filters, one would restore those of the
+        # other.
+        warnings.simplefilter("ignore")
+        threads = workers or max(1, usable_cores() // ranks.local_world_size)
+        checked = list(track(_read_all(source, share, threads), len(share), "reading images"))
+    shares = ranks.all_gather(checked)
+    images = [
+        shares[index % ranks.world_size][index // ranks.world_size] for index in range(len(source.labels))
+    ]
+    return ranks.run_on_main(lambda: _report(source, images))
+
+
+def _report(source: RawDataset, images: Sequence[_CheckedImage]) -> CheckReport:
     names = [printable(source.images.name(index)) for index in range(len(source.labels))]
     hashes = [bytes(content_hash) for content_hash in source.content_hashes]
     quarantined = {entry.content for entry in Quarantine(source.root).entries()} if source.root else set()
@@ -90,23 +107,16 @@ def check(source: RawDataset, workers: int | None = None) -> CheckReport:
     sizes = np.zeros((len(names), 2), np.int64)
     bad = []
     notes = []
-    images = track(_read_all(source, workers or usable_cores()), len(names), "reading images")
-    with warnings.catch_warnings():
-        # Once for all threads: if two threads set and restored the filters, one would restore those of the
-        # other.
-        warnings.simplefilter("ignore")
-        for index, image in enumerate(images):
-            if image.signature is None:
-                bad.append(
-                    QuarantinedFile(file=names[index], reason=image.reason, content=hashes[index].hex())
-                )
-                continue
-            signatures[index] = image.signature
-            sizes[index] = image.size
-            notes += [Note(names[index], warning) for warning in image.warnings]
-            if hashes[index].hex() in quarantined:
-                note = "on the quarantine list, although it can be read: remove its line from the list"
-                notes.append(Note(names[index], note))
+    for index, image in enumerate(images):
+        if image.signature is None:
+            bad.append(QuarantinedFile(file=names[index], reason=image.reason, content=hashes[index].hex()))
+            continue
+        signatures[index] = image.signature
+        sizes[index] = image.size
+        notes += [Note(names[index], warning) for warning in image.warnings]
+        if hashes[index].hex() in quarantined:
+            note = "on the quarantine list, although it can be read: remove its line from the list"
+            notes.append(Note(names[index], note))
     if isinstance(source.images, FileImages) and source.name.startswith("folder:"):
         ignored = ignored_files(source.images.root, source.images.names)
         notes += [Note(printable(file), f"ignored: {reason}") for file, reason in ignored]
@@ -142,10 +152,9 @@ def quarantine(source: RawDataset, bad: Sequence[QuarantinedFile]) -> Path | Non
     return quarantine_list.file
 
 
-def _read_all(source: RawDataset, workers: int) -> Iterator[_CheckedImage]:
+def _read_all(source: RawDataset, indices: range, workers: int) -> Iterator[_CheckedImage]:
     pool = ThreadPoolExecutor(workers)
-    count = len(source.labels)
-    chunks = [range(start, min(start + CHUNK_SIZE, count)) for start in range(0, count, CHUNK_SIZE)]
+    chunks = [indices[start : start + CHUNK_SIZE] for start in range(0, len(indices), CHUNK_SIZE)]
     try:
         for images in pool.map(lambda chunk: [_read(source, index) for index in chunk], chunks):
             yield from images

@@ -22,6 +22,7 @@ from convatlas.data.sources.quarantine import NAME as QUARANTINE
 from convatlas.data.transforms.preprocessing import UnreadableSample
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.runtime.device import usable_cores
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.progress import track
 from convatlas.storage.atomic import FILE_OPS, atomic_write
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
@@ -64,12 +65,13 @@ def pack(
     shorter: int | None = 256,
     files: bool = False,
     workers: int | None = None,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> PackResult:
     """Write the splits of `dataset`, one after another, to the folder `path`.
 
     The store holds uint8 pixels with the shorter side resized to `shorter` (smaller images, and with None all
     images, keep their size), or with `files` the image files themselves. Unreadable samples are left out and
-    returned.
+    returned. The ranks share the shards.
 
     Raises UsageError if the folder holds anything else, UserError if no image can be read, OSError if writing
     fails.
@@ -84,13 +86,15 @@ def pack(
         kind="files" if files else "pixels",
         shorter=None if files else shorter,
     )
-    if _prepare_folder(path, spec):
+    if ranks.run_on_main(lambda: _prepare_folder(path, spec)):
         manifest_file = path / "manifest.json"
         manifest = from_json(manifest_file.read_bytes(), StoreManifest, str(manifest_file))
         return PackResult(path, sum(manifest.counts), sum(manifest.shards), ())
     writer = _ShardWriter(dataset, path, spec, np.cumsum([0, *map(len, dataset.splits.values())]))
-    missing = [number for number in range(writer.num_shards) if writer.read_record(number) is None]
-    num_processes = min(usable_cores() if workers is None else workers, len(missing))
+    all_missing = ranks.run_on_main(writer.missing_shards)
+    missing = all_missing[ranks.rank :: ranks.world_size]
+    cores = max(1, usable_cores() // ranks.local_world_size)
+    num_processes = min(cores if workers is None else workers, len(missing))
     description = f"packing shards of {SHARD_SAMPLES} images"
     if num_processes > 1:
         context = multiprocessing.get_context("fork")
@@ -100,7 +104,8 @@ def pack(
     else:
         for number in track(missing, len(missing), description):
             writer.write(number)
-    return writer.finish()
+    ranks.all_gather(None)  # all shards are written
+    return ranks.run_on_main(writer.finish)
 
 
 def _prepare_folder(path: Path, spec: _PackSpec) -> bool:
@@ -139,6 +144,9 @@ class _ShardWriter:
     @property
     def num_shards(self) -> int:
         return -(-int(self.split_offsets[-1]) // SHARD_SAMPLES)
+
+    def missing_shards(self) -> list[int]:
+        return [number for number in range(self.num_shards) if self.read_record(number) is None]
 
     def write(self, number: int) -> int:
         """Write a shard, then the record that says that it is complete. Returns its number."""

@@ -50,6 +50,9 @@ class UnreadableImage(UserError):
         self.reason = printable(reason)
         super().__init__(f"{self.name}: {self.reason}")
 
+    def __reduce__(self) -> tuple[type["UnreadableImage"], tuple[str, str]]:
+        return type(self), (self.name, self.reason)  # one rank sends it to another
+
 
 class SizedImage(Protocol):
     """What has the height and width of an image."""

@@ -124,9 +124,8 @@ class Watchdog(threading.Thread):
 
     def _lost_store_message(self) -> str:
         owner = "rank 0" if self.rank else "torchrun"
-        return (
-            f"{owner} has died, and the store of the {self.world_size} ranks with it: run the same command again"
-        )
+        store = f"the store of the {self.world_size} ranks"
+        return f"{owner} has died, and {store} with it: run the same command again"
 
     def _claim_failure(self, exit_code: int) -> bool:
         """Whether this rank is the first to fail, and so the one that reports it."""
