@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-MAX_LISTED = 80  # names in a message
+MAX_LISTED = 20  # names in a message
 
 
 class UserError(Exception):

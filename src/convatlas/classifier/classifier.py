@@ -19,9 +19,10 @@ from convatlas.data.transforms.preprocessing import Preprocessing, fixed_size_pr
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.inference import Engine
 from convatlas.inference import engine as build_engine
-from convatlas.runtime.device import Precision, best_precision, default_threads, select_device
+from convatlas.runtime.device import Precision, best_precision, select_device
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.memory import tune_malloc
+from convatlas.runtime.num_threads import default_threads
 from convatlas.runtime.runtime import Runtime
 from convatlas.storage.checked_safetensors import hash_tensors
 from convatlas.storage.records import record_sha256
@@ -209,7 +210,7 @@ def load(path: str | Path, ranks: Ranks = SINGLE_PROCESS) -> Classifier:
         raise UserError(f"{printable(path)} holds no model.safetensors: {hint}")
     metadata, model, normalizer = read_model_file(file)
     device = select_device("auto", ranks)
-    runtime = Runtime(device, _precision(metadata, device), threads=default_threads(ranks))
+    runtime = Runtime(device, _precision(metadata, device), threads=default_threads(ranks.local_world_size))
     return Classifier(metadata, model, normalizer, runtime, file.with_name(TRAINING_IMAGES))
 
 

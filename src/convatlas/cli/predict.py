@@ -71,9 +71,10 @@ class Predict:
             print_json(documents)
         elif not self.jsonl:
             _print_table([document for document in documents if "classes" in document])
-        rate = count / (time.perf_counter() - start)
+        rate = (count - failed) / (time.perf_counter() - start)
+        speed = f", {rate:,.0f} a second, the start of the engine included" if count > failed else ""
         print(
-            f"{count - failed:,} of {count:,} images, {rate:,.0f} a second, the start of the engine included",
+            f"{count - failed:,} of {count:,} images{speed}",
             file=sys.stderr if self.json or self.jsonl else sys.stdout,
         )
         return 1 if failed else 0

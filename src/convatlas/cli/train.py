@@ -81,7 +81,6 @@ class Train:
         progress.say("next:")
         progress.say(f"  convatlas eval {result.out}")
         progress.say(f"  convatlas predict {result.out} IMAGE...")
-        progress.say(f"  convatlas train --resume {result.out}    (if it had been interrupted)")
 
     def _options(self) -> "RunOptions":
         from convatlas.training.options import RunOptions, open_run_file, run_from_options

@@ -1,7 +1,5 @@
 """Devices: which one to use, and the precisions that its hardware multiplies."""
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -9,8 +7,8 @@ import torch
 
 from convatlas.errors import UsageError
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
+from convatlas.runtime.num_threads import usable_cores as usable_cores
 
-MAX_THREADS = 1024
 Precision = Literal["fp32", "tf32", "bf16"]
 
 
@@ -33,27 +31,6 @@ def cpu_matrix_features() -> tuple[str, ...]:
     except (OSError, StopIteration):
         return ()
     return tuple(feature for feature in features if feature in flags)
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_threads(ranks: Ranks = SINGLE_PROCESS, environment: Mapping[str, str] = os.environ) -> int:
-    """The threads that compute: OMP_NUM_THREADS, else an equal share of the cores for each rank of the
-    machine.
-
-    torchrun sets the variable to 1 for several ranks of a machine, so a 1 there is no choice of the user's.
-    Raises UsageError for a variable that is no count.
-    """
-    share = max(1, usable_cores() // ranks.local_world_size)
-    text = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # "4,2" nests
-    if not text or (text == "1" and ranks.local_world_size > 1):
-        return share
-    if not text.isdecimal() or not 0 < int(text) <= MAX_THREADS:
-        raise UsageError(f"OMP_NUM_THREADS is {text!r}: expected a number of threads from 1 to {MAX_THREADS}")
-    return int(text)
 
 
 def select_device(name: str = "auto", ranks: Ranks = SINGLE_PROCESS) -> torch.device:

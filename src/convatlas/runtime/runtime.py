@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from convatlas.errors import UsageError
 from convatlas.runtime.cuda_graph import CudaGraphForwardBackward, EagerForwardBackward, ForwardBackward
-from convatlas.runtime.device import Precision, cpu_matrix_features, default_threads
+from convatlas.runtime.device import Precision, cpu_matrix_features
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.memory import tune_malloc
+from convatlas.runtime.num_threads import default_threads
 
 
 class Runtime:
@@ -38,7 +39,7 @@ class Runtime:
         self.ranks = ranks
         if device.type == "cpu":
             tune_malloc()
-            self.threads = threads or default_threads(ranks)
+            self.threads = threads or default_threads(ranks.local_world_size)
             torch.set_num_threads(self.threads)
         else:
             self.threads = threads or torch.get_num_threads()

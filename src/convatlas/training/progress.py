@@ -154,7 +154,15 @@ class ProgressDisplay:
             self.say(f"  {self._text}  {format_duration(self._seconds_left())} left")
 
     def epoch(self, epoch: float, train: Mapping[str, float], val: Mapping[str, Any], best: bool) -> None:
-        """A row for the epoch that has just been validated; the best so far has a star."""
+        """A row for the epoch that has just been validated; the best so far has a star. Off a terminal, where
+        the
+        lines of `update` stand between the rows, each is a sentence of its own."""
+        if not self.live:
+            self.say(
+                f"  epoch {epoch:.4g} done: train loss {train['loss']:.4f}, val loss {val['loss']:.4f}, "
+                f"val top-1 {val['top1']:.2f} %{' (best)' if best else ''}"
+            )
+            return
         if not self._header_shown:
             self._header_shown = True
             self.say("  epoch    lr         train loss  val loss   val top-1")
