@@ -26,7 +26,7 @@ import torch
 
 from convatlas import models
 from convatlas.benchmark.data import write_photographs
-from convatlas.benchmark.harness import run_in_subprocess, run_interleaved
+from convatlas.benchmark.harness import add_share, run_in_subprocess, run_interleaved
 from convatlas.benchmark.inference_rows import BATCH, BATCH_ROWS, FILES_ROWS, create_network
 from convatlas.benchmark.peers import timm_has, torchvision_has
 from convatlas.errors import unknown_name
@@ -74,8 +74,7 @@ def benchmark_inference(model: str, rounds: int, compile: bool, say: Callable[[s
     runtime = Runtime(device, best_precision(device))
     peak = hardware.measure_device(device, runtime.precision).flops[runtime.precision]
     macs = models.golden_counts(model)["macs"]
-    for row in rows:
-        row["share"] = 100 * row["images_per_second"] * 2 * macs / peak
+    add_share(rows, 2 * macs, peak)
     return {
         "kind": "inference",
         "model": model,
