@@ -57,5 +57,5 @@ def test_an_interrupted_table_has_the_rows_that_were_measured() -> None:
 
 
 def test_a_row_that_fails_is_named_with_its_last_line() -> None:
-    with pytest.raises(UserError, match="lenet5, fast failed: convatlas: unknown row 'fast'"):
+    with pytest.raises(UserError, match="lenet5, fast failed: unknown row 'fast'"):
         run_in_subprocess("lenet5, fast", "bench", "train", "lenet5", "--row", "fast")

@@ -80,7 +80,7 @@ def run_in_subprocess(description: str, *arguments: str) -> Measurement:
     )
     if process.returncode != 0:
         last_lines = process.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise UserError(f"{description} failed: {last_lines[0]}")
+        raise UserError(f"{description} failed: {last_lines[0].removeprefix('convatlas: ')}")
     measurement: Measurement = json.loads(process.stdout)
     return measurement
 
