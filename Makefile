@@ -21,7 +21,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/all: $(VENV)/core
-	@$(PIP) --editable '.[sets,hf,onnx,openvino,dev]'
+	@$(PIP) --editable '.[sets,hf,onnx,openvino,tensorboard,dev]'
 	@touch $@
 
 # The networks that ours are tested against. Their wheels have no operators for a CPU build of torch, so only

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -58,6 +58,10 @@ class Train:
         Path | None, arg(metavar="FOLDER", help="Continue the run in this folder, bit for bit.")
     ] = None
     force: Annotated[bool, arg(help="Continue although environment or data differ.")] = False
+    log: Annotated[
+        Literal["tensorboard"] | None,
+        arg(metavar="tensorboard", help="Write the figures of the log there too."),
+    ] = None
     json: Json = False
 
     def __call__(self) -> None:
@@ -70,10 +74,12 @@ class Train:
 
         if self.resume:
             self._refuse_run_options(self.resume)
-            result = training.resume(self.resume, self.device, self.workers, self.force, progress)
+            result = training.resume(self.resume, self.device, self.workers, self.force, progress, self.log)
         else:
             run, weights = self._options()
-            result = training.train(run, self.out, self.device, self.workers, self.force, progress, weights)
+            result = training.train(
+                run, self.out, self.device, self.workers, self.force, progress, weights, self.log
+            )
         if self.json:
             if is_main_process():
                 print_json({"out": str(result.out), "run_id": result.run_id, "metrics": result.metrics})

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -42,7 +42,10 @@ from convatlas.training.rank_checks import check_batch_divides, check_ranks_agre
 from convatlas.training.resolve import ResolvedRun, resolve_run
 from convatlas.training.run import Run, RunFile
 from convatlas.training.run_folder import RunFolder, open_run_folder, read_run_folder
+from convatlas.training.tensorboard_log import TensorBoardLog, check_installed, tensorboard_command
 from convatlas.training.unreadable import UnreadableImageLog
+
+LogFormat = Literal["tensorboard"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,13 @@ def train(
     force: bool = False,
     display: ProgressDisplay | None = None,
     weights: PretrainedFile | None = None,
+    log: LogFormat | None = None,
 ) -> Result:
     """Train, or continue where the folder is.
 
     `out` defaults to runs/MODEL-DATA-ID8; `workers` are the processes that load data (None: as many as it
-    takes). `weights`: the file of `run.pretrained`, where it has been read. Under torchrun this process is
+    takes). `weights`: the file of `run.pretrained`, where it has been read. `log`: where the figures of the
+    log are written as well. Under torchrun this process is
     one of several (`convatlas.runtime.distributed.rendezvous.init_ranks`); rank 0 alone writes and shows
     anything.
 
@@ -80,7 +85,9 @@ def train(
         resolved = resolve_run(run, select_device(device, ranks), force, weights)
         path = Path(out) if out else default_folder(resolved.run)
         existing = ranks.run_on_main(lambda: read_run_folder(path))
-        return _train(resolved, path, existing, select_device(device, ranks), workers, force, shown, ranks)
+        return _train(
+            resolved, path, existing, select_device(device, ranks), workers, force, shown, ranks, log
+        )
 
 
 def resume(
@@ -89,6 +96,7 @@ def resume(
     workers: int | None = None,
     force: bool = False,
     display: ProgressDisplay | None = None,
+    log: LogFormat | None = None,
 ) -> Result:
     """Continue the run in a folder. Raises UsageError for a folder without a run, and as `train`."""
     tune_malloc()
@@ -100,7 +108,7 @@ def resume(
             raise UsageError(f"{printable(path)} holds no run.json: expected a run's folder")
         torch_device = select_device(device, ranks)
         resolved = resolve_run(existing.run, torch_device, force)
-        return _train(resolved, path, existing, torch_device, workers, force, shown, ranks)
+        return _train(resolved, path, existing, torch_device, workers, force, shown, ranks, log)
 
 
 def default_folder(run: Run) -> Path:
@@ -117,8 +125,11 @@ def _train(
     force: bool,
     display: ProgressDisplay,
     ranks: Ranks,
+    log_format: LogFormat | None,
 ) -> Result:
     run = resolved.run
+    if log_format == "tensorboard":
+        check_installed()
     check_batch_divides(run, ranks)
     cost = analysis.analyze(resolved.network, run.content.preprocessing.shape)
     precision = "fp32" if run.precision == "auto" else run.precision
@@ -136,7 +147,9 @@ def _train(
     ):
         rows = banner_rows(run, run_file.environment, runtime.describe(), cost, str(path))
         display.banner(rows, run.steps, runtime.compile)
-        with _open_logs(folder, ranks) as (log, checkpoints):
+        with _open_logs(folder, ranks, log_format) as (log, checkpoints):
+            if log_format == "tensorboard":
+                display.say(f"  to see the figures: {tensorboard_command(folder)}")
             objective = build_objective(resolved, ranks)
             runtime.to_device(objective)
             dataset = resolved.dataset
@@ -167,8 +180,11 @@ def _train(
 
 
 @contextmanager
-def _open_logs(folder: RunFolder, ranks: Ranks) -> Iterator[tuple[MetricsLog, CheckpointManager]]:
-    log = MetricsLog() if ranks.rank else FileMetricsLog(folder)
+def _open_logs(
+    folder: RunFolder, ranks: Ranks, log_format: LogFormat | None
+) -> Iterator[tuple[MetricsLog, CheckpointManager]]:
+    kind = TensorBoardLog if log_format == "tensorboard" else FileMetricsLog
+    log = MetricsLog() if ranks.rank else kind(folder)
     with closing(log), closing(CheckpointManager(folder, log, ranks)) as checkpoints:
         yield log, checkpoints
 
