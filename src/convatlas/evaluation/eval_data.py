@@ -57,7 +57,8 @@ def select_eval_data(
     """
     training_names = {classifier.metadata.provenance.get("data") for classifier in classifiers}
     name = data or _training_data(classifiers)
-    dataset = open_evaluation_data(name, as_trained=name in training_names)
+    as_trained = name in training_names
+    dataset = open_evaluation_data(name, as_trained)
     split, notes = _choose_split(dataset, split)
     samples = dataset.splits[split]
     if not len(samples):
@@ -81,7 +82,9 @@ def select_eval_data(
                     f"training images with --split {TRAIN}"
                 )
     notes += _describe_missing_classes(dataset, split, indices)
-    return EvalData(dataset, split, indices, trained_on, (*dataset.notes, *notes))
+    if not as_trained:  # else the training has shown them
+        notes = [*dataset.notes, *notes]
+    return EvalData(dataset, split, indices, trained_on, tuple(notes))
 
 
 def _training_data(classifiers: Sequence[Classifier]) -> str:
