@@ -6,8 +6,8 @@ import msgspec
 import torch
 from torch import nn
 
-from convatlas.analysis.render.html import render_html
-from convatlas.analysis.render.tables import render_markdown
+from convatlas.analysis.render.html import render_fragment, render_html
+from convatlas.analysis.render.tables import render_markdown, render_text, title
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.trace.trace import trace
 
@@ -18,7 +18,17 @@ class Report(ReportData):
     """The result of `analyze`: the figures of one forward pass, also as JSON, Markdown or an HTML page.
 
     `depth` is the number of names in a path: deeper rows are merged. By default every layer has its own row.
+    `print(report)` shows a table by stage; a notebook shows one whose stages unfold.
     """
+
+    def __str__(self) -> str:
+        return render_text(self)
+
+    def __repr__(self) -> str:
+        return f"<Report of {title(self)}: {self.params:,} parameters, {self.macs:,} multiply-adds>"
+
+    def _repr_html_(self) -> str:
+        return render_fragment(self)
 
     def to_json(self, depth: int | None = None) -> str:
         return msgspec.json.encode(self.document(depth)).decode()

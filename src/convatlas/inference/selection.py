@@ -32,6 +32,11 @@ class Engine:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"<Engine {self.name}, {self.precision}, for {dtype} images {shape}: {self.why}>"
+
     def __call__(self, images: Tensor) -> Tensor:
         if tuple(images.shape[1:]) != self.shape or images.dtype != self.dtype or not len(images):
             expected = f"(1 or more, {', '.join(map(str, self.shape))}) of {self.dtype}"

@@ -102,6 +102,13 @@ class Run(Record, frozen=True, kw_only=True):
             **fields: Any,
         ) -> None: ...
 
+    def __repr__(self) -> str:
+        edition = "" if self.model.edition == "paper" else f", edition {self.model.edition}"
+        return (
+            f"<Run {self.id[:8]}: {self.model.name}{edition} on {printable(self.data.name)}, "
+            f"recipe {self.recipe.name}, seed {self.seed}>"
+        )
+
     def __post_init__(self) -> None:
         model: object = self.model  # a name until here, and so are the other two
         data: object = self.data

@@ -54,6 +54,10 @@ class Result:
     metrics: dict[str, Any]
     report: Path
 
+    def __repr__(self) -> str:
+        scores = [f"{name} {value:.2f}" for name, value in self.metrics.items() if name.endswith("top1")]
+        return f"<Result of run {self.run_id[:8]}: {', '.join(scores)}; {printable(self.report)}>"
+
 
 def train(
     run: Run,

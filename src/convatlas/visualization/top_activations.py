@@ -36,6 +36,9 @@ class Activation(NamedTuple):
     patch: Tensor  # (c, h, w), uint8: its receptive field, shifted to lie inside the image
     reconstruction: Tensor  # (c, h, w), float32: the same pixels of its projection
 
+    def __repr__(self) -> str:
+        return f"<Activation {self.value:.4g} of image {self.image}, unit {self.unit}>"
+
 
 class _MapMaxima(NamedTuple):
     """The highest of each map's maxima over images, the highest first."""

@@ -103,7 +103,9 @@ def cases_of(name: str) -> list[Case]:
     if name.startswith("Adaptive"):
         return [case(1), case(tuple(side // 2 + 1 for side in sides))]
     if name.endswith(("Pad1d", "Pad2d", "Pad3d")):
-        arguments = (tuple(range(1, 2 * num_axes + 1))[: 2 * num_axes],) if num_axes < 3 else (2,)
+        arguments: tuple[Any, ...] = (
+            (tuple(range(1, 2 * num_axes + 1))[: 2 * num_axes],) if num_axes < 3 else (2,)
+        )
         arguments += (0.5,) if name.startswith("Constant") else ()
         return [case(*arguments, inexact=WRAPS if name.startswith("Circular") else "")]
     if name == "Upsample":
