@@ -10,6 +10,7 @@ from convatlas.analysis.render.html import render_fragment, render_html
 from convatlas.analysis.render.tables import render_markdown, render_text, title
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.trace.trace import trace
+from convatlas.errors import UsageError, printable
 
 MAX_DEPTH = 1000  # names in a path: every layer gets its own row
 
@@ -41,7 +42,7 @@ class Report(ReportData):
         return render_html(self)
 
 
-def analyze(model: nn.Module, input: Any, num_axes: int | None = None, device: str = "meta") -> Report:
+def analyze(model: nn.Module, input: Any = None, num_axes: int | None = None, device: str = "meta") -> Report:
     """Shapes, cost, memory and receptive field of any module, from one forward pass without data.
 
     The caller's module stays as it was.
@@ -52,9 +53,21 @@ def analyze(model: nn.Module, input: Any, num_axes: int | None = None, device: s
     except batch and channels. `device="cpu"` computes with copies of the real weights, which a module needs
     whose control flow depends on values.
 
+    Of a module that returns several values the entry `logits` or `out` is its output, else the first tensor.
+
     Raises UsageError for an input that the module cannot take, naming the layer; UserError for a module that
     meta tensors cannot run.
     """
+    if isinstance(model, str):
+        raise UsageError(
+            f"analyze takes a module, not the name {printable(model)!r}: "
+            f"build it with ca.create_model({printable(model)!r})"
+        )
+    if input is None:
+        raise UsageError(
+            "analyze needs an input: the shape of one image, as in ca.analyze(model, (3, 224, 224)), or "
+            "example inputs"
+        )
     architecture = getattr(model, "architecture", None)  # only a network of the atlas has one
     # A forward on the CPU may use random numbers; operators are visible only outside inference mode.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):

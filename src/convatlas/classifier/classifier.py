@@ -1,5 +1,6 @@
 """A trained network with all that it takes to classify images."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -21,7 +22,7 @@ from convatlas.data.images.inputs import ImageInput, image_name, iterate_images,
 from convatlas.data.images.prefetch import decode_ahead
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing, fixed_size_preprocessing
-from convatlas.errors import UsageError, UserError, printable
+from convatlas.errors import UsageError, UserError, printable, wrong_type
 from convatlas.inference import Engine
 from convatlas.inference import engine as build_engine
 from convatlas.runtime.device import best_precision, select_device
@@ -263,6 +264,8 @@ def load(path: str | Path) -> Classifier:
 
     Raises UserError when the file is missing, damaged, or does not fit its network.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise wrong_type("what load reads", path, "a run's folder or a model.safetensors file")
     tune_malloc()
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path

@@ -10,7 +10,7 @@ import numpy as np
 
 from convatlas.classifier import Classifier, load
 from convatlas.data import open_dataset
-from convatlas.errors import UsageError, UserError, printable, unknown_name
+from convatlas.errors import UsageError, UserError, printable, unknown_name, wrong_type
 from convatlas.evaluation import metrics, prediction_cache
 from convatlas.evaluation.ensemble import Average, ensemble_logits
 from convatlas.evaluation.image_list import read_image_list
@@ -52,7 +52,7 @@ def evaluate(
     members whose classes differ from the first's, or data with classes that a classifier lacks; UserError for
     files that cannot be read.
     """
-    members = _load_members([weights] if isinstance(weights, Classifier | str | Path) else list(weights))
+    members = _load_members(list(weights) if isinstance(weights, list | tuple) else [weights])  # type: ignore[list-item]
     if subsets and len(members) > MAX_SUBSET_MEMBERS:
         raise UsageError(
             f"--subsets takes at most {MAX_SUBSET_MEMBERS} members, not {len(members)}: leave some out"
@@ -92,6 +92,11 @@ def evaluate(
 def _load_members(weights: Sequence[Weights]) -> list[EnsembleMember]:
     if not weights:
         raise UsageError("eval needs at least one run's folder or model.safetensors")
+    for source in weights:
+        if not isinstance(source, Classifier | str | Path):
+            raise wrong_type(
+                "what evaluate takes", source, "a run's folder, a model.safetensors or a Classifier"
+            )
     members = [
         EnsembleMember(f"#{number}", source, None)
         if isinstance(source, Classifier)

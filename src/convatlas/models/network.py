@@ -94,6 +94,11 @@ def check_image_shape(
     `torch.fx` does not trace this function but calls it: its conditions are on shapes, which a trace does not
     have. As its result is used, the check also stays in a graph without unused nodes.
     """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        given = images.dtype if isinstance(images, Tensor) else f"a {type(images).__name__}"
+        raise UsageError(
+            f"{name} takes normalised images as a float tensor (n, {in_chans}, height, width), not {given}"
+        )
     if images.dim() != 4:
         raise UsageError(
             f"{name} takes images (n, {in_chans}, height, width), not a tensor of shape "
@@ -124,6 +129,21 @@ def image_too_small(name: str, size: tuple[int, int], min_size: int, layer: str)
         f"{name} needs images of at least {min_size}x{min_size}, so that {layer} has a grid to work on, "
         f"not {size[0]}x{size[1]}: enlarge them"
     )
+
+
+class TrainingOutputs(nn.Module):
+    """images (n, in_chans, h, w) -> `network.training_outputs(images)`, as the forward of a module.
+
+    A wrapper that a forward must pass through, such as DistributedDataParallel, so sees the auxiliary heads
+    in use. The network is trained and saved as `.network`.
+    """
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.network.training_outputs(images)
 
 
 class Architecture(Record, frozen=True):
