@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import convatlas as ca
 from convatlas.classifier import Classifier
-from convatlas.errors import UsageError
+from convatlas.errors import UsageError, UserError
 
 CLASSES = ["ant", "bee", "wasp"]
 GREY: dict[str, Any] = {"mean": 0.1307, "std": 0.3081}
@@ -122,6 +122,14 @@ def test_a_file_is_replaced_only_on_request(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="already exists: choose another place, or overwrite=True"):
         classifier.save(tmp_path)
     assert classifier.save(tmp_path, overwrite=True) == file
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    classifier = Classifier.from_module(lenet(num_classes=3), CLASSES, 32, **GREY)
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(UserError, match=r"cannot write .*file/model\.safetensors: "):
+        classifier.save(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "precious"
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:

@@ -34,21 +34,37 @@ def test_torch_fx_traces_it_with_the_same_outputs(name: str, edition: str) -> No
         traced(wrong_channels)
 
 
+# of each family a module in the middle; of other networks the last layer, with `make test-all`
+PATHS = {
+    "lenet5": "C3",
+    "alexnet": "pool5",
+    "zfnet": "pool5",
+    "vgg16_bn": "pool4",
+    "googlenet": "inception_4a",
+    "bn_inception": "inception_4a",
+    "inception_v3": "Mixed_6e",
+    "resnet18": "conv4_x.1",
+    "resnetv2_50": "conv3_x.0",
+    "se_resnet50": "conv3_x.0",
+    "mobilenet_v1": "block6",
+    "xception": "middle_flow",
+    "shufflenet_v1": "stage3",
+    "shufflenet_v2": "stage3",
+    "fcn8s": "pool4",
+    "unet": "bottom",
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        *[("lenet5", "C3"), ("alexnet", "conv5"), ("zfnet", "conv5"), ("vgg16_bn", "pool4")],
-        *[("googlenet", "inception_4a"), ("bn_inception", "inception_4a"), ("inception_v3", "Mixed_6e")],
-        *[("resnet18", "conv4_x.1"), ("resnetv2_50", "conv3_x.0"), ("se_resnet50", "conv3_x.0")],
-        *[("mobilenet_v1", "block6"), ("xception", "middle_flow"), ("shufflenet_v1", "stage3")],
-        *[("shufflenet_v2", "stage3"), ("fcn8s", "pool4"), ("unet", "bottom")],
-    ],
+    "name",
+    [name if name in PATHS else pytest.param(name, marks=pytest.mark.slow) for name in models.list_models()],
 )
-def test_torchvisions_feature_extractor_takes_it(name: str, path: str) -> None:
+def test_torchvisions_feature_extractor_takes_it(name: str) -> None:
     peers.import_or_skip("torchvision")
     extraction = importlib.import_module("torchvision.models.feature_extraction")
     model, images = small_model(name)
     calibrate_batch_norm(model, images)
+    path = PATHS.get(name, model.classifier)
     extractor = extraction.create_feature_extractor(model, [path])
     with torch.inference_mode():
         (features,) = extractor(images).values()

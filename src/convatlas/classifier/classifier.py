@@ -85,14 +85,21 @@ class Classifier:
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write the classifier for `load`: a file that ends in .safetensors, or `model.safetensors` in a
-        folder. Returns the file. Raises UsageError for one that exists, unless it is to be overwritten."""
+        folder. Returns the file.
+
+        Raises UsageError for one that exists, unless it is to be overwritten; UserError where it cannot be
+        written.
+        """
         file = Path(path)
         if file.suffix != ".safetensors":
             file = file / "model.safetensors"
         if file.exists() and not overwrite:
             raise UsageError(f"{printable(file)} already exists: choose another place, or overwrite=True")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_model_file(file, self.metadata, self.model, self.normalizer)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_model_file(file, self.metadata, self.model, self.normalizer)
+        except OSError as error:
+            raise UserError(f"cannot write {printable(file)}: {error.strerror}") from None
         return file
 
     def __repr__(self) -> str:

@@ -98,6 +98,10 @@ def test_other_objects_are_refused_with_what_is_expected() -> None:
         UsageError, match="image 0 is a int: expected a path, the bytes of an image file, a PIL"
     ):
         read_image(5, "image 0")
+    with pytest.raises(
+        UsageError, match=r"\. is a folder: give its files, or use the command convatlas predict"
+    ):
+        iterate_images(".")
     for nothing in (5, None, {"a": RGB}):
         with pytest.raises(UsageError, match=r"cannot read images from a .*: expected a path"):
             iterate_images(nothing)

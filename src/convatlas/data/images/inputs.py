@@ -30,6 +30,11 @@ EXPECTED = (
 
 def iterate_images(images: Any) -> Iterator[Any]:
     """Yield each of several images, or the only one. Raises UsageError for what holds no images."""
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+        raise UsageError(
+            f"{printable(images)} is a folder: give its files, or use the command convatlas predict, which "
+            "takes folders"
+        )
     if isinstance(images, _SINGLE) or hasattr(images, "read"):
         return iter([images])
     if isinstance(images, Mapping) or not isinstance(images, Iterable):
