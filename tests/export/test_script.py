@@ -92,7 +92,7 @@ def test_the_scripts_pixels_are_those_of_the_preprocessing(
 ) -> None:
     preprocessing = Preprocessing(channels=channels, resize_size=resize, input_size=size, mode=mode)
     text = onnx_script(preprocessing, "model.onnx")
-    lines = text[text.index("image = ") : text.index("logits = ")].replace("sys.argv[1]", "FILE")
+    lines = text[text.index("image = ") : text.index("# the network itself")].replace("sys.argv[1]", "FILE")
     program = tmp_path / "pixels.py"
     head = "import sys\nimport numpy as np\nfrom PIL import Image, ImageOps\nFILE, OUT = sys.argv[1:]\n"
     program.write_text(f"{head}{lines}np.save(OUT, pixels)\n")

@@ -3,6 +3,7 @@
 It does what `Preprocessing` does with an image, in Pillow and NumPy.
 """
 
+import json
 from collections.abc import Sequence
 
 from convatlas.data.transforms.preprocessing import Preprocessing
@@ -11,7 +12,7 @@ _READ = """\
 image = ImageOps.exif_transpose(Image.open(sys.argv[1]))
 if image.has_transparency_data:
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-image = image.convert({mode!r})
+image = image.convert("{mode}")
 """
 _RESIZE = """\
 # resize so that the image just covers {height}x{width} (height x width), and crop the centre
@@ -29,7 +30,8 @@ _FIT = {
 }
 _CLASSIFY = """\
 pixels = np.asarray(image).reshape({height}, {width}, {channels}).transpose(2, 0, 1)[None]
-logits = {run}  # the file subtracts the mean and divides by the standard deviation
+# the network itself subtracts the mean and divides by the standard deviation
+logits = {run}
 probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
 print(f"{{classes[probabilities.argmax()]}} {{100 * probabilities.max():.2f}} %")
 """
@@ -41,7 +43,7 @@ def onnx_script(preprocessing: Preprocessing, file_name: str) -> str:
         preprocessing,
         "onnxruntime",
         [
-            f"session = onnxruntime.InferenceSession(str(Path(__file__).parent / {file_name!r}))",
+            f"session = onnxruntime.InferenceSession(str(Path(__file__).parent / {json.dumps(file_name)}))",
             'classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])',
         ],
         'session.run(["logits"], {"images": pixels})[0][0]',
