@@ -96,6 +96,11 @@ def test_importing_the_package_does_not_import_torch() -> None:
         (["export", "x", "--to", "tensorrt"], "unknown format 'tensorrt': the nearest is 'safetensors'"),
         (["export", "x"], "export needs --to and a format, for example: convatlas export x --to onnx"),
         (["export", "x", "--to", "int8", "--max-drop", "-1"], "--max-drop should be 0 to 100 points, not -1"),
+        (
+            ["export", "x", "--to", "onnx", "--opset", "9"],
+            "--opset should be 18 to 23, those of PyTorch, not 9",
+        ),
+        (["export", "x", "--to", "hub", "--opset", "18"], "--opset is the version of ONNX's operators: hub"),
         (["compare"], "compare takes 2 to 26 runs' folders, not 0"),
         (["compare", "run", "./run"], "run is named twice"),
         (["bench", "inferense"], "unknown kind 'inferense'"),

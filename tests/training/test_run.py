@@ -244,3 +244,8 @@ def test_papers_recipes_have_the_settings_that_the_papers_state() -> None:
 def test_the_default_folder_names_network_data_and_run() -> None:
     run = ca.Run(model="lenet5", data="folder:/some/where/cats/")
     assert default_folder(run) == Path("runs") / f"lenet5-cats-{run.id[:8]}"
+
+
+def test_a_run_prints_as_one_line() -> None:
+    run = ca.Run(model="resnet20_cifar", data="digits", seed=3)
+    assert repr(run) == f"<Run {run.id[:8]}: resnet20_cifar on digits, recipe quick, seed 3>"

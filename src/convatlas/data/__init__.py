@@ -8,7 +8,7 @@ from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
 from convatlas.data.sources.evaluation_splits import prepare_for_evaluation
 from convatlas.data.sources.source import RawDataset, prepare
-from convatlas.errors import UsageError, unknown_name
+from convatlas.errors import UsageError, unknown_name, wrong_type
 
 
 def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset:
@@ -42,6 +42,8 @@ def open_source(name: str) -> RawDataset:
         "tar": lambda pattern: webdataset.open_webdataset(os.path.expanduser(pattern)),
         "hf": huggingface.open_huggingface,
     }
+    if not isinstance(name, str):
+        raise wrong_type("data", name, "a data set's name, such as folder:PATH")
     kind, colon, path = name.partition(":")
     if colon and kind in sources:
         if not path:

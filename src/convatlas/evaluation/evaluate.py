@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from convatlas.classifier import Classifier, load
-from convatlas.errors import UsageError, UserError, printable
+from convatlas.errors import UsageError, UserError, printable, wrong_type
 from convatlas.evaluation import metrics, prediction_cache
 from convatlas.evaluation.ensemble import Average, ensemble_logits
 from convatlas.evaluation.eval_data import select_eval_data
@@ -56,9 +56,9 @@ def evaluate(
     members whose classes differ from the first's, or data with classes that a classifier lacks; UserError for
     files that cannot be read.
     """
-    weights = [weights] if isinstance(weights, Classifier | str | Path) else list(weights)
+    sources: Any = list(weights) if isinstance(weights, list | tuple) else [weights]
     with init_ranks() as ranks:
-        return _evaluate(weights, data, split, crops, subset, subsets, ranks)
+        return _evaluate(sources, data, split, crops, subset, subsets, ranks)
 
 
 def _evaluate(
@@ -110,6 +110,11 @@ def _evaluate(
 def _load_members(weights: Sequence[Weights], ranks: Ranks) -> list[EnsembleMember]:
     if not weights:
         raise UsageError("eval needs at least one run's folder or model.safetensors")
+    for source in weights:
+        if not isinstance(source, Classifier | str | Path):
+            raise wrong_type(
+                "what evaluate takes", source, "a run's folder, a model.safetensors or a Classifier"
+            )
     members = [
         EnsembleMember(f"#{number}", source, None)
         if isinstance(source, Classifier)

@@ -98,7 +98,11 @@ def _about(metadata: ClassifierMetadata) -> str:
         "as its paper prints it" if network.edition == "paper" else f"in the edition of {network.edition}"
     )
     imported = metadata.provenance.get("imported")
-    origin = f"Imported from {_escape(imported)}." if imported is not None else "Trained with ConvAtlas."
+    origin = "Trained with ConvAtlas."
+    if imported is not None:
+        origin = f"Imported from {_escape(imported)}."
+    elif "origin" in metadata.provenance:
+        origin = f"{_escape(metadata.provenance['origin']).capitalize()}."
     return (
         f"{network.name} ({entry.paper}, {entry.year}; {entry.source}), {edition}, "
         f"for {len(metadata.classes):,} classes. {origin}"

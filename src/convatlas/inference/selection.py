@@ -36,6 +36,11 @@ class Engine:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"<Engine {self.name}, {self.precision}, for {dtype} images {shape}: {self.why}>"
+
     def __call__(self, images: Tensor) -> Tensor:
         if tuple(images.shape[1:]) != self.shape or images.dtype != self.dtype or not len(images):
             expected = f"(1 or more, {', '.join(map(str, self.shape))}) of {self.dtype}"
@@ -53,21 +58,23 @@ def engine(
 
     `model`: any module; `Classifier.inference_module()` takes uint8 images and normalises them inside.
     `example`: (n, c, h, w), images as they will come; the first are the probe on which the engine is compared
-    with PyTorch in fp32. `auto` takes OpenVINO where it is installed, ONNX Runtime on a CPU without bf16
-    units, and PyTorch itself where those are missing, disagree or are no faster; it never compiles.
-    `precision` defaults to bf16 where the device multiplies it in hardware (ONNX Runtime: always fp32).
+    with PyTorch in fp32. Of a module that returns several values, the entry `logits` or `out` are the logits,
+    else the first tensor; `why` says which. `auto` takes OpenVINO where it is installed, ONNX Runtime on
+    a CPU without bf16 units, and PyTorch itself where those are missing, disagree or are no faster; it never
+    compiles. `precision` defaults to bf16 where the device multiplies it in hardware (ONNX Runtime: always
+    fp32).
 
-    Raises UsageError for an unknown engine, UserError when the engine of that name is not installed or does
-    not agree.
+    Raises UsageError for an unknown engine and for a module without logits, UserError when the engine of that
+    name is not installed or does not agree.
     """
     if name not in ("auto", *ENGINES):
         raise unknown_name("engine", name, ("auto", *ENGINES))
-    if example.dim() != 4 or not len(example):
-        shape = tuple(example.shape)
-        raise UsageError(
-            f"the example should be images (n, channels, height, width), not a tensor of shape {shape}"
-        )
-    module = prepare_module(model)
+    if not isinstance(example, Tensor) or example.dim() != 4 or not len(example):
+        given = f"a {type(example).__name__}"
+        if isinstance(example, Tensor):
+            given = f"a tensor of shape {tuple(example.shape)}"
+        raise UsageError(f"the example should be images (n, channels, height, width), not {given}")
+    module = prepare_module(model, example)
     selector = _EngineSelector(module, example, precision or best_precision(module.device))
     return selector.fastest() if name == "auto" else selector.named(name)
 
@@ -139,6 +146,8 @@ class _EngineSelector:
 
     def _engine(self, name: str, run: InferFn, why: str) -> Engine:
         shape = tuple(self.example.shape[1:])
+        if self.module.output_place:
+            why = f"{why}; the logits are {self.module.output_place}"
         return Engine(name, self._precision_of(name), why, run, shape, self.example.dtype)
 
     def _describe(self, parity: Parity) -> str:

@@ -1,5 +1,6 @@
 """Copy weights into a network: all of them, or none."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import models
-from convatlas.errors import UsageError, UserError, printable, unknown_name
+from convatlas.errors import UsageError, UserError, printable, unknown_name, wrong_type
 from convatlas.interop import pytorchcv, timm, torchvision
 from convatlas.interop.key_mapping import KeyMapping, RenameFn
 from convatlas.interop.weight_file import read_weight_file, state_dict_of
@@ -101,6 +102,9 @@ def load_weights(model: Network, weights: str | Path | Mapping[str, Tensor], sou
             "load_weights needs a network of create_model: "
             "it does not know the names of another module's tensors"
         )
+    given: object = weights
+    if not isinstance(given, str | os.PathLike | Mapping):
+        raise wrong_type("the weights", given, "a file, a run's folder or a state dict (module.state_dict())")
     if isinstance(weights, Mapping):
         name = "the state dict"
         tensors = state_dict_of(weights, name)

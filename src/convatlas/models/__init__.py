@@ -27,7 +27,14 @@ from convatlas.models import (
     zfnet,
 )
 from convatlas.models.features import PENULTIMATE, features
-from convatlas.models.network import Architecture, Argument, ModelEntry, Network, height_and_width
+from convatlas.models.network import (
+    Architecture,
+    Argument,
+    ModelEntry,
+    Network,
+    TrainingOutputs,
+    height_and_width,
+)
 
 __all__ = [
     "PENULTIMATE",
@@ -35,6 +42,7 @@ __all__ = [
     "Argument",
     "ModelEntry",
     "Network",
+    "TrainingOutputs",
     "build",
     "create_model",
     "editions",
@@ -63,7 +71,7 @@ def get_entry(name: str, edition: str = "paper") -> ModelEntry:
 
     Raises UsageError for a name or an edition that does not exist; the message names the nearest.
     """
-    if name not in _ENTRIES:
+    if not isinstance(name, str) or name not in _ENTRIES:
         raise unknown_name("network", name, _ENTRIES)
     entry = _ENTRIES[name]
     if edition not in entry.editions:
@@ -126,6 +134,11 @@ def get_architecture(name: str, edition: str = "paper", **arguments: Any) -> Arc
     """
     defaults = get_entry(name, edition).default_arguments(edition)
     for argument, value in arguments.items():
+        if argument in ("pretrained", "weights"):
+            raise UsageError(
+                f"no weights come with {name}: leave {argument} out, and load a file of your own with "
+                "ca.load_weights(model, FILE)"
+            )
         if argument not in defaults:
             raise unknown_name(f"argument of {name}", argument, defaults)
         default = defaults[argument]

@@ -14,7 +14,7 @@ from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata, write_m
 from convatlas.classifier.training_images import FILE_NAME, write_training_images
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
-from convatlas.errors import UsageError, printable
+from convatlas.errors import UsageError, printable, wrong_type
 from convatlas.evaluation import predictions as stored_predictions
 from convatlas.evaluation.metrics import score_samples
 from convatlas.evaluation.predictions import Predictions
@@ -57,6 +57,10 @@ class Result:
     metrics: dict[str, Any]
     report: Path
 
+    def __repr__(self) -> str:
+        scores = [f"{name} {value:.2f}" for name, value in self.metrics.items() if name.endswith("top1")]
+        return f"<Result of run {self.run_id[:8]}: {', '.join(scores)}; {printable(self.report)}>"
+
 
 def train(
     run: Run,
@@ -79,6 +83,8 @@ def train(
     Raises UsageError for what does not fit together, before anything is written; UserError for a job that
     fails; StoppedBySignal when a signal stopped it (saved).
     """
+    if not isinstance(run, Run):
+        raise wrong_type("the argument of train", run, "a run, as in ca.train(ca.Run(model=..., data=...))")
     tune_malloc()
     with init_ranks() as ranks:
         shown = (display or ProgressDisplay()) if ranks.rank == 0 else NullDisplay()

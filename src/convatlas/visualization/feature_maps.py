@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from convatlas.analysis import analyze
+from convatlas.analysis.trace.main_output import main_output
 from convatlas.analysis.trace.modules import ModuleCall
 from convatlas.analysis.trace.operations import CONVOLUTIONS
 from convatlas.errors import UsageError, UserError, unknown_name
@@ -22,11 +23,13 @@ class FeatureMaps(NamedTuple):
 
 def forward_with_maps(model: nn.Module, images: Tensor, path: str) -> FeatureMaps:
     """Run the network in evaluation mode on images (n, c, h, w), normalised, and return the feature maps of
-    the module at `path`. If the module runs more than once, they are those of its last run.
+    the module at `path`. If the module runs more than once, they are those of its last run. Of a network that
+    returns several values, the entry `logits` or `out` are the logits, else the first tensor.
 
-    Raises UsageError for a path that does not exist, naming the nearest, or whose output is no feature maps;
-    UserError for a module that did not run.
+    Raises UsageError for what is no module or no such images, for a path that does not exist, naming the
+    nearest, or whose output is no feature maps; UserError for a module that did not run.
     """
+    check_images(model, images)
     modules = dict(model.named_modules())
     if not path or path not in modules:
         raise unknown_name("module", path, filter(None, modules))
@@ -45,13 +48,33 @@ def forward_with_maps(model: nn.Module, images: Tensor, path: str) -> FeatureMap
 
     handle = modules[path].register_forward_hook(record_output)
     try:
-        with _eval_mode(model):
-            logits = model(images)
+        with eval_mode(model):
+            main = main_output(model(images))
     finally:
         handle.remove()
     if not outputs:
         raise UserError(f"{path} does not run in evaluation: choose a layer on the way to the logits")
-    return FeatureMaps(outputs[0], logits)
+    if main is None:
+        raise UsageError(f"{type(model).__name__} returns no tensor: expected logits")
+    return FeatureMaps(outputs[0], main.tensor)
+
+
+def check_images(model: object, images: object) -> None:
+    """Raise UsageError for what is no module, or for images that are not (n, c, h, w), normalised."""
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"expected an nn.Module, not a {type(model).__name__}: of a classifier give classifier.model"
+        )
+    if not isinstance(images, Tensor):
+        given = f"a {type(images).__name__}"
+    elif images.dim() != 4 or not images.is_floating_point():
+        given = f"{images.dtype} of shape {tuple(images.shape)}"
+    else:
+        return
+    raise UsageError(
+        f"expected normalised images, a float tensor (n, channels, height, width), not {given}: a classifier "
+        "gives them by classifier.normalizer(pixels), of uint8 pixels"
+    )
 
 
 def last_conv_layer(model: nn.Module, shape: tuple[int, int, int]) -> str:
@@ -91,7 +114,7 @@ def _last_operation_index(call: ModuleCall, calls: list[ModuleCall]) -> int:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards every module has its earlier mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -5,7 +5,7 @@ import math
 
 from torch import Tensor, nn
 
-from convatlas.errors import UserError
+from convatlas.errors import UserError, wrong_type
 from convatlas.visualization.plots import RgbImage, make_grid, signal_to_image
 
 IMAGE_WIDTH = 640  # pixels, approximately
@@ -15,6 +15,8 @@ MAX_ROW_FILTERS = 8  # so many filters stand in one row; more in a grid that is 
 def first_filters(model: nn.Module) -> tuple[str, Tensor]:
     """The path and the filters (n, c, h, w) of the first convolution, float32 on the CPU. Raises UserError
     for a network without a convolution."""
+    if not isinstance(model, nn.Module):
+        raise wrong_type("the model", model, "an nn.Module; of a classifier give classifier.model")
     for path, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
             return path, module.weight.detach().float().cpu()

@@ -18,7 +18,7 @@ from convatlas.classifier import Classifier
 from convatlas.data import open_dataset
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers, iterate_batches
-from convatlas.errors import UsageError, UserError, unknown_name
+from convatlas.errors import UsageError, UserError, unknown_name, wrong_type
 from convatlas.runtime.progress import track
 from convatlas.visualization.deconvolution import deconv_reconstruct
 from convatlas.visualization.feature_maps import forward_with_maps, last_conv_layer
@@ -35,6 +35,9 @@ class Activation(NamedTuple):
     unit: tuple[int, int]  # row and column in the map
     patch: Tensor  # (c, h, w), uint8: its receptive field, shifted to lie inside the image
     reconstruction: Tensor  # (c, h, w), float32: the same pixels of its projection
+
+    def __repr__(self) -> str:
+        return f"<Activation {self.value:.4g} of image {self.image}, unit {self.unit}>"
 
 
 class _MapMaxima(NamedTuple):
@@ -64,6 +67,8 @@ def top_activations(
     whose output is no feature maps; UserError if no image can be read or no activation of the layer is above
     zero.
     """
+    if not isinstance(classifier, Classifier):
+        raise wrong_type("the classifier", classifier, "a Classifier, as ca.load or from_module gives it")
     source = _open_split(classifier, data, split)
     preprocessing = source.preprocessing
     path = path or last_conv_layer(classifier.model, preprocessing.shape)

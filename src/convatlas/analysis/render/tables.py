@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from convatlas.analysis.render.comparison import compare, report_names
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import CONVENTION, Row, format_size
+from convatlas.errors import printable
 from convatlas.formatting import format_si
 
 COLUMNS = (
@@ -70,6 +71,35 @@ def markdown_table(
     separator = ["---" if column in text_columns else "---:" for column in columns]
     lines = [[cell.replace("|", r"\|") for cell in line] for line in (columns, separator, *rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def text_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[str] = TEXT_COLUMNS
+) -> str:
+    """A table of plain text with numbers aligned to the right."""
+    lines = []
+    printed_rows = [[printable(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(len, cells)) for cells in zip(*printed_rows, strict=True)]
+    for line in printed_rows:
+        cells = [
+            cell.ljust(width) if column in text_columns else cell.rjust(width)
+            for column, cell, width in zip(columns, line, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def render_text(report: ReportData) -> str:
+    """A network by stage, its totals and notes, as plain text."""
+    facts = [*totals(report), *(("note", note) for note in report.notes)]
+    return "\n".join(
+        [
+            title(report),
+            text_table(COLUMNS, [row_cells(row) for row in report.stages]),
+            "",
+            *(f"{name:<14}{printable(text)}" for name, text in facts),
+        ]
+    )
 
 
 def select_rows(report: ReportData, depth: int | None) -> list[Row]:
