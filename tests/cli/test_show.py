@@ -82,6 +82,18 @@ def test_pages_and_plots_are_written(capsys: pytest.CaptureFixture[str], tmp_pat
     assert sorted(tmp_path.iterdir()) == [page, plot]
 
 
+def test_a_diagram_is_written_of_a_network_or_a_part_of_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "a.svg"
+    assert show(capsys, "lenet5", "--svg", str(file)) == f"wrote {file}\n"
+    assert "5×5 conv, 120" in file.read_text()
+    show(capsys, "googlenet", "--svg", str(file), "--module", "inception_4a", "--input", "3x96x96")
+    text = file.read_text()
+    assert "inception_4a" in text
+    assert "480 × 6 × 6" in text
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -99,6 +111,13 @@ def test_pages_and_plots_are_written(capsys: pytest.CaptureFixture[str], tmp_pat
         ),
         (["resnet50", "--input", "3x0x9"], 2, "--input is '3x0x9'"),
         (["vgg16", "--input", "3x20x20"], 2, "needs images of at least 32x32"),
+        (
+            ["lenet5", "--svg", "a.svg", "--module", "C2"],
+            2,
+            "unknown layer of lenet5 'C2': the nearest is 'C",
+        ),
+        (["lenet5", "--module", "C1"], 2, "--module names the part that --svg draws: add --svg FILE"),
+        (["lenet5", "--svg", "a.svg", "--against", "vgg16"], 2, "--svg draws one network"),
         (["resnet50", "--depth", "0"], 2, "--depth should be 1 or more, not 0"),
         (["resnet50", "--depth", "deep"], 2, "--depth is 'deep': expected a whole number"),
         (["resnet50", "--json", "--html", "x.html"], 2, "--json and --html exclude each other: choose one"),

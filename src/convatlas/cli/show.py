@@ -40,13 +40,23 @@ class Show:
         Path | None,
         arg(metavar="FILE", help="Draw cost and receptive field by depth; takes some seconds."),
     ] = None
+    svg: Annotated[
+        Path | None, arg(metavar="FILE", help="Draw the network, and one module of each kind with branches.")
+    ] = None
+    module: Annotated[
+        str, arg(metavar="PATH", help="With --svg: a part of the network, such as conv4_x.")
+    ] = ""
 
     def __call__(self) -> None:
-        formats = [name for name in ("json", "markdown", "html", "png") if getattr(self, name)]
+        formats = [name for name in ("json", "markdown", "html", "png", "svg") if getattr(self, name)]
         if len(formats) > 1:
             raise UsageError(f"--{formats[0]} and --{formats[1]} exclude each other: choose one")
         if self.depth is not None and self.depth < 1:
             raise UsageError(f"--depth should be 1 or more, not {self.depth}")
+        if self.svg and self.against:
+            raise UsageError("--svg draws one network: leave out --against")
+        if self.module and not self.svg:
+            raise UsageError("--module names the part that --svg draws: add --svg FILE")
         networks = self._networks()
         reports = [report for report, _ in networks]
         if self.png:
@@ -55,6 +65,10 @@ class Show:
             print("convatlas: drawing, with a few passes forward and backward", file=sys.stderr)
             fields = [plots.effective_fields(model, report) for report, model in networks]
             write(self.png, plots.draw_report(reports, fields))
+        elif self.svg:
+            from convatlas.analysis.render.svg import render_svg
+
+            write(self.svg, render_svg(reports[0], self.module))
         elif self.html:
             from convatlas.analysis.render.html import render_html
 
