@@ -64,9 +64,18 @@ def test_markdown_has_a_table_for_each_network(capsys: pytest.CaptureFixture[str
 
 def test_two_networks_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     text = show(capsys, "resnet50", "--against", "resnet50:torchvision")
-    assert re.search(r"^multiply-adds +3,857,973,248 +4,089,184,256 +1\.06$", text, re.MULTILINE)
-    assert re.search(r"^receptive field, pixels +483 +427 +0\.88$", text, re.MULTILINE)
-    assert re.search(r"^stride 32 +7 +10 ", text, re.MULTILINE)
+    assert re.search(
+        r"^multiply-adds \* +3,857,973,248 +4,089,184,256 +\+231,211,008 +1\.06$", text, re.MULTILINE
+    )
+    assert re.search(r"^receptive field, pixels \* +483 +427 +-56 +0\.88$", text, re.MULTILINE)
+    assert re.search(r"^stride 32 \* +7 +10 ", text, re.MULTILINE)
+    assert re.search(r"^parameters +25,557,032 +25,557,032 +0 +1\.00$", text, re.MULTILINE)  # not marked
+    assert re.search(r"^conv3_x \* ", text, re.MULTILINE)
+    assert re.search(r"^conv2_x +Seq", text, re.MULTILINE)
+    assert "* the networks differ; difference: the second minus the first" in text
+    markdown = show(capsys, "resnet50", "--against", "resnet50:torchvision", "--markdown")
+    assert r"| **multiply-adds \*** | **3,857,973,248** | **4,089,184,256** | **+231,211,008** |" in markdown
+    assert "| parameters | 25,557,032 | 25,557,032 | 0 |" in markdown
     document = json.loads(show(capsys, "resnet50", "--against", "vgg16", "--json"))
     assert document["against"]["model"] == "vgg16"
     assert "# resnet50 against vgg16" in show(capsys, "resnet50", "--against", "vgg16", "--markdown")
@@ -114,7 +123,7 @@ def test_a_diagram_is_written_of_a_network_or_a_part_of_it(
         (
             ["lenet5", "--svg", "a.svg", "--module", "C2"],
             2,
-            "unknown layer of lenet5 'C2': the nearest is 'C",
+            "unknown layer of lenet5 'C2': the nearest is 'S2'",
         ),
         (["lenet5", "--module", "C1"], 2, "--module names the part that --svg draws: add --svg FILE"),
         (["lenet5", "--svg", "a.svg", "--against", "vgg16"], 2, "--svg draws one network"),

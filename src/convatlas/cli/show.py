@@ -106,18 +106,20 @@ class Show:
 
     def _print(self, reports: Sequence["Report"]) -> None:
         from convatlas.analysis.render import tables
-        from convatlas.analysis.render.comparison import compare
+        from convatlas.analysis.render.comparison import LEGEND, compare
         from convatlas.analysis.rows import CONVENTION
 
         for table in compare(*reports) if self.against else ():
             numbers = tuple(column for column in table.columns if column not in table.text_columns)
-            print_table(table.columns, table.rows, right=numbers)
+            print_table(table.columns, table.rows, right=numbers, bold=table.changed)
             print()
-        for report in reports:
+        if self.against:
+            print(f"{LEGEND}\n")
+        rows_by_report = tables.marked_rows(reports, self.depth)
+        for report, (rows, changed) in zip(reports, rows_by_report, strict=True):
             print(tables.title(report))
-            rows = tables.select_rows(report, self.depth)
             numbers = tuple(column for column in tables.COLUMNS if column not in tables.TEXT_COLUMNS)
-            print_table(tables.COLUMNS, [tables.row_cells(row) for row in rows], right=numbers)
+            print_table(tables.COLUMNS, rows, right=numbers, bold=changed)
             print()
             for name, text in tables.totals(report):
                 paragraph(f"{name:<14}{text}", 14)
