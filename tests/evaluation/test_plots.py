@@ -1,5 +1,7 @@
 """The confusion matrix: legible for any number of classes."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -20,7 +22,7 @@ def test_classes_are_named_without_overlap_up_to_forty(num_classes: int) -> None
     labels = figure.axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == [f"a {i}" for i in range(num_classes)]
     boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.y0)
-    assert all(above.y0 >= below.y1 for below, above in zip(boxes, boxes[1:], strict=False))
+    assert all(above.y0 >= below.y1 for below, above in itertools.pairwise(boxes))
 
 
 @pytest.mark.parametrize("num_classes", [100, 1000])
