@@ -59,6 +59,8 @@ docs: setup ## write the documentation's tables and images, from stored results
 	$(BIN)/python docs/notes.py
 	$(BIN)/python docs/evaluation.py --render
 	$(BIN)/convatlas show inception_v3 --png docs/generated/inception_v3.png
+	$(BIN)/convatlas show googlenet --svg docs/generated/googlenet.svg
+	$(BIN)/convatlas show resnet50 --svg docs/generated/resnet50.svg
 
 .peers/counters: constraints.txt
 	@$(PIP) --no-deps --upgrade --target .peers torchinfo fvcore iopath yacs termcolor tabulate portalocker \

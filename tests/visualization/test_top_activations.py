@@ -71,5 +71,5 @@ def test_a_layer_without_an_activation_above_zero_is_an_error(classifier: Classi
     with torch.no_grad():
         for parameter in classifier.model.parameters():
             parameter.zero_()
-    with pytest.raises(UserError, match="no image of the data excites any map of relu5_2"):
+    with pytest.raises(UserError, match="no image of the data excites any map of relu3_2"):
         visualization.top_activations(classifier)

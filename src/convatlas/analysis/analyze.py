@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from convatlas.analysis.render.html import render_fragment, render_html
+from convatlas.analysis.render.svg import render_svg
 from convatlas.analysis.render.tables import render_markdown, render_text, title
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.trace.trace import trace
@@ -40,6 +41,10 @@ class Report(ReportData):
     def to_html(self) -> str:
         """One page that needs no other file."""
         return render_html(self)
+
+    def to_svg(self, path: str = "") -> str:
+        """The diagram of the network, or of its module at `path`: stages, and one module of each kind."""
+        return render_svg(self, path).decode()
 
 
 def analyze(model: nn.Module, input: Any = None, num_axes: int | None = None, device: str = "meta") -> Report:

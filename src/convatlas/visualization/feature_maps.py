@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from convatlas.analysis import analyze
+from convatlas.analysis import Report, analyze
 from convatlas.analysis.trace.main_output import main_output
 from convatlas.analysis.trace.modules import ModuleCall
 from convatlas.analysis.trace.operations import CONVOLUTIONS
 from convatlas.errors import UsageError, UserError, unknown_name
+
+MIN_MAP_SIDE = 7  # as in the last layer of ResNet; smaller maps show no place in an image
 
 
 class FeatureMaps(NamedTuple):
@@ -77,11 +79,12 @@ def check_images(model: object, images: object) -> None:
     )
 
 
-def last_conv_layer(model: nn.Module, shape: tuple[int, int, int]) -> str:
-    """The path of the module with the last convolutional features for images of `shape` (channels, h, w).
+def last_conv_layer(model: nn.Module, shape: tuple[int, int, int], min_side: int = MIN_MAP_SIDE) -> str:
+    """The path of the module with the last convolutional features for images of `shape` (channels, h, w) in
+    maps of at least `min_side` units a side; without any, the last of those with the largest maps.
 
-    These are the features of the last convolution whose output is a feature map, after the normalisation, sum
-    and activation that follow at the same size. Of several modules with this output it is the outermost.
+    These are the features of the last such convolution, after the normalisation, sum and activation that
+    follow at the same size. Of several modules with this output it is the outermost.
 
     Raises UserError for a network without such a convolution.
     """
@@ -97,7 +100,10 @@ def last_conv_layer(model: nn.Module, shape: tuple[int, int, int]) -> str:
             f"{type(model).__name__} has no convolution whose output is a feature map for images of "
             f"{shape[1]}x{shape[2]}: no maps to show"
         )
-    _, last_call = max(convolutions, key=lambda pair: pair[0])
+    sides = [min(call.output_shapes[0][2:]) for _, call in convolutions]
+    min_side = min(min_side, max(sides))
+    large = [pair for pair, side in zip(convolutions, sides, strict=True) if side >= min_side]
+    _, last_call = max(large, key=lambda pair: pair[0])
     size = last_call.output_shapes[0][2:]
     last_index_by_path = {
         call.path: _last_operation_index(call, calls)
@@ -111,6 +117,26 @@ def _last_operation_index(call: ModuleCall, calls: list[ModuleCall]) -> int:
     """The index of the last operation of a module and its submodules."""
     subtree = (c for c in calls if c.path == call.path or c.path.startswith(f"{call.path}."))
     return max((operation.index for c in subtree for operation in c.operations), default=-1)
+
+
+def field_slices(
+    report: Report, path: str, unit: tuple[int, int], size: tuple[int, int]
+) -> tuple[slice, slice]:
+    """Rows and columns of the patch of an image of `size` (height, width) that holds the receptive field of a
+    unit (row, column) of the module at `path`."""
+    rows, columns = report.pixels(path, unit)
+    return _shift_inside(rows, size[0]), _shift_inside(columns, size[1])
+
+
+def _shift_inside(pixels: tuple[int, int] | None, side: int) -> slice:
+    """The pixels from first to last of a receptive field, shifted to lie inside an image of `side` pixels;
+    the whole side if the field is larger or unknown."""
+    if pixels is None:
+        return slice(0, side)
+    first, last = pixels
+    size = min(last - first + 1, side)
+    start = min(max(first, 0), side - size)
+    return slice(start, start + size)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from convatlas.data.loading.loader import default_num_workers, iterate_batches
 from convatlas.errors import UsageError, UserError, unknown_name, wrong_type
 from convatlas.runtime.progress import track
 from convatlas.visualization.deconvolution import deconv_reconstruct
-from convatlas.visualization.feature_maps import forward_with_maps, last_conv_layer
+from convatlas.visualization.feature_maps import field_slices, forward_with_maps, last_conv_layer
 
 NUM_ACTIVATIONS = 9  # of each map, as in the paper's figure
 NUM_MAPS = 6  # chosen where none are named
@@ -90,11 +90,7 @@ def top_activations(
         for value, index, (row, column), image, projection in zip(
             maxima.values[:, map].tolist(), indices.tolist(), units.tolist(), images, projections, strict=True
         ):
-            fields = report.pixels(path, (row, column))
-            rows, columns = (
-                _shift_inside(pixels, side)
-                for pixels, side in zip(fields, preprocessing.input_size, strict=True)
-            )
+            rows, columns = field_slices(report, path, (row, column), preprocessing.input_size)
             patch = image[:, rows, columns]
             activations.append(Activation(value, index, (row, column), patch, projection[:, rows, columns]))
         activations_by_map[map] = activations
@@ -144,14 +140,3 @@ def _map_maxima(classifier: Classifier, source: EvalBatches, path: str, count: i
             f"none of the {len(source.split):,} images can be read: look at them with convatlas data check"
         )
     return _MapMaxima(values, indices, positions, map_width)
-
-
-def _shift_inside(pixels: tuple[int, int] | None, side: int) -> slice:
-    """The pixels from first to last of a receptive field, shifted to lie inside an image of `side` pixels;
-    the whole side if the field is larger or unknown."""
-    if pixels is None:
-        return slice(0, side)
-    first, last = pixels
-    size = min(last - first + 1, side)
-    start = min(max(first, 0), side - size)
-    return slice(start, start + size)

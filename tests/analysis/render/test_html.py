@@ -80,6 +80,8 @@ def test_two_networks_share_a_page_with_their_comparison(resnet: Report) -> None
     assert "resnet50, paper against resnet50, torchvision" in page
     assert "4,089,184,256" in page
     assert page.count("<h1>") == 3
+    assert '<tr class="changed"><td>multiply-adds *</td>' in page
+    assert "<tr><td>parameters</td>" in page
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from convatlas.analysis.render.comparison import compare, report_names
+from convatlas.analysis.render.comparison import LEGEND, compare, report_names
 from convatlas.analysis.render.tables import COLUMNS, row_cells, title, totals
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import CONVENTION, ModuleNode, Row
@@ -33,6 +33,7 @@ def render_html(*reports: ReportData) -> str:
         names=" against ".join(names),
         networks=[_network(report) for report in reports],
         tables=tables,
+        legend=LEGEND,
         columns=COLUMNS,
         convention=CONVENTION,
     )
