@@ -6,19 +6,31 @@ from pathlib import Path
 
 from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
-from convatlas.data.sources.source import RawDataset, prepare
+from convatlas.data.sources.source import Conflicts, RawDataset, prepare, prepare_evaluation
 from convatlas.errors import UsageError, unknown_name
 
 
-def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset:
+def open_dataset(
+    name: str, quarantined: Sequence[str] | None = None, conflicts: Conflicts = "drop"
+) -> Dataset:
     """A data set by its name: `fashion-mnist`, `mnist`, `cifar10`, `cifar100`, `digits`, or a source:
     `folder:PATH`.
 
     `quarantined` are the content hashes of broken samples to leave out; None takes those on the data set's
-    own list. Raises UsageError for an unknown name, UserError for files that are missing or damaged, and for
-    a data set that cannot be trained on.
+    own list. `conflicts`: samples with the same content and different classes are left out, or an error.
+    Raises
+    UsageError for an unknown name, UserError for files that are missing or damaged, and for a data set that
+    cannot be trained on.
     """
-    return prepare(open_source(name), quarantined)
+    return prepare(open_source(name), quarantined, conflicts)
+
+
+def open_evaluation_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset:
+    """A data set for evaluation only, which need not have train images: its published splits, and `all`.
+
+    Raises errors like `open_dataset`, except that any source with a sample can be evaluated on.
+    """
+    return prepare_evaluation(open_source(name), quarantined)
 
 
 def open_source(name: str) -> RawDataset:

@@ -567,10 +567,6 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
         folders_and_blacklist,
         f"ROOT/{BLACKLISTS[1]}, line 2: '50001': expected a whole number from 1 to 50,000",
     ),
-    "a class without validation images": (
-        class_without_validation_images,
-        "imagenet:ROOT: val has no images of class n09999999",
-    ),
 }
 
 

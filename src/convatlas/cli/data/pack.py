@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from convatlas.cli.arguments import Json
-from convatlas.cli.data.tables import DataName
+from convatlas.cli.data.tables import DataName, data_notes
 from convatlas.cli.output import print_json
 from convatlas.errors import UsageError, printable
 
@@ -35,7 +35,10 @@ class Pack:
         from convatlas.data import open_dataset
         from convatlas.data.curation.pack import pack
 
-        result = pack(open_dataset(self.data), self.out, self.side, self.files, self.workers)
+        dataset = open_dataset(self.data)
+        for text in data_notes(dataset):
+            print(f"convatlas: {text}", file=sys.stderr)
+        result = pack(dataset, self.out, self.side, self.files, self.workers)
         for sample in result.unreadable:
             print(f"convatlas: left out: {printable(sample.file)}: {sample.reason}", file=sys.stderr)
         if self.json:

@@ -157,6 +157,7 @@ def open_packed(path: Path) -> RawDataset:
             name: np.flatnonzero(entries["split"] == number) for number, name in enumerate(manifest.splits)
         },
         hflip_safe=manifest.mirrors,
+        published=True,  # `data pack` has decided
         root=path,
     )
 
