@@ -72,7 +72,7 @@ def override(record: R, assignment: str) -> R:
         value: Any = msgspec.json.decode(text.encode())
     except msgspec.DecodeError:
         value = text
-    tree = _all_fields(record)
+    tree: Any = _all_fields(record)
     *parents, last_key = path.split(".")
     node = tree
     for key in parents:

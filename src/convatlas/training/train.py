@@ -14,7 +14,7 @@ from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata, write_m
 from convatlas.classifier.training_images import FILE_NAME, write_training_images
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
-from convatlas.errors import UsageError, printable
+from convatlas.errors import MissingDataError, UsageError, UserError, printable
 from convatlas.evaluation import predictions as stored_predictions
 from convatlas.evaluation.metrics import score_samples
 from convatlas.evaluation.predictions import Predictions
@@ -103,7 +103,12 @@ def resume(
         if existing is None:
             raise UsageError(f"{printable(path)} holds no run.json: expected a run's folder")
         torch_device = select_device(device, ranks)
-        resolved = resolve_run(existing.run, torch_device, force, data=data)
+        try:
+            resolved = resolve_run(existing.run, torch_device, force, data=data)
+        except MissingDataError as error:
+            raise UserError(
+                f"{error}; if the run's data were moved, say where they are with --data"
+            ) from None
         return _train(resolved, path, existing, torch_device, workers, force, shown, ranks)
 
 

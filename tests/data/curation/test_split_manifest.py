@@ -117,7 +117,11 @@ def test_a_manifest_may_lie_anywhere(photos: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_small_fraction_gives_an_image_of_each_class(photos: Path) -> None:
     split = split_files(open_source(f"folder:{photos}"), 0.001, 0.001)
-    assert {name: len(indices) for name, indices in split.splits.items()} == {"train": 56, "val": 2, "test": 2}
+    assert {name: len(indices) for name, indices in split.splits.items()} == {
+        "train": 56,
+        "val": 2,
+        "test": 2,
+    }
 
 
 def test_images_that_look_alike_stay_in_one_split_on_request(photos: Path) -> None:

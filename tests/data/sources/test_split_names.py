@@ -9,9 +9,22 @@ from convatlas.data.sources.split_names import looks_like_split, split_name
     ("name", "split"),
     [
         *[("train", "train"), ("Training_Set", "train"), ("trainset", "train"), ("TrainData", "train")],
-        *[("train_images", "train"), ("val_images", "val"), ("dev", "val"), ("VALID", "val"), ("test1", "test")],
+        *[
+            ("train_images", "train"),
+            ("val_images", "val"),
+            ("dev", "val"),
+            ("VALID", "val"),
+            ("test1", "test"),
+        ],
         *[("evaluation", "test"), ("test-set", "test")],
-        *[("trainer", None), ("valley", None), ("cat", None), ("latest", None), ("train station", None), ("", None)],
+        *[
+            ("trainer", None),
+            ("valley", None),
+            ("cat", None),
+            ("latest", None),
+            ("train station", None),
+            ("", None),
+        ],
     ],
 )
 def test_a_name_is_that_of_a_split_if_it_says_nothing_else(name: str, split: str | None) -> None:

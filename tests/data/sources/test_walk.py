@@ -82,7 +82,8 @@ def test_runs_reports_caches_and_other_programs_folders_are_no_data(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CONVATLAS_CACHE", str(photos / "cached"))
-    for folder in ("runs/x", "report", "cached/1", "venv", "build", "__MACOSX", "@eaDir", ".ipynb_checkpoints"):
+    made = ("runs/x", "report", "cached/1", "venv", "build", "__MACOSX", "@eaDir", ".ipynb_checkpoints")
+    for folder in made:
         write_image(photos / folder / "curves.png")
     for file in ("runs/x/run.json", "report/evaluation.json", "venv/pyvenv.cfg", "build/CACHEDIR.TAG"):
         (photos / file).write_text("{}")
@@ -106,8 +107,16 @@ def test_a_folder_that_is_named_itself_is_read_even_if_it_is_a_run(photos: Path)
 
 def test_images_are_known_by_content_where_the_extension_is_unusual(tmp_path: Path) -> None:
     files = {
-        **{"a.jfif": "JPEG", "b.JPE": "JPEG", "c": "PNG", "d.data": "WEBP", "e.ppm": "PPM", "f.GIF": "GIF"},
-        **{"g.bin": "BMP", "h.PNG": "PNG", "i.webp": "WEBP", "j.TIFF": "TIFF"},
+        "a.jfif": "JPEG",
+        "b.JPE": "JPEG",
+        "c": "PNG",
+        "d.data": "WEBP",
+        "e.ppm": "PPM",
+        "f.GIF": "GIF",
+        "g.bin": "BMP",
+        "h.PNG": "PNG",
+        "i.webp": "WEBP",
+        "j.TIFF": "TIFF",
     }
     for name, image_format in files.items():
         write_image(tmp_path / name, image_format)
@@ -164,5 +173,6 @@ def test_what_is_passed_over_is_counted_by_reason(photos: Path) -> None:
         == "14 files: 9 .txt, 5 .heic (not readable here)"
     )
     (photos / "empty").mkdir()
-    assert describe_passed_over(list_images(photos).passed_over).endswith("; 1 folder: empty (without images)")
+    description = describe_passed_over(list_images(photos).passed_over)
+    assert description.endswith("; 1 folder: empty (without images)")
     assert describe_passed_over([]) == ""

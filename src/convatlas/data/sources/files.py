@@ -1,11 +1,13 @@
 """Images that stay in their files until a batch needs them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convatlas.data.images import decode
 from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.errors import MissingDataError, printable
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,13 @@ class FileImages:
 
     def image(self, index: int) -> EncodedImage:
         return decode.open_image(self.root / self.names[index])
+
+
+def missing_data(path: Path | str, problem: str, expected: str) -> MissingDataError:
+    """The error for a path that is not what a source needs; a relative one is also shown as it was looked "
+    "for."""
+    place = "" if os.path.isabs(path) else f" (looked for {printable(os.path.abspath(path))})"
+    return MissingDataError(f"{printable(path)} {problem}{place}: expected {expected}")
 
 
 def detect_channels(files: FileImages) -> int:

@@ -11,7 +11,7 @@ from convatlas.data.sources.walk import PROGRAM_FOLDERS, list_images
 from convatlas.errors import UserError, printable
 
 MAX_NAMES = 8  # folders that a message names
-EXPECTED = "expected PATH/class/image or PATH/train/class/image"
+EXPECTED = "PATH/class/image or PATH/train/class/image"
 
 
 class FolderLayout(NamedTuple):
@@ -51,11 +51,12 @@ def find_layout(path: Path) -> FolderLayout:
         return inner
     if unclassified and not classes:
         raise UserError(
-            f"{printable(path)} holds {len(unclassified):,} images and no folders of classes: {EXPECTED}, "
+            f"{printable(path)} holds {len(unclassified):,} images and no folders of classes: expected "
+            f"{EXPECTED}, "
             "or a "
             "list of labels, manifest:FILE"
         )
-    hint = _hint(path, *next(iter(classes.items()))) if len(classes) == 1 else EXPECTED
+    hint = _hint(path, *next(iter(classes.items()))) if len(classes) == 1 else f"expected {EXPECTED}"
     return FolderLayout({"": classes}, passed_over + _without_class(unclassified), notes, hint)
 
 
@@ -105,7 +106,7 @@ def _layout_of_splits(
             f"{_list(classes_beside)}: put the folders of classes into a folder train, or rename "
             f"{printable(folder)} if it is a class"
         )
-    return FolderLayout(by_split, passed_over + _without_class(outside), notes, EXPECTED)
+    return FolderLayout(by_split, passed_over + _without_class(outside), notes, f"expected {EXPECTED}")
 
 
 def _classes_of_split(images: Sequence[str], folder: str) -> tuple[dict[str, list[str]], list[str], str]:
@@ -156,7 +157,7 @@ def _hint(path: Path, folder: str, images: Sequence[str]) -> str:
     """What to do about a folder with a single folder of images."""
     inner, _ = _by_folder(images, folder)
     if len(inner) < 2:
-        return EXPECTED
+        return f"expected {EXPECTED}"
     return f"if the folders in it are classes, {_list(list(inner))}, use folder:{printable(path / folder)}"
 
 

@@ -4,17 +4,15 @@ The classes are the folders' names, in Unicode's composed form (NFC): a name has
 system.
 """
 
-import os
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 
 from convatlas.data.sources import content_hash
-from convatlas.data.sources.files import FileImages, detect_channels
+from convatlas.data.sources.files import FileImages, detect_channels, missing_data
 from convatlas.data.sources.folder_layout import EXPECTED, find_layout
 from convatlas.data.sources.source import RawDataset
-from convatlas.errors import UserError, printable
 
 
 def open_image_folder(path: Path) -> RawDataset:
@@ -23,8 +21,7 @@ def open_image_folder(path: Path) -> RawDataset:
     Raises UserError for a path that is no folder, and for one whose splits and classes are unclear.
     """
     if not path.is_dir():
-        place = "" if path.is_absolute() else f" (looked for {printable(os.path.abspath(path))})"
-        raise UserError(f"{printable(path)} is not a folder{place}: {EXPECTED}")
+        raise missing_data(path, "is not a folder", EXPECTED)
     layout = find_layout(path)
     notes = list(layout.notes)
     folder_of: dict[str, str] = {}  # the first folder of each class

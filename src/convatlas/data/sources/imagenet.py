@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.sources import content_hash
-from convatlas.data.sources.files import FileImages
+from convatlas.data.sources.files import FileImages, missing_data
 from convatlas.data.sources.imagenet_labels import (
     BLACKLISTS,
     LABEL_READERS,
@@ -39,6 +39,8 @@ def open_imagenet(path: Path) -> RawDataset:
 
     Raises UserError for a file that is missing, and says where it was looked for.
     """
+    if not path.is_dir():
+        raise missing_data(path, "is not a folder", "that of ILSVRC 2012")
     layout = next((layout for layout in LAYOUTS if _has_train_and_val(path / layout)), None)
     if layout is None:
         places = ", ".join(str(Path(layout, "{train,val}")) for layout in LAYOUTS)

@@ -13,7 +13,7 @@ import numpy as np
 
 from convatlas.data.sources import content_hash
 from convatlas.data.sources.file_lookup import find_normalized
-from convatlas.data.sources.files import FileImages, detect_channels
+from convatlas.data.sources.files import FileImages, detect_channels, missing_data
 from convatlas.data.sources.labels import encode_labels, validate_class_name
 from convatlas.data.sources.manifest_columns import UNDERSTOOD
 from convatlas.data.sources.manifest_rows import read_rows
@@ -29,11 +29,7 @@ Entry = tuple[str, str | None, str | None]  # class, split and group of a listed
 def open_manifest(path: Path) -> RawDataset:
     """Open the images that a list names. Raises UserError with the line of the first error."""
     if not path.is_file():
-        place = "" if path.is_absolute() else f" (looked for {printable(os.path.abspath(path))})"
-        raise UserError(
-            f"{printable(path)} is not a file{place}: expected a list of images, CSV or JSON lines with "
-            f"{UNDERSTOOD}"
-        )
+        raise missing_data(path, "is not a file", f"a list of images, CSV or JSON lines with {UNDERSTOOD}")
     root = path.parent
     entries, warnings = _find_files(path, root, _read_entries(path))
     names = list(entries)

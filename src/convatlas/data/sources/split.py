@@ -98,9 +98,9 @@ def _split_sizes(
     sizes = np.diff(bounds, axis=0, append=counts[None].astype(float))
     for label in np.flatnonzero((sizes == 0).any(axis=0) & (counts > 0)):
         if num_sets[label] >= len(sizes):
-            for split in np.flatnonzero(sizes[:, label] == 0):
+            for empty in np.flatnonzero(sizes[:, label] == 0):
                 sizes[sizes[:, label].argmax(), label] -= 1
-                sizes[split, label] += 1
+                sizes[empty, label] += 1
     # A class with too few samples for every split: the last split, and then the one that has fewest samples.
     for label in np.flatnonzero((num_sets < len(sizes)) & (counts > 0)):
         sizes[:, label] = 0
@@ -110,7 +110,8 @@ def _split_sizes(
             split = (
                 len(held_out) - 1 - int(held_out[::-1].argmin())
             )  # of equal ones the last: test before val
-            sizes[[split, -1], label] += [1, -1]
+            sizes[split, label] += 1
+            sizes[-1, label] -= 1
     return sizes
 
 
