@@ -22,11 +22,10 @@ def find_conflicts(
 
     Content that is no image, such as that of empty files, is left to the list of broken files.
     """
-    first: dict[bytes, int] = {}
+    first: dict[bytes, int] = {}  # the label of the first sample with each content
     conflicting = set()
-    for index in indices.tolist():
-        original = first.setdefault(content_hashes[index], index)
-        if labels[original] != labels[index]:
+    for index, label in zip(indices.tolist(), labels[indices].tolist(), strict=True):
+        if first.setdefault(content_hashes[index], label) != label:
             conflicting.add(content_hashes[index])
     if not conflicting:
         return []

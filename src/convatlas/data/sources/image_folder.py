@@ -13,6 +13,7 @@ from convatlas.data.sources import content_hash
 from convatlas.data.sources.files import FileImages, detect_channels, missing_data
 from convatlas.data.sources.folder_layout import EXPECTED, find_layout
 from convatlas.data.sources.source import RawDataset
+from convatlas.errors import printable
 
 
 def open_image_folder(path: Path) -> RawDataset:
@@ -50,7 +51,7 @@ def open_image_folder(path: Path) -> RawDataset:
         labels=np.array(labels, np.int64),
         content_hashes=content_hash.hash_files(path, names),
         splits=splits,
-        notes=tuple(notes),
+        notes=tuple(map(printable, notes)),
         passed_over=tuple(layout.passed_over),
         hint=layout.hint,
         root=path,

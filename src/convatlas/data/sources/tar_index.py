@@ -253,7 +253,8 @@ def _index(samples: dict[str, Sample], all_grayscale: bool, path: Path) -> Shard
     passed_over: Counter[str] = Counter()
     for key, sample in samples.items():
         if sample.image is None:
-            passed_over.update(extension_reason(name) for name in sample.others or sample.labels)
+            others = sample.others or [f"{key}{extension}" for extension in sample.labels]
+            passed_over.update(map(extension_reason, others))
             continue
         subject = f"{printable(path)}: {printable(sample.image.name)}"
         texts = [sample.labels.get(extension) for extension in LABEL_EXTENSIONS]
