@@ -5,28 +5,34 @@ macOS and some archives write letters with accents in two characters (NFD), most
 
 import os
 import unicodedata
-from functools import cache
 from pathlib import Path
 
 
-@cache
-def _names_by_nfc(folder: str) -> dict[str, str]:
-    """The names in a folder by their composed forms; empty for a folder that cannot be read."""
-    try:
-        return {unicodedata.normalize("NFC", name): name for name in sorted(os.listdir(folder))}
-    except OSError:
-        return {}
+class NormalizedLookup:
+    """Finds files below `root` by names in any Unicode form; reads each folder at most once."""
 
+    def __init__(self, root: Path):
+        self.root = root
+        self._names: dict[str, dict[str, str]] = {}  # of each folder: its entries by their composed forms
 
-def find_normalized(root: Path, name: str) -> str | None:
-    """The name of a file that has the same letters in another Unicode form; None if there is none."""
-    path = "/" if name.startswith("/") else ""
-    for part in name.strip("/").split("/"):
-        candidate = os.path.join(path, part)
-        if not os.path.lexists(root / candidate):
-            match = _names_by_nfc(str(root / path)).get(unicodedata.normalize("NFC", part))
-            if match is None:
-                return None
-            candidate = os.path.join(path, match)
-        path = candidate
-    return path
+    def find(self, name: str) -> str | None:
+        """The name of the file that has the same letters as `name`; None if there is none."""
+        path = "/" if name.startswith("/") else ""
+        for part in name.strip("/").split("/"):
+            candidate = os.path.join(path, part)
+            if not os.path.lexists(self.root / candidate):
+                match = self._entries(path).get(unicodedata.normalize("NFC", part))
+                if match is None:
+                    return None
+                candidate = os.path.join(path, match)
+            path = candidate
+        return path
+
+    def _entries(self, folder: str) -> dict[str, str]:
+        if folder not in self._names:
+            try:
+                names = sorted(os.listdir(self.root / folder))
+            except OSError:  # no folder, or one that cannot be read
+                names = []
+            self._names[folder] = {unicodedata.normalize("NFC", name): name for name in names}
+        return self._names[folder]

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 
 from convatlas.data.sources import content_hash
-from convatlas.data.sources.file_lookup import find_normalized
+from convatlas.data.sources.file_lookup import NormalizedLookup
 from convatlas.data.sources.files import FileImages, detect_channels, missing_data
 from convatlas.data.sources.labels import encode_labels, validate_class_name
 from convatlas.data.sources.manifest_columns import UNDERSTOOD
@@ -68,10 +68,11 @@ def _find_files(path: Path, root: Path, entries: dict[str, Entry]) -> tuple[dict
     files: dict[str, Entry] = {}
     missing = []
     other_form = 0
+    lookup = NormalizedLookup(root)
     for listed, entry in entries.items():
         name = listed
         if not os.path.lexists(root / listed):
-            found_name = find_normalized(root, listed)
+            found_name = lookup.find(listed)
             other_form += found_name is not None
             name = found_name or listed
             if found_name is None:
