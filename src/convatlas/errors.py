@@ -18,6 +18,10 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class MissingDataError(UserError):
+    """A data set whose files are not where its name says: it may have been moved."""
+
+
 class FailedOnOtherRank(UserError):
     """The error of another rank, which has printed it: this process ends silently with the same exit code."""
 

@@ -13,7 +13,7 @@ from PIL import Image
 import convatlas as ca
 from convatlas.classifier import Classifier
 from convatlas.classifier.training_images import FILE_NAME, write_training_images
-from convatlas.data import open_evaluation_data
+from convatlas.data import open_evaluation_dataset
 from convatlas.errors import UsageError, UserError
 
 
@@ -39,7 +39,7 @@ def write_images(folder: Path, count: int, start: int = 0) -> str:
 def run_trained_on(folder: Path, name: str, split: str = "train", data_sha256: str = "") -> Path:
     """A run's folder whose training images are those of a split of the data set `name`."""
     run = make_run(folder, make_classifier(0, data=name, run="1234", data_sha256=data_sha256))
-    hashes = open_evaluation_data(name, as_trained=True).splits[split].content_hashes
+    hashes = open_evaluation_dataset(name, as_trained=True).splits[split].content_hashes
     write_training_images(run / FILE_NAME, hashes, "1234", name)
     return run
 
@@ -122,7 +122,7 @@ def test_training_images_are_evaluated_on_request(tmp_path: Path) -> None:
     assert (document["n"], document["trained_on"]) == (32, {"n": 32, "left_out": False, "files": []})
     shutil.rmtree(tmp_path / "photos")
     write_images(tmp_path / "photos", 20)
-    train = open_evaluation_data(name, as_trained=True).splits["train"]
+    train = open_evaluation_dataset(name, as_trained=True).splits["train"]
     for index in range(len(train)):
         source = tmp_path / "photos" / train.images.name(index)
         target = tmp_path / "known" / "test" / source.parent.name / source.name
@@ -136,7 +136,7 @@ def test_the_test_split_of_the_training_itself_is_counted_whole(tmp_path: Path) 
     name = make_photos(tmp_path / "photos")
     train_image = next((tmp_path / "photos" / "train" / CLASSES[0]).iterdir())
     shutil.copy(train_image, tmp_path / "photos" / "test" / CLASSES[0] / "again.png")
-    sha256 = open_evaluation_data(name, as_trained=True).sha256
+    sha256 = open_evaluation_dataset(name, as_trained=True).sha256
     same = ca.evaluate(run_trained_on(tmp_path / "same", name, data_sha256=sha256))
     assert (same["n"], same["trained_on"]["n"], same["trained_on"]["left_out"]) == (25, 1, False)
     assert any("and are counted, as in that training" in note for note in same["notes"])

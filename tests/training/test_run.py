@@ -12,6 +12,7 @@ import torch
 import convatlas as ca
 from convatlas import models, recipes
 from convatlas.errors import UsageError, UserError
+from convatlas.storage.records import override
 from convatlas.training.resolve import resolve_run
 from convatlas.training.run import FORMAT, RunFile, read_run_file, serialize_run_file
 from convatlas.training.train import default_folder
@@ -129,6 +130,17 @@ def test_data_that_has_changed_is_refused() -> None:
 
 
 # run.json
+
+
+def test_a_policy_for_conflicts_changes_the_id_and_its_absence_does_not() -> None:
+    run = lenet_run()
+    assert set(handwritten(run)["run"]["data"]) == {"name"}  # as before the policy existed
+    dropping = override(run, "data.conflicts=drop")
+    assert dropping.id != run.id
+    assert dropping.replace(data=run.data) == run
+    assert read_run_file(serialize_run_file(RunFile(run=dropping)), "run.json").run == dropping
+    with pytest.raises(UsageError, match="conflicts"):
+        override(run, "data.conflicts=kep")
 
 
 def test_a_run_file_has_the_same_bytes_whenever_it_is_written() -> None:

@@ -121,12 +121,16 @@ def _expand(names: Iterable[str]) -> Iterator[str]:
     What exists is taken by its name, even if it looks like a pattern; a name that is nothing is yielded, and
     will be reported as missing.
     """
-    from convatlas.data.sources.files import list_images
+    from convatlas.data.sources.passed_over import describe_passed_over
+    from convatlas.data.sources.walk import list_images
 
     for name in names:
         path = Path(name)
         if path.is_dir():
-            yield from [str(path / image) for image in list_images(path)] or [name]
+            listing = list_images(path)
+            if listing.passed_over:
+                _say(f"passed over in {printable(name)}: {describe_passed_over(listing.passed_over)}")
+            yield from [str(path / image) for image in listing.images] or [name]
         elif path.exists() or not glob.has_magic(name):
             yield name
         else:

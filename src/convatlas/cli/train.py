@@ -29,7 +29,7 @@ class Train:
         str,
         arg(
             help="A built-in set, or folder:, manifest:, imagenet:, packed:, tar: or hf: and a path: "
-            "docs/data.md."
+            "docs/data.md. With --resume: where the same data are now."
         ),
     ] = ""
     recipe: Annotated[
@@ -73,8 +73,10 @@ class Train:
         from convatlas.runtime.progress import is_main_process
 
         if self.resume:
-            self._refuse_run_options(self.resume)
-            result = training.resume(self.resume, self.device, self.workers, self.force, progress, self.log)
+            self._refuse_run_options(self.resume, but="data")
+            result = training.resume(
+                self.resume, self.device, self.workers, self.force, progress, self.log, self.data or None
+            )
         else:
             run, weights = self._options()
             result = training.train(
@@ -110,10 +112,10 @@ class Train:
             overrides=self.set,
         )
 
-    def _refuse_run_options(self, file: Path) -> None:
+    def _refuse_run_options(self, file: Path, but: str = "") -> None:
         """Raises UsageError for an option that would change the run of a file."""
         for name in RUN_OPTIONS:
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+            if name != but and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise UsageError(
                     f"--{name} cannot change the run of {printable(file)}: start a new one by the network's "
                     "name"

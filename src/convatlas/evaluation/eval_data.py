@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convatlas.classifier import Classifier
-from convatlas.data import Dataset, Split, open_evaluation_data
-from convatlas.data.sources.evaluation_splits import ALL
+from convatlas.data import Dataset, Split, open_evaluation_dataset
+from convatlas.data.sources.source import ALL
 from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.evaluation.image_list import read_image_list
 from convatlas.evaluation.metrics import Labels
@@ -58,7 +58,7 @@ def select_eval_data(
     training_names = {classifier.metadata.provenance.get("data") for classifier in classifiers}
     name = data or _training_data(classifiers)
     as_trained = name in training_names
-    dataset = open_evaluation_data(name, as_trained)
+    dataset = open_evaluation_dataset(name, as_trained)
     split, notes = _choose_split(dataset, split)
     samples = dataset.splits[split]
     if not len(samples):
@@ -83,7 +83,8 @@ def select_eval_data(
                 )
     notes += _describe_missing_classes(dataset, split, indices)
     if not as_trained:  # else the training has shown them
-        notes = [*dataset.notes, *notes]
+        passed_over = [f"passed over: {dataset.passed_over}"] if dataset.passed_over else []
+        notes = [*dataset.notes, *dataset.warnings, *passed_over, *notes]
     return EvalData(dataset, split, indices, trained_on, tuple(notes))
 
 

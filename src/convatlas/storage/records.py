@@ -72,7 +72,7 @@ def override(record: R, assignment: str) -> R:
         value: Any = msgspec.json.decode(text.encode())
     except msgspec.DecodeError:
         value = text
-    tree = msgspec.json.decode(msgspec.json.encode(record))
+    tree: Any = _all_fields(record)
     *parents, last_key = path.split(".")
     node = tree
     for key in parents:
@@ -83,6 +83,19 @@ def override(record: R, assignment: str) -> R:
         return msgspec.convert(tree, type(record))
     except msgspec.ValidationError as error:
         raise UsageError(f"--set {assignment}: {error}") from None
+
+
+def _all_fields(record: Record) -> dict[str, Any]:
+    """The record as a document that also has the fields which are not written because they are the "
+    "default."""
+    tree: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(record))
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        if isinstance(value, Record):
+            tree[name] = _all_fields(value)
+        elif name not in tree:
+            tree[name] = msgspec.to_builtins(value)
+    return tree
 
 
 def _child(node: Any, key: str, path: str) -> Any:

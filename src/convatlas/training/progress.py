@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
 from convatlas.analysis import Report
+from convatlas.data import Dataset
 from convatlas.errors import printable
 from convatlas.formatting import format_duration
 from convatlas.runtime.progress import is_main_process
@@ -222,3 +223,13 @@ def banner_rows(
     }
     notes = {"note" if number == 1 else f"note {number}": note for number, note in enumerate(run.notes, 1)}
     return rows | notes
+
+
+def data_rows(dataset: Dataset) -> dict[str, str]:
+    """The lines of a run's banner about its data that are not part of the run."""
+    rows = {"passed over": dataset.passed_over} if dataset.passed_over else {}
+    warnings = {
+        "warning" if number == 1 else f"warning {number}": warning
+        for number, warning in enumerate(dataset.warnings, 1)
+    }
+    return rows | warnings

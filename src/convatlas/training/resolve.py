@@ -1,5 +1,6 @@
 """The user's run completed from its data and the device; what does not fit is refused."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision, best_precision
 from convatlas.storage.records import diff
 from convatlas.training.pretrained import PretrainedFile, resolve_pretrained
-from convatlas.training.run import DataContent, DataSpec, Run
+from convatlas.training.run import DataContent, Run
 
 _NORMALIZATION_NOTE = {"pretrained": "as for these weights", "dataset": "by the new data"}
 
@@ -35,8 +36,10 @@ def resolve_run(
     device: torch.device,
     force: bool = False,
     weights: PretrainedFile | None = None,
+    data: str | None = None,
 ) -> ResolvedRun:
-    """Fill in everything. `weights`: the file of `run.pretrained`, where it has been read.
+    """Fill in everything. `weights`: the file of `run.pretrained`, where it has been read. `data`: where the
+    run's data are now, if they were moved.
 
     Raises UsageError where network, recipe and data do not fit together, UserError when the data of a
     complete run has changed (`force` takes it all the same, with the same classes).
@@ -49,7 +52,8 @@ def resolve_run(
             "that classifies images"
         )
     quarantined = None if run.data.content is None else run.data.content.quarantined
-    dataset = open_dataset(run.data.name, quarantined)
+    dataset = open_dataset(data or run.data.name, quarantined, run.data.conflicts)
+    dataset = replace(dataset, name=run.data.name)
     notes = list(dataset.notes)
     model = _resolve_model(run, dataset, notes)
     content = _resolve_content(run, dataset, model, force)
@@ -69,7 +73,7 @@ def resolve_run(
         )
     resolved = run.replace(
         model=model,
-        data=DataSpec(run.data.name, content),
+        data=run.data.replace(content=content),
         recipe=recipe,
         pretrained=pretrained,
         precision=_default_precision(device, network) if run.precision == "auto" else run.precision,

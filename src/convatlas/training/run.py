@@ -13,6 +13,7 @@ from msgspec.structs import force_setattr
 from torch import nn
 
 from convatlas import models, recipes
+from convatlas.data.sources.source import Conflicts
 from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.errors import UsageError, printable, wrong_type
 from convatlas.models import Architecture
@@ -38,11 +39,17 @@ class DataContent(Record, frozen=True, kw_only=True):
     quarantined: tuple[str, ...] = ()
 
 
-class DataSpec(Record, frozen=True):
-    """A data set by the name that users type; its content is None until it has been opened."""
+class DataSpec(Record, frozen=True, omit_defaults=True):
+    """A data set by the name that users type; its content is None until it has been opened.
+
+    `conflicts`: files with the same content under different classes stop the run before it starts, or are
+    left
+    out. The default is not written, so that a run keeps the id that it had before the field existed.
+    """
 
     name: str
     content: DataContent | None = None
+    conflicts: Conflicts = "stop"
 
 
 class Pretrained(Record, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata, write_m
 from convatlas.classifier.training_images import FILE_NAME, write_training_images
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
-from convatlas.errors import UsageError, printable, wrong_type
+from convatlas.errors import MissingDataError, UsageError, UserError, printable, wrong_type
 from convatlas.evaluation import predictions as stored_predictions
 from convatlas.evaluation.metrics import score_samples
 from convatlas.evaluation.predictions import Predictions
@@ -37,7 +37,7 @@ from convatlas.training.metrics_log import FileMetricsLog, MetricsLog
 from convatlas.training.objective import Objective, freeze
 from convatlas.training.planning.memory_guard import MemoryGuard
 from convatlas.training.pretrained import PretrainedFile, load_pretrained
-from convatlas.training.progress import NullDisplay, ProgressDisplay, banner_rows
+from convatlas.training.progress import NullDisplay, ProgressDisplay, banner_rows, data_rows
 from convatlas.training.rank_checks import check_batch_divides, check_ranks_agree
 from convatlas.training.resolve import ResolvedRun, resolve_run
 from convatlas.training.run import Run, RunFile
@@ -103,8 +103,12 @@ def resume(
     force: bool = False,
     display: ProgressDisplay | None = None,
     log: LogFormat | None = None,
+    data: str | None = None,
 ) -> Result:
-    """Continue the run in a folder. Raises UsageError for a folder without a run, and as `train`."""
+    """Continue the run in a folder. `data`: where the run's data are now, if they were moved.
+
+    Raises UsageError for a folder without a run, and as `train`.
+    """
     tune_malloc()
     path = Path(folder)
     with init_ranks() as ranks:
@@ -113,7 +117,12 @@ def resume(
         if existing is None:
             raise UsageError(f"{printable(path)} holds no run.json: expected a run's folder")
         torch_device = select_device(device, ranks)
-        resolved = resolve_run(existing.run, torch_device, force)
+        try:
+            resolved = resolve_run(existing.run, torch_device, force, data=data)
+        except MissingDataError as error:
+            raise UserError(
+                f"{error}; if the run's data were moved, say where they are with --data"
+            ) from None
         return _train(resolved, path, existing, torch_device, workers, force, shown, ranks, log)
 
 
@@ -152,6 +161,7 @@ def _train(
         stop_on_signals(wait_for_ranks=waits) as stop,
     ):
         rows = banner_rows(run, run_file.environment, runtime.describe(), cost, str(path))
+        rows |= data_rows(resolved.dataset)
         display.banner(rows, run.steps, runtime.compile)
         with _open_logs(folder, ranks, log_format) as (log, checkpoints):
             if log_format == "tensorboard":

@@ -22,10 +22,10 @@ MAX_NAMES = 3  # files of one note, or classes of one split
 
 @dataclass
 class Check:
-    """Read every image as a training does; list broken ones (exit code 1), odd ones, ignored files and
-    duplicates.
+    """Read every image as a training does; list broken and odd ones, files that are passed over, duplicates.
 
-    Broken images are put on the quarantine list. Under torchrun the ranks share the images.
+    Broken images are put on the quarantine list. The exit code is 1 if there are some, or if no training can
+    use the data. Under torchrun the ranks share the images.
     """
 
     data: DataName
@@ -46,7 +46,7 @@ class Check:
             report = check(source, self.workers, ranks)
             if ranks.rank == 0:
                 self._finish(source, report)
-        return 1 if report.bad else 0
+        return 0 if report.ok else 1
 
     def _finish(self, source: "RawDataset", report: "CheckReport") -> None:
         """Write the quarantine list and print the report."""
@@ -65,7 +65,7 @@ class Check:
         if self.json:
             print_json(
                 {
-                    "ok": not report.bad,
+                    "ok": report.ok,
                     "bad": report.bad,
                     "notes": [note._asdict() for note in report.notes],
                     "duplicates": report.duplicates,
@@ -75,6 +75,7 @@ class Check:
                     "sizes": sizes_document(report.sizes),
                     "training_error": report.training_error,
                     "split_notes": report.split_notes,
+                    "passed_over": report.passed_over,
                     "quarantine": str(file) if file else None,
                 }
             )
@@ -90,6 +91,8 @@ def _print_report(report: "CheckReport") -> None:
     print(f"{report.n:,} images; {size_range(report.sizes)}")
     for text in report.split_notes:
         paragraph(printable(text), 2)
+    if report.passed_over:
+        paragraph(f"passed over: {report.passed_over}", 2)
     if report.training_error:
         paragraph(f"no training can use it: {report.training_error}", 2)
         for split in next(iter(report.classes.values()), {}):

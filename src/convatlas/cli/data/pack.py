@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from convatlas.cli.arguments import Json
-from convatlas.cli.data.tables import DataName
+from convatlas.cli.data.tables import DataName, data_notes
 from convatlas.cli.output import print_json
 from convatlas.errors import UsageError, printable
 
@@ -37,7 +37,10 @@ class Pack:
         from convatlas.runtime.distributed.rendezvous import init_ranks
 
         with init_ranks() as ranks:
-            result = pack(open_dataset(self.data), self.out, self.side, self.files, self.workers, ranks)
+            dataset = open_dataset(self.data)
+            for text in data_notes(dataset) if ranks.rank == 0 else ():
+                print(f"convatlas: {text}", file=sys.stderr)
+            result = pack(dataset, self.out, self.side, self.files, self.workers, ranks)
         exit_code = 1 if result.unreadable else 0
         if ranks.rank:
             return exit_code

@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.curation.ignored_files import ignored_files
 from convatlas.data.curation.image_warnings import image_warnings
 from convatlas.data.curation.near_duplicates import LENGTH, find_near_duplicates, signature
 from convatlas.data.curation.statistics import Counts, ImageSize, class_counts, size_range
 from convatlas.data.dataset import Subset
 from convatlas.data.images.decode import EncodedImage, UnreadableImage
-from convatlas.data.sources.files import FileImages
+from convatlas.data.sources.passed_over import PassedOver, describe_passed_over
 from convatlas.data.sources.quarantine import Quarantine, QuarantinedFile
 from convatlas.data.sources.source import RawDataset, prepare
 from convatlas.errors import UserError, printable
@@ -56,6 +55,8 @@ class CheckReport:
 
     `classes` counts the readable images by class and split. `training_error` says why no training can use the
     data set. `split_notes` say how it is split. The `duplicates` are pairs within `max_distance`.
+    `passed_over`
+    counts the files and folders that are not used, by reason.
     """
 
     name: str
@@ -68,6 +69,12 @@ class CheckReport:
     sizes: dict[str, ImageSize]
     training_error: str | None
     split_notes: tuple[str, ...]
+    passed_over: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every image can be read and a training can use them."""
+        return not self.bad and self.training_error is None
 
 
 class _CheckedImage(NamedTuple):
@@ -117,9 +124,9 @@ def _report(source: RawDataset, images: Sequence[_CheckedImage]) -> CheckReport:
         if hashes[index].hex() in quarantined:
             note = "on the quarantine list, although it can be read: remove its line from the list"
             notes.append(Note(names[index], note))
-    if isinstance(source.images, FileImages) and source.name.startswith("folder:"):
-        ignored = ignored_files(source.images.root, source.images.names)
-        notes += [Note(printable(file), f"ignored: {reason}") for file, reason in ignored]
+    notes += [
+        Note(_passed_over_name(source, entry), f"passed over: {entry.reason}") for entry in source.passed_over
+    ]
 
     left_out = sorted(quarantined | {entry.content for entry in bad})
     splits, training_error, split_notes = _split_as_training(source, left_out)
@@ -137,7 +144,12 @@ def _report(source: RawDataset, images: Sequence[_CheckedImage]) -> CheckReport:
         sizes=size_range(sizes[readable], [names[index] for index in readable]),
         training_error=training_error,
         split_notes=split_notes,
+        passed_over=describe_passed_over(source.passed_over),
     )
+
+
+def _passed_over_name(source: RawDataset, entry: PassedOver) -> str:
+    return printable(source.root / entry.name if source.root else entry.name)
 
 
 def quarantine(source: RawDataset, bad: Sequence[QuarantinedFile]) -> Path | None:
@@ -189,17 +201,17 @@ def _split_as_training(
     # as a Subset of a Subset, each split says which samples it has
     indexed_source = replace(source, images=Subset(source.images, all_indices))
     try:
-        dataset = prepare(indexed_source, left_out)
+        dataset = prepare(indexed_source, left_out, "stop")
     except UserError as error:
         usual_names = [name for name in ("train", "val", "test") if name in source.splits]
         published = {name: source.splits[name] for name in dict.fromkeys([*usual_names, *source.splits])}
-        return published or {"all": all_indices}, str(error), source.notes
+        return published or {"all": all_indices}, str(error), (*source.notes, *source.warnings)
     splits = {
         name: split.images.indices
         for name, split in dataset.splits.items()
         if isinstance(split.images, Subset)
     }
-    return splits, None, dataset.notes
+    return splits, None, (*dataset.notes, *dataset.warnings)
 
 
 def _find_duplicates(

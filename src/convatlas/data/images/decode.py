@@ -23,8 +23,11 @@ from PIL import Image
 
 from convatlas.errors import UserError, printable
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
 MAX_PIXELS = 100_000_000
 _MAX_PIXELS_BY_FORMAT = {"WEBP": MAX_PIXELS // 2}  # its decoder holds four copies of an image
 # Pixels times scans of a JPEG: a progressive one has ten scans, a hostile one thousands in a few kilobytes.

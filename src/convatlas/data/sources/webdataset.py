@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from convatlas.data.images.decode import EncodedImage
 from convatlas.data.sources import content_hash
 from convatlas.data.sources.braces import expand_braces
+from convatlas.data.sources.files import missing_data
 from convatlas.data.sources.labels import are_numbers, sort_classes, validate_class_name
-from convatlas.data.sources.source import SPLIT_NAMES, RawDataset
+from convatlas.data.sources.passed_over import PassedOver
+from convatlas.data.sources.source import RawDataset
+from convatlas.data.sources.split_names import SPLIT_NAMES
 from convatlas.data.sources.tar_index import (
     MAX_LABEL_BYTES,
     ShardIndex,
@@ -126,6 +129,12 @@ def open_webdataset(pattern: str) -> RawDataset:
             for start in range(0, len(hashes), content_hash.LENGTH)
         ],
         splits=splits,
+        passed_over=tuple(
+            PassedOver(str(file), reason)
+            for file, index in zip(files, indexes, strict=True)
+            for reason, count in index.passed_over.items()
+            for _ in range(count)
+        ),
         root=root,
     )
 
@@ -150,9 +159,8 @@ def _match_files(pattern: str) -> list[Path]:
     for name in expand_braces(pattern):
         matches = [name] if os.path.exists(name) else glob.glob(name)
         if not matches:
-            raise UserError(
-                f"no shard matches {printable(name)}: expected the path of tar files, such as "
-                "shards/train-{000..012}.tar"
+            raise missing_data(
+                name, "matches no shard", "the path of tar files, such as shards/train-{000..012}.tar"
             )
         files.update(Path(os.path.abspath(match)) for match in matches)
     for file in sorted(files):
