@@ -229,7 +229,6 @@ def test_help_lists_commands_and_options(words: list[str], capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "a command is missing; see convatlas data --help"),
         (["chek"], "unknown data command 'chek': the nearest is 'check'"),
         (["check"], "missing DATA; see convatlas data check --help"),
         (["check", "digitz"], "unknown data set 'digitz': the nearest is 'digits'"),
