@@ -88,7 +88,7 @@ def test_the_usual_wrappers_are_removed(wrap: Any, kind: str, state: StateDict, 
         weights = tmp_path / "w.safetensors"
         safetensors.torch.save_file(content, weights)
     model = resnet18()
-    assert load_weights(model, weights) == "torchvision"
+    assert load_weights(model, weights).source == "torchvision"
     for key, value in to_library_state_dict(model, "torchvision").items():
         if not key.endswith("num_batches_tracked"):
             torch.testing.assert_close(value, state[key], rtol=1e-3, atol=1e-3)
@@ -105,7 +105,7 @@ def test_averaged_weights_are_preferred(state: StateDict) -> None:
 def test_our_own_state_dict_fits_under_our_own_names(tmp_path: Path) -> None:
     trained, model = resnet18(), resnet18()
     torch.save(trained.state_dict(), tmp_path / "weights.pth")
-    assert load_weights(model, tmp_path / "weights.pth") == "convatlas"
+    assert load_weights(model, tmp_path / "weights.pth").source == "convatlas"
     assert has_weights(model, trained.state_dict())
 
 
@@ -121,7 +121,7 @@ def test_a_classifiers_file_fits_only_the_network_it_describes(tmp_path: Path) -
         load_weights(paper, tmp_path)
     assert has_weights(paper, before)
     model = models.create_model("resnet50", edition="torchvision", num_classes=3)
-    assert load_weights(model, tmp_path) == "convatlas"
+    assert load_weights(model, tmp_path).source == "convatlas"
     assert torch.equal(model.get_parameter("fc.weight"), trained.get_parameter("fc.weight"))
     with pytest.raises(UsageError, match="is a classifier of ConvAtlas already"):
         interop.import_classifier(tmp_path / "model.safetensors", "resnet50")
