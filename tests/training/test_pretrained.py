@@ -238,7 +238,7 @@ def test_a_weight_file_is_read_once_and_hashed_once(
     calls: Counter[str] = Counter()
     for module, name in (
         (pretrained, "read_weight_file"),
-        (pretrained, "file_sha256"),
+        (pretrained, "weights_sha256"),
         (model_file, "read_checked"),
         (torch, "load"),
     ):
@@ -247,7 +247,7 @@ def test_a_weight_file_is_read_once_and_hashed_once(
         "resnet20_cifar", "digits", recipe="finetune", epochs=0.05, weights=str(weights)
     )
     ca.train(run, out=tmp_path / "run", weights=file)
-    assert (calls["read_weight_file"], calls["file_sha256"]) == (1, 1)
+    assert (calls["read_weight_file"], calls["weights_sha256"]) == (1, 1)
     assert (calls["read_checked"], calls["load"]) == (kind == "run", kind == "foreign")
 
 

@@ -144,7 +144,7 @@ def _check_pickle(stream: Any, max_elements: int, name: object) -> None:
         if isinstance(value, str):
             strings = [*strings[-1:], value]
         if opcode in ("GLOBAL", "STACK_GLOBAL"):
-            global_name = _canonical_name(value if opcode == "GLOBAL" else ".".join(strings))
+            global_name = _canonical_name(str(value) if opcode == "GLOBAL" else ".".join(strings))
             if not _TENSOR_GLOBALS.fullmatch(global_name) and global_name not in _SKIPPED_GLOBALS:
                 raise _not_tensors(name, global_name)
             if opcode == "STACK_GLOBAL":
@@ -152,7 +152,7 @@ def _check_pickle(stream: Any, max_elements: int, name: object) -> None:
                     f"{printable(name)} was saved with a pickle protocol after 2, which is not read: save it "
                     "again with torch.save(model.state_dict(), FILE)"
                 )
-        elif opcode in _INTEGERS:
+        elif opcode in _INTEGERS and isinstance(value, int):
             integers.append(value)
         elif opcode == "BINPERSID":  # a storage: its number of elements is the last integer of its tuple
             _check_elements(integers[-1:], max_elements, name)
