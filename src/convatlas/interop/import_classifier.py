@@ -66,7 +66,7 @@ def classifier_of(
                 f"but the weights of {printable(file)} are for {num_classes}"
             )
     network = models.build(architecture)
-    copy_matched(network, weights.tensors, match, file)
+    copy_matched(network, weights.content, match, file)
     mapping = SOURCES[match.source][model] if match.source in SOURCES else None
     input_size = mapping.input_size if mapping else models.get_entry(model).input[1]
     resize_size = mapping.resize_size if mapping else input_size * 8 // 7
@@ -106,13 +106,13 @@ def _match_edition(
                 arguments: dict[str, Any] = {} if aux is None else {"aux": aux}
                 with torch.device("meta"):
                     network = models.create_model(model, edition=candidate, **arguments)
-                match = match_state_dict(network, weights.tensors, source, config=weights.config)
+                match = match_state_dict(network, weights.content, source, config=weights.config)
                 if match is None:
                     continue
-                if match.mismatched and (inferred := infer_arguments(network, weights.tensors, match)):
+                if match.mismatched and (inferred := infer_arguments(network, weights.content, match)):
                     with torch.device("meta"):
                         network = models.create_model(model, edition=candidate, **arguments, **inferred)
-                    match = match_state_dict(network, weights.tensors, source, config=weights.config) or match
+                    match = match_state_dict(network, weights.content, source, config=weights.config) or match
                 matches.append((network, match))
                 if match.exact and edition in (None, candidate):
                     return network, match

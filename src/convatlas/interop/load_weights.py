@@ -83,7 +83,7 @@ def load_weights(
     else:
         name = printable(weights)
         file = read_weight_file(Path(weights))
-        tensors, network, config = file.tensors, file.architecture, file.config
+        tensors, network, config = file.content, file.architecture, file.config
         difference = architecture_difference(network, model.architecture) if network is not None else ""
         if network is not None and difference:
             raise UserError(

@@ -125,7 +125,7 @@ def match_state_dict(
         return sum(name in needed and tensors[path].shape == shapes[name] for name, path in part.items())
 
     part = max(
-        parts, key=lambda prefix: (fitting(parts[prefix]), _is_averaged(prefix), -len(prefix)), default=""
+        parts, key=lambda prefix: (fitting(parts[prefix]), is_averaged(prefix), -len(prefix)), default=""
     )
     names = dict(parts.get(part, {}))  # the source's name -> path
     prefixes = [part]
@@ -166,13 +166,13 @@ def _parts(tensors: Mapping[str, Tensor], names: Collection[str]) -> dict[str, d
     """The paths that end in a name of the network: {path before the name: {name: path}}."""
     parts: dict[str, dict[str, str]] = {}
     for path in tensors:
-        for prefix, name in _splits(path):
+        for prefix, name in splits(path):
             if name in names:
                 parts.setdefault(prefix, {})[name] = path
     return parts
 
 
-def _splits(path: str) -> Iterator[tuple[str, str]]:
+def splits(path: str) -> Iterator[tuple[str, str]]:
     """Every division of a path before a component: the prefix, empty or ending in a dot, and the rest."""
     start = 0
     while True:
@@ -183,7 +183,7 @@ def _splits(path: str) -> Iterator[tuple[str, str]]:
         start = dot + 1
 
 
-def _is_averaged(prefix: str) -> bool:
+def is_averaged(prefix: str) -> bool:
     return not _AVERAGED.isdisjoint(re.split(r"[._]", prefix.lower()))
 
 
@@ -192,7 +192,7 @@ def _beside(part: str, parts: Collection[str]) -> list[str]:
 
     Nothing inside the part itself: `layer1.0.` has a `bn1.weight` too.
     """
-    before = {prefix for prefix, _ in _splits(part)}
+    before = {prefix for prefix, _ in splits(part)}
     return [
         prefix
         for prefix in parts

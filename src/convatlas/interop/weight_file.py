@@ -15,6 +15,7 @@ from convatlas.classifier.model_file import ModelFile, read_model_file
 from convatlas.errors import UserError, printable
 from convatlas.interop.checkpoint_pickle import load_checkpoint
 from convatlas.interop.file_kinds import describe_other_kind
+from convatlas.interop.main_part import main_part
 from convatlas.interop.nested_tensors import tensors_of
 from convatlas.models import Architecture
 from convatlas.storage.regular_file import open_regular_file, read_regular_file
@@ -32,11 +33,17 @@ MAX_SHOWN_FILES = 5
 
 
 class WeightFile(NamedTuple):
-    """The tensors of a file or folder by their whole paths in it, as `tensors_of` lists them."""
+    """What a weight file or folder holds. `content` has all tensors by their whole paths, as `tensors_of`
+    lists them."""
 
-    tensors: dict[str, Tensor]
+    content: dict[str, Tensor]
     model_file: ModelFile | None  # of a classifier of ConvAtlas; None for another library's file
     config: Mapping[str, Any] | None = None  # the config.json beside another library's weights
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the main part, by their names in it."""
+        return self.content if self.model_file else main_part(self.content)
 
     @property
     def architecture(self) -> Architecture | None:
@@ -53,7 +60,7 @@ def read_weight_file(path: Path) -> WeightFile:
     if file.name.endswith(INDEX_SUFFIX):
         tensors: dict[str, Tensor] = {}
         for shard in _shards(file):
-            tensors |= _read_file(shard).tensors
+            tensors |= _read_file(shard).content
         absent = [name for name in _weight_map(file) if name not in tensors]
         if absent:
             raise UserError(

@@ -54,12 +54,12 @@ class PretrainedFile:
         return weights_sha256(self.path)
 
     @cached_property
-    def content(self) -> WeightFile:
+    def weight_file(self) -> WeightFile:
         return read_weight_file(self.path)
 
     def architecture_of(self, name: str, edition: str) -> Architecture:
         """The network of this name, with the arguments of the weights where the file has them."""
-        network = self.content.architecture
+        network = self.weight_file.architecture
         if network is None or (network.name, network.edition) != (name, edition):
             return models.get_architecture(name, edition)
         arguments = {
@@ -69,7 +69,7 @@ class PretrainedFile:
 
     def weights_for(self, architecture: Architecture) -> PretrainedWeights:
         """The weights for a network. Raises UserError where the file holds those of another one."""
-        model_file = self.content.model_file
+        model_file = self.weight_file.model_file
         if model_file is None:
             return self._weights_of_a_library(architecture)
         network = model_file.metadata.network
@@ -88,7 +88,7 @@ class PretrainedFile:
     def _weights_of_a_library(self, architecture: Architecture) -> PretrainedWeights:
         """Weights of another library, for as many classes and channels as they have, with or without their
         fully connected layers."""
-        tensors, config = self.content.tensors, self.content.config
+        tensors, config = self.weight_file.content, self.weight_file.config
         with torch.device("meta"):
             model = models.build(architecture)
             matches = [match_state_dict(model, tensors, source, config=config) for source in _SOURCES]
