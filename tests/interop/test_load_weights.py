@@ -304,7 +304,7 @@ def test_class_names_that_do_not_fit_are_refused(names: str, message: str, tmp_p
 
 # The best-fitting part
 
-SMALL = {"num_classes": 3, "width": 0.25}
+SMALL: dict[str, Any] = {"num_classes": 3, "width": 0.25}
 PREFIXES = (
     "",
     "module.",
@@ -339,7 +339,8 @@ def small_logits(weights: Any, **options: Any) -> Tensor:
     model = models.create_model("resnet20_cifar", shortcut="B", **SMALL).eval()
     assert load_weights(model, weights, **options).source in ("pytorchcv", "convatlas")
     with torch.inference_mode():
-        return model(small_resnet()[2])
+        logits: Tensor = model(small_resnet()[2])
+    return logits
 
 
 @settings(max_examples=40, deadline=None)
@@ -395,7 +396,7 @@ def test_what_is_taken_and_what_is_ignored_are_said(tmp_path: Path) -> None:
     assert loaded.ignored == ("best_acc1", "optimizer.state.0.momentum_buffer")
     assert str(loaded) == (
         f"{len(state)} tensors of state_dict, under pytorchcv's names; "
-        "ignored: best_acc1, optimizer (1 tensors)"
+        "ignored: best_acc1, optimizer (1 tensor)"
     )
     assert torch.equal(small_logits(checkpoint), logits)
 

@@ -262,7 +262,7 @@ def test_a_module_to_freeze_that_does_not_exist_is_named() -> None:
 
 def save_library_weights(file: Path, **arguments: Any) -> Network:
     """Another library's file for ResNet-20 at a quarter of its width, inside a trainer's checkpoint."""
-    arguments = {"width": 0.25, "shortcut": "B", "num_classes": 10} | arguments
+    arguments = {"width": 0.25, "shortcut": "B", "num_classes": 10, **arguments}
     model = models.create_model("resnet20_cifar", **arguments)
     state = {f"module.{key}": value for key, value in to_library_state_dict(model, "pytorchcv").items()}
     torch.save({"state_dict": state, "best_acc1": torch.tensor(9.0), "args": Namespace(lr=0.1)}, file)
@@ -296,7 +296,7 @@ def test_a_file_without_a_head_starts_a_run_with_a_new_one(tmp_path: Path) -> No
 
 
 def test_vggs_convolutions_start_a_run(tmp_path: Path) -> None:
-    arguments = {"width": 0.05, "image_size": 32}
+    arguments: dict[str, Any] = {"width": 0.05, "image_size": 32}
     trained = models.create_model("vgg11", in_chans=1, **arguments)
     convolutions = {key: value for key, value in trained.state_dict().items() if key.startswith("conv")}
     torch.save(convolutions, tmp_path / "w.pth")

@@ -133,13 +133,27 @@ def _check_legacy(stream: BinaryIO, size: int, name: object) -> int:
     return size
 
 
+class _BoundedReader:
+    """A stream that reads at most `size` bytes at once: a pickle may announce a string of any length, for
+    which `read` would allocate memory first."""
+
+    def __init__(self, stream: Any, size: int):
+        self.stream = stream
+        self.size = size
+        self.readline = stream.readline
+
+    def read(self, count: int) -> bytes:
+        data: bytes = self.stream.read(min(count, self.size))
+        return data
+
+
 def _check_pickle(stream: Any, max_elements: int, name: object) -> None:
     """Raises UserError for a global that weights do not need, and for a tensor of more elements than the
     file has bytes."""
     strings: list[str] = []  # the last two
     integers: list[int] = []  # since the last storage
     awaits_size = False
-    for code, value, _ in pickletools.genops(stream):
+    for code, value, _ in pickletools.genops(_BoundedReader(stream, max_elements)):
         opcode = code.name
         if isinstance(value, str):
             strings = [*strings[-1:], value]

@@ -43,7 +43,7 @@ class LoadedWeights:
 
     def __str__(self) -> str:
         part = f" of {printable(self.part)}" if self.part else ""
-        sentences = [f"{self.tensors:,} tensors{part}, under {self.source}'s names"]
+        sentences = [f"{count_tensors(self.tensors)}{part}, under {self.source}'s names"]
         if self.ignored:
             sentences.append(f"ignored: {summarize_paths(self.ignored, self.part)}")
         if self.new:
@@ -216,11 +216,15 @@ def summarize_paths(paths: tuple[str, ...], part: str) -> str:
             depth += 1
         groups.setdefault(".".join(components[: depth + 1]), []).append(path)
     texts = [
-        printable(group) if members == [group] else f"{printable(group)} ({len(members):,} tensors)"
+        printable(group) if members == [group] else f"{printable(group)} ({count_tensors(len(members))})"
         for group, members in groups.items()
     ]
     rest = len(texts) - MAX_SHOWN_GROUPS
     return ", ".join(texts[:MAX_SHOWN_GROUPS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def count_tensors(count: int) -> str:
+    return f"{count:,} tensor{'s' * (count != 1)}"
 
 
 def list_layers(keys: tuple[str, ...]) -> str:
