@@ -153,7 +153,8 @@ def _check_pickle(stream: Any, max_elements: int, name: object) -> None:
     strings: list[str] = []  # the last two
     integers: list[int] = []  # since the last storage
     awaits_size = False
-    for code, value, _ in pickletools.genops(_BoundedReader(stream, max_elements)):
+    reader: Any = _BoundedReader(stream, max_elements)
+    for code, value, _ in pickletools.genops(reader):
         opcode = code.name
         if isinstance(value, str):
             strings = [*strings[-1:], value]
