@@ -122,6 +122,25 @@ def test_an_argument_that_disagrees_with_the_data_is_refused(argument: str) -> N
         resolve_run(run, CPU)
 
 
+def test_an_explicit_argument_holds_though_it_is_the_papers() -> None:
+    """Digits are grey and of 10 classes; the paper's resnet18 is for RGB images of 1,000."""
+    run = ca.Run(model="resnet18", data="digits")
+    assert resolve_run(run, CPU).run.model.arguments["num_classes"] == 10
+    rgb = resolve_run(override(run, "model.arguments.in_chans=3"), CPU)
+    assert rgb.run.model.arguments["in_chans"] == rgb.run.content.preprocessing.channels == 3
+    assert any("grey images are decoded as RGB" in note for note in rgb.run.notes)
+    architecture = models.get_architecture("resnet18", num_classes=1000)
+    for explicit in (
+        override(run, "model.arguments.num_classes=1000"),
+        ca.Run(model=architecture, data="digits"),
+    ):
+        with pytest.raises(UsageError, match="num_classes is 1000 but digits has 10 classes"):
+            resolve_run(explicit, CPU)
+    with_heads = override(ca.Run(model="googlenet", data="digits"), "model.arguments.aux=true")
+    with pytest.raises(UsageError, match=r"aux is true but the recipe quick gives .* no weight"):
+        resolve_run(with_heads, CPU)
+
+
 def test_data_that_has_changed_is_refused() -> None:
     run = resolve_run(lenet_run(), CPU).run
     changed = run.replace(data=run.data.replace(content=run.content.replace(sha256="0" * 64)))

@@ -152,13 +152,13 @@ class Classifier:
     def preprocessing_for(self, dataset: Dataset) -> Preprocessing:
         """The preprocessing of a data set's images.
 
-        Raises UsageError for images with another number of channels.
+        Raises UsageError for images whose channels cannot become the network's.
         """
         preprocessing = self.metadata.preprocessing
         if dataset.size is None:
             return preprocessing
         channels = preprocessing.channels
-        if dataset.channels != channels:
+        if dataset.channels != channels and {dataset.channels, channels} != {1, 3}:
             raise UsageError(
                 f"{dataset.name} has {dataset.channels} channels, the classifier takes {channels}"
             )

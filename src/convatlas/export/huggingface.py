@@ -112,7 +112,8 @@ def _about(metadata: ClassifierMetadata) -> str:
 def _facts(metadata: ClassifierMetadata) -> dict[str, str]:
     preprocessing = metadata.preprocessing
     network = models.build(metadata.network)
-    defaults = models.get_architecture(metadata.network.name, metadata.network.edition).arguments
+    edition = metadata.network.edition
+    defaults = models.get_entry(metadata.network.name, edition).default_arguments(edition)
     changed = {name: value for name, value in metadata.network.arguments.items() if value != defaults[name]}
     color = "RGB" if preprocessing.channels == 3 else "grey"
     fitted = FITTED[preprocessing.mode].format(_format_size(preprocessing.input_size))

@@ -14,10 +14,10 @@ from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.interop.key_mapping import IMAGENET
-from convatlas.interop.load_weights import SOURCES, StateDictMatch, load_weights, match_state_dict, rename_fn
-from convatlas.interop.weight_file import WeightFile, read_weight_file
+from convatlas.interop.load_weights import copy_matched, infer_arguments
+from convatlas.interop.state_dict_match import SOURCES, StateDictMatch, match_state_dict
+from convatlas.interop.weight_file import WeightFile, read_weight_file, weights_sha256
 from convatlas.models import Network
-from convatlas.storage.cache import file_sha256
 
 MAX_CLASSES_BYTES = 16 << 20
 
@@ -41,7 +41,7 @@ def import_classifier(
         raise UsageError(
             f"{printable(file)} is a classifier of ConvAtlas already: use it as it is, with predict or eval"
         )
-    return classifier_of(weights, file, file_sha256(file), model, edition, classes)
+    return classifier_of(weights, file, weights_sha256(file), model, edition, classes)
 
 
 def classifier_of(
@@ -53,7 +53,7 @@ def classifier_of(
     classes: str | Path | None = None,
 ) -> Classifier:
     """The classifier of another library's weights that were read from `file`, as `import_classifier`."""
-    meta_network, match = _match_edition(model, edition, weights.tensors, file)
+    meta_network, match = _match_edition(model, edition, weights, file)
     architecture = meta_network.architecture
     assert architecture is not None
     num_classes = int(architecture.arguments["num_classes"])  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ def classifier_of(
                 f"but the weights of {printable(file)} are for {num_classes}"
             )
     network = models.build(architecture)
-    load_weights(network, weights.tensors, match.source)
+    copy_matched(network, weights.content, match, file)
     mapping = SOURCES[match.source][model] if match.source in SOURCES else None
     input_size = mapping.input_size if mapping else models.get_entry(model).input[1]
     resize_size = mapping.resize_size if mapping else input_size * 8 // 7
@@ -91,7 +91,7 @@ def classifier_of(
 
 
 def _match_edition(
-    model: str, edition: str | None, tensors: dict[str, Tensor], file: Path
+    model: str, edition: str | None, weights: WeightFile, file: Path
 ) -> tuple[Network, StateDictMatch]:
     """The network, on meta tensors, whose state dict the weights are, and their match: of `edition`, or of
     the first edition that they fit.
@@ -105,12 +105,14 @@ def _match_edition(
             for aux in (True, False) if has_aux else (None,):
                 arguments: dict[str, Any] = {} if aux is None else {"aux": aux}
                 with torch.device("meta"):
-                    default = models.create_model(model, edition=candidate, **arguments)
-                    arguments |= _infer_arguments(default, tensors, source)
                     network = models.create_model(model, edition=candidate, **arguments)
-                match = match_state_dict(network, tensors, source)
+                match = match_state_dict(network, weights.content, source, config=weights.config)
                 if match is None:
                     continue
+                if match.mismatched and (inferred := infer_arguments(network, weights.content, match)):
+                    with torch.device("meta"):
+                        network = models.create_model(model, edition=candidate, **arguments, **inferred)
+                    match = match_state_dict(network, weights.content, source, config=weights.config) or match
                 matches.append((network, match))
                 if match.exact and edition in (None, candidate):
                     return network, match
@@ -125,22 +127,6 @@ def _match_edition(
         f"{printable(file)} fits no edition of {model}; "
         f"the nearest is {nearest} under {match.source}'s names: {match}"
     )
-
-
-def _infer_arguments(default: Network, tensors: dict[str, Tensor], source: str) -> dict[str, int]:
-    """The number of classes and of input channels, from the shapes of the last and the first layer's weights;
-    without those whose tensor does not exist."""
-    assert default.architecture is not None
-    rename = rename_fn(source, default.architecture)
-    if rename is None:
-        return {}
-    keys = list(default.state_dict())
-    arguments = {}
-    for name, key, axis in (("num_classes", f"{default.classifier}.weight", 0), ("in_chans", keys[0], 1)):
-        tensor = tensors.get(rename(key, default)) if key in keys else None
-        if tensor is not None and tensor.dim() > axis:
-            arguments[name] = tensor.shape[axis]
-    return arguments
 
 
 def _read_class_names(file: Path) -> tuple[str, ...]:
