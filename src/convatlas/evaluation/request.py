@@ -16,6 +16,7 @@ from convatlas.data import Dataset, Split
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
 from convatlas.data.loading.multi_crop_batches import MultiCropBatches
+from convatlas.data.sources.class_names import imagenet_wnids_and_names
 from convatlas.data.transforms.multi_crop import FullImage
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing, UnreadableSample
@@ -178,9 +179,12 @@ def _logits_fn(classifier: Classifier, protocol: EvalProtocol) -> Callable[[Tens
 
 
 def _class_indices(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
-    """(classes of the data,): the index of each in the classifier. Raises UsageError for a class that it
-    lacks."""
+    """(classes of the data,): the index of each in the classifier, also where the data has the ids of
+    ImageNet's classes and the classifier their names. Raises UsageError for a class that it lacks."""
     class_index = {name: i for i, name in enumerate(classifier.metadata.classes)}
+    if not class_index.keys() >= set(dataset.classes):
+        names = imagenet_wnids_and_names()
+        class_index |= {wnid: class_index[name] for wnid, name in names if name in class_index}
     unknown = [name for name in dataset.classes if name not in class_index]
     if unknown:
         raise UsageError(
