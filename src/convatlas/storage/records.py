@@ -65,13 +65,7 @@ def override(record: R, assignment: str) -> R:
 
     Raises UsageError when the field does not exist (naming the nearest) or the value is invalid.
     """
-    path, equals, text = assignment.partition("=")
-    if not equals:
-        raise UsageError(f"--set {assignment!r}: expected key.path=value, for example --set recipe.batch=64")
-    try:
-        value: Any = msgspec.json.decode(text.encode())
-    except msgspec.DecodeError:
-        value = text
+    path, value = parse_assignment(assignment, "recipe.batch=64")
     tree = msgspec.json.decode(msgspec.json.encode(record))
     *parents, last_key = path.split(".")
     node = tree
@@ -83,6 +77,18 @@ def override(record: R, assignment: str) -> R:
         return msgspec.convert(tree, type(record))
     except msgspec.ValidationError as error:
         raise UsageError(f"--set {assignment}: {error}") from None
+
+
+def parse_assignment(assignment: str, example: str) -> tuple[str, Any]:
+    """The path and the value of a user's `key.path=value`; the value is JSON, or a bare word. Raises
+    UsageError, with the example, for anything else."""
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise UsageError(f"--set {assignment!r}: expected key.path=value, for example --set {example}")
+    try:
+        return path, msgspec.json.decode(text.encode())
+    except msgspec.DecodeError:
+        return path, text
 
 
 def _child(node: Any, key: str, path: str) -> Any:

@@ -54,8 +54,13 @@ class PretrainedFile:
         """The file as a classifier. Raises UsageError where it holds a network that cannot start this one."""
         model_file = self.content.model_file
         if model_file is None:
+            decided = {
+                name: value
+                for name, value in architecture.arguments.items()
+                if name not in ("num_classes", "in_chans", "dropout", "aux")
+            }
             return classifier_of(
-                self.content, self.path, self.sha256, architecture.name, architecture.edition
+                self.content, self.path, self.sha256, architecture.name, architecture.edition, decided
             )
         network = model_file.metadata.network
         if network.name != architecture.name:
