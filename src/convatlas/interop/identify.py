@@ -59,6 +59,9 @@ def _group_by_operations(candidates: list[Candidate], request: Request) -> list[
 
 
 def _differences(first: Candidate, second: Candidate, request: Request) -> list[str]:
+    """In what two candidates differ, in words; empty where they compute the same."""
+    if first.architecture == second.architecture and first.match.source_keys == second.match.source_keys:
+        return []  # two libraries with the same names
     lists = []
     for candidate in (first, second):
         _, height, width = models.get_entry(candidate.architecture.name).input
