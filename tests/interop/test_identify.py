@@ -17,7 +17,9 @@ from convatlas.interop.candidates import Request
 from convatlas.interop.identify import identify
 from convatlas.interop.import_classifier import parse_arguments
 from convatlas.interop.load_weights import load_weights, to_library_state_dict
-from convatlas.interop.twins import absent_twins
+from convatlas.interop.operations import differing_arguments, list_operations
+from convatlas.interop.twins import absent_twins, hidden_choices
+from convatlas.models.resnet_v2 import UNITS
 
 CHOICE = re.compile(r"((?:--\w+ [\w.=]+ ?)+)\(pytorchcv's (\w+)\)")
 RESNETS = (50, 101, 152)
@@ -240,6 +242,63 @@ def test_what_does_not_fit_is_answered_with_what_to_say(
     with pytest.raises(UserError, match=message) as error:
         identify(state, "weights.pth", Request(**request_))
     assert "\n" not in str(error.value)
+
+
+# every argument of the atlas that changes what a network computes and is not a size, with values to try
+VALUES: dict[str, tuple[Any, ...]] = {
+    "unit": tuple(UNITS),
+    "shortcut": ("A", "B", "C"),
+    "stride_in": ("1x1", "3x3"),
+    "stem": ("3x3", "7x7"),
+    "field": (299, 151, 79),
+    "aux_norm": (True, False),
+    "excitation_bias": (True, False),
+    "groups": (1, 2, 3, 4, 8),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet20_cifar", "inception_v3", "se_resnet50"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                *("resnet18", "resnetv2_50", "resnetv2_110_cifar", "resnetv2_164_cifar"),
+                *("inception_v2", "senet154", "shufflenet_v1"),
+            )
+        ),
+    ],
+)
+def test_an_argument_that_tensors_do_not_show_is_listed_as_hidden(name: str) -> None:
+    """Else a state dict of the atlas's own names would be loaded into a network that computes another
+    thing."""
+    size = models.get_entry(name).input[1:]
+    defaults = models.get_entry(name).default_arguments()
+    listed = hidden_choices("convatlas", name)
+    default = build_small(name)
+    assert default is not None
+    for argument, values in VALUES.items():
+        for value in values if argument in defaults else ():
+            model = build_small(name, **{argument: value})
+            if model is None or shapes(model) != shapes(default):
+                continue
+            computes_the_same = not differing_arguments(
+                list_operations(model, {}, size), list_operations(default, {}, size)
+            )
+            assert computes_the_same or value in listed[argument]
+
+
+def build_small(name: str, **arguments: Any) -> models.Network | None:
+    try:
+        with torch.device("meta"):
+            return models.create_model(name, width=0.25, **arguments)
+    except UsageError:
+        return None
+
+
+def shapes(model: models.Network) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in model.state_dict().items()}
 
 
 def test_tensors_of_no_network_are_refused() -> None:

@@ -111,7 +111,7 @@ def make_request(
         dataset.splits[split],
         indices,
         preprocessing,
-        _class_indices(dataset, classifier),
+        class_indices(dataset, classifier),
         dataset.hflip_safe,
         predictions_metadata,
     )
@@ -178,7 +178,7 @@ def _logits_fn(classifier: Classifier, protocol: EvalProtocol) -> Callable[[Tens
     return mean_scores
 
 
-def _class_indices(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
+def class_indices(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
     """(classes of the data,): the index of each in the classifier, also where the data has the ids of
     ImageNet's classes and the classifier their names. Raises UsageError for a class that it lacks."""
     class_index = {name: i for i, name in enumerate(classifier.metadata.classes)}

@@ -7,6 +7,7 @@ in: the user must.
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
+import torch
 from torch import Tensor
 
 from convatlas import models
@@ -131,6 +132,9 @@ def _misfit(tensors: Mapping[str, Tensor], file: object, request: Request) -> Us
         if (candidate := compare(name, edition, shaped, library, tensors)) is not None
     ]
     if not compared:
+        name, edition, arguments, _ = tried[0]
+        with torch.device("meta"):  # raises UsageError for a value that the network cannot take
+            models.create_model(name, edition=edition, **(arguments | dict(request.arguments)))
         return UserError(
             f"{printable(file)} fits no build of the atlas with these arguments: leave out --set"
         )
@@ -141,7 +145,7 @@ def _misfit(tensors: Mapping[str, Tensor], file: object, request: Request) -> Us
             fitting = others[0].architecture.edition
             return UserError(
                 f"{printable(file)} holds {others[0].match.source}'s {request.model}, which is edition "
-                f"{fitting} and not {request.edition}: leave out --edition"
+                f"{fitting} and not {request.edition}: say --edition {fitting}"
             )
     architecture = nearest.architecture
     name = request.model or architecture.name

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from convatlas.models import Architecture
 
 STRIDES = ("1x1", "3x3")
+INPUT_FIELDS = (299, 151, 79)  # of Inception-v2 and v3 for smaller images, with other strides in the stem
 
 _BOTTLENECK_NETWORKS = {
     **{f"se_resnet{n}": f"seresnet{n}" for n in (50, 101, 152)},
@@ -16,9 +17,11 @@ _BOTTLENECK_NETWORKS = {
 _CIFAR_BOTTLENECKS = ("resnetv2_164_cifar", "resnetv2_1001_cifar")
 
 
-def hidden_choices(source: str, name: str) -> Mapping[str, tuple[str, ...]]:
+def hidden_choices(source: str, name: str) -> Mapping[str, tuple[str | int, ...]]:
     """The arguments of a network that neither the names nor the shapes of `source`'s tensors show, with the
     values that its networks have."""
+    if name in ("inception_v2", "inception_v3"):
+        return {"field": INPUT_FIELDS} if source == "convatlas" else {}
     if name.startswith("resnetv2_") and name != "resnetv2_110_cifar" and source == "convatlas":
         return {"stride_in": STRIDES}
     if name in _BOTTLENECK_NETWORKS and source in ("convatlas", "pytorchcv"):
