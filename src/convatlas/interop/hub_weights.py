@@ -37,7 +37,10 @@ def fetch_repository(reference: str) -> HubRepository:
         )
     try:
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HFValidationError, HTTPError
+        from huggingface_hub.errors import (
+            HFValidationError,
+            HTTPError,  # type: ignore[attr-defined]  # of its own client
+        )
     except ImportError:
         raise UserError("import from hf: needs huggingface_hub: pip install 'convatlas[hf]'") from None
     endpoint = os.environ.get("HF_ENDPOINT") or None
