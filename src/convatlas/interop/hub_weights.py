@@ -37,9 +37,9 @@ def fetch_repository(reference: str) -> HubRepository:
         )
     try:
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import (
+        from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its own client's
             HFValidationError,
-            HTTPError,  # type: ignore[attr-defined]  # of its own client
+            HTTPError,
         )
     except ImportError:
         raise UserError("import from hf: needs huggingface_hub: pip install 'convatlas[hf]'") from None
