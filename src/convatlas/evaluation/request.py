@@ -17,6 +17,7 @@ from convatlas.data import Dataset, Split
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
 from convatlas.data.loading.multi_crop_batches import MultiCropBatches
+from convatlas.data.sources.class_names import imagenet_wnids_and_names
 from convatlas.data.transforms.multi_crop import FullImage
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing, UnreadableSample
@@ -113,7 +114,7 @@ def make_request(
         dataset.splits[split],
         indices,
         preprocessing,
-        _class_indices(dataset, classifier),
+        class_indices(dataset, classifier),
         dataset.hflip_safe,
         predictions_metadata,
     )
@@ -223,10 +224,13 @@ def _logits_fn(classifier: Classifier, protocol: EvalProtocol) -> Callable[[Tens
     return mean_scores
 
 
-def _class_indices(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
-    """(classes of the data,): the index of each in the classifier. Raises UsageError for a class that it
-    lacks."""
+def class_indices(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
+    """(classes of the data,): the index of each in the classifier, also where the data has the ids of
+    ImageNet's classes and the classifier their names. Raises UsageError for a class that it lacks."""
     class_index = {name: i for i, name in enumerate(classifier.metadata.classes)}
+    if not class_index.keys() >= set(dataset.classes):
+        names = imagenet_wnids_and_names()
+        class_index |= {wnid: class_index[name] for wnid, name in names if name in class_index}
     unknown = [name for name in dataset.classes if name not in class_index]
     if unknown:
         raise UsageError(

@@ -914,7 +914,7 @@ PATTERNS: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "classes.txt repeats a name": (
         lambda folder: with_classes(folder, "cat\ndog\n cat "),
-        "{folder}/classes.txt gives the name cat twice: give every class its own",
+        "{folder}/classes.txt names the class 'cat' twice, for the indices 0 and 2: each class needs its own",
     ),
 }
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from convatlas.data.images.decode import EncodedImage
 from convatlas.data.sources import content_hash
 from convatlas.data.sources.braces import expand_braces
+from convatlas.data.sources.class_names import read_class_names
 from convatlas.data.sources.files import missing_data
-from convatlas.data.sources.labels import are_numbers, sort_classes, validate_class_name
+from convatlas.data.sources.labels import are_numbers, sort_classes
 from convatlas.data.sources.passed_over import PassedOver
 from convatlas.data.sources.source import RawDataset
 from convatlas.data.sources.split_names import SPLIT_NAMES
@@ -197,29 +198,22 @@ def _splits_from_names(files: Sequence[Path], root: Path) -> list[str]:
 
 
 def _read_class_names(classes: tuple[str, ...], file: Path) -> tuple[str, ...]:
-    """The names of classes that are numbers, from a file with one a line; `classes` if there is no file."""
+    """The names of classes that are numbers, from a file of class names; `classes` if there is no file."""
     if not are_numbers(classes) or not file.is_file():
         return classes
-    if file.stat().st_size > MAX_LABEL_BYTES:
-        raise UserError(f"{printable(file)} is too large for a list of classes: expected one name a line")
-    lines = [line.strip() for line in file.read_text("utf-8-sig", errors="replace").splitlines()]
-    names: dict[str, str] = {}  # number by name
+    names = read_class_names(file, MAX_LABEL_BYTES)
+    numbers: dict[int, str] = {}  # as the shards write them
     for number in classes:
-        line = int(number)
-        if not 0 <= line < len(lines) or not lines[line]:
+        index = int(number)
+        if index not in names:
             raise UserError(
-                f"{printable(file)} names no class {line}, which the shards hold: expected one name a line, "
+                f"{printable(file)} names no class {index}, which the shards hold: expected one name a line, "
                 "from 0"
             )
-        name = validate_class_name(lines[line], f"{printable(file)}, line {line + 1}")
-        if name in names:
-            if int(names[name]) == line:
-                raise UserError(
-                    f"the shards beside {printable(file)} write the class {line} as {names[name]} and as "
-                    f"{number}: write it in one way"
-                )
+        if index in numbers:
             raise UserError(
-                f"{printable(file)} gives the name {printable(name)} twice: give every class its own"
+                f"the shards beside {printable(file)} write the class {index} as {numbers[index]} and as "
+                f"{number}: write it in one way"
             )
-        names[name] = number
-    return tuple(names)
+        numbers[index] = number
+    return tuple(names[index] for index in numbers)
