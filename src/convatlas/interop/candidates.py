@@ -42,6 +42,7 @@ class Request:
     edition: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     size: int | None = None  # of the images, in pixels a side
+    config: Mapping[str, Any] | None = None  # the config.json beside the weights
 
 
 def exact_candidates(tensors: Mapping[str, Tensor], request: Request) -> list[Candidate]:
@@ -87,8 +88,8 @@ def _fit(
     }
     for values in product(*hidden.values()):
         fixed = arguments | dict(zip(hidden, values, strict=True)) | dict(request.arguments)
-        for shaped in shape_arguments(name, edition, fixed, library, tensors, request.size):
-            candidate = compare(name, edition, shaped, library, tensors)
+        for shaped in shape_arguments(name, edition, fixed, library, tensors, request.size, request.config):
+            candidate = compare(name, edition, shaped, library, tensors, request.config)
             if candidate is not None and candidate.match.exact:
                 yield candidate
                 break
@@ -101,11 +102,12 @@ def shape_arguments(
     library: str,
     tensors: Mapping[str, Tensor],
     size: int | None,
+    config: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Arguments to try, the likeliest first: those that are fixed, with those that shapes show."""
     default = _build(name, edition, fixed)
     known = models.get_entry(name).default_arguments(edition)
-    rename = rename_fn(library, default.architecture) if default and default.architecture else None
+    rename = rename_fn(library, default.architecture, config) if default and default.architecture else None
     if default is None or rename is None:
         return
     pairs = [
@@ -162,8 +164,13 @@ def _build(name: str, edition: str, arguments: Mapping[str, Any]) -> Network | N
 
 
 def compare(
-    name: str, edition: str, arguments: Mapping[str, Any], library: str, tensors: Mapping[str, Tensor]
+    name: str,
+    edition: str,
+    arguments: Mapping[str, Any],
+    library: str,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any] | None = None,
 ) -> Candidate | None:
     network = _build(name, edition, arguments)
-    match = match_state_dict(network, tensors, library) if network is not None else None
+    match = match_state_dict(network, tensors, library, config=config) if network is not None else None
     return Candidate(network, match) if network is not None and match is not None else None

@@ -14,7 +14,7 @@ from convatlas.interop.candidates import Candidate, Request
 from convatlas.interop.hub_config import WeightsConfig, read_weights_config
 from convatlas.interop.identify import identify
 from convatlas.interop.input_options import InputOptions, choose_normalizer, choose_preprocessing
-from convatlas.interop.load_weights import load_weights
+from convatlas.interop.load_weights import copy_matched
 from convatlas.interop.remote_weights import RemoteWeights, fetch_remote, is_remote
 from convatlas.interop.state_dict_match import SOURCES
 from convatlas.interop.twins import absent_twins, is_known_architecture
@@ -100,7 +100,7 @@ def _classifier_of(
     remote: RemoteWeights | None,
 ) -> Classifier:
     _refuse_absent_network(config, options)
-    request = Request(options.model, options.edition, options.arguments, options.images.size)
+    request = Request(options.model, options.edition, options.arguments, options.images.size, weights.config)
     identified = identify(weights.tensors, name, request)
     architecture = identified.architecture
     source = identified.match.source
@@ -111,7 +111,7 @@ def _classifier_of(
     )
     class_names, assumed_classes = _choose_classes(identified, options.classes, config, name)
     network = models.build(architecture)
-    load_weights(network, weights.tensors, source)
+    copy_matched(network, weights.tensors, identified.match, name)
     provenance: dict[str, Any] = {
         "imported": Path(name).name if remote is None else remote.name,
         "sha256": sha256,
