@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.images.decode import DecodedImage, ImageLike
+from convatlas.data.images.deep_pixels import ValueRange
 
 
 class ImageSource(Protocol):
@@ -94,3 +95,6 @@ class Dataset:
     notes: tuple[str, ...] = ()  # decisions made while opening the data set, to be reported before a run
     quarantined: tuple[str, ...] = ()
     root: Path | None = None  # the folder of the quarantine list
+    value_range: ValueRange | None = (
+        None  # of the pixels before they were packed, if they had more than 8 bits
+    )

@@ -19,9 +19,15 @@ from convatlas.data.curation.near_duplicates import LENGTH, find_near_duplicates
 from convatlas.data.curation.statistics import Counts, ImageSize, class_counts, size_range
 from convatlas.data.dataset import Subset
 from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.sources.files import FileImages
 from convatlas.data.sources.quarantine import Quarantine, QuarantinedFile
 from convatlas.data.sources.source import RawDataset, prepare
+from convatlas.data.transforms.value_range import (
+    dataset_value_range,
+    describe_value_range,
+    measure_value_range,
+)
 from convatlas.errors import UserError, printable
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.progress import track
@@ -86,11 +92,12 @@ def check(source: RawDataset, workers: int | None = None) -> CheckReport:
     names = [printable(source.images.name(index)) for index in range(len(source.labels))]
     hashes = [bytes(content_hash) for content_hash in source.content_hashes]
     quarantined = {entry.content for entry in Quarantine(source.root).entries()} if source.root else set()
+    value_range = _value_range(source)
     signatures = np.zeros((len(names), LENGTH), np.uint8)
     sizes = np.zeros((len(names), 2), np.int64)
     bad = []
     notes = []
-    images = track(_read_all(source, workers or usable_cores()), len(names), "reading images")
+    images = track(_read_all(source, value_range, workers or usable_cores()), len(names), "reading images")
     with warnings.catch_warnings():
         # Once for all threads: if two threads set and restored the filters, one would restore those of the
         # other.
@@ -113,6 +120,8 @@ def check(source: RawDataset, workers: int | None = None) -> CheckReport:
 
     left_out = sorted(quarantined | {entry.content for entry in bad})
     splits, training_error, split_notes = _split_as_training(source, left_out)
+    if value_range is not None:
+        split_notes = (*split_notes, describe_value_range(value_range))
     readable = np.flatnonzero(sizes[:, 0])
     splits = {name: np.intersect1d(indices, readable) for name, indices in splits.items()}
     duplicates, max_distance = _find_duplicates(source, names, hashes, signatures, readable, splits)
@@ -142,21 +151,29 @@ def quarantine(source: RawDataset, bad: Sequence[QuarantinedFile]) -> Path | Non
     return quarantine_list.file
 
 
-def _read_all(source: RawDataset, workers: int) -> Iterator[_CheckedImage]:
+def _value_range(source: RawDataset) -> ValueRange | None:
+    """The scale of a training's pixels; of all images where none can be trained on."""
+    try:
+        return dataset_value_range(prepare(source))
+    except UserError:
+        return measure_value_range(source.images)
+
+
+def _read_all(source: RawDataset, value_range: ValueRange | None, workers: int) -> Iterator[_CheckedImage]:
     pool = ThreadPoolExecutor(workers)
     count = len(source.labels)
     chunks = [range(start, min(start + CHUNK_SIZE, count)) for start in range(0, count, CHUNK_SIZE)]
     try:
-        for images in pool.map(lambda chunk: [_read(source, index) for index in chunk], chunks):
+        for images in pool.map(lambda chunk: [_read(source, value_range, index) for index in chunk], chunks):
             yield from images
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _read(source: RawDataset, index: int) -> _CheckedImage:
+def _read(source: RawDataset, value_range: ValueRange | None, index: int) -> _CheckedImage:
     try:
         image = source.images.image(index)
-        pixels = image.decode(source.channels, (image.height, image.width))
+        pixels = image.decode(source.channels, (image.height, image.width), value_range)
     except UnreadableImage as error:
         return _CheckedImage(error.reason)
     except UserError as error:  # a store that is damaged

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.dataset import Dataset, ImageSource, Split
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.sources.quarantine import Quarantine
 from convatlas.data.sources.split import ContentHashes, stratified_holdout
 from convatlas.errors import UserError, printable
@@ -52,6 +53,9 @@ class RawDataset:
     hflip_safe: bool = True  # whether a mirrored image still belongs to its class
     notes: tuple[str, ...] = ()
     root: Path | None = None  # the folder of the quarantine list
+    value_range: ValueRange | None = (
+        None  # of the pixels before they were packed, if they had more than 8 bits
+    )
 
 
 def prepare(source: RawDataset, quarantined: Sequence[str] | None = None) -> Dataset:
@@ -90,6 +94,7 @@ def prepare(source: RawDataset, quarantined: Sequence[str] | None = None) -> Dat
         notes=tuple(notes),
         quarantined=tuple(quarantined),
         root=source.root,
+        value_range=source.value_range,
     )
 
 
