@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from convatlas.names import printable as printable
+
 MAX_LISTED = 80  # names in a message
 
 
@@ -37,9 +39,4 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
         hint = f"known are {', '.join(names[:MAX_LISTED])}"
         if len(names) > MAX_LISTED:
             hint += f" and {len(names) - MAX_LISTED} more"
-    return UsageError(f"unknown {kind} {printable(name)!r}: {hint}")
-
-
-def printable(text: object) -> str:
-    """Text from files and folders as one harmless line, without control characters for the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    return UsageError(f"unknown {kind} '{printable(name)}': {hint}")

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 import torch
 from torch import nn
 
@@ -10,6 +9,7 @@ from convatlas.analysis.render.html import render_html
 from convatlas.analysis.render.tables import render_markdown
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.trace.trace import trace
+from convatlas.storage.records import encode_json
 
 MAX_DEPTH = 1000  # names in a path: every layer gets its own row
 
@@ -21,7 +21,7 @@ class Report(ReportData):
     """
 
     def to_json(self, depth: int | None = None) -> str:
-        return msgspec.json.encode(self.document(depth)).decode()
+        return encode_json(self.document(depth)).decode()
 
     def to_markdown(self, depth: int | None = None) -> str:
         return render_markdown([self], MAX_DEPTH if depth is None else depth)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convatlas.evaluation.metrics import interval
-from convatlas.plotting import figure_png
+from convatlas.plotting import figure_png, figure_text
 from convatlas.storage.atomic import atomic_write
 
 MAX_NAMED_CLASSES = 40  # more names would overlap
@@ -28,8 +28,9 @@ def plot_confusion(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.spines[:].set_visible(False)
     if num_classes <= MAX_NAMED_CLASSES:
-        axis.set_xticks(range(num_classes), classes, rotation=45, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(num_classes), classes)
+        names = [figure_text(name) for name in classes]
+        axis.set_xticks(range(num_classes), names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(num_classes), names)
     if num_classes <= MAX_COUNTED_CLASSES:
         for (i, j), count in np.ndenumerate(table):
             if count:

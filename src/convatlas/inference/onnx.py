@@ -12,6 +12,7 @@ from torch import Tensor
 from convatlas.inference.batching import chunked
 from convatlas.inference.graph import InferenceModule, InferFn, export_program
 from convatlas.runtime.device import Precision, usable_cores
+from convatlas.storage.utf8_path import utf8_path
 
 MAX_BATCH = 32
 
@@ -63,8 +64,12 @@ def run_model(model: bytes | Path) -> InferFn:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = usable_cores()
     options.log_severity_level = 3  # errors
-    source = str(model) if isinstance(model, Path) else model
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    if isinstance(model, Path):
+        with utf8_path(model) as path:
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    else:
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
 
     def run(images: Tensor) -> Tensor:
         (logits,) = session.run(["logits"], {"images": images.contiguous().numpy()})

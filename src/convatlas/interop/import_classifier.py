@@ -165,7 +165,7 @@ def _read_class_names(file: Path) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         duplicate = next(name for i, name in enumerate(names) if name in names[:i])
         raise UserError(
-            f"{printable(file)} names the class {printable(duplicate)!r} twice: each class needs its own name"
+            f"{printable(file)} names the class '{printable(duplicate)}' twice: each class needs its own name"
         )
     return tuple(names)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from convatlas.classifier.model_file import ModelFile, read_model_file
 from convatlas.errors import UserError, printable
 from convatlas.models import Architecture
+from convatlas.storage.utf8_path import utf8_path
 
 WRAPPERS = (
     "state_dict_ema",
@@ -97,10 +98,11 @@ def state_dict_of(content: Any, name: object) -> dict[str, Tensor]:
 
 def _read_safetensors(file: Path) -> WeightFile:
     try:
-        with safetensors.safe_open(file, "pt") as opened:
-            is_classifier = "convatlas" in (opened.metadata() or {})
-        if not is_classifier:
-            return WeightFile(state_dict_of(safetensors.torch.load_file(file), file), None)
+        with utf8_path(file) as path:
+            with safetensors.safe_open(path, "pt") as opened:
+                is_classifier = "convatlas" in (opened.metadata() or {})
+            if not is_classifier:
+                return WeightFile(state_dict_of(safetensors.torch.load_file(path), file), None)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{printable(file)} is damaged or no safetensors file: {printable(error)}") from None
     model_file = read_model_file(file)

@@ -16,6 +16,7 @@ from convatlas.interop.import_classifier import classifier_of
 from convatlas.interop.load_weights import architecture_difference
 from convatlas.interop.weight_file import WeightFile, read_weight_file
 from convatlas.models import Architecture, Network
+from convatlas.names import resolve_path
 from convatlas.storage.cache import file_sha256
 from convatlas.training.run import Pretrained
 
@@ -24,7 +25,7 @@ class PretrainedFile:
     """A weight file, read and hashed once."""
 
     def __init__(self, path: str):
-        self.path = Path(path)
+        self.path = Path(resolve_path(path))
         self.name = printable(path)
 
     @cached_property
@@ -93,7 +94,7 @@ def resolve_pretrained(
     missing = [name for name in classes if name not in known]
     if head == "keep" and missing:
         raise UsageError(
-            f"{file.name} has no class {printable(missing[0])!r} ({len(missing)} of {len(classes)} are not "
+            f"{file.name} has no class '{printable(missing[0])}' ({len(missing)} of {len(classes)} are not "
             f"among its {len(known)}): start with a new head, --set pretrained.head=reinit"
         )
     normalization = pretrained.normalization

@@ -18,7 +18,7 @@ from convatlas.evaluation.metrics import SampleScores
 from convatlas.evaluation.plots import plot_confusion, plot_reliability, write_figure
 from convatlas.evaluation.predictions import Predictions
 from convatlas.markdown import markdown_template
-from convatlas.plotting import image_png, plot_style
+from convatlas.plotting import figure_text, image_png, plot_style
 from convatlas.storage.atomic import atomic_write
 from convatlas.training.context import TrainContext
 from convatlas.visualization.filters import draw_filters, first_filters
@@ -165,5 +165,6 @@ def _image_grid(images: NDArray[np.uint8], titles: Sequence[str], columns: int =
         axis.imshow(
             image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest"
         )
-        axis.set_title(title if len(title) <= TITLE_LENGTH else title[: TITLE_LENGTH - 3] + "...", pad=2)
+        shortened = title if len(title) <= TITLE_LENGTH else title[: TITLE_LENGTH - 3] + "..."
+        axis.set_title("\n".join(map(figure_text, shortened.split("\n"))), pad=2)
     return figure

@@ -6,6 +6,7 @@ from convatlas.analysis.render.comparison import compare, report_names
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import CONVENTION, Row, format_size
 from convatlas.formatting import format_si
+from convatlas.markdown import markdown_text
 
 COLUMNS = (
     *("layer", "op", "output", "parameters", "macs", "FLOPs"),
@@ -68,7 +69,8 @@ def markdown_table(
 ) -> str:
     """A Markdown table with numbers aligned to the right."""
     separator = ["---" if column in text_columns else "---:" for column in columns]
-    lines = [[cell.replace("|", r"\|") for cell in line] for line in (columns, separator, *rows)]
+    texts = [[markdown_text(cell) for cell in line] for line in (columns, *rows)]
+    lines = [texts[0], separator, *texts[1:]]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -84,19 +86,19 @@ def render_markdown(reports: Sequence[ReportData], depth: int | None = None) -> 
         tables = [
             markdown_table(table.columns, table.rows, table.text_columns) for table in compare(*reports)
         ]
-        text = f"# {' against '.join(report_names(*reports))}\n\n" + "\n".join(tables) + "\n"
+        text = f"# {markdown_text(' against '.join(report_names(*reports)))}\n\n" + "\n".join(tables) + "\n"
     return text + "\n".join(_report_markdown(report, select_rows(report, depth)) for report in reports)
 
 
 def _report_markdown(report: ReportData, rows: Sequence[Row]) -> str:
-    totals_list = "\n".join(f"- {name}: {text}" for name, text in totals(report))
+    totals_list = "\n".join(f"- {name}: {markdown_text(text)}" for name, text in totals(report))
     sections = [
-        f"# {title(report)}",
+        f"# {markdown_text(title(report))}",
         markdown_table(COLUMNS, [row_cells(row) for row in rows]),
         f"{totals_list}\n\n{CONVENTION}",
     ]
     if report.notes:
-        sections.append("\n".join(f"- {note}" for note in report.notes))
+        sections.append("\n".join(f"- {markdown_text(note)}" for note in report.notes))
     sections.append("## Design principles (arXiv:1512.00567, sec. 2)\n\nMeasurements; flags are advice.")
     findings = []
     for finding in report.principles:

@@ -29,6 +29,7 @@ from convatlas.data.transforms.value_range import (
     measure_value_range,
 )
 from convatlas.errors import UserError, printable
+from convatlas.names import escape_name
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.progress import track
 
@@ -89,7 +90,7 @@ def check(source: RawDataset, workers: int | None = None) -> CheckReport:
 
     Threads are enough, because decoders release the GIL.
     """
-    names = [printable(source.images.name(index)) for index in range(len(source.labels))]
+    names = [escape_name(source.images.name(index)) for index in range(len(source.labels))]
     hashes = [bytes(content_hash) for content_hash in source.content_hashes]
     quarantined = {entry.content for entry in Quarantine(source.root).entries()} if source.root else set()
     value_range = _value_range(source)
@@ -116,7 +117,7 @@ def check(source: RawDataset, workers: int | None = None) -> CheckReport:
                 notes.append(Note(names[index], note))
     if isinstance(source.images, FileImages) and source.name.startswith("folder:"):
         ignored = ignored_files(source.images.root, source.images.names)
-        notes += [Note(printable(file), f"ignored: {reason}") for file, reason in ignored]
+        notes += [Note(escape_name(file), f"ignored: {reason}") for file, reason in ignored]
 
     left_out = sorted(quarantined | {entry.content for entry in bad})
     splits, training_error, split_notes = _split_as_training(source, left_out)

@@ -23,10 +23,11 @@ from convatlas.data.sources.quarantine import NAME as QUARANTINE
 from convatlas.data.transforms.preprocessing import UnreadableSample
 from convatlas.data.transforms.value_range import dataset_value_range
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.names import escape_name
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.progress import track
 from convatlas.storage.atomic import FILE_OPS, atomic_write
-from convatlas.storage.records import Record, from_json, record_sha256, to_json
+from convatlas.storage.records import Record, encode_json, from_json, record_sha256, to_json
 
 SHARD_SAMPLES = 500
 
@@ -171,7 +172,7 @@ class _ShardWriter:
                 entries.append(
                     (number, split_number, offset, len(data), height, width, label, channels, sha256)
                 )
-                names.append(split.images.name(index))
+                names.append(escape_name(split.images.name(index)))
                 offset += len(data)
             FILE_OPS.fsync(stream)
         except BaseException:
@@ -187,7 +188,7 @@ class _ShardWriter:
             names=tuple(names),
             unreadable=tuple(unreadable),
         )
-        atomic_write(self._record_file(number), msgspec.json.encode(record))
+        atomic_write(self._record_file(number), encode_json(record))
         return number
 
     def read_record(self, number: int) -> _ShardRecord | None:

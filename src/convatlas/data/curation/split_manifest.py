@@ -13,7 +13,8 @@ from convatlas.data.sources.files import FileImages
 from convatlas.data.sources.quarantine import Quarantine
 from convatlas.data.sources.source import RawDataset, check_every_class
 from convatlas.data.sources.split import stratified_holdout
-from convatlas.errors import UsageError, UserError, printable
+from convatlas.errors import UsageError, printable
+from convatlas.names import encodable, escape_name
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class SplitManifest:
     left_out: int
 
     def manifest(self, folder: Path) -> bytes:
-        """The manifest as CSV, with names relative to `folder`. Raises UserError for an unsupported name."""
+        """The manifest as CSV, with names relative to `folder`, escaped as `convatlas.names` says."""
         groups = self.source.groups
         split_by_index = {int(index): split for split, indices in self.splits.items() for index in indices}
         path_to_root = _path_below(folder, self.files.root)
@@ -42,20 +43,15 @@ class SplitManifest:
                 rows.append(row)
                 continue
             # a source names a group `group NAME`, and the group of an ungrouped image after its file
-            rows.append((*row, "" if groups[index] == name else groups[index].removeprefix("group ")))
+            group = "" if groups[index] == name else groups[index].removeprefix("group ")
+            rows.append((*row, encodable(group)))
         text = io.StringIO()
         is_plain = all(cell == cell.strip() and cell.isprintable() for row in rows for cell in row)
         writer = csv.writer(
             text, quoting=csv.QUOTE_MINIMAL if is_plain else csv.QUOTE_ALL, lineterminator="\n"
         )
         writer.writerows(rows)
-        try:
-            return text.getvalue().encode()
-        except UnicodeEncodeError as error:
-            name = str(error.object)[: error.end].rpartition("\n")[2]
-            raise UserError(
-                f"{printable(name)} is not in UTF-8 and cannot stand in a manifest: rename it"
-            ) from None
+        return text.getvalue().encode()
 
 
 def split_files(source: RawDataset, val: float, test: float, seed: int | None = None) -> SplitManifest:
@@ -109,9 +105,5 @@ def _path_below(folder: Path, root: Path) -> str:
 
 
 def _manifest_name(name: str) -> str:
-    name = os.path.normpath(name)
-    if "\\" in name or name[1:2] == ":":  # a drive
-        raise UserError(
-            f"{printable(name)} cannot stand in a manifest: rename it without a backslash and without a colon"
-        )
-    return name
+    name = escape_name(os.path.normpath(name))
+    return f"{name[0]}\\x3a{name[2:]}" if name[1:2] == ":" else name  # else it would be read as a drive

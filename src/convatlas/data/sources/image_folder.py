@@ -11,6 +11,7 @@ from convatlas.data.sources import content_hash
 from convatlas.data.sources.files import FileImages, detect_channels, list_images
 from convatlas.data.sources.source import SPLIT_NAMES, RawDataset
 from convatlas.errors import UserError, printable
+from convatlas.names import encodable
 
 
 def open_image_folder(path: Path) -> RawDataset:
@@ -39,8 +40,8 @@ def open_image_folder(path: Path) -> RawDataset:
         ranges[split] = range(start, len(names))
     files = FileImages(path, names)
     return RawDataset(
-        name=f"folder:{path}",
-        classes=classes,
+        name=encodable(f"folder:{path}"),
+        classes=tuple(map(encodable, classes)),
         channels=detect_channels(files),
         images=files,
         labels=np.array(labels, np.int64),

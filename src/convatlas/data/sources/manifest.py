@@ -1,7 +1,7 @@
-"""A list of image files: CSV with a header, or JSON lines.
+r"""A list of image files: CSV with a header, or JSON lines.
 
 The columns are `file` and `label`, and optionally `split` and `group`. File names are relative to the list's
-own folder. A split that is made here never separates the images of a group.
+own folder; `\xNN` in them stands for a byte. A split that is made here never separates the images of a group.
 """
 
 import csv
@@ -18,6 +18,7 @@ from convatlas.data.sources.files import FileImages, detect_channels
 from convatlas.data.sources.labels import encode_labels, validate_class_name
 from convatlas.data.sources.source import SPLIT_NAMES, RawDataset
 from convatlas.errors import UserError, printable
+from convatlas.names import encodable, unescape_name
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")  # extensions
 MAX_LINE = 64 << 10  # bytes
@@ -61,7 +62,7 @@ def open_manifest(path: Path) -> RawDataset:
         )
     files = FileImages(root, names)
     return RawDataset(
-        name=f"manifest:{path}",
+        name=encodable(f"manifest:{path}"),
         classes=classes,
         channels=detect_channels(files),
         images=files,
@@ -161,21 +162,26 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _validate_file_name(name: str, position: str) -> str:
     """A file's name in normal form. Raises UserError for one that leads out of the list's folder."""
-    if PureWindowsPath(name).anchor or ".." in re.split(r"[/\\]", name):
+    unescaped = unescape_name(name)
+    path = PurePosixPath(unescaped)
+    # with two letters for each escaped byte: with one, a colon behind it would look like that of a drive
+    literal = re.sub(r"\\x[0-9a-f]{2}", "xx", name)
+    parts = [*re.split(r"[/\\]", literal), *path.parts]
+    if PureWindowsPath(literal).anchor or path.is_absolute() or ".." in parts:
         raise UserError(
             f"{position}: {printable(name)} leads out of the list's folder: name files from there, without a "
             "drive or '..'"
         )
-    path = PurePosixPath(name)
-    if not name.strip() or "\0" in name or "\\" in name or not path.parts:
+    if not name.strip() or "\0" in unescaped or "\\" in literal or not path.parts:
         raise UserError(
-            f"{position}: {printable(name)!r} cannot be a file: expected a name such as cats/1.jpg, with / "
+            f"{position}: '{printable(name)}' cannot be a file: expected a name such as cats/1.jpg, with / "
             "between folders"
         )
-    longest = max(path.parts, key=lambda name: len(name.encode()))
-    if len(longest.encode()) > MAX_NAME:
+    longest = max(path.parts, key=lambda name: len(os.fsencode(name)))
+    length = len(os.fsencode(longest))
+    if length > MAX_NAME:
         raise UserError(
-            f"{position}: the name {printable(longest[:40])}... has {len(longest.encode()):,} bytes, and a "
+            f"{position}: the name {printable(longest[:40])}... has {length:,} bytes, and a "
             f"file has at most {MAX_NAME}: shorten it"
         )
     return str(path)
@@ -185,5 +191,5 @@ def _validate_split(name: str | None, position: str) -> str | None:
     """`train`, `val` or `test`; None for an image without a split."""
     name = (name or "").strip()
     if name and name.lower() not in SPLIT_NAMES:
-        raise UserError(f"{position}: unknown split {printable(name)!r}: known are {', '.join(SPLIT_NAMES)}")
+        raise UserError(f"{position}: unknown split '{printable(name)}': known are {', '.join(SPLIT_NAMES)}")
     return SPLIT_NAMES[name.lower()] if name else None

@@ -23,6 +23,7 @@ from convatlas.data.images.decode import DecodedImage, EncodedImage
 from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.sources.source import RawDataset
 from convatlas.errors import UserError, printable
+from convatlas.names import unescape_name
 from convatlas.storage.records import Record, from_json
 
 FORMAT = 1
@@ -82,7 +83,7 @@ class PackedImages:
     @cached_property
     def _names(self) -> Sequence[str]:
         return [
-            msgspec.json.decode(line, type=str)
+            unescape_name(msgspec.json.decode(line, type=str))
             for line in (self.path / "names.jsonl").read_bytes().splitlines()
         ]
 
