@@ -93,14 +93,15 @@ def test_duplicates_across_splits_come_first(photos: Path, capsys: pytest.Captur
     shutil.copy(photos / "dog" / "0.png", photos.parent / "parts/test/cat/two classes.png")
     assert main(["data", "check", "folder:parts"]) == 0
     out = capsys.readouterr().out
-    assert "31 pairs across splits show the same" in out
+    assert "30 clusters of images across splits are equal or look alike" in out
     first = out.splitlines()[
-        out.splitlines().index(next(line for line in out.splitlines() if "pairs across" in line)) + 1
+        out.splitlines().index(next(line for line in out.splitlines() if "clusters of images across" in line))
+        + 1
     ]
     assert "two classes.png" in first
     assert "of classes" in first
-    assert "and 11 more: --json lists all" in out
-    assert out.splitlines()[-1].startswith("next: remove one image of every pair across splits")
+    assert "and 10 more: --json lists all" in out
+    assert out.splitlines()[-1].startswith("next: look at the images across splits")
 
 
 def test_a_set_that_no_training_can_use_says_why(

@@ -28,7 +28,7 @@ def run(*arguments: object, expected: int = 0) -> str:
     stderr = io.StringIO()
     with redirect_stdout(stdout), redirect_stderr(stderr):
         code = main([str(argument) for argument in arguments])
-    text = stdout.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    text = stdout.buffer.getvalue().decode()
     assert code == expected, stderr.getvalue()
     assert all(line.isprintable() for line in (text + stderr.getvalue()).split("\n"))
     return text

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from convatlas.data.curation.ignored_files import ignored_files
 from convatlas.data.curation.image_warnings import image_warnings
-from convatlas.data.curation.near_duplicates import LENGTH, find_near_duplicates, signature
+from convatlas.data.curation.near_duplicates import LENGTH, MAX_DISTANCE, find_near_duplicates, signature
 from convatlas.data.curation.statistics import Counts, ImageSize, class_counts, size_range
 from convatlas.data.dataset import Subset
 from convatlas.data.images.decode import EncodedImage, UnreadableImage
@@ -44,7 +44,7 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two images that show the same scene, with their splits and classes.
+    """Two images that are equal or look alike, with their splits and classes.
 
     `identical` means equal bytes. convatlas.data.curation.near_duplicates defines `distance`.
     """
@@ -125,14 +125,14 @@ def check(source: RawDataset, workers: int | None = None) -> CheckReport:
         split_notes = (*split_notes, describe_value_range(value_range))
     readable = np.flatnonzero(sizes[:, 0])
     splits = {name: np.intersect1d(indices, readable) for name, indices in splits.items()}
-    duplicates, max_distance = _find_duplicates(source, names, hashes, signatures, readable, splits)
+    duplicates = _find_duplicates(source, names, hashes, signatures, readable, splits)
     return CheckReport(
         name=source.name,
         n=len(names),
         bad=bad,
         notes=notes,
         duplicates=duplicates,
-        max_distance=max_distance,
+        max_distance=MAX_DISTANCE,
         classes=class_counts(source.classes, source.labels, splits),
         sizes=size_range(sizes[readable], [names[index] for index in readable]),
         training_error=training_error,
@@ -218,8 +218,8 @@ def _find_duplicates(
     signatures: NDArray[np.uint8],
     readable: NDArray[np.int64],
     splits: SplitIndices,
-) -> tuple[list[Duplicate], float]:
-    """The pairs of duplicates among the `readable` samples, and the maximal distance that counts as one."""
+) -> list[Duplicate]:
+    """The pairs among the `readable` samples that are equal or look alike."""
     split_names = [*splits, "left out"]
     class_names = [printable(name) for name in source.classes]
     split_numbers = np.full(len(names), len(splits))
@@ -227,7 +227,7 @@ def _find_duplicates(
         split_numbers[indices] = number
     # by split, so that each of several equal files is paired with one of train, if there is one
     ordered = readable[np.argsort(split_numbers[readable], kind="stable")]
-    pairs, max_distance = find_near_duplicates(signatures[ordered], [hashes[index] for index in ordered])
+    pairs = find_near_duplicates(signatures[ordered], [hashes[index] for index in ordered])
     duplicates = []
     for pair in pairs:
         a, b = int(ordered[pair.first]), int(ordered[pair.second])
@@ -239,4 +239,4 @@ def _find_duplicates(
             identical=hashes[a] == hashes[b],
         )
         duplicates.append(duplicate)
-    return duplicates, max_distance
+    return duplicates
