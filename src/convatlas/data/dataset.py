@@ -95,6 +95,4 @@ class Dataset:
     notes: tuple[str, ...] = ()  # decisions made while opening the data set, to be reported before a run
     quarantined: tuple[str, ...] = ()
     root: Path | None = None  # the folder of the quarantine list
-    value_range: ValueRange | None = (
-        None  # of the pixels before they were packed, if they had more than 8 bits
-    )
+    value_range: ValueRange | None = None  # of pixels of more than 8 bits that were packed

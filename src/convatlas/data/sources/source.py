@@ -53,9 +53,7 @@ class RawDataset:
     hflip_safe: bool = True  # whether a mirrored image still belongs to its class
     notes: tuple[str, ...] = ()
     root: Path | None = None  # the folder of the quarantine list
-    value_range: ValueRange | None = (
-        None  # of the pixels before they were packed, if they had more than 8 bits
-    )
+    value_range: ValueRange | None = None  # of pixels of more than 8 bits that were packed
 
 
 def prepare(source: RawDataset, quarantined: Sequence[str] | None = None) -> Dataset:
