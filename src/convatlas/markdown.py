@@ -15,7 +15,7 @@ from convatlas.errors import printable
 _MARKUP = re.compile(
     r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])"  # emphasis, code, links, HTML, cells, entities, math
     r"|:(?=//)|(?<=www)\.|@"  # GitHub makes links of bare addresses
-    r"|^[#+=-]|^\d{1,9}[.)]"  # headings, lists
+    r"|^[#+=-]|^\d{1,9}[.)](?=\s|$)"  # headings, lists
 )
 
 
