@@ -31,6 +31,7 @@ TIERS = (
     ("runtime", "storage"),
     ("formatting", "markdown", "plotting"),
     ("errors",),
+    ("names",),
 )
 TIER = {room: number for number, rooms in enumerate(TIERS) for room in rooms}
 

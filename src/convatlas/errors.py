@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from convatlas.names import printable as printable
+
 MAX_LISTED = 20  # names in a message
 
 
@@ -44,7 +46,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UsageError:
         hint = f"known are {', '.join(names[:MAX_LISTED])}"
         if len(names) > MAX_LISTED:
             hint += f" and {len(names) - MAX_LISTED} more"
-    return UsageError(f"unknown {kind} {printable(name)!r}: {hint}")
+    return UsageError(f"unknown {kind} '{printable(name)}': {hint}")
 
 
 def wrong_type(what: str, value: object, expected: str) -> UsageError:
@@ -52,8 +54,3 @@ def wrong_type(what: str, value: object, expected: str) -> UsageError:
     kind = type(value).__name__
     article = "an" if kind[0].lower() in "aeiou" else "a"
     return UsageError(f"{what} should be {expected}, not {article} {kind}")
-
-
-def printable(text: object) -> str:
-    """Text from files and folders as one harmless line, without control characters for the terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))

@@ -1,18 +1,27 @@
 """Markdown reports from templates.
 
-Text from files and folders is escaped by the filters `cell` and `printable`.
+Text from files and folders is escaped by the filter `cell`.
 """
 
+import re
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from convatlas.errors import printable
 
+# Punctuation that can be markup where it stands. A name with underscores inside stays as it is, and so do
+# `folder:PATH` and `runs/a.b`.
+_MARKUP = re.compile(
+    r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])"  # emphasis, code, links, HTML, cells, entities, math
+    r"|:(?=//)|(?<=www)\.|@"  # GitHub makes links of bare addresses
+    r"|^[#+=-]|^\d{1,9}[.)](?=\s|$)"  # headings, lists
+)
+
 
 @cache
 def markdown_template(package: str, name: str) -> Template:
-    """A template beside the modules of `package`; filters `cell`, `number` and `printable`."""
+    """A template beside the modules of `package`; filters `cell` (`markdown_text`), `number`."""
     environment = Environment(
         loader=PackageLoader(package, "."),
         autoescape=False,  # noqa: S701  Markdown, not HTML: `cell` escapes what needs it
@@ -21,10 +30,17 @@ def markdown_template(package: str, name: str) -> Template:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": table_cell, "number": format, "printable": printable}
+    environment.filters |= {"cell": markdown_text, "number": format}
     return environment.get_template(name)
 
 
-def table_cell(text: str) -> str:
-    """Text as one cell of a Markdown table."""
-    return printable(text).replace("|", "\\|").replace("<", "&lt;")
+def markdown_text(text: object) -> str:
+    """Text as one line of a Markdown document, in a table or outside, none of it markup.
+
+    A backslash makes a punctuation character literal (CommonMark 0.31, sec. 2.4).
+    """
+    return _MARKUP.sub(_escape, printable(text))
+
+
+def _escape(match: re.Match[str]) -> str:
+    return "&#64;" if match[0] == "@" else f"{match[0][:-1]}\\{match[0][-1]}"

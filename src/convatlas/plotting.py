@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from convatlas.errors import printable
+
 Pixels = NDArray[np.uint8]  # (height, width, 3), or one channel, or no third axis
 CELL_SIDE = 112  # pixels of an image in a grid
 CELL_GAP = 8  # pixels
@@ -26,8 +28,8 @@ _FONT_WARNINGS = "Glyph .* missing|Matplotlib currently does not support"
 def plot_style(title_size: int = 8, parse_math: bool = True) -> AbstractContextManager[None]:
     """Matplotlib's settings, as a context manager around everything that builds and saves a figure.
 
-    `title_size` is in points. Without `parse_math` a dollar sign stands for itself: use it where titles
-    contain names of files or classes.
+    `title_size` is in points. Without `parse_math` a dollar sign stands for itself, in every text; with it,
+    names of files and classes go through `figure_text`.
     """
     style: Any = {
         "font.size": 9,
@@ -38,6 +40,11 @@ def plot_style(title_size: int = 8, parse_math: bool = True) -> AbstractContextM
         "text.parse_math": parse_math,
     }
     return matplotlib.rc_context(style)
+
+
+def figure_text(text: object) -> str:
+    """Text from files and folders for a figure: printable, and without mathematical markup."""
+    return printable(text).replace("$", r"\$")
 
 
 def figure_png(figure: Figure) -> bytes:

@@ -72,7 +72,7 @@ def test_a_list_of_cached_images_runs_no_network(
         (["cat0.png", "", "cat/cat0.png"], r"line 3: 'cat/cat0.png' is the image of line 1 again"),
         (["", "  "], r"names no image"),
         (["a" * 5000], r"line 1: 'a{200}' is no image"),
-        (["\x1b]0;x\x07.png"], r"line 1: '\ufffd\]0;x\ufffd.png' is no image"),
+        (["\x1b]0;x\x07.png"], r"line 1: '\\x1b\]0;x\\x07.png' is no image"),
     ],
 )
 def test_a_line_that_is_no_image_is_named(

@@ -137,7 +137,7 @@ expected calibration error 12.50 %.
 | runs/c | 50.00 | 1.0000 |
 
 Top-1 of the ensemble minus that of its best member, runs/c, on the same images: +0.00 points (95 % interval \
--1.00 to 2.50; McNemar p < 0.001). 1,234 images are predicted correctly by the ensemble only, \
+-1.00 to 2.50; McNemar p \\< 0.001). 1,234 images are predicted correctly by the ensemble only, \
 1 by that member only.
 
 ## Calibration
@@ -155,7 +155,7 @@ Rows are the true classes, columns the predicted ones.
 | class | images | top-1 % |
 |---|---:|---:|
 | a\\|b | 4 | 50.00 |
-| &lt;c>\N{REPLACEMENT CHARACTER} | 0 | - |
+| \\<c\\>\\\\x1b | 0 | - |
 
 ## Not counted
 

@@ -1,12 +1,13 @@
-"""The figures of a run's report: curves that survive a spike, mistakes in words."""
+"""The figures of a run's report: curves that survive a spike, distinct mistakes in words."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from convatlas.evaluation.metrics import SampleScores
 from convatlas.plotting import plot_style
-from convatlas.training.report import _curves, mistake_title
+from convatlas.training.report import _curves, mistake_title, most_confident_mistakes
 
 
 def lines(val_losses: list[float], top1: list[float]) -> list[dict[str, Any]]:
@@ -41,3 +42,13 @@ def test_a_mistake_says_what_was_predicted_and_what_is_true() -> None:
     )
     title = mistake_title(samples, 0, ("fruit", "vegetables"))
     assert title.replace("\u00a0", " ").replace("\n", " ") == "predicted fruit (79 %), true: vegetables"
+
+
+def test_the_mistakes_are_distinct_images_the_most_confident_first() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 0])
+    predictions = np.array([1, 1, 1, 0, 1, 1])
+    confidences = np.array([0.7, 0.9, 0.9, 0.6, 1.0, 0.8])
+    samples = SampleScores(labels, predictions, labels, confidences, confidences, 2)
+    contents = [b"a", b"b", b"b", b"b", b"c", b"a"]  # b is under two labels, which both count
+    assert most_confident_mistakes(samples, contents).tolist() == [1, 5, 3]
+    assert most_confident_mistakes(samples).tolist() == [1, 2, 5, 0, 3]

@@ -246,7 +246,7 @@ def test_a_run_file_of_format_1_is_refused_with_what_to_do() -> None:
         (('"seed": 0', '"seed": "zero"'), r"Expected `int`, got `str` - at `\$.run.seed`"),
         (('"seed": 0', '"sead": 0'), "unknown field `sead`"),
         (('"format": 2', '"format": 99'), "format version 99: this ConvAtlas reads version 2"),
-        (('"format": 2', '"format": "\\u001b[2J"'), "format version \N{REPLACEMENT CHARACTER}"),
+        (('"format": 2', '"format": "\\u001b[2J"'), r"format version \\x1b"),
         (('"type": "SGD"', '"type": "SGDD"'), "Invalid value 'SGDD'"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 import torch
 from torch import nn
 
@@ -12,6 +11,7 @@ from convatlas.analysis.render.tables import render_markdown, render_text, title
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.trace.trace import trace
 from convatlas.errors import UsageError, printable
+from convatlas.storage.records import encode_json
 
 MAX_DEPTH = 1000  # names in a path: every layer gets its own row
 
@@ -33,7 +33,7 @@ class Report(ReportData):
         return render_fragment(self)
 
     def to_json(self, depth: int | None = None) -> str:
-        return msgspec.json.encode(self.document(depth)).decode()
+        return encode_json(self.document(depth)).decode()
 
     def to_markdown(self, depth: int | None = None) -> str:
         return render_markdown([self], MAX_DEPTH if depth is None else depth)

@@ -152,9 +152,16 @@ class Classifier:
     def preprocessing_for(self, dataset: Dataset) -> Preprocessing:
         """The preprocessing of a data set's images.
 
-        Raises UsageError for images whose channels cannot become the network's.
+        Raises UsageError for images whose channels cannot become the network's, and for a store whose pixels
+        were packed by another scale.
         """
         preprocessing = self.metadata.preprocessing
+        if dataset.value_range not in (None, preprocessing.value_range):
+            scale = preprocessing.value_range or "images of 8 bits"
+            raise UsageError(
+                f"{dataset.name} was packed with {dataset.value_range} as black and white, and the "
+                f"classifier was trained with {scale}: evaluate it on the image files"
+            )
         if dataset.size is None:
             return preprocessing
         channels = preprocessing.channels
@@ -164,7 +171,9 @@ class Classifier:
             )
         if dataset.size == preprocessing.resize_size:
             return preprocessing
-        return fixed_size_preprocessing(channels, dataset.size, preprocessing.input_size)
+        return fixed_size_preprocessing(
+            channels, dataset.size, preprocessing.input_size, preprocessing.value_range
+        )
 
     def inference_module(self) -> nn.Sequential:
         """The normalizer and the network as one module: uint8 images (n, channels, *size) -> logits.

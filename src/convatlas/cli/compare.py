@@ -7,13 +7,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 from tyro.conf import Positional, arg
 
 from convatlas.cli.arguments import Json
 from convatlas.cli.output import paragraph, print_json, print_table, write
 from convatlas.errors import printable
 from convatlas.formatting import RUN_LETTERS, format_duration
+from convatlas.storage.records import encode_json
 
 VALUES_WIDTH = 96  # characters for the values of one field, all runs together
 MAX_ALL_PAIRS = 3  # runs whose every pair is printed; of more, each beside the first
@@ -169,7 +169,7 @@ def _number(value: float | None, digits: int = 2) -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "-"
-    return printable(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+    return printable(value if isinstance(value, str) else encode_json(value).decode())
 
 
 def _shorten(values: list[str], width: int) -> list[str]:

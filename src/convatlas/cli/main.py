@@ -1,5 +1,6 @@
 """`convatlas`: errors a user can cause are one line on stderr; `--debug` shows the traceback."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from convatlas.runtime.num_threads import VARIABLE, parse_threads
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code (0, 1, 2, 130 or 143)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no character ends a command
     # before torch is loaded: it would print twenty lines about a rank that ends
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     debug = "--debug" in arguments

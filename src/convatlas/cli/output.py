@@ -1,5 +1,7 @@
 """What commands share in saying things: tables, paragraphs, JSON, files written."""
 
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,18 @@ def paragraph(text: str, indent: int) -> None:
 
 
 def print_json(document: Any) -> None:
-    import msgspec
+    from convatlas.storage.records import encode_json
 
-    print(msgspec.json.encode(document).decode(), flush=True)
+    text = encode_json(document).decode()
+    if not text.isprintable() or not (sys.stdout.encoding or "").lower().startswith("utf"):
+        # outside of strings JSON is ASCII
+        text = "".join(char if char.isascii() and char.isprintable() else _json_escape(char) for char in text)
+    print(text, flush=True)
+
+
+def _json_escape(character: str) -> str:
+    """JSON's escape of a character that a terminal would obey, or that its encoding lacks."""
+    return json.dumps(character)[1:-1].replace("\x7f", "\\u007f")
 
 
 def print_table(

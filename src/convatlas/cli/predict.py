@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from convatlas.cli.arguments import Json
 from convatlas.cli.output import print_json, print_table
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.names import escape_name
 
 if TYPE_CHECKING:
     from convatlas.runtime.distributed.ranks import Ranks
@@ -92,9 +93,12 @@ class Predict:
             predictions = track(predictions, len(files), "images")
         for file, classes in predictions:
             if isinstance(classes, UserError):
-                yield {"file": file, "error": str(classes)}
+                yield {"file": escape_name(file), "error": str(classes)}
             else:
-                yield {"file": file, "classes": [{"name": name, "probability": p} for name, p in classes]}
+                yield {
+                    "file": escape_name(file),
+                    "classes": [{"name": name, "probability": p} for name, p in classes],
+                }
 
 
 def _print_table(documents: list[dict[str, Any]]) -> None:

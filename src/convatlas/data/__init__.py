@@ -9,6 +9,7 @@ from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
 from convatlas.data.sources.source import ALL, Conflicts, RawDataset, prepare, prepare_evaluation
 from convatlas.errors import UsageError, UserError, unknown_name, wrong_type
+from convatlas.names import resolve_path
 
 
 def open_dataset(
@@ -62,7 +63,7 @@ def open_source(name: str) -> RawDataset:
     if colon and kind in sources:
         if not path:
             raise UsageError(f"--data {kind}: lacks its path: expected {kind}:PATH")
-        return sources[kind](path)
+        return sources[kind](resolve_path(path))
     if name not in BUILTIN:
         raise unknown_name("data set", name, [*BUILTIN, *(f"{kind}:PATH" for kind in sources)])
     return BUILTIN[name]()

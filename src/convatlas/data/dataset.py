@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.images.decode import DecodedImage, ImageLike
+from convatlas.data.images.deep_pixels import ValueRange
 
 
 class ImageSource(Protocol):
@@ -97,3 +98,4 @@ class Dataset:
     passed_over: str = ""  # the files and folders of the source that are not used, counted by reason
     quarantined: tuple[str, ...] = ()
     root: Path | None = None  # the folder of the quarantine list
+    value_range: ValueRange | None = None  # of pixels of more than 8 bits that were packed

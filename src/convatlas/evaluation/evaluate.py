@@ -128,7 +128,7 @@ def _load_members(weights: Sequence[Weights], ranks: Ranks) -> list[EnsembleMemb
             difference = "the first lacks" if differing[0] not in classes else "only the first has"
             raise UsageError(
                 f"{printable(member.name)} has other classes than the first of the ensemble: "
-                f"{difference} {printable(differing[0])!r}"
+                f"{difference} '{printable(differing[0])}'"
             )
     return members
 

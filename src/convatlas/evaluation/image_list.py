@@ -8,6 +8,7 @@ import numpy as np
 from convatlas.data import Split
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.evaluation.metrics import Labels
+from convatlas.names import unescape_name
 
 MAX_BYTES = 64 << 20
 MAX_SHOWN_CHARACTERS = 200  # of a line in a message
@@ -26,12 +27,13 @@ def read_image_list(file: Path, split: Split, split_name: str) -> Labels:
         indices_by_name.setdefault(_base_name(split.images.name(index)), []).append(index)
     line_of_index: dict[int, int] = {}
     for number, line in lines:
+        name = unescape_name(line)
         matches = [
             index
-            for index in indices_by_name.get(_base_name(line), [])
-            if f"/{split.images.name(index)}".endswith(f"/{line.removeprefix('/')}")
+            for index in indices_by_name.get(_base_name(name), [])
+            if f"/{split.images.name(index)}".endswith(f"/{name.removeprefix('/')}")
         ]
-        position = f"{printable(file)}, line {number}: {printable(line[:MAX_SHOWN_CHARACTERS])!r}"
+        position = f"{printable(file)}, line {number}: '{printable(line[:MAX_SHOWN_CHARACTERS])}'"
         if not matches:
             example = printable(split.images.name(0))
             raise UsageError(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convatlas.evaluation.metrics import interval
-from convatlas.plotting import figure_png
+from convatlas.plotting import figure_png, figure_text
 from convatlas.storage.atomic import atomic_write
 
 MAX_NAMED_CLASSES = 40  # more names would overlap
@@ -43,7 +43,9 @@ def plot_confusion(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
         xlabel="predicted", ylabel="true", xlim=(-0.5, num_classes - 0.5), ylim=(num_classes - 0.5, -0.5)
     )
     if is_named:
-        names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in classes]
+        names = [
+            figure_text(name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…") for name in classes
+        ]
         axis.set_xticks(range(num_classes), names, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(num_classes), names)
     else:

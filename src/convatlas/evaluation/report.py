@@ -9,9 +9,10 @@ import numpy as np
 from convatlas.errors import UsageError, printable
 from convatlas.evaluation import plots
 from convatlas.evaluation.results import majority_sentence
-from convatlas.markdown import markdown_template
+from convatlas.markdown import markdown_template, markdown_text
 from convatlas.plotting import plot_style
 from convatlas.storage.atomic import atomic_write
+from convatlas.storage.records import encode_json
 
 DOCUMENT = "evaluation.json"
 
@@ -30,7 +31,7 @@ def write_report(folder: Path, document: dict[str, Any]) -> Path:
     """Write the document of `eval`, its report and its figures. Returns the path of report.md. Raises OSError
     when the disk refuses."""
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / DOCUMENT, msgspec.json.format(msgspec.json.encode(document), indent=1))
+    atomic_write(folder / DOCUMENT, msgspec.json.format(encode_json(document), indent=1))
     classes = [printable(row["name"]) for row in document["per_class"]]
     with plot_style():
         reliability = plots.plot_reliability(document["reliability"], document["ece"])
@@ -45,10 +46,10 @@ def write_report(folder: Path, document: dict[str, Any]) -> Path:
 
 
 def _markdown(document: dict[str, Any]) -> str:
-    gain = gain_sentence(document) if "versus_best" in document else ""
+    gain = markdown_text(gain_sentence(document)) if "versus_best" in document else ""
     sizes = size_rows(document) if "by_size" in document else []
     template = markdown_template("convatlas.evaluation", "report.md.jinja")
-    majority = majority_sentence(document)
+    majority = markdown_text(majority_sentence(document))
     return template.render(document, gain_sentence=gain, size_rows=sizes, majority_sentence=majority)
 
 

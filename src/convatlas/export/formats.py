@@ -21,6 +21,7 @@ from convatlas.inference.parity import MAX_DIFFERENCE_FP32, check_parity
 from convatlas.runtime.device import Precision, best_precision
 from convatlas.storage.atomic import atomic_output, atomic_write
 from convatlas.storage.records import to_json
+from convatlas.storage.utf8_path import utf8_path
 
 IMAGE_CHANNELS = (1, 3)  # of image files
 
@@ -140,7 +141,8 @@ def write_classifier(classifier: Classifier, file: Path) -> None:
     """Raises UserError unless what is read back, also by safetensors alone, is bit-identical."""
     write_model_file(file, classifier.metadata, classifier.model, classifier.normalizer)
     metadata = load(file).metadata
-    tensors = safetensors.torch.load_file(file)
+    with utf8_path(file) as path:
+        tensors = safetensors.torch.load_file(path)
     expected = classifier.model.state_dict()
     same_tensors = all(torch.equal(tensors[name], tensor.cpu()) for name, tensor in expected.items())
     if metadata != classifier.metadata or not same_tensors:

@@ -8,6 +8,7 @@ from convatlas.classifier import Classifier, ClassifierMetadata
 from convatlas.errors import UserError
 from convatlas.evaluation import metrics
 from convatlas.export.formats import Exported, write_classifier
+from convatlas.markdown import markdown_text
 from convatlas.storage.atomic import atomic_output, atomic_write
 from convatlas.storage.records import to_json
 
@@ -177,5 +178,4 @@ def _format_size(size: tuple[int, int]) -> str:
 
 def _escape(value: object) -> str:
     """Names from files and folders, harmless in Markdown."""
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
-    return "".join(f"\\{char}" if char in "\\`*_{}[]<>#|!" else char for char in text)
+    return markdown_text(str(value))

@@ -14,6 +14,7 @@ from convatlas.errors import UserError
 from convatlas.inference.batching import chunked
 from convatlas.inference.graph import InferenceModule, InferFn, export_program
 from convatlas.runtime.device import Precision
+from convatlas.storage.utf8_path import utf8_path
 
 MAX_BATCH = 32
 
@@ -89,8 +90,12 @@ def run_model(model: bytes | Path) -> InferFn:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    source = str(model) if isinstance(model, Path) else model
-    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    if isinstance(model, Path):
+        with utf8_path(model) as path:
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    else:
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
 
     def run(images: Tensor) -> Tensor:
         (logits,) = session.run(["logits"], {"images": images.contiguous().numpy()})

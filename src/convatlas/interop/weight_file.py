@@ -19,6 +19,7 @@ from convatlas.interop.main_part import main_part
 from convatlas.interop.nested_tensors import tensors_of
 from convatlas.models import Architecture
 from convatlas.storage.regular_file import open_regular_file, read_regular_file
+from convatlas.storage.utf8_path import utf8_path
 
 # What a folder's weights are called, ours and Hugging Face's, the preferred first
 FOLDER_NAMES = (
@@ -149,10 +150,11 @@ def _check_safetensors_length(stream: BinaryIO, head: bytes, file: Path) -> None
 
 def _read_safetensors(file: Path) -> WeightFile:
     try:
-        with safetensors.safe_open(file, "pt") as opened:
-            is_classifier = "convatlas" in (opened.metadata() or {})
-        if not is_classifier:
-            return WeightFile(tensors_of(safetensors.torch.load_file(file)), None)
+        with utf8_path(file) as path:
+            with safetensors.safe_open(path, "pt") as opened:
+                is_classifier = "convatlas" in (opened.metadata() or {})
+            if not is_classifier:
+                return WeightFile(tensors_of(safetensors.torch.load_file(path)), None)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
             f"{printable(file)} is damaged, truncated or no safetensors file ({printable(error)}): download "

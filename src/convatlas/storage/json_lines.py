@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from convatlas.errors import UserError, printable
 from convatlas.storage.atomic import FILE_OPS, AppendOnlyFile, FileOps
+from convatlas.storage.records import encode_json
 from convatlas.storage.regular_file import read_regular_file
 
 _HASHED = re.compile(rb'(\{.*),"hash":"([0-9a-f]{16})"\}', re.DOTALL)
@@ -57,7 +56,7 @@ class JsonLines:
 
     def append(self, document: dict[str, Any]) -> None:
         """Append `document`, which has at least one key, as one line."""
-        content = msgspec.json.encode(document)[:-1]
+        content = encode_json(document)[:-1]
         digest = _digest(content, self._hashes[-1])
         self._file.append(content + b',"hash":"' + digest + b'"}')
         self._hashes.append(digest)

@@ -2,11 +2,12 @@
 written as canonical JSON, and identified by a hash."""
 
 import hashlib
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
 from convatlas.errors import UsageError, unknown_name
+from convatlas.names import encodable
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Record")
@@ -25,8 +26,26 @@ def to_json(record: Any, indent: int = 0) -> bytes:
     """Canonical JSON: sorted keys, and one form for each number (an int in a float field becomes a float)."""
     if isinstance(record, Record):
         record = msgspec.convert(msgspec.to_builtins(record), type(record))
-    data = msgspec.json.encode(record, order="sorted")
+    data = encode_json(record, order="sorted")
     return msgspec.json.format(data, indent=indent) if indent else data
+
+
+def encode_json(document: Any, order: Literal["sorted"] | None = None) -> bytes:
+    """JSON of a document of any kind. Text that UTF-8 cannot encode, as in names of files, is escaped."""
+    try:
+        return msgspec.json.encode(document, order=order)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_encodable(msgspec.to_builtins(document)), order=order)
+
+
+def _encodable(document: Any) -> Any:
+    if isinstance(document, str):
+        return encodable(document)
+    if isinstance(document, dict):
+        return {_encodable(key): _encodable(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_encodable(value) for value in document]
+    return document
 
 
 def from_json(data: bytes, type_: type[T], source: str) -> T:
@@ -56,7 +75,7 @@ def diff(a: Any, b: Any, path: str = "") -> list[str]:
 
 
 def _shorten(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
+    text = encode_json(value).decode()
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -82,7 +101,7 @@ def override(record: R, assignment: str) -> R:
 def _all_fields(record: Record) -> dict[str, Any]:
     """The record as a document that also has the fields which are not written because they are the
     default."""
-    tree: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(record))
+    tree: dict[str, Any] = msgspec.json.decode(encode_json(record))
     for name in record.__struct_fields__:
         value = getattr(record, name)
         if isinstance(value, Record):
@@ -99,9 +118,9 @@ def parse_assignment(assignment: str, example: str) -> tuple[str, Any]:
     if not equals:
         raise UsageError(f"--set {assignment!r}: expected key.path=value, for example --set {example}")
     try:
-        return path, msgspec.json.decode(text.encode())
-    except msgspec.DecodeError:
-        return path, text
+        return path, msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return path, encodable(text)
 
 
 def _child(node: Any, key: str, path: str) -> Any:

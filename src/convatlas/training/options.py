@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from convatlas import models
 from convatlas.errors import UsageError
+from convatlas.names import encodable
 from convatlas.recipes import Epochs
 from convatlas.storage.records import override
 from convatlas.storage.regular_file import read_regular_file
@@ -44,7 +45,7 @@ def run_from_options(
     file = PretrainedFile(weights) if weights else None
     if file is not None:
         architecture = file.architecture_of(model, edition)
-    pretrained = Pretrained(file=weights) if weights else None
+    pretrained = Pretrained(file=encodable(weights)) if weights else None
     run = Run(model=architecture, data=data, recipe=recipe, pretrained=pretrained, seed=seed)
     if epochs is not None:
         run = run.replace(recipe=run.recipe.replace(budget=Epochs(epochs)))

@@ -24,6 +24,7 @@ from convatlas.interop.load_weights import (
 from convatlas.interop.state_dict_match import SOURCES, classification_layers, match_state_dict
 from convatlas.interop.weight_file import WeightFile, read_weight_file, weights_sha256
 from convatlas.models import Architecture, Network
+from convatlas.names import resolve_path
 from convatlas.training.run import Pretrained
 
 
@@ -45,7 +46,7 @@ class PretrainedFile:
     """A weight file, read and hashed once."""
 
     def __init__(self, path: str):
-        self.path = Path(path)
+        self.path = Path(resolve_path(path))
         self.name = printable(path)
 
     @cached_property
@@ -154,7 +155,7 @@ def resolve_pretrained(
     missing = [name for name in classes if name not in (known or ())]
     if head == "keep" and known is not None and missing:
         raise UsageError(
-            f"{file.name} has no class {printable(missing[0])!r} ({len(missing)} of {len(classes)} are not "
+            f"{file.name} has no class '{printable(missing[0])}' ({len(missing)} of {len(classes)} are not "
             f"among its {len(known)}): start with a new head, --set pretrained.head=reinit"
         )
     if architecture.arguments["in_chans"] == 1:

@@ -11,6 +11,7 @@ from convatlas.data.transforms.preprocessing import (
     center_crop_preprocessing,
     fixed_size_preprocessing,
 )
+from convatlas.data.transforms.value_range import dataset_value_range, describe_value_range
 from convatlas.training.batches import train_batches
 from convatlas.training.resolve import resolve_run
 from convatlas.training.run import DataSpec, Run
@@ -33,11 +34,15 @@ def preview_data(data: str, model: str = "", recipe: str = "quick", seed: int = 
     if not model:
         dataset = open_dataset(data)
         size = dataset.size
+        value_range = dataset_value_range(dataset)
         if size:
-            preprocessing = fixed_size_preprocessing(dataset.channels, size, size)
+            preprocessing = fixed_size_preprocessing(dataset.channels, size, size, value_range)
         else:
-            preprocessing = center_crop_preprocessing(dataset.channels, DEFAULT_SIZE)
-        return DataPreview(dataset, preprocessing, None, "", (*dataset.notes, *dataset.warnings))
+            preprocessing = center_crop_preprocessing(dataset.channels, DEFAULT_SIZE, value_range=value_range)
+        notes = (*dataset.notes, *dataset.warnings)
+        if value_range is not None:
+            notes = (*notes, describe_value_range(value_range))
+        return DataPreview(dataset, preprocessing, None, "", notes)
     spec = DataSpec(data, conflicts="drop")
     resolved = resolve_run(Run(model=model, data=spec, recipe=recipe, seed=seed), torch.device("cpu"))
     run = resolved.run

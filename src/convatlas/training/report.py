@@ -54,7 +54,9 @@ def write_report(
     """
     folder = ctx.folder.path
     classes = tuple(printable(name) for name in ctx.run.content.classes)
-    mistakes = _most_confident_mistakes(samples)
+    hashes = ctx.test.split.content_hashes
+    contents = [bytes(hashes[i]) for i in predictions.indices] if len(hashes) else []
+    mistakes = most_confident_mistakes(samples, contents)
     first_layer, filters = first_filters(classifier.model)
     with plot_style():
         write_figure(folder / "batch.png", _batch_figure(ctx, classes))
@@ -148,10 +150,17 @@ def _points(lines: list[dict[str, Any]], split: str, key: str) -> list[tuple[flo
     return [(line["epoch"], line[key]) for line in _of_split(lines, split) if line.get(key) is not None]
 
 
-def _most_confident_mistakes(samples: SampleScores) -> Indices:
-    """Positions in the predictions, the most confident mistake first."""
+def most_confident_mistakes(samples: SampleScores, contents: Sequence[bytes] = ()) -> Indices:
+    """Positions in the predictions, the most confident mistake first.
+
+    `contents` are the content hashes of the samples: of equal ones with one label, the first is taken.
+    """
     wrong = np.flatnonzero(samples.predictions != samples.labels)
-    return wrong[np.argsort(-samples.confidences[wrong], kind="stable")][:MAX_MISTAKES]
+    wrong = wrong[np.argsort(-samples.confidences[wrong], kind="stable")]
+    if contents:
+        first = {(contents[i], samples.labels[i]): i for i in reversed(wrong.tolist())}
+        wrong = wrong[np.isin(wrong, list(first.values()))]
+    return wrong[:MAX_MISTAKES]
 
 
 def _mistakes_figure(

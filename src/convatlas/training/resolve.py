@@ -10,6 +10,7 @@ from convatlas.data import Dataset, open_dataset
 from convatlas.data.transforms.augment import Lighting, RandomHorizontalFlip
 from convatlas.data.transforms.normalize import color_covariance
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing, fixed_size_preprocessing
+from convatlas.data.transforms.value_range import dataset_value_range, describe_value_range
 from convatlas.errors import UsageError, UserError, unknown_name
 from convatlas.models import Architecture, Network
 from convatlas.recipes import Recipe
@@ -57,6 +58,8 @@ def resolve_run(
     notes = list(dataset.notes)
     model = _resolve_model(run, dataset, notes)
     content = _resolve_content(run, dataset, model, force)
+    if content.preprocessing.value_range is not None:
+        notes.append(describe_value_range(content.preprocessing.value_range))
     recipe = _resolve_recipe(run.recipe, dataset, content, notes)
     with torch.device("meta"):
         network = models.build(model)
@@ -144,10 +147,11 @@ def _resolve_content(run: Run, dataset: Dataset, model: Architecture, force: boo
     size, channels = model.arguments["image_size"], model.arguments["in_chans"]
     assert isinstance(size, tuple)
     assert isinstance(channels, int)
+    value_range = dataset_value_range(dataset)
     if dataset.size:
-        preprocessing = fixed_size_preprocessing(channels, dataset.size, size)
+        preprocessing = fixed_size_preprocessing(channels, dataset.size, size, value_range)
     else:
-        preprocessing = center_crop_preprocessing(channels, size, run.recipe.eval_resize_ratio)
+        preprocessing = center_crop_preprocessing(channels, size, run.recipe.eval_resize_ratio, value_range)
     content = DataContent(
         classes=dataset.classes,
         counts={name: len(split) for name, split in dataset.splits.items()},

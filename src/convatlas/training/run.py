@@ -17,6 +17,7 @@ from convatlas.data.sources.source import Conflicts
 from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.errors import UsageError, printable, wrong_type
 from convatlas.models import Architecture
+from convatlas.names import encodable
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
@@ -142,7 +143,7 @@ class Run(Record, frozen=True, kw_only=True):
         if isinstance(model, str):
             force_setattr(self, "model", models.get_architecture(model))
         if isinstance(data, str):
-            force_setattr(self, "data", DataSpec(data))
+            force_setattr(self, "data", DataSpec(encodable(data)))
         if isinstance(recipe, str):
             self._set_recipe(recipe)
 

@@ -1,6 +1,7 @@
 """Decoding image files: all common kinds, and hostile or damaged ones."""
 
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +12,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from convatlas.data.curation.image_warnings import image_warnings
 from convatlas.data.images import decode
-from convatlas.data.images.decode import UnreadableImage, is_grayscale
+from convatlas.data.images.decode import EncodedImage, UnreadableImage, is_grayscale
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import resize_center_crop
 
 
-def decode_file(path: Path, channels: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+def decode_file(
+    path: Path, channels: int, size: tuple[int, int], value_range: ValueRange | None = None
+) -> NDArray[np.uint8]:
     """(channels, *size), as in evaluation."""
-    return np.asarray(resize_center_crop(decode.open_image(path), size, channels))
+    return np.asarray(resize_center_crop(decode.open_image(path), size, channels, value_range))
 
 
 GRADIENT = np.linspace(0, 255, 40 * 60).reshape(40, 60).astype(np.uint8)
@@ -39,7 +44,7 @@ def test_every_mode_is_decoded_to_the_requested_channels(tmp_path: Path, mode: s
         image = Image.fromarray(GRADIENT).convert("L" if mode in "IF" else "RGB").convert(mode)
     path = tmp_path / ("x.tif" if mode in ("CMYK", "F", "I") else "x.png")
     image.save(path)
-    pixels = decode_file(path, channels, (20, 20))
+    pixels = decode_file(path, channels, (20, 20), (0, 255) if mode in "IF" else None)
     assert pixels.shape == (channels, 20, 20)
     assert pixels.dtype == np.uint8
     assert pixels.max() - pixels.min() > 100  # still a gradient, neither clipped nor dark
@@ -185,8 +190,96 @@ def test_converting_in_bands_gives_the_pixels_of_one_conversion(
             converted = Image.alpha_composite(white, image.convert("RGBA"))
     path = tmp_path / ("x.png" if mode in ("RGBA", "LA", "P", "1") else "x.tif")
     image.save(path)
+    value_range = (0.0, 255.0) if mode == "F" else None
     expected = np.asarray(converted.convert("L" if channels == 1 else "RGB")).reshape(1500, 1700, channels)
-    assert (decode.open_image(path).decode(channels, (1500, 1700)) == expected).all()
+    assert (decode.open_image(path).decode(channels, (1500, 1700), value_range) == expected).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_every_mode_is_converted_as_pillow_converts_it(tmp_path: Path, mode: str) -> None:
+    image = COLOR.convert(mode.removesuffix("A"))
+    if mode.endswith("A"):
+        image.putalpha(Image.fromarray(GRADIENT))
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    image.save(path)
+    if mode.endswith("A"):
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    expected = np.asarray(image.convert("RGB"))
+    assert (decode_file(path, 3, (40, 60)).transpose(1, 2, 0) == expected).all()
+
+
+def test_a_transparent_colour_of_a_palette_is_white(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "x.png", transparency=0)
+    assert decode_file(tmp_path / "x.png", 3, (1, 2)).reshape(3, 2).T.tolist() == [[255] * 3, [0, 0, 200]]
+
+
+def test_of_colours_of_16_bits_the_upper_8_are_read_and_check_says_so(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + checksum
+
+    header = (1).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])  # 16 bits a channel, RGB
+    pixel = b"\0" + b"\x12\xff" + b"\x34\0" + b"\x56\x80"
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixel))
+    image = EncodedImage(data + chunk(b"IEND", b""), "x.png")
+    pixels = image.decode(3, (1, 1))
+    assert pixels.ravel().tolist() == [0x12, 0x34, 0x56]
+    assert "colours of 16 bits: only the upper 8 of each are read" in image_warnings(image, pixels, 3)
+
+
+def test_a_photo_of_108_megapixels_is_decoded_at_reduced_scale() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = Image.linear_gradient("L").resize((12_000, 9_000))
+    buffer = io.BytesIO()
+    photo.save(buffer, "jpeg", exif=exif)
+    image = EncodedImage(buffer.getvalue(), "x.jpg")
+    assert (image.height, image.width) == (12_000, 9_000)
+    pixels = resize_center_crop(image, (64, 48), 1)[0]
+    expected = Image.linear_gradient("L").resize((64, 48)).transpose(Image.Transpose.ROTATE_270)
+    assert np.abs(np.asarray(pixels, int) - np.asarray(expected).reshape(64, 48)).max() <= 4
+    assert image.decode(1, (12_000, 9_000)).shape == (6_000, 4_500, 1)
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits for images of 40x60 = 2,400 pixels."""
+    monkeypatch.setattr(decode, "MAX_PIXELS", 2_000)
+    monkeypatch.setattr(decode, "MAX_REDUCIBLE_PIXELS", 3_000)
+    monkeypatch.setattr(decode, "MAX_BASELINE_PIXELS", 8_000)
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("kind", ["png", "bmp", "tiff", "gif"])
+def test_of_other_large_formats_each_2x2_pixels_are_averaged(tmp_path: Path, kind: str) -> None:
+    Image.fromarray(GRADIENT).save(tmp_path / f"x.{kind}")
+    expected = GRADIENT.reshape(20, 2, 30, 2).mean((1, 3))
+    pixels = decode.open_image(tmp_path / f"x.{kind}").decode(1, (40, 60))[:, :, 0]
+    assert np.abs(pixels - expected).max() <= 0.5
+    odd = GRADIENT[:39, :59]
+    Image.fromarray(odd).save(tmp_path / f"odd.{kind}")
+    assert decode.open_image(tmp_path / f"odd.{kind}").decode(1, (39, 59)).shape == (20, 30, 1)
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("kind", ["png", "bmp", "tiff", "gif", "jpeg", "progressive"])
+def test_an_image_beyond_its_formats_limit_is_named_with_its_size(tmp_path: Path, kind: str) -> None:
+    sides = {"jpeg": 91, "progressive": 60}
+    side = sides.get(kind, 56)
+    options = {"progressive": True} if kind == "progressive" else {}
+    Image.new("L", (side, side)).save(tmp_path / "x", "jpeg" if side > 56 else kind, **options)
+    with pytest.raises(UnreadableImage, match=rf"x: {side}x{side} pixels, more than the limit of"):
+        decode.open_image(tmp_path / "x")
+    if kind == "jpeg":
+        Image.new("L", (60, 60)).save(tmp_path / "x", "jpeg")  # more than other formats may have
+        image = decode.open_image(tmp_path / "x")
+        assert image.decode(1, (60, 60)).shape == (30, 30, 1)
+        assert image_warnings(image, image.decode(1, (60, 60)), 1) == [
+            "more than 100 megapixels: decoded at reduced scale"
+        ]
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])

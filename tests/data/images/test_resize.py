@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from convatlas.data.images.decode import DecodedImage, EncodedImage, Pixels
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import Box, crop_resize, resize, resize_center_crop
 from convatlas.data.transforms.random_crop import CenterSquareRandomCrop, Crop, RandomResizedCrop, ScaleJitter
 
@@ -36,7 +37,9 @@ def test_resizing_is_bit_identical_to_torchs_antialiased_interpolation(size: tup
 class FullScaleImage(EncodedImage):
     """An image that is never decoded at reduced scale."""
 
-    def decode(self, channels: int, min_size: tuple[int, int]) -> Pixels:
+    def decode(
+        self, channels: int, min_size: tuple[int, int], value_range: ValueRange | None = None
+    ) -> Pixels:
         return super().decode(channels, (self.height, self.width))
 
 
@@ -65,7 +68,9 @@ def test_reduced_scale_keeps_twice_the_pixels_of_the_output() -> None:
     min_sizes = []
 
     class RecordingImage(DecodedImage):
-        def decode(self, channels: int, min_size: tuple[int, int] = (0, 0)) -> Pixels:
+        def decode(
+            self, channels: int, min_size: tuple[int, int] = (0, 0), value_range: ValueRange | None = None
+        ) -> Pixels:
             min_sizes.append(min_size)
             return super().decode(channels, min_size)
 

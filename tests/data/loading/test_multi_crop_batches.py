@@ -16,6 +16,7 @@ from torch import Tensor
 
 from convatlas.data.dataset import ArrayImages, Split
 from convatlas.data.images.decode import DecodedImage, ImageLike, Pixels, UnreadableImage
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import Box
 from convatlas.data.loading.multi_crop_batches import MultiCropBatches
 from convatlas.data.sources.files import FileImages
@@ -63,7 +64,9 @@ class CountedImage(DecodedImage):
         self.photo = photo
         self.num_decoded = num_decoded
 
-    def decode(self, channels: int, min_size: tuple[int, int] = (0, 0)) -> Pixels:
+    def decode(
+        self, channels: int, min_size: tuple[int, int] = (0, 0), value_range: ValueRange | None = None
+    ) -> Pixels:
         self.num_decoded[self.photo] += 1
         return super().decode(channels, min_size)
 

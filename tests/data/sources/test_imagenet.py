@@ -401,7 +401,7 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a folder name that a terminal obeys": (
         lambda root: (root / "train" / "n0212\x1b[2J").mkdir(),
-        f"ROOT/train holds n0212\N{REPLACEMENT CHARACTER}[2J: {NOT_A_WNID}",
+        f"ROOT/train holds n0212\\x1b[2J: {NOT_A_WNID}",
     ),
     "empty val": (lambda root: empty_folder(root / "val"), f"ROOT/val holds no images: {NOT_VAL_NAMES}"),
     "a flat image with another name": (
@@ -431,7 +431,7 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "synset labels: a long line that a terminal obeys": (
         replaced_list(SYNSET_LABELS, ["\x1b" + 100 * "x"]),
-        f"ROOT/{SYNSET_LABELS}, line 1: '\N{REPLACEMENT CHARACTER}{39 * 'x'}': expected a WNID",
+        f"ROOT/{SYNSET_LABELS}, line 1: '\\x1b{39 * 'x'}': expected a WNID",
     ),
     "synset labels: bytes that are not UTF-8": (
         lambda root: (root / SYNSET_LABELS).write_bytes(b"n01443537\nn0\xff\xfe\n"),

@@ -510,13 +510,13 @@ MEMBERS: dict[str, tuple[list[Member], str]] = {
     ),
     "label of two lines": (
         [("1.png", IMAGE), ("1.txt", b"a\nb")],
-        "1.png has the label 'a�b': expected a class's name or number",
+        "1.png has the label 'a\\x0ab': expected a class's name or number",
     ),
     "label that is too long": (
         [("1.png", IMAGE), ("1.txt", b"x" * 1001)],
         f"1.png has the label '{'x' * 40}...'",
     ),
-    "name that a terminal would obey": ([("\x1b[2J.png", IMAGE)], "/0.tar: �[2J.png has no label"),
+    "name that a terminal would obey": ([("\x1b[2J.png", IMAGE)], "/0.tar: \\x1b[2J.png has no label"),
 }
 
 
@@ -835,7 +835,7 @@ PATTERNS: dict[str, tuple[Callable[[Path], str], str]] = {
         lambda folder: shards_in(folder, "a0", "a2") and f"{folder}/a{{0..2}}.tar",
         "{folder}/a1.tar matches no shard: ",
     ),
-    "no path can be so": (lambda folder: f"{folder}/\0.tar", "{folder}/�.tar matches no shard: "),
+    "no path can be so": (lambda folder: f"{folder}/\0.tar", "{folder}/\\x00.tar matches no shard: "),
     "a folder": (lambda folder: str(folder), f"{{folder}} is not a file: {EXPECTED} {{folder}}/*.tar"),
     "a folder among files": (
         lambda folder: shards_in(folder, "0", "1.tar/inner").replace("*.tar", "*"),
@@ -902,7 +902,7 @@ PATTERNS: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "classes.txt has a zero in a name": (
         lambda folder: with_classes(folder, "c\0t\ndog\nowl"),
-        "{folder}/classes.txt, line 1 has the label 'c�t': expected a class's name or number",
+        "{folder}/classes.txt, line 1 has the label 'c\\x00t': expected a class's name or number",
     ),
     "one class in two ways of writing": (
         lambda folder: with_classes(folder, "\n".join("abcdefgh"), ("7", "07")),

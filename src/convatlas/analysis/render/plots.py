@@ -15,7 +15,7 @@ from convatlas.analysis.receptive_field.effective import effective_receptive_fie
 from convatlas.analysis.render.tables import title
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import Row, format_size
-from convatlas.plotting import figure_png, plot_style
+from convatlas.plotting import figure_png, figure_text, plot_style
 
 COLORS = ("#0072b2", "#d55e00")  # one for each network: of all eyes, Okabe and Ito
 MARKERS = ("o", "^")
@@ -132,8 +132,8 @@ def stage_bands(report: ReportData) -> list[tuple[str, int, int]]:
 
 def _draw_fields(panel: SubFigure, report: ReportData, maps: EffectiveFields) -> None:
     panel.suptitle(
-        f"{report.model}: effective receptive field of the centre unit. Brightness: root of the mean "
-        "gradient by each pixel (random weights and images); square: theoretical field",
+        f"{figure_text(report.model)}: effective receptive field of the centre unit. Brightness: root of the "
+        "mean gradient by each pixel (random weights and images); square: theoretical field",
         fontsize=8.5,
     )
     panel_axes = panel.subplots(1, MAX_FIELDS, squeeze=False)[0]
@@ -151,7 +151,7 @@ def _plot_cost(axes: Axes, report: ReportData, color: str) -> None:
     macs = [row.macs for row in _layers(report)]
     width = 1.0 if len(macs) > 100 else 0.85
     axes.bar(range(1, len(macs) + 1), macs, width=width, color=color, alpha=0.55, lw=0)
-    label = f"{title(report)}: {EngFormatter(places=2)(report.macs)} in all"
+    label = f"{figure_text(title(report))}: {EngFormatter(places=2)(report.macs)} in all"
     axes.plot([], [], color=color, lw=4, alpha=0.55, label=label)
 
 
@@ -161,7 +161,7 @@ def _plot_receptive_field(axes: Axes, report: ReportData, color: str, marker: st
     layers = [(i, row) for i, row in enumerate(_layers(report), 1) if row.receptive_field]
     positions = [i for i, _ in layers]
     sizes = [max(row.receptive_field) for _, row in layers]
-    label = f"{report.model}: largest up to this layer, at most {max(sizes, default=0):,}"
+    label = f"{figure_text(report.model)}: largest up to this layer, at most {max(sizes, default=0):,}"
     axes.step(positions, largest_so_far(sizes), where="mid", color=color, lw=1.5, label=label)
     if any(size < largest for size, largest in zip(sizes, largest_so_far(sizes), strict=True)):
         axes.plot(positions, sizes, marker, color=color, ms=3, alpha=0.6, mew=0, label="each layer")
@@ -190,7 +190,7 @@ def _plot_effective_field(axes: Axes, path: str, field: NDArray[np.float32], rep
             axes.add_patch(Rectangle(corner, width, height, fill=False, ec="cyan", lw=1.2))
     note = "" if has_border else ", beyond the image"
     size = format_size(extent.size for extent in report.receptive_field(path))
-    axes.set_title(f"{path}: {size}{note}", fontsize=8.5)
+    axes.set_title(f"{figure_text(path)}: {size}{note}", fontsize=8.5)
     if not field.any():
         message = "no pixel influences it:\nits weights start at zero"
         axes.text(w / 2, h / 2, message, color="white", ha="center", va="center", fontsize=8)

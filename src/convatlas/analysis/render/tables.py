@@ -7,6 +7,7 @@ from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import CONVENTION, Row, format_size
 from convatlas.errors import printable
 from convatlas.formatting import format_si
+from convatlas.markdown import markdown_text
 
 COLUMNS = (
     *("layer", "op", "output", "parameters", "macs", "FLOPs"),
@@ -69,7 +70,8 @@ def markdown_table(
 ) -> str:
     """A Markdown table with numbers aligned to the right."""
     separator = ["---" if column in text_columns else "---:" for column in columns]
-    lines = [[cell.replace("|", r"\|") for cell in line] for line in (columns, separator, *rows)]
+    texts = [[markdown_text(cell) for cell in line] for line in (columns, *rows)]
+    lines = [texts[0], separator, *texts[1:]]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -125,7 +127,9 @@ def render_markdown(reports: Sequence[ReportData], depth: int | None = None) -> 
             for table in compare(*reports)
         ]
         text = (
-            f"# {' against '.join(report_names(*reports))}\n\n" + "\n".join([*tables, f"\\{LEGEND}\n"]) + "\n"
+            f"# {markdown_text(' against '.join(report_names(*reports)))}\n\n"
+            + "\n".join([*tables, f"\\{LEGEND}\n"])
+            + "\n"
         )
     rows_by_report = marked_rows(reports, depth)
     return text + "\n".join(
@@ -156,14 +160,14 @@ def marked_rows(
 
 
 def _report_markdown(report: ReportData, rows: Sequence[Sequence[str]]) -> str:
-    totals_list = "\n".join(f"- {name}: {text}" for name, text in totals(report))
+    totals_list = "\n".join(f"- {name}: {markdown_text(text)}" for name, text in totals(report))
     sections = [
-        f"# {title(report)}",
+        f"# {markdown_text(title(report))}",
         markdown_table(COLUMNS, rows),
         f"{totals_list}\n\n{CONVENTION}",
     ]
     if report.notes:
-        sections.append("\n".join(f"- {note}" for note in report.notes))
+        sections.append("\n".join(f"- {markdown_text(note)}" for note in report.notes))
     sections.append("## Design principles (arXiv:1512.00567, sec. 2)\n\nMeasurements; flags are advice.")
     findings = []
     for finding in report.principles:

@@ -13,11 +13,12 @@ from convatlas.cli.output import paragraph, print_json
 from convatlas.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from convatlas.data.curation.check import CheckReport, Duplicate
+    from convatlas.data.curation.check import CheckReport
+    from convatlas.data.curation.duplicate_clusters import Cluster
     from convatlas.data.sources.source import RawDataset
 
 MAX_LINES = 20  # of a kind; --json has all
-MAX_NAMES = 3  # files of one note, or classes of one split
+MAX_NAMES = 3  # files of one note or cluster, or classes of one split
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Check:
     def _finish(self, source: "RawDataset", report: "CheckReport") -> None:
         """Write the quarantine list and print the report."""
         from convatlas.data.curation.check import quarantine
+        from convatlas.data.curation.duplicate_clusters import cluster_pairs
 
         file = None
         warning = ""
@@ -69,6 +71,7 @@ class Check:
                     "bad": report.bad,
                     "notes": [note._asdict() for note in report.notes],
                     "duplicates": report.duplicates,
+                    "clusters": cluster_pairs(report.duplicates),
                     "max_distance": report.max_distance,
                     "n": report.n,
                     "classes": report.classes,
@@ -85,7 +88,7 @@ class Check:
 
 
 def _print_report(report: "CheckReport") -> None:
-    from convatlas.data.curation.near_duplicates import MAX_DISTANCE
+    from convatlas.data.curation.duplicate_clusters import cluster_pairs
 
     print_classes(report.classes)
     print(f"{report.n:,} images; {size_range(report.sizes)}")
@@ -102,18 +105,12 @@ def _print_report(report: "CheckReport") -> None:
     _print_section(
         f"{len(report.bad):,} cannot be read", [f"{entry.file}: {entry.reason}" for entry in report.bad]
     )
-    # first those with two class names
-    duplicates = sorted(report.duplicates, key=lambda pair: pair.classes[0] == pair.classes[1])
-    across = [_describe(pair) for pair in duplicates if _leaks(pair)]
-    within = [_describe(pair) for pair in duplicates if not _leaks(pair)]
-    _print_section(
-        f"{len(across):,} pairs across splits show the same: the test is not new to the network", across
-    )
-    _print_section(f"{len(within):,} pairs within a split show the same", within)
-    if report.duplicates and report.max_distance < MAX_DISTANCE:
-        print(
-            "  (many images of this set are similar: only pairs as near as a change of encoding are counted)"
-        )
+    # first those with several class names
+    clusters = sorted(cluster_pairs(report.duplicates), key=lambda cluster: len(set(cluster.classes)) == 1)
+    across = [_describe(cluster) for cluster in clusters if _leaks(cluster)]
+    within = [_describe(cluster) for cluster in clusters if not _leaks(cluster)]
+    _print_section(f"{len(across):,} clusters of images across splits are equal or look alike", across)
+    _print_section(f"{len(within):,} clusters of images within a split are equal or look alike", within)
     files_by_note: dict[str, list[str]] = {}
     for note in report.notes:
         files_by_note.setdefault(note.note, []).append(note.file)
@@ -136,15 +133,19 @@ def _shorten(names: Sequence[str]) -> str:
     return ", ".join(names[:MAX_NAMES]) + more
 
 
-def _leaks(pair: "Duplicate") -> bool:
-    return len(set(pair.splits) - {"left out"}) == 2
+def _leaks(cluster: "Cluster") -> bool:
+    return len(set(cluster.splits) - {"left out"}) > 1
 
 
-def _describe(pair: "Duplicate") -> str:
-    first, second = (f"{split} {file}" for split, file in zip(pair.splits, pair.files, strict=True))
-    distance = "the same bytes" if pair.identical else f"{pair.distance:.2f} apart"
-    classes = "" if pair.classes[0] == pair.classes[1] else f", but of classes {' and '.join(pair.classes)}"
-    return f"{first} = {second}: {distance}{classes}"
+def _describe(cluster: "Cluster") -> str:
+    images = [f"{split} {file}" for split, file in zip(cluster.splits, cluster.files, strict=True)]
+    low, high = (f"{distance:.2f}" for distance in cluster.distances)
+    likeness = "the same bytes"
+    if not cluster.identical:
+        likeness = f"look alike, {low if low == high else f'{low} to {high}'} apart"
+    names = list(dict.fromkeys(cluster.classes))
+    classes = f", but of classes {' and '.join(names)}" if len(names) > 1 else ""
+    return f"{len(images)} images, {likeness}{classes}: {_shorten(images)}"
 
 
 def _next_step(report: "CheckReport", data: str, quarantine: Path | None) -> str:
@@ -153,9 +154,9 @@ def _next_step(report: "CheckReport", data: str, quarantine: Path | None) -> str
     if report.bad:
         listed = f": they are in {printable(quarantine)}" if quarantine else ""
         return f"next: fix or remove the {len(report.bad):,} broken files; trainings leave them out{listed}"
-    if any(_leaks(pair) for pair in report.duplicates):
+    if any(len(set(pair.splits) - {"left out"}) > 1 for pair in report.duplicates):
         return (
-            "next: remove one image of every pair across splits, or keep such images together as a `group` "
-            "of a manifest"
+            "next: look at the images across splits: those that show the same belong into one split, as a "
+            "`group` of a manifest"
         )
     return f"next: convatlas train MODEL --data {printable(data)}"

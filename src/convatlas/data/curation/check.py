@@ -14,14 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.curation.image_warnings import image_warnings
-from convatlas.data.curation.near_duplicates import LENGTH, find_near_duplicates, signature
+from convatlas.data.curation.near_duplicates import LENGTH, MAX_DISTANCE, find_near_duplicates, signature
 from convatlas.data.curation.statistics import Counts, ImageSize, class_counts, size_range
 from convatlas.data.dataset import Subset
 from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.sources.passed_over import PassedOver, describe_passed_over
 from convatlas.data.sources.quarantine import Quarantine, QuarantinedFile
 from convatlas.data.sources.source import RawDataset, prepare
+from convatlas.data.transforms.value_range import (
+    dataset_value_range,
+    describe_value_range,
+    measure_value_range,
+)
 from convatlas.errors import UserError, printable
+from convatlas.names import escape_name
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.progress import track
@@ -37,7 +44,7 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Two images that show the same scene, with their splits and classes.
+    """Two images that are equal or look alike, with their splits and classes.
 
     `identical` means equal bytes. convatlas.data.curation.near_duplicates defines `distance`.
     """
@@ -92,22 +99,25 @@ def check(source: RawDataset, workers: int | None = None, ranks: Ranks = SINGLE_
 
     Threads are enough, because decoders release the GIL.
     """
+    value_range = _value_range(source)
     share = range(ranks.rank, len(source.labels), ranks.world_size)
     with warnings.catch_warnings():
         # Once for all threads: if two threads set and restored the filters, one would restore those of the
         # other.
         warnings.simplefilter("ignore")
         threads = workers or max(1, usable_cores() // ranks.local_world_size)
-        checked = list(track(_read_all(source, share, threads), len(share), "reading images"))
+        checked = list(track(_read_all(source, value_range, share, threads), len(share), "reading images"))
     shares = ranks.all_gather(checked)
     images = [
         shares[index % ranks.world_size][index // ranks.world_size] for index in range(len(source.labels))
     ]
-    return ranks.run_on_main(lambda: _report(source, images))
+    return ranks.run_on_main(lambda: _report(source, value_range, images))
 
 
-def _report(source: RawDataset, images: Sequence[_CheckedImage]) -> CheckReport:
-    names = [printable(source.images.name(index)) for index in range(len(source.labels))]
+def _report(
+    source: RawDataset, value_range: ValueRange | None, images: Sequence[_CheckedImage]
+) -> CheckReport:
+    names = [escape_name(source.images.name(index)) for index in range(len(source.labels))]
     hashes = [bytes(content_hash) for content_hash in source.content_hashes]
     quarantined = {entry.content for entry in Quarantine(source.root).entries()} if source.root else set()
     signatures = np.zeros((len(names), LENGTH), np.uint8)
@@ -130,16 +140,18 @@ def _report(source: RawDataset, images: Sequence[_CheckedImage]) -> CheckReport:
 
     left_out = sorted(quarantined | {entry.content for entry in bad})
     splits, training_error, split_notes = _split_as_training(source, left_out)
+    if value_range is not None:
+        split_notes = (*split_notes, describe_value_range(value_range))
     readable = np.flatnonzero(sizes[:, 0])
     splits = {name: np.intersect1d(indices, readable) for name, indices in splits.items()}
-    duplicates, max_distance = _find_duplicates(source, names, hashes, signatures, readable, splits)
+    duplicates = _find_duplicates(source, names, hashes, signatures, readable, splits)
     return CheckReport(
         name=source.name,
         n=len(names),
         bad=bad,
         notes=notes,
         duplicates=duplicates,
-        max_distance=max_distance,
+        max_distance=MAX_DISTANCE,
         classes=class_counts(source.classes, source.labels, splits),
         sizes=size_range(sizes[readable], [names[index] for index in readable]),
         training_error=training_error,
@@ -164,20 +176,30 @@ def quarantine(source: RawDataset, bad: Sequence[QuarantinedFile]) -> Path | Non
     return quarantine_list.file
 
 
-def _read_all(source: RawDataset, indices: range, workers: int) -> Iterator[_CheckedImage]:
+def _value_range(source: RawDataset) -> ValueRange | None:
+    """The scale of a training's pixels; of all images where none can be trained on."""
+    try:
+        return dataset_value_range(prepare(source))
+    except UserError:
+        return measure_value_range(source.images)
+
+
+def _read_all(
+    source: RawDataset, value_range: ValueRange | None, indices: range, workers: int
+) -> Iterator[_CheckedImage]:
     pool = ThreadPoolExecutor(workers)
     chunks = [indices[start : start + CHUNK_SIZE] for start in range(0, len(indices), CHUNK_SIZE)]
     try:
-        for images in pool.map(lambda chunk: [_read(source, index) for index in chunk], chunks):
+        for images in pool.map(lambda chunk: [_read(source, value_range, index) for index in chunk], chunks):
             yield from images
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _read(source: RawDataset, index: int) -> _CheckedImage:
+def _read(source: RawDataset, value_range: ValueRange | None, index: int) -> _CheckedImage:
     try:
         image = source.images.image(index)
-        pixels = image.decode(source.channels, (image.height, image.width))
+        pixels = image.decode(source.channels, (image.height, image.width), value_range)
     except UnreadableImage as error:
         return _CheckedImage(error.reason)
     except UserError as error:  # a store that is damaged
@@ -221,8 +243,8 @@ def _find_duplicates(
     signatures: NDArray[np.uint8],
     readable: NDArray[np.int64],
     splits: SplitIndices,
-) -> tuple[list[Duplicate], float]:
-    """The pairs of duplicates among the `readable` samples, and the maximal distance that counts as one."""
+) -> list[Duplicate]:
+    """The pairs among the `readable` samples that are equal or look alike."""
     split_names = [*splits, "left out"]
     class_names = [printable(name) for name in source.classes]
     split_numbers = np.full(len(names), len(splits))
@@ -230,7 +252,7 @@ def _find_duplicates(
         split_numbers[indices] = number
     # by split, so that each of several equal files is paired with one of train, if there is one
     ordered = readable[np.argsort(split_numbers[readable], kind="stable")]
-    pairs, max_distance = find_near_duplicates(signatures[ordered], [hashes[index] for index in ordered])
+    pairs = find_near_duplicates(signatures[ordered], [hashes[index] for index in ordered])
     duplicates = []
     for pair in pairs:
         a, b = int(ordered[pair.first]), int(ordered[pair.second])
@@ -242,4 +264,4 @@ def _find_duplicates(
             identical=hashes[a] == hashes[b],
         )
         duplicates.append(duplicate)
-    return duplicates, max_distance
+    return duplicates

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from convatlas.data.dataset import Dataset
 from convatlas.data.images.decode import Pixels, UnreadableImage
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import resize
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms import counter_rng
+from convatlas.data.transforms.value_range import dataset_value_range
 from convatlas.errors import UserError, printable
 from convatlas.plotting import Tile, TileRow, draw_tiles, figure_png, plot_style, stack_pngs
 
@@ -32,11 +34,12 @@ def draw_contact_sheet(
     up to 4 classes: in evaluation, and augmented for training in 7 epochs. `recipe` is the title of that
     part.
     """
-    indices_by_label = _choose_images(dataset, seed)
+    value_range = dataset_value_range(dataset)
+    indices_by_label = _choose_images(dataset, seed, value_range)
     counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.classes))
     rows = [
         TileRow(
-            [Tile(_small_image(dataset, index)) for index in indices],
+            [Tile(_small_image(dataset, index, value_range)) for index in indices],
             f"{_class_name(dataset, label)}\n{counts[label]:,} {'image' if counts[label] == 1 else 'images'}",
         )
         for label, indices in indices_by_label.items()
@@ -65,32 +68,34 @@ def draw_contact_sheet(
     return stack_pngs(sheets)
 
 
-def _choose_images(dataset: Dataset, seed: int) -> dict[int, list[int]]:
+def _choose_images(dataset: Dataset, seed: int, value_range: ValueRange | None) -> dict[int, list[int]]:
     """For each class on the sheet, the indices of readable images of the training split."""
     split = dataset.splits["train"]
     num_classes = len(dataset.classes)
     order = counter_rng.permutation(seed, 0, len(split))
     labels = np.unique(np.linspace(0, num_classes - 1, min(num_classes, MAX_CLASSES)).round().astype(int))
     return {
-        int(label): list(islice(_readable(dataset, order[split.labels[order] == label]), NUM_COLUMNS))
+        int(label): list(
+            islice(_readable(dataset, order[split.labels[order] == label], value_range), NUM_COLUMNS)
+        )
         for label in labels
     }
 
 
-def _readable(dataset: Dataset, indices: NDArray[np.int64]) -> Iterator[int]:
+def _readable(dataset: Dataset, indices: NDArray[np.int64], value_range: ValueRange | None) -> Iterator[int]:
     for index in indices.tolist():
         try:
-            _small_image(dataset, index)
+            _small_image(dataset, index, value_range)
         except UnreadableImage:
             continue
         yield index
 
 
-def _small_image(dataset: Dataset, index: int) -> Pixels:
+def _small_image(dataset: Dataset, index: int, value_range: ValueRange | None) -> Pixels:
     image = dataset.splits["train"].images.image(index)
     scale = min(1.0, MAX_SIDE / max(image.height, image.width))
     size = max(1, round(image.height * scale)), max(1, round(image.width * scale))
-    return resize(image.decode(dataset.channels, size), size).permute(1, 2, 0).numpy()
+    return resize(image.decode(dataset.channels, size, value_range), size).permute(1, 2, 0).numpy()
 
 
 def _augmentations(training: TrainBatches, indices: Sequence[int]) -> list[list[Pixels]]:

@@ -2,7 +2,7 @@
 
 from pathlib import PurePath
 
-from convatlas.data.images.decode import EXTENSIONS, EncodedImage, Pixels, is_grayscale
+from convatlas.data.images.decode import EXTENSIONS, MAX_PIXELS, EncodedImage, Pixels, is_grayscale
 
 _EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -13,12 +13,15 @@ _EXTENSIONS = {
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-_DEEP_MODES = ("I", "F")  # the first letter of Pillow's modes of 16 and 32 bits
+_TIFF_BITS = 258  # the tag with the bits of each channel
+HUGE = f"more than {MAX_PIXELS // 10**6} megapixels: decoded at reduced scale"
 _PNG_DEPTH_OFFSET = 24  # the byte of a PNG's header with the bits per channel
 
 
 def image_warnings(image: EncodedImage, pixels: Pixels, channels: int) -> list[str]:
     """List the warnings about an image, decoded to `pixels`, in a data set of `channels` channels."""
+    if image.is_huge:
+        return [HUGE]  # Pillow, which would say more, does not open it
     try:
         return [*_file_warnings(image), *_color_warnings(image, pixels, channels)]
     except Exception:  # decoders raise all kinds of exceptions, here about data that no training reads
@@ -28,6 +31,8 @@ def image_warnings(image: EncodedImage, pixels: Pixels, channels: int) -> list[s
 def _file_warnings(image: EncodedImage) -> list[str]:
     messages = []
     pil_image = image.pil_image
+    if image.height * image.width > MAX_PIXELS:
+        messages.append(HUGE)
     image_format = {"MPO": "JPEG"}.get(pil_image.format or "", pil_image.format or "")
     extension = PurePath(image.name).suffix.lower()
     if extension in EXTENSIONS and extension not in _EXTENSIONS[image_format]:
@@ -47,14 +52,23 @@ def _file_warnings(image: EncodedImage) -> list[str]:
     return messages
 
 
+def _has_deep_channels(image: EncodedImage) -> bool:
+    """Whether Pillow, which has no mode for deep colours, drops bits of each channel."""
+    if image.pil_image.format == "PNG":
+        return image.data[_PNG_DEPTH_OFFSET] == 16
+    tags = getattr(image.pil_image, "tag_v2", {})
+    return bool(max(tags.get(_TIFF_BITS, (8,))) > 8)
+
+
 def _color_warnings(image: EncodedImage, pixels: Pixels, channels: int) -> list[str]:
     messages = []
     pil_image = image.pil_image
-    is_deep_png = pil_image.format == "PNG" and image.data[_PNG_DEPTH_OFFSET] == 16
     if pil_image.mode == "P":
         messages.append("colours from a palette")
-    elif pil_image.mode.startswith(_DEEP_MODES) or is_deep_png:
-        messages.append("more than 8 bits a channel: reduced to 8")
+    elif image.is_deep:
+        messages.append("more than 8 bits: reduced to 8 by the data set's scale")
+    elif _has_deep_channels(image):
+        messages.append("colours of 16 bits: only the upper 8 of each are read")
     elif pil_image.mode in ("CMYK", "YCbCr", "LAB", "HSV") and not image.uses_libjpeg_turbo:
         messages.append(f"{pil_image.mode}: converted to RGB")
     if pil_image.has_transparency_data:

@@ -1,12 +1,10 @@
-"""Find near-duplicates: re-encoded, rescaled, slightly cropped or darkened copies, but not mirror images.
+"""Find images that look alike: re-encoded, rescaled or darkened copies, but not mirror images.
 
 The signature of an image is its grey values at 16x16. Two signatures are compared as unit vectors, after the
 best-fitting plane of brightness, such as that of a lamp or a sky, is subtracted: a distance of 0 means equal,
-1.4 unrelated. Measured on scikit-image's photographs and 149 tiles of them, with 13 changes each: JPEG at
-quality 50 to 95 gives at most 0.11, half the size at most 0.15, 1 % cut off every side at most 0.32 (98.7 %
-of them within 0.28); different photographs are at least 0.72 apart, a stereo pair 0.46. Within 0.06 are nine
-of ten JPEGs at quality 50, and 95 pairs of the 70,000 garments of Fashion-MNIST, nearly all of them the same
-garment; within 0.1 are 2,014 pairs, nearly all of them different garments.
+1.4 unrelated. Images within MAX_DISTANCE look alike; whether they show the same thing, a person decides. The
+distance is the same for every data set, whatever its size. docs/data.md has the shares of true and of false
+alarms, which examples/near_duplicates.py measures.
 
 Candidates come from a k-d tree of the lowest frequencies. Leaving out frequencies only shortens a distance,
 so no pair within the maximal distance is lost.
@@ -25,13 +23,7 @@ from convatlas.data.images.resize import resize
 
 SIDE = 16
 LENGTH = SIDE * SIDE + 2  # of a signature: grey values, then the mean blue and red difference (ITU-T T.871)
-MAX_DISTANCE = 0.28
-# For a set whose images all look alike, such as drawn digits or X-rays: little more than a change of
-# encoding.
-MAX_DISTANCE_UNIFORM_SET = 0.06
-# A set is uniform if more than this many images, and more than this share of all, have a near-duplicate.
-UNIFORM_SET_MIN_COUNT = 50
-UNIFORM_SET_MIN_SHARE = 0.05
+MAX_DISTANCE = 0.1
 MIN_CONTRAST = 4.0  # standard deviation of a signature's grey values: below it, noise decides the distance
 MAX_COLOR_DIFFERENCE = 12.0  # between mean colours
 MAX_NEIGHBORS = 8  # candidates for each image: thousands that are all alike must not become millions of pairs
@@ -63,18 +55,11 @@ class Pair(NamedTuple):
     distance: float
 
 
-class NearDuplicates(NamedTuple):
-    """Pairs within `max_distance`, nearest first. Of several equal files, each is paired with the first."""
+def find_near_duplicates(signatures: Signatures, content_hashes: Sequence[bytes]) -> list[Pair]:
+    """Find the pairs within MAX_DISTANCE, nearest first.
 
-    pairs: list[Pair]
-    max_distance: float
-
-
-def find_near_duplicates(signatures: Signatures, content_hashes: Sequence[bytes]) -> NearDuplicates:
-    """Find the pairs of near-duplicates.
-
-    Images with equal content hashes are duplicates. Images without contrast are compared by their hashes
-    only.
+    Images with equal content hashes are equal: of several, each is paired with the first. Images without
+    contrast are compared by their hashes only.
     """
     first_by_hash: dict[bytes, int] = {}
     pairs = []
@@ -84,15 +69,9 @@ def find_near_duplicates(signatures: Signatures, content_hashes: Sequence[bytes]
             pairs.append(Pair(first, index, 0.0))
     distinct = np.array(list(first_by_hash.values()), np.int64)
     candidates, distances = _find_candidates(signatures[distinct])
-    min_count = max(UNIFORM_SET_MIN_COUNT, UNIFORM_SET_MIN_SHARE * len(distinct))
-    is_uniform = len(np.unique(candidates)) > min_count
-    max_distance = MAX_DISTANCE_UNIFORM_SET if is_uniform else MAX_DISTANCE
-    is_near = distances <= max_distance
-    near_pairs = distinct[candidates[is_near]].tolist()
-    for (first, second), distance in zip(near_pairs, distances[is_near], strict=True):
+    for (first, second), distance in zip(distinct[candidates].tolist(), distances, strict=True):
         pairs.append(Pair(first, second, round(float(distance), 3)))
-    pairs.sort(key=lambda pair: (pair.distance, pair.first, pair.second))
-    return NearDuplicates(pairs, max_distance)
+    return sorted(pairs, key=lambda pair: (pair.distance, pair.first, pair.second))
 
 
 def _find_candidates(signatures: Signatures) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -16,27 +16,31 @@ from numpy.typing import NDArray
 
 from convatlas.data.dataset import Dataset, ImageSource
 from convatlas.data.images.decode import EncodedImage, ImageLike, UnreadableImage
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import Box, crop_resize
 from convatlas.data.sources.packed import ENTRY, FORMAT, StoreManifest, shard_name
 from convatlas.data.sources.quarantine import NAME as QUARANTINE
 from convatlas.data.transforms.preprocessing import UnreadableSample
+from convatlas.data.transforms.value_range import dataset_value_range
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.names import escape_name
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.progress import track
 from convatlas.storage.atomic import FILE_OPS, atomic_write
-from convatlas.storage.records import Record, from_json, record_sha256, to_json
+from convatlas.storage.records import Record, encode_json, from_json, record_sha256, to_json
 
 SHARD_SAMPLES = 500
 
 
-class _PackSpec(Record, frozen=True, kw_only=True):
+class _PackSpec(Record, frozen=True, kw_only=True, omit_defaults=True):
     """The content of a store. A folder with another specification is left alone."""
 
     source: str
     digest: str
     kind: str
     shorter: int | None
+    value_range: ValueRange | None = None
 
 
 class _ShardRecord(Record, frozen=True, kw_only=True):
@@ -85,6 +89,7 @@ def pack(
         digest=dataset.sha256,
         kind="files" if files else "pixels",
         shorter=None if files else shorter,
+        value_range=dataset_value_range(dataset),
     )
     if ranks.run_on_main(lambda: _prepare_folder(path, spec)):
         manifest_file = path / "manifest.json"
@@ -175,7 +180,7 @@ class _ShardWriter:
                 entries.append(
                     (number, split_number, offset, len(data), height, width, label, channels, sha256)
                 )
-                names.append(split.images.name(index))
+                names.append(escape_name(split.images.name(index)))
                 offset += len(data)
             FILE_OPS.fsync(stream)
         except BaseException:
@@ -191,7 +196,7 @@ class _ShardWriter:
             names=tuple(names),
             unreadable=tuple(unreadable),
         )
-        atomic_write(self._record_file(number), msgspec.json.encode(record))
+        atomic_write(self._record_file(number), encode_json(record))
         return number
 
     def read_record(self, number: int) -> _ShardRecord | None:
@@ -237,6 +242,7 @@ class _ShardWriter:
             mirrors=self.dataset.hflip_safe,
             index_sha256=hashlib.sha256(index).hexdigest(),
             names_sha256=hashlib.sha256(names).hexdigest(),
+            value_range=self.spec.value_range if self.spec.kind == "pixels" else None,
         )
         atomic_write(self.path / "index.bin", index)
         atomic_write(self.path / "names.jsonl", names)
@@ -252,16 +258,15 @@ class _ShardWriter:
         if self.spec.kind == "files":
             assert isinstance(image, EncodedImage)
             # decoded to find damage: such a file would be of no use in the store
-            image.decode(self.dataset.channels, (image.height, image.width))
+            image.decode(self.dataset.channels, (image.height, image.width), self.spec.value_range)
             return image.data, (image.height, image.width, 0)
-        return _resized_pixels(image, self.spec.shorter, self.dataset.channels)
+        return _resized_pixels(image, self.spec, self.dataset.channels)
 
 
-def _resized_pixels(
-    image: ImageLike, shorter: int | None, channels: int
-) -> tuple[bytes, tuple[int, int, int]]:
+def _resized_pixels(image: ImageLike, spec: _PackSpec, channels: int) -> tuple[bytes, tuple[int, int, int]]:
+    shorter = spec.shorter
     scale = 1.0 if shorter is None else min(1.0, shorter / min(image.height, image.width))
     size = max(1, round(image.height * scale)), max(1, round(image.width * scale))
     full_box = Box(0, 0, image.height, image.width)
-    pixels = crop_resize(image, full_box, size, channels).permute(1, 2, 0)
+    pixels = crop_resize(image, full_box, size, channels, spec.value_range).permute(1, 2, 0)
     return pixels.contiguous().numpy().tobytes(), (*size, channels)

@@ -16,7 +16,9 @@ from convatlas.data.sources.files import FileImages
 from convatlas.data.sources.quarantine import Quarantine
 from convatlas.data.sources.source import RawDataset
 from convatlas.data.sources.split import join_groups, stratified_holdout
+from convatlas.data.transforms.value_range import measure_value_range
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.names import encodable, escape_name
 from convatlas.runtime.progress import track
 
 MAX_NAMES = 3  # classes that a note names
@@ -36,7 +38,7 @@ class SplitManifest:
     notes: tuple[str, ...] = ()
 
     def manifest(self, folder: Path) -> bytes:
-        """The manifest as CSV, with names relative to `folder`. Raises UserError for an unsupported name."""
+        """The manifest as CSV, with names relative to `folder`, escaped as `convatlas.names` says."""
         groups = self.source.groups
         split_by_index = {int(index): split for split, indices in self.splits.items() for index in indices}
         path_to_root = os.path.relpath(os.path.abspath(self.files.root), os.path.abspath(folder))
@@ -49,20 +51,15 @@ class SplitManifest:
                 rows.append(row)
                 continue
             # a source names a group `group NAME`, and the group of an ungrouped image after its file
-            rows.append((*row, "" if groups[index] == name else groups[index].removeprefix("group ")))
+            group = "" if groups[index] == name else groups[index].removeprefix("group ")
+            rows.append((*row, encodable(group)))
         text = io.StringIO()
         is_plain = all(cell == cell.strip() and cell.isprintable() for row in rows for cell in row)
         writer = csv.writer(
             text, quoting=csv.QUOTE_MINIMAL if is_plain else csv.QUOTE_ALL, lineterminator="\n"
         )
         writer.writerows(rows)
-        try:
-            return text.getvalue().encode()
-        except UnicodeEncodeError as error:
-            name = str(error.object)[: error.end].rpartition("\n")[2]
-            raise UserError(
-                f"{printable(name)} is not in UTF-8 and cannot stand in a manifest: rename it"
-            ) from None
+        return text.getvalue().encode()
 
 
 def split_files(
@@ -141,26 +138,25 @@ def near_duplicate_groups(
 
     Also the number of samples that look like another. Every image is read; broken ones are alone.
     """
+    value_range = measure_value_range(source.images)
     signatures = np.zeros((len(indices), LENGTH), np.uint8)
     readable = []
     for number, index in enumerate(track(indices.tolist(), len(indices), "reading images")):
         try:
             image = source.images.image(index)
-            signatures[number] = signature(image.decode(source.channels, (image.height, image.width)))
+            signatures[number] = signature(
+                image.decode(source.channels, (image.height, image.width), value_range)
+            )
         except UserError:
             continue
         readable.append(number)
     hashes = [bytes(source.content_hashes[indices[number]]) for number in readable]
-    pairs, _ = find_near_duplicates(signatures[readable], hashes)
+    pairs = find_near_duplicates(signatures[readable], hashes)
     names = list(groups) if groups is not None else [source.images.name(index) for index in indices.tolist()]
     linked = [[readable[pair.first], readable[pair.second]] for pair in pairs]
     return join_groups(names, linked), len({number for pair in linked for number in pair})
 
 
 def _manifest_name(name: str) -> str:
-    name = os.path.normpath(name)
-    if "\\" in name or name[1:2] == ":":  # a drive
-        raise UserError(
-            f"{printable(name)} cannot stand in a manifest: rename it without a backslash and without a colon"
-        )
-    return name
+    name = escape_name(os.path.normpath(name))
+    return f"{name[0]}\\x3a{name[2:]}" if name[1:2] == ":" else name  # else it would be read as a drive

@@ -13,6 +13,7 @@ from convatlas.data.transforms import counter_rng
 from convatlas.data.transforms.normalize import MAX_ARRAY_SAMPLES, MAX_FILE_SAMPLES, ChannelMeanStd
 from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.errors import printable
+from convatlas.names import escape_name
 
 
 class ImageSize(NamedTuple):
@@ -108,5 +109,5 @@ def _sample_sizes(dataset: Dataset) -> tuple[NDArray[np.int64], list[str]]:
         except UnreadableImage:
             continue
         sizes.append((image.width, image.height))
-        names.append(printable(images.name(index)))
+        names.append(escape_name(images.name(index)))
     return np.array(sizes, np.int64).reshape(-1, 2), names

@@ -2,7 +2,8 @@
 
 An image's size is read from its header; its pixels are decoded on request. JPEGs are decoded by
 libjpeg-turbo, at reduced scale if the requested size cannot show more. Pillow decodes all other formats, and
-the JPEGs that libjpeg-turbo does not read.
+the JPEGs that libjpeg-turbo does not read. An image of more than MAX_PIXELS is never decoded to that many: a
+JPEG is decoded at half its scale or less, and of other formats each 2x2 pixels are averaged.
 """
 
 import io
@@ -21,6 +22,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from convatlas.data.images import jpeg_header, orientation
+from convatlas.data.images.deep_pixels import BIT_DEPTH_RANGE, DEEP_MODES, ValueRange, deep_values, to_uint8
 from convatlas.errors import UserError, printable
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -29,13 +32,15 @@ EXTENSIONS = (
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 MAX_PIXELS = 100_000_000
-_MAX_PIXELS_BY_FORMAT = {"WEBP": MAX_PIXELS // 2}  # its decoder holds four copies of an image
+# of images that are decoded to at most MAX_PIXELS
+MAX_REDUCIBLE_PIXELS = MAX_PIXELS * 3 // 2  # a decoder holds the full image, in 4 bytes a pixel
+MAX_BASELINE_PIXELS = 4 * MAX_PIXELS  # of JPEGs, whose decoder holds a few rows
+MAX_WEBP_PIXELS = MAX_PIXELS // 2  # the decoder holds four copies of an image
 # Pixels times scans of a JPEG: a progressive one has ten scans, a hostile one thousands in a few kilobytes.
 MAX_SCAN_PIXELS = 20 * MAX_PIXELS
 _MIN_SCAN_BYTES = 10
 _BAND_PIXELS = 1 << 20  # pixels that are converted at a time
 _GRAYSCALE_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16L", "I;16B")
-_ORIENTATION_TAG = 0x0112  # in EXIF
 # libjpeg's messages for missing or wrong entropy-coded data, where a lenient decoder would show grey or noise
 _DAMAGE_MESSAGE = re.compile(
     r"premature end|bad Huffman|bad arithmetic|invalid (progressive|scan)|corrupt JPEG data: found marker",
@@ -69,10 +74,14 @@ class SizedImage(Protocol):
 class ImageLike(SizedImage, Protocol):
     """An image whose header has been read. `height` and `width` are those after the EXIF orientation."""
 
-    def decode(self, channels: int, min_size: tuple[int, int]) -> Pixels:
-        """Decode the full image, uint8; a decoder may reduce it, but not below `min_size` (height, width).
+    def decode(
+        self, channels: int, min_size: tuple[int, int], value_range: ValueRange | None = None
+    ) -> Pixels:
+        """Decode the full image, uint8; a decoder may reduce it, but not below `min_size` (height, width)
+        unless that has more than MAX_PIXELS.
 
-        Raises UnreadableImage.
+        `value_range` are the values of pixels of more than 8 bits that become 0 and 255. Raises
+        UnreadableImage.
         """
 
 
@@ -83,7 +92,12 @@ class DecodedImage:
         self.array = array
         self.height, self.width = array.shape[:2]
 
-    def decode(self, channels: int, min_size: tuple[int, int] = (0, 0)) -> Pixels:
+    def decode(
+        self,
+        channels: int,
+        min_size: tuple[int, int] = (0, 0),
+        value_range: ValueRange | None = None,
+    ) -> Pixels:
         array_channels = self.array.shape[2]
         if channels == array_channels:
             return self.array
@@ -99,7 +113,8 @@ class DecodedImage:
 class EncodedImage:
     """The bytes of an image file. Raises UnreadableImage.
 
-    The EXIF orientation is applied, transparency is composited on white, and 16 bits are reduced to 8.
+    The EXIF orientation is applied, transparency is composited on white, and more than 8 bits are reduced to
+    8 by the scale of a data set: no pixel depends on another.
     """
 
     def __init__(self, data: bytes, name: str):
@@ -108,10 +123,11 @@ class EncodedImage:
         with _UnreadableOnError(name):
             if not data:
                 raise UnreadableImage(name, "the file is empty")
-            jpeg_size = _read_jpeg_size(data)
+            jpeg_size = jpeg_header.read_size(data)
             self.uses_libjpeg_turbo = jpeg_size is not None
             height, width = jpeg_size or self.pil_image.size[::-1]
             self._check_decoding_cost(height, width)
+            self.is_huge = height * width > MAX_REDUCIBLE_PIXELS  # a JPEG that only libjpeg-turbo reads
             self.orientation = self._read_orientation()
             # Pillow has already applied the orientation of a TIFF to its size and pixels
             is_oriented = not self.uses_libjpeg_turbo and self.pil_image.format == "TIFF"
@@ -125,7 +141,20 @@ class EncodedImage:
         with _without_warnings():
             return Image.open(io.BytesIO(self.data), formats=FORMATS)
 
-    def decode(self, channels: int, min_size: tuple[int, int]) -> Pixels:
+    @property
+    def is_deep(self) -> bool:
+        """Whether a pixel is an integer of more than 8 bits, or a floating point number."""
+        return not self.uses_libjpeg_turbo and self.pil_image.mode.startswith(DEEP_MODES)
+
+    def deep_values(self) -> NDArray[np.generic]:
+        """The values of an image that is deep: (height, width). Raises UnreadableImage."""
+        with _UnreadableOnError(self.name), _without_warnings():
+            self.pil_image.load()
+            return deep_values(self.pil_image)
+
+    def decode(
+        self, channels: int, min_size: tuple[int, int], value_range: ValueRange | None = None
+    ) -> Pixels:
         if channels not in (1, 3):
             raise UserError(
                 f"image files have 1 or 3 channels, not the {channels} that this network was built for"
@@ -135,20 +164,23 @@ class EncodedImage:
             if self.uses_libjpeg_turbo:
                 pixels = self._decode_libjpeg_turbo(channels, min_size[::-1] if self.transposed else min_size)
             if pixels is None:
-                pixels = self._decode_pillow(channels)
-            return _apply_orientation(pixels, self.pixel_orientation)
+                pixels = self._decode_pillow(channels, value_range)
+            return orientation.apply_orientation(pixels, self.pixel_orientation)
 
     def _check_decoding_cost(self, height: int, width: int) -> None:
-        max_pixels = MAX_PIXELS
-        if not self.uses_libjpeg_turbo:
-            max_pixels = _MAX_PIXELS_BY_FORMAT.get(self.pil_image.format or "", MAX_PIXELS)
+        is_jpeg = self.data[:2] == b"\xff\xd8"
+        max_pixels = MAX_REDUCIBLE_PIXELS
+        if self.uses_libjpeg_turbo:
+            if height * width > max_pixels and not jpeg_header.is_progressive(self.data):
+                max_pixels = MAX_BASELINE_PIXELS
+        elif self.pil_image.format == "WEBP":
+            max_pixels = MAX_WEBP_PIXELS
         if width * height > max_pixels:
             raise UnreadableImage(
                 self.name, f"{width}x{height} pixels, more than the limit of {max_pixels:,}"
             )
-        is_jpeg = self.data[:2] == b"\xff\xd8"
         if is_jpeg and width * height * len(self.data) // _MIN_SCAN_BYTES > MAX_SCAN_PIXELS:
-            scans = _count_scans(self.data)
+            scans = jpeg_header.count_scans(self.data)
             if width * height * scans > MAX_SCAN_PIXELS:
                 reason = f"{width}x{height} pixels in {scans:,} scans would take too long to decode"
                 raise UnreadableImage(self.name, reason)
@@ -167,12 +199,17 @@ class EncodedImage:
         if not may_have_exif:
             return 1
         with _without_warnings():
-            orientation = self.pil_image.getexif().get(_ORIENTATION_TAG, 1)
-        return orientation if orientation in range(1, 9) else 1
+            # Pillow opens no file of more than 179 million pixels
+            exif = jpeg_header.read_exif(self.data) if self.is_huge else self.pil_image.getexif()
+        value = exif.get(orientation.EXIF_TAG, 1)
+        return value if value in range(1, 9) else 1
 
     def _decode_libjpeg_turbo(self, channels: int, min_size: tuple[int, int]) -> Pixels | None:
         """Decode by libjpeg-turbo; None for a file that only Pillow may judge."""
         color_space = "RGB" if channels == 3 else "GRAY"
+        if self.height * self.width > MAX_PIXELS:  # sizes up to half of the full one allow half the scale
+            height, width = (self.width, self.height) if self.transposed else (self.height, self.width)
+            min_size = min(min_size[0], height // 2), min(min_size[1], width // 2)
         try:
             pixels: Pixels = simplejpeg.decode_jpeg(
                 self.data, color_space, min_height=min_size[0], min_width=min_size[1]
@@ -181,9 +218,11 @@ class EncodedImage:
         except ValueError as error:
             if _DAMAGE_MESSAGE.search(str(error)):
                 raise
+            if self.is_huge:
+                raise
             return None  # stray bytes between segments, or a chroma subsampling that it does not support
 
-    def _decode_pillow(self, channels: int) -> Pixels:
+    def _decode_pillow(self, channels: int, value_range: ValueRange | None) -> Pixels:
         """Decode by Pillow, without the EXIF orientation.
 
         Rows are converted in bands: a conversion at once would hold several copies of the image.
@@ -191,53 +230,30 @@ class EncodedImage:
         with _without_warnings():
             image = self.pil_image
             image.load()
-            is_deep = image.mode.startswith(("I", "F"))
-            scale = 1
-            if is_deep and image.getextrema()[1] > 255:  # type: ignore[operator]  # one channel: (min, max)
-                scale = 257
+            if self.is_deep and value_range is None:
+                value_range = BIT_DEPTH_RANGE.get(image.mode)
+                if value_range is None:
+                    kind = "floating point numbers" if image.mode == "F" else "integers of 32 bits"
+                    raise UnreadableImage(
+                        self.name,
+                        f"its pixels are {kind}, for which the data set has no scale: convert it to 8 bits",
+                    )
             width, height = image.size
-            pixels = np.empty((height, width, channels), np.uint8)
-            band_rows = max(1, _BAND_PIXELS // width)
+            factor = 2 if width * height > MAX_PIXELS else 1
+            pixels = np.empty((-(-height // factor), -(-width // factor), channels), np.uint8)
+            band_rows = factor * max(1, _BAND_PIXELS // width)
             for top in range(0, height, band_rows):
                 band = image.crop((0, top, width, min(top + band_rows, height)))
-                if is_deep:
-                    values = np.nan_to_num(np.asarray(band, np.float64)) / scale
-                    band = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+                if value_range is not None and self.is_deep:
+                    band = Image.fromarray(to_uint8(deep_values(band, image), value_range))
                 elif image.has_transparency_data:
                     band = band.convert("RGBA")
                     band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
-                rows = np.asarray(band.convert("L" if channels == 1 else "RGB"))
-                pixels[top : top + band_rows] = rows.reshape(*rows.shape[:2], channels)
+                band = band.convert("L" if channels == 1 else "RGB")
+                rows = np.asarray(band.reduce(factor) if factor > 1 else band)
+                start = top // factor
+                pixels[start : start + len(rows)] = rows.reshape(*rows.shape[:2], channels)
         return pixels
-
-
-def _read_jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """The (height, width) of a JPEG for libjpeg-turbo; None for CMYK and other formats, left to Pillow."""
-    if data[:3] != b"\xff\xd8\xff":
-        return None
-    try:
-        height, width, color_space, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
-    return (height, width) if color_space in ("YCbCr", "Gray", "RGB") else None
-
-
-def _count_scans(data: bytes) -> int:
-    """An upper bound of the scans of a JPEG that libjpeg would decode (ITU-T T.81, B.1 and B.2)."""
-    position = 2
-    components = 0
-    progressive = False
-    while data[position : position + 1] == b"\xff" and position + 9 < len(data):
-        marker = data[position + 1]
-        if marker == 0xDA and not progressive and data[position + 4] == components:
-            return 1  # one scan has all components: libjpeg does not read what follows
-        if marker in (0xC0, 0xC1, 0xC2):
-            progressive = marker == 0xC2
-            components = data[position + 9]
-        elif marker == 0xDA:
-            break
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return data.count(b"\xff\xda", position)
 
 
 def open_image(path: Path) -> EncodedImage:
@@ -257,18 +273,6 @@ def is_grayscale(image: EncodedImage) -> bool:
     if image.uses_libjpeg_turbo:  # which reads JPEGs that Pillow refuses
         return bool(simplejpeg.decode_jpeg_header(image.data)[2] == "Gray")
     return image.pil_image.mode in _GRAYSCALE_MODES
-
-
-def _apply_orientation(pixels: Pixels, orientation: int) -> Pixels:
-    """Apply EXIF 2.3's Orientation: the sides of the scene at which the stored first row and column are."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    # NumPy calls a single reversed row or column contiguous, although torch refuses its negative strides
-    return pixels.copy() if 2 <= orientation <= 8 else pixels
 
 
 @contextmanager

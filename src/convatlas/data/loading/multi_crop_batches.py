@@ -88,11 +88,13 @@ class MultiCropBatches(torch.utils.data.Dataset[MultiCropBatch | UserError]):
         if preprocessing.mode == "pad":  # the network was trained with the border, so the views include it
             image = DecodedImage(preprocessing.transform(image).permute(1, 2, 0).numpy())
         elif preprocessing.mode == "resize":
-            pixels = resize_center_crop(image, preprocessing.resize_size, preprocessing.channels)
+            pixels = resize_center_crop(
+                image, preprocessing.resize_size, preprocessing.channels, preprocessing.value_range
+            )
             image = DecodedImage(pixels.permute(1, 2, 0).numpy())
         views = self._views_at(image.height, image.width)
         sizes = sorted({view.resize_size for view in views})
-        resized_images = resize_to_each(image, sizes, preprocessing.channels)
+        resized_images = resize_to_each(image, sizes, preprocessing.channels, preprocessing.value_range)
         resized_by_size = dict(zip(sizes, resized_images, strict=True))
         return [self._crop(resized_by_size[view.resize_size], view) for view in views]
 

@@ -74,15 +74,16 @@ class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
         if self.crop is None:
             return self.preprocessing.load_batch(self.split.images, indices)
         crop = self.crop
-        size = self.preprocessing.input_size
+        preprocessing = self.preprocessing
+        size = preprocessing.input_size
         u = SampleRng(self.seed, epoch, indices, len(self.augment)).uniforms(crop.num_uniforms + 1)
 
         def random_crop(image: ImageLike, position: int) -> Tensor:
             box = crop.sample_box(image, size, u[position, :-1])
-            view = crop_resize(image, box, size, self.preprocessing.channels)
+            view = crop_resize(image, box, size, preprocessing.channels, preprocessing.value_range)
             return view[None].flip(3)[0] if crop.hflip and u[position, -1] < 0.5 else view
 
-        return load_batch(self.split.images, indices, random_crop, self.preprocessing.shape)
+        return load_batch(self.split.images, indices, random_crop, preprocessing.shape)
 
     def augmented(self, images: Tensor, indices: Tensor, step: int) -> Tensor:
         """Augment the images of a batch, on any device, as this step's input of the network."""

@@ -141,7 +141,7 @@ def _load(location: str, source: str) -> tuple[dict[str, Any], list[Path]]:
 def _explain(error: Exception, name: str, config: str) -> str:
     """The rest of a sentence about a data set that cannot be loaded."""
     if match := re.search(r"[Aa]vailable(?: configs)?: \[(.*?)\]", str(error)):
-        problem = f"has no configuration {printable(config)!r}" if config else "has several configurations"
+        problem = f"has no configuration '{printable(config)}'" if config else "has several configurations"
         return f"{problem}: expected hf:{printable(name)}:CONFIG with one of {printable(match[1])}"
     if "scripts are no longer supported" in str(error):
         return (

@@ -14,6 +14,7 @@ from convatlas.data.sources.files import FileImages, detect_channels, missing_da
 from convatlas.data.sources.folder_layout import EXPECTED, find_layout
 from convatlas.data.sources.source import RawDataset
 from convatlas.errors import printable
+from convatlas.names import encodable
 
 
 def open_image_folder(path: Path) -> RawDataset:
@@ -44,8 +45,8 @@ def open_image_folder(path: Path) -> RawDataset:
             splits[split] = np.arange(start, len(names))
     files = FileImages(path, names)
     return RawDataset(
-        name=f"folder:{path}",
-        classes=classes,
+        name=encodable(f"folder:{path}"),
+        classes=tuple(map(encodable, classes)),
         channels=detect_channels(files),
         images=files,
         labels=np.array(labels, np.int64),

@@ -43,7 +43,7 @@ def read_numbers(file: Path, max_number: int) -> list[int]:
     for number, line in enumerate(lines, 1):
         if not re.fullmatch("[0-9]{1,8}", line) or not 0 < int(line) <= max_number:
             raise UserError(
-                f"{printable(file)}, line {number}: {printable(line[:40])!r}: expected a whole number from 1 "
+                f"{printable(file)}, line {number}: '{printable(line[:40])}': expected a whole number from 1 "
                 f"to {max_number:,}"
             )
     return [int(line) for line in lines]
@@ -66,7 +66,7 @@ def _read_kaggle_solution(file: Path) -> list[str]:
         image_index = image_number(image)
         if image_index is None or image_index in wnids:
             raise UserError(
-                f"{position}: {printable(image[:40])!r}: expected every ILSVRC2012_val_00000001 once"
+                f"{position}: '{printable(image[:40])}': expected every ILSVRC2012_val_00000001 once"
             )
         wnids[image_index] = _validate_wnid(prediction.partition(" ")[0], position)
     numbers = range(1, len(wnids) + 1)
@@ -123,7 +123,7 @@ LABEL_READERS: dict[str, Callable[[Path], list[str]]] = {
 
 def _validate_wnid(text: str, position: str) -> str:
     if not WNID.fullmatch(text):
-        raise UserError(f"{position}: {printable(text[:40])!r}: expected a WNID such as n01440764")
+        raise UserError(f"{position}: '{printable(text[:40])}': expected a WNID such as n01440764")
     return text
 
 

@@ -42,7 +42,7 @@ def validate_class_name(label: str, position: str) -> str:
     if len(name.splitlines()) != 1 or len(name) > MAX_LENGTH or "\0" in name:
         excerpt = f"{name[:40]}..." if len(name) > 40 else name
         raise UserError(
-            f"{position} has the label {printable(excerpt)!r}: expected a class's name or number, one line "
+            f"{position} has the label '{printable(excerpt)}': expected a class's name or number, one line "
             "of text"
         )
     return name

@@ -1,12 +1,12 @@
-"""A list of image files: CSV with a header, or JSON lines.
+r"""A list of image files: CSV with a header, or JSON lines.
 
 The columns are `file` and `label`, and optionally `split` and `group`, also under other usual names. File
-names
-are absolute, or relative to the list's own folder. A split that is made here never separates the images of a
-group.
+names are absolute, or relative to the list's own folder; `\xNN` in them stands for a byte. A split that is
+made here never separates the images of a group.
 """
 
 import os
+import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -20,6 +20,7 @@ from convatlas.data.sources.manifest_rows import read_rows
 from convatlas.data.sources.source import RawDataset
 from convatlas.data.sources.split_names import SPLIT_NAMES, split_name
 from convatlas.errors import UserError, printable
+from convatlas.names import encodable, unescape_name
 
 MAX_NAME = 255  # bytes of a file's or a folder's name, on every common file system
 
@@ -46,7 +47,7 @@ def open_manifest(path: Path) -> RawDataset:
         )
     files = FileImages(root, names)
     return RawDataset(
-        name=f"manifest:{path}",
+        name=encodable(f"manifest:{path}"),
         classes=classes,
         channels=detect_channels(files),
         images=files,
@@ -134,32 +135,30 @@ def _validate_file_name(name: str, position: str, root: str) -> str:
     """
     if PureWindowsPath(name).drive:
         raise UserError(
-            f"{position}: {printable(name)} is on a drive of another computer: name files from the list's "
-            "folder, "
-            "such as cats/1.jpg, or by their paths on this one"
+            f"{position}: {printable(name)} is on a drive of another computer: name files from the "
+            "list's folder, such as cats/1.jpg, or by their paths on this one"
         )
-    path = PurePosixPath(name.replace("\\", "/"))
-    if not name.strip() or "\0" in name or not path.parts or path.name in ("", ".."):
+    # a backslash is a slash of another system, except before the two digits of an escaped byte
+    unescaped = unescape_name(re.sub(r"\\(?!x[0-9a-f]{2})", "/", name))
+    path = PurePosixPath(unescaped)
+    if not name.strip() or "\0" in unescaped or not path.parts or path.name in ("", ".."):
         raise UserError(
-            f"{position}: {printable(name)!r} cannot be a file: expected a name such as cats/1.jpg, with / "
+            f"{position}: '{printable(name)}' cannot be a file: expected a name such as cats/1.jpg, with / "
             "between folders"
         )
-    longest = max(path.parts, key=_num_bytes)
-    if _num_bytes(longest) > MAX_NAME:
+    longest = max(path.parts, key=lambda name: len(os.fsencode(name)))
+    length = len(os.fsencode(longest))
+    if length > MAX_NAME:
         raise UserError(
-            f"{position}: the name {printable(longest[:40])}... has {_num_bytes(longest):,} bytes, and a "
+            f"{position}: the name {printable(longest[:40])}... has {length:,} bytes, and a "
             f"file has at most {MAX_NAME}: shorten it"
         )
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
-
-
-def _num_bytes(name: str) -> int:
-    return len(name.encode(errors="surrogatepass"))
 
 
 def _validate_split(name: str | None, position: str) -> str | None:
     """`train`, `val` or `test`; None for an image without a split."""
     name = (name or "").strip()
     if name and split_name(name) is None:
-        raise UserError(f"{position}: unknown split {printable(name)!r}: known are {', '.join(SPLIT_NAMES)}")
+        raise UserError(f"{position}: unknown split '{printable(name)}': known are {', '.join(SPLIT_NAMES)}")
     return split_name(name) if name else None

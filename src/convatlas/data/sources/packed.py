@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.images.decode import DecodedImage, EncodedImage
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.sources.files import missing_data
 from convatlas.data.sources.source import RawDataset
 from convatlas.errors import UserError, printable
+from convatlas.names import unescape_name
 from convatlas.storage.records import Record, from_json
 
 FORMAT = 1
@@ -41,8 +43,11 @@ ENTRY = np.dtype(
 )
 
 
-class StoreManifest(Record, frozen=True, kw_only=True):
-    """The content of manifest.json. `kind` says what the bytes of a sample are."""
+class StoreManifest(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """The content of manifest.json. `kind` says what the bytes of a sample are.
+
+    `value_range`: the values that became 0 and 255, where pixels of more than 8 bits were packed.
+    """
 
     format: int
     kind: Literal["pixels", "files"]
@@ -56,6 +61,7 @@ class StoreManifest(Record, frozen=True, kw_only=True):
     mirrors: bool  # whether a mirrored image still belongs to its class
     index_sha256: str
     names_sha256: str
+    value_range: ValueRange | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class PackedImages:
     @cached_property
     def _names(self) -> Sequence[str]:
         return [
-            msgspec.json.decode(line, type=str)
+            unescape_name(msgspec.json.decode(line, type=str))
             for line in (self.path / "names.jsonl").read_bytes().splitlines()
         ]
 
@@ -160,6 +166,7 @@ def open_packed(path: Path) -> RawDataset:
         hflip_safe=manifest.mirrors,
         published=True,  # `data pack` has decided
         root=path,
+        value_range=manifest.value_range,
     )
 
 

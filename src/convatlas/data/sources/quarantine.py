@@ -14,7 +14,7 @@ from convatlas.data.sources.content_hash import content_hash
 from convatlas.errors import UserError
 from convatlas.storage.atomic import AppendOnlyFile
 from convatlas.storage.cache import cache_dir
-from convatlas.storage.records import Record
+from convatlas.storage.records import Record, encode_json
 
 NAME = "quarantine.jsonl"
 
@@ -67,7 +67,7 @@ class Quarantine:
             for entry in entries:
                 if entry.content not in known:
                     known.add(entry.content)
-                    lines.append(msgspec.json.encode(entry))
+                    lines.append(encode_json(entry))
             lines.sync()
         finally:
             lines.close()

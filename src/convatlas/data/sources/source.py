@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.dataset import Dataset, ImageSource, Split
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.sources.conflicts import describe_conflicts, find_conflicts
 from convatlas.data.sources.passed_over import PassedOver, describe_passed_over
 from convatlas.data.sources.quarantine import Quarantine
@@ -54,6 +55,7 @@ class RawDataset:
     published: bool = False
     hint: str = ""  # what to do if there are too few classes
     root: Path | None = None  # the folder of the quarantine list
+    value_range: ValueRange | None = None  # of pixels of more than 8 bits that were packed
 
 
 def prepare(
@@ -154,6 +156,7 @@ def _dataset(
         passed_over=describe_passed_over(source.passed_over),
         quarantined=tuple(quarantined),
         root=source.root,
+        value_range=source.value_range,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from convatlas.data.dataset import ArrayImages, ImageSource
 from convatlas.data.images.decode import ImageLike, UnreadableImage
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import resize_center_crop
 from convatlas.runtime.threads import single_threaded_pool
 from convatlas.storage.records import Record
@@ -29,20 +31,25 @@ class UnreadableSample:
     reason: str
 
 
-class Preprocessing(Record, frozen=True, kw_only=True):
-    """The geometry between an image and the network's input.
+class Preprocessing(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """What happens between an image and the network's input.
 
     An image file is first brought to `resize_size` (height, width), the size of the data set's images: its
     shorter side is resized with antialiasing and its centre is cropped. The result is then brought to
     `input_size`, the network's, as `mode` says: padded with zeros ("pad", for a `resize_size` that is at most
     4 pixels a side smaller), resized with antialiasing ("resize"), or centre-cropped ("crop", as other
     libraries' networks expect).
+
+    Pixels of more than 8 bits are scaled before: the ends of `value_range`, the training set's, become 0 and
+    255. None stands for the full range of 16 bits; deeper images are then unreadable. Images of 8 bits keep
+    their values. A record without it is written as before there was one.
     """
 
     channels: int
     resize_size: tuple[int, int]
     input_size: tuple[int, int]
     mode: Literal["none", "pad", "resize", "crop"]
+    value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for an impossible geometry; the readers of files turn it into a UserError."""
@@ -51,6 +58,8 @@ class Preprocessing(Record, frozen=True, kw_only=True):
                 raise ValueError(
                     f"{name} should be from 1 to {MAX_SIDE:,} pixels a side, not {height}x{width}"
                 )
+        if self.value_range is not None and not -inf < self.value_range[0] < self.value_range[1] < inf:
+            raise ValueError(f"value_range should be two finite numbers, the lower first: {self.value_range}")
         if self.channels < 1:
             raise ValueError(f"channels should be 1 or more, not {self.channels}")
         missing = self._missing_pixels()
@@ -89,7 +98,8 @@ class Preprocessing(Record, frozen=True, kw_only=True):
 
     def transform(self, image: ImageLike, position: int = 0) -> Tensor:
         """An image of any size -> (channels, *input_size), uint8. Raises UnreadableImage."""
-        return self(resize_center_crop(image, self.resize_size, self.channels)[None])[0]
+        pixels = resize_center_crop(image, self.resize_size, self.channels, self.value_range)
+        return self(pixels[None])[0]
 
     def load_batch(
         self, images: ImageSource, indices: NDArray[np.int64]
@@ -134,7 +144,10 @@ def load_batch(
 
 
 def fixed_size_preprocessing(
-    channels: int, resize_size: tuple[int, int], input_size: tuple[int, int]
+    channels: int,
+    resize_size: tuple[int, int],
+    input_size: tuple[int, int],
+    value_range: ValueRange | None = None,
 ) -> Preprocessing:
     """The preprocessing for a data set whose images all have the size `resize_size` (height, width).
 
@@ -145,13 +158,28 @@ def fixed_size_preprocessing(
     mode: Literal["none", "pad", "resize"] = "resize"
     if all(0 <= pixels <= 2 * MAX_PADDING for pixels in missing):
         mode = "pad" if any(missing) else "none"
-    return Preprocessing(channels=channels, resize_size=resize_size, input_size=input_size, mode=mode)
+    return Preprocessing(
+        channels=channels,
+        resize_size=resize_size,
+        input_size=input_size,
+        mode=mode,
+        value_range=value_range,
+    )
 
 
 def center_crop_preprocessing(
-    channels: int, input_size: tuple[int, int], margin: float = 1.0
+    channels: int,
+    input_size: tuple[int, int],
+    margin: float = 1.0,
+    value_range: ValueRange | None = None,
 ) -> Preprocessing:
     """The preprocessing for photographs: resize to `margin` times `input_size`, crop the centre."""
     resize_size = round(input_size[0] * margin), round(input_size[1] * margin)
     mode: Literal["none", "crop"] = "none" if resize_size == input_size else "crop"
-    return Preprocessing(channels=channels, resize_size=resize_size, input_size=input_size, mode=mode)
+    return Preprocessing(
+        channels=channels,
+        resize_size=resize_size,
+        input_size=input_size,
+        mode=mode,
+        value_range=value_range,
+    )
