@@ -1,16 +1,25 @@
 """A short modern schedule for a good classifier in minutes: one-cycle SGD with Nesterov momentum.
 
-Measured on Fashion-MNIST over three seeds: docs/generated/results.md.
+Measured over three seeds, on Fashion-MNIST: docs/generated/results.md, and on small sets:
+docs/generated/small_sets.md.
 """
 
 from convatlas.data.transforms.augment import RandomCrop, RandomHorizontalFlip
 from convatlas.data.transforms.normalize import ChannelMeanStd
 from convatlas.data.transforms.random_crop import RandomResizedCrop
+from convatlas.optim.clipping import ClipNorm
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.schedules import OneCycle
 from convatlas.recipes.lenet5 import LENET5
 from convatlas.recipes.recipe import Epochs, Recipe
+
+# Below so many training images a set is small: 6 epochs of batches of 128 would be fewer than 500 steps
+SMALL_SET = 10_000
+SMALLER_BATCH = 4  # times smaller
+MIN_STEPS = 500
+FINETUNE_MIN_STEPS = 200
+CLIP_NORM = 2.0
 
 QUICK = Recipe(
     name="quick",
@@ -22,11 +31,26 @@ QUICK = Recipe(
     loss=CrossEntropy(),
     normalize=ChannelMeanStd(),
     augment=(RandomCrop(2), RandomHorizontalFlip()),
+    adaptive=("batch", "optimizer", "budget", "clip"),
 )
 
 # For networks of photographs: random crops that are as large as a short training needs
 QUICK_PHOTOS = QUICK.replace(
     batch=64, crop=RandomResizedCrop(area=(0.25, 1.0)), augment=(), eval_resize_ratio=8 / 7
+)
+
+# For networks without batch norm, which diverge at such rates: their small companions' rate and first weights
+QUICK_UNNORMALIZED = QUICK.replace(
+    optimizer=SGD(lr=0.02, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_all=False),
+    init="he",
+    clip=ClipNorm(norm=CLIP_NORM),
+)
+QUICK_UNNORMALIZED_PHOTOS = QUICK_UNNORMALIZED.replace(
+    batch=64,
+    optimizer=QUICK_UNNORMALIZED.optimizer.replace(lr=0.01),
+    crop=QUICK_PHOTOS.crop,
+    augment=(),
+    eval_resize_ratio=QUICK_PHOTOS.eval_resize_ratio,
 )
 
 QUICK_LENET5 = QUICK.replace(
@@ -36,6 +60,7 @@ QUICK_LENET5 = QUICK.replace(
     normalize=LENET5.normalize,
     augment=(),
     unstated=LENET5.unstated,
+    adaptive=("batch", "optimizer", "budget"),  # the gradients of its loss are in the hundreds
 )
 
 # For pretrained weights: a learning rate that changes them without replacing them
@@ -47,3 +72,29 @@ FINETUNE = QUICK.replace(
 FINETUNE_PHOTOS = FINETUNE.replace(
     batch=64, crop=QUICK_PHOTOS.crop, augment=(), eval_resize_ratio=QUICK_PHOTOS.eval_resize_ratio
 )
+
+
+def for_small_set(recipe: Recipe) -> Recipe:
+    """The values of the adaptive fields for fewer than `SMALL_SET` training images: smaller batches at the
+    rate that the recipe's rule gives them, `MIN_STEPS` of them at least, and clipped gradients."""
+    assert isinstance(recipe.budget, Epochs)
+    min_steps = FINETUNE_MIN_STEPS if recipe.name == "finetune" else MIN_STEPS
+    return recipe.at_batch(recipe.batch // SMALLER_BATCH).replace(
+        budget=recipe.budget.replace(min_steps=min_steps), clip=recipe.clip or ClipNorm(norm=CLIP_NORM)
+    )
+
+
+def adapt_to_images(recipe: Recipe, default: Recipe, images: int) -> Recipe:
+    """The recipe for a training set of `images`, with no adaptive fields left.
+
+    `default` is the recipe of its name. A field that differs from the default's was set by the user, and
+    stays; with a batch of the user's own, the rate stays too.
+    """
+    adapted = recipe
+    if images < SMALL_SET and recipe.adaptive:
+        small = for_small_set(default)
+        names = [name for name in recipe.adaptive if getattr(recipe, name) == getattr(default, name)]
+        if "batch" not in names:
+            names = [name for name in names if name != "optimizer"]
+        adapted = recipe.replace(**{name: getattr(small, name) for name in names})
+    return adapted.replace(adaptive=())

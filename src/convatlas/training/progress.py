@@ -185,7 +185,12 @@ def create_display(quiet_stdout: bool) -> ProgressDisplay:
 
 
 def banner_rows(
-    run: Run, environment: Mapping[str, Any], device: str, cost: Report, folder: str
+    run: Run,
+    environment: Mapping[str, Any],
+    device: str,
+    cost: Report,
+    folder: str,
+    warnings: Sequence[str] = (),
 ) -> dict[str, str]:
     """The lines of a run's banner."""
     content = run.content
@@ -212,5 +217,7 @@ def banner_rows(
         "run": f"{run.id[:8]}, seed {run.seed}",
         "folder": folder,
     }
-    notes = {"note" if number == 1 else f"note {number}": note for number, note in enumerate(run.notes, 1)}
-    return rows | notes
+    for name, sentences in (("note", run.notes), ("warning", warnings)):
+        for number, sentence in enumerate(sentences, 1):
+            rows[name if number == 1 else f"{name} {number}"] = sentence
+    return rows

@@ -1,23 +1,27 @@
 """The user's run completed from its data and the device; what does not fit is refused."""
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from convatlas import models
+from convatlas import models, recipes
 from convatlas.classifier import Classifier
 from convatlas.data import Dataset, open_dataset
 from convatlas.data.transforms.augment import Lighting, RandomHorizontalFlip
 from convatlas.data.transforms.normalize import color_covariance
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing, fixed_size_preprocessing
-from convatlas.errors import UsageError, UserError, unknown_name
+from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.models import Architecture, Network
-from convatlas.recipes import Recipe
+from convatlas.optim.losses import PixelCrossEntropy
+from convatlas.recipes import ClassWeights, Recipe
 from convatlas.runtime.device import Precision, best_precision
 from convatlas.storage.records import diff
 from convatlas.training.pretrained import PretrainedFile, resolve_pretrained
 from convatlas.training.run import DataContent, DataSpec, Run
 
+MIN_SAVE_STEPS = 50  # between two checkpoints
 _NORMALIZATION_NOTE = {"pretrained": "as for these weights", "dataset": "by the new data"}
 
 
@@ -48,12 +52,23 @@ def resolve_run(
             f"{entry.name} labels every pixel, and training on masks is not supported yet: choose a network "
             "that classifies images"
         )
+    if run.recipe.name == "finetune" and run.pretrained is None and run.data.content is None:
+        raise UsageError(
+            "the recipe finetune changes trained weights, and there are none: give them with --weights FILE, "
+            "or train from random weights with --recipe quick"
+        )
     quarantined = None if run.data.content is None else run.data.content.quarantined
     dataset = open_dataset(run.data.name, quarantined)
     notes = list(dataset.notes)
     model = _resolve_model(run, dataset, notes)
     content = _resolve_content(run, dataset, model, force)
-    recipe = _resolve_recipe(run.recipe, dataset, content, notes)
+    recipe = recipes.fit_to_data(run.recipe, entry, content.counts["train"])
+    if recipe.batch != run.recipe.batch:
+        notes.append(
+            f"a small set: batch {run.recipe.batch} became {recipe.batch}, the learning rate "
+            f"{run.recipe.optimizer.lr:.4g} became {recipe.optimizer.lr:.4g}"
+        )
+    recipe = _resolve_recipe(recipe, dataset, content, notes)
     with torch.device("meta"):
         network = models.build(model)
     _check_recipe(run, recipe, network)
@@ -76,7 +91,9 @@ def resolve_run(
         evaluation_batch=min(run.evaluation_batch, content.counts["val"]),
         notes=run.notes or tuple(notes),
     )
-    resolved = resolved.replace(save_every=run.save_every or min(resolved.steps_per_epoch, 200))
+    resolved = resolved.replace(
+        save_every=run.save_every or min(max(resolved.validate_every, MIN_SAVE_STEPS), 200)
+    )
     return ResolvedRun(resolved, dataset, network, classifier)
 
 
@@ -166,7 +183,33 @@ def _resolve_recipe(recipe: Recipe, dataset: Dataset, content: DataContent, note
             f"{recipe.optimizer.lr:.4g} by the {recipe.batch_rule} rule {smaller.optimizer.lr:.4g}"
         )
         recipe = smaller
-    return recipe
+    return recipe.replace(class_weights=_resolve_class_weights(recipe, dataset))
+
+
+def _resolve_class_weights(recipe: Recipe, dataset: Dataset) -> ClassWeights:
+    """A weight for every class where there are any: "balanced" ones are n / (classes * images of the class),
+    and 1 for a class without training images."""
+    weights = recipe.class_weights
+    if weights == "none":
+        return weights
+    if isinstance(recipe.loss, PixelCrossEntropy):
+        raise UsageError(f"the loss of {recipe.name} has no class weights: --set recipe.class_weights=none")
+    if isinstance(weights, dict):
+        for name, weight in weights.items():
+            if name not in dataset.classes:
+                raise unknown_name("class in recipe.class_weights", name, dataset.classes)
+            if not 0 < weight < math.inf:
+                raise UsageError(
+                    f"recipe.class_weights gives {printable(name)} {weight:g}: a weight should be above 0"
+                )
+        return {name: weights.get(name, 1.0) for name in dataset.classes}
+    labels = dataset.splits["train"].labels
+    sizes = np.bincount(labels, minlength=len(dataset.classes)).tolist()
+    num_present = sum(size > 0 for size in sizes)
+    return {
+        name: len(labels) / (num_present * size) if size else 1.0
+        for name, size in zip(dataset.classes, sizes, strict=True)
+    }
 
 
 def _default_precision(device: torch.device, network: Network) -> Precision:
