@@ -84,7 +84,7 @@ def test_weights_are_given_by_name_and_others_are_1(uneven: Path) -> None:
         return resolve_run(run.replace(recipe=recipe), CPU).run.recipe.class_weights
 
     assert weights(eel=10) == {"cat": 1.0, "dog": 1.0, "eel": 10}
-    with pytest.raises(UsageError, match="class in recipe.class_weights 'ell': the nearest is 'eel'"):
+    with pytest.raises(UsageError, match=r"class in recipe.class_weights 'ell': the nearest is 'eel'"):
         weights(ell=10)
     with pytest.raises(UsageError, match="gives eel 0: a weight should be above 0"):
         weights(eel=0)

@@ -21,7 +21,6 @@ from convatlas.storage.records import diff
 from convatlas.training.pretrained import PretrainedFile, resolve_pretrained
 from convatlas.training.run import DataContent, DataSpec, Run
 
-MIN_SAVE_STEPS = 50  # between two checkpoints
 _NORMALIZATION_NOTE = {"pretrained": "as for these weights", "dataset": "by the new data"}
 
 
@@ -91,9 +90,7 @@ def resolve_run(
         evaluation_batch=min(run.evaluation_batch, content.counts["val"]),
         notes=run.notes or tuple(notes),
     )
-    resolved = resolved.replace(
-        save_every=run.save_every or min(max(resolved.validate_every, MIN_SAVE_STEPS), 200)
-    )
+    resolved = resolved.replace(save_every=run.save_every or min(resolved.validate_every, 200))
     return ResolvedRun(resolved, dataset, network, classifier)
 
 
