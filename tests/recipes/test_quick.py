@@ -47,7 +47,8 @@ def test_a_small_set_is_trained_on_for_500_steps_at_least(network: str, images: 
 def test_smaller_batches_have_the_rate_of_the_rule_and_clipped_gradients() -> None:
     small, large = quick_for("resnet20_cifar", 349), quick_for("resnet20_cifar", 55_000)
     assert (large.batch, rate(large), large.clip) == (128, 0.2, None)
-    assert (small.batch, rate(small)) == (32, pytest.approx(0.05))
+    assert small.batch == 32
+    assert rate(small) == pytest.approx(0.05)
     assert isinstance(small.clip, ClipNorm)
     assert quick_for("lenet5", 349).clip is None  # its loss has far larger gradients
 
@@ -57,6 +58,8 @@ def test_networks_without_batch_norm_have_a_tenth_of_the_rate_and_hes_first_weig
         recipe = quick_for(network, 55_000)
         assert rate(recipe) / recipe.batch <= 0.02 / 128
         assert recipe.init == "he"
+    finetune = recipes.get_recipe("finetune", models.get_entry("vgg11"))
+    assert rate(finetune) <= 0.001
     for network in ("vgg11_bn", "resnet18", "mobilenet_v1", "inception_v3"):
         assert quick_for(network, 55_000).init == "default"
 

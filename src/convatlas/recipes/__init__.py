@@ -27,13 +27,13 @@ from convatlas.recipes.lenet5 import LENET5, LENET5_SMALL
 from convatlas.recipes.mobilenet import MOBILENET, MOBILENET_SMALL
 from convatlas.recipes.quick import (
     FINETUNE,
+    FINETUNE_LENET5,
     FINETUNE_PHOTOS,
     QUICK,
     QUICK_LENET5,
     QUICK_PHOTOS,
-    QUICK_UNNORMALIZED,
-    QUICK_UNNORMALIZED_PHOTOS,
     adapt_to_images,
+    without_batch_norm,
 )
 from convatlas.recipes.recipe import ClassWeights as ClassWeights
 from convatlas.recipes.recipe import Epochs as Epochs
@@ -94,14 +94,12 @@ def get_recipe(name: str, network: ModelEntry) -> Recipe:
             raise UsageError(f"{network.name} has no small recipe: its masks are not read yet")
         return small_recipe
     takes_photos = min(network.input[1:]) >= MIN_PHOTO_SIDE
-    if name == "quick":
+    if name in ("quick", "finetune"):
         if network.name == "lenet5":
-            return QUICK_LENET5
-        if not has_batch_norm(network.name):
-            return QUICK_UNNORMALIZED_PHOTOS if takes_photos else QUICK_UNNORMALIZED
-        return QUICK_PHOTOS if takes_photos else QUICK
-    if name == "finetune":
-        return FINETUNE_PHOTOS if takes_photos else FINETUNE
+            return QUICK_LENET5 if name == "quick" else FINETUNE_LENET5
+        photos, others = (QUICK_PHOTOS, QUICK) if name == "quick" else (FINETUNE_PHOTOS, FINETUNE)
+        recipe = photos if takes_photos else others
+        return recipe if has_batch_norm(network.name) else without_batch_norm(recipe)
     if name not in RECIPES:
         raise unknown_name("recipe", name, [*NETWORK_RECIPES, *RECIPES])
     return RECIPES[name]

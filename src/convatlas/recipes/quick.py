@@ -39,20 +39,6 @@ QUICK_PHOTOS = QUICK.replace(
     batch=64, crop=RandomResizedCrop(area=(0.25, 1.0)), augment=(), eval_resize_ratio=8 / 7
 )
 
-# For networks without batch norm, which diverge at such rates: their small companions' rate and first weights
-QUICK_UNNORMALIZED = QUICK.replace(
-    optimizer=SGD(lr=0.02, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_all=False),
-    init="he",
-    clip=ClipNorm(norm=CLIP_NORM),
-)
-QUICK_UNNORMALIZED_PHOTOS = QUICK_UNNORMALIZED.replace(
-    batch=64,
-    optimizer=QUICK_UNNORMALIZED.optimizer.replace(lr=0.01),
-    crop=QUICK_PHOTOS.crop,
-    augment=(),
-    eval_resize_ratio=QUICK_PHOTOS.eval_resize_ratio,
-)
-
 QUICK_LENET5 = QUICK.replace(
     budget=Epochs(20),
     optimizer=SGD(lr=0.003, momentum=0.9, nesterov=True),
@@ -72,6 +58,16 @@ FINETUNE = QUICK.replace(
 FINETUNE_PHOTOS = FINETUNE.replace(
     batch=64, crop=QUICK_PHOTOS.crop, augment=(), eval_resize_ratio=QUICK_PHOTOS.eval_resize_ratio
 )
+FINETUNE_LENET5 = QUICK_LENET5.replace(
+    name="finetune", budget=Epochs(3), optimizer=QUICK_LENET5.optimizer.replace(lr=0.001)
+)
+
+
+def without_batch_norm(recipe: Recipe) -> Recipe:
+    """The recipe for a network without batch norm, which would diverge at the rate: a tenth of it, by the
+    linear rule from batches of 128, He's first weights (arXiv:1502.01852), clipped gradients."""
+    lr = recipe.optimizer.lr / 10 * recipe.batch / QUICK.batch
+    return recipe.replace(optimizer=recipe.optimizer.replace(lr=lr), init="he", clip=ClipNorm(norm=CLIP_NORM))
 
 
 def for_small_set(recipe: Recipe) -> Recipe:

@@ -108,8 +108,8 @@ def accumulate_gradients(
     if class_weights is not None:
         weights = class_weights[batch.targets]
         total = ranks.all_reduce_sum(weights.sum()) / ranks.world_size
-        shares = [float(part.sum() / total) for part in weights.split(sizes)]
-    micro_batches = (t.split(sizes) for t in (batch.images, batch.targets, batch.indices))
+        shares = [float(part.sum() / total) for part in torch.split(weights, sizes)]
+    micro_batches = (torch.split(t, sizes) for t in (batch.images, batch.targets, batch.indices))
     for share, images, targets, indices in zip(shares, *micro_batches, strict=True):
         done += len(targets)
         images = data.augmented(images, indices, step)

@@ -1,5 +1,6 @@
 """The parts of a batch: as even as possible, none of one image for a network that normalises over images."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import UsageError
-from convatlas.runtime.device import Precision
+from convatlas.runtime.distributed.ranks import Ranks
 from convatlas.runtime.runtime import Runtime
 from convatlas.training.objective import Objective
 from convatlas.training.planning.micro_batches import check_micro_batches
@@ -80,31 +81,61 @@ class WeightedLoss(nn.Module):
         return nn.functional.cross_entropy(logits, targets, weights, reduction="none")
 
 
+@dataclass(frozen=True)
+class RankOfSeveral(Ranks):
+    """One of several ranks, whose sums over all ranks are `total`."""
+
+    total: float = 0.0
+
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        return torch.tensor(self.total, dtype=torch.float64)
+
+
 @settings(max_examples=40)
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([None, (0.2, 1.0, 5.0)]))
-def test_the_gradients_of_the_parts_add_up_to_those_of_the_whole_batch(
-    images: int, micro_batch: int, class_weights: tuple[float, ...] | None
+@given(
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.integers(1, 3),
+    st.sampled_from([None, (0.2, 1.0, 5.0)]),
+)
+def test_the_gradients_of_all_parts_of_all_ranks_add_up_to_those_of_the_whole_batch(
+    share: int, micro_batch: int, num_ranks: int, class_weights: tuple[float, ...] | None
 ) -> None:
+    images = share * num_ranks
     weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
     split = make_split(images)
-    batches = TrainBatches(split, fixed_size_preprocessing(1, (4, 4), (4, 4)), (), images, 0)
+    preprocessing = fixed_size_preprocessing(1, (4, 4), (4, 4))
     torch.manual_seed(0)
     model: Any = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     model.heads = ()
     normalizer = Normalizer(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    objective = Objective(model, normalizer, WeightedLoss(), class_weights=weights).double()  # type: ignore[arg-type]
-    precision: Precision = "fp32"
-    forward_backward = Runtime(CPU, precision, threads=1).forward_backward(objective, print)
-    batch = batches[0]
-    assert not isinstance(batch, Exception)
-    loss, _ = accumulate_gradients(
-        forward_backward, batches, batch, 0, micro_batch, lambda loss, share: None, weights
-    )
-    gradients = [p.grad.clone() for p in model.parameters()]
+    loss_function: Any = WeightedLoss()
+    objective = Objective(model, normalizer, loss_function, class_weights=weights).double()
+    forward_backward = Runtime(CPU, "fp32", threads=1).forward_backward(objective, print)
+    labels = torch.from_numpy(split.labels)
+    total = 0.0 if weights is None else float(weights[labels].sum())
+    losses = []
+    for rank in range(num_ranks):  # the gradients of all ranks are added here; training takes their mean
+        batches = TrainBatches(split, preprocessing, (), images, 0, None, rank, num_ranks)
+        batch = batches[0]
+        assert not isinstance(batch, Exception)
+        loss, _ = accumulate_gradients(
+            forward_backward,
+            batches,
+            batch,
+            0,
+            micro_batch,
+            lambda loss, share: None,
+            weights,
+            RankOfSeveral(rank, num_ranks, total=total),
+        )
+        losses.append(float(loss))
+    gradients = [p.grad / num_ranks for p in model.parameters()]
     model.zero_grad()
-    expected = nn.functional.cross_entropy(model(normalizer(batch.images)).double(), batch.targets, weights)
-    expected.backward()
-    torch.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=1e-12, check_dtype=False)
+    pixels = torch.from_numpy(split.images.array)  # type: ignore[attr-defined]
+    expected = nn.functional.cross_entropy(model(normalizer(pixels).double()), labels, weights)
+    torch.autograd.backward(expected)
+    assert sum(losses) / num_ranks == pytest.approx(expected.item(), rel=1e-12)
     torch.testing.assert_close(gradients, [p.grad for p in model.parameters()], rtol=1e-10, atol=1e-12)
 
 
