@@ -103,7 +103,7 @@ def accumulate_gradients(
     losses: list[Tensor] = []
     logits: list[Tensor] = []
     done = 0
-    sizes = micro_batch_sizes(size, micro_batch)
+    sizes = list(micro_batch_sizes(size, micro_batch))
     shares = [images / size for images in sizes]
     if class_weights is not None:
         weights = class_weights[batch.targets]
