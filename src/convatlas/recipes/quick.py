@@ -46,7 +46,14 @@ QUICK_LENET5 = QUICK.replace(
     normalize=LENET5.normalize,
     augment=(),
     unstated=LENET5.unstated,
-    adaptive=("batch", "optimizer", "budget"),  # the gradients of its loss are in the hundreds
+    adaptive=("batch", "optimizer", "budget", "augment"),
+)
+# The rate by the square root of the batch; unclipped, since the gradients of its loss are in the hundreds
+QUICK_LENET5_SMALL_SET = QUICK_LENET5.replace(
+    batch=32,
+    budget=Epochs(20, min_steps=MIN_STEPS),
+    optimizer=SGD(lr=0.0015, momentum=0.9, nesterov=True, weight_decay=5e-4),
+    augment=QUICK.augment,
 )
 
 # For pretrained weights: a learning rate that changes them without replacing them
@@ -73,6 +80,8 @@ def without_batch_norm(recipe: Recipe) -> Recipe:
 def for_small_set(recipe: Recipe) -> Recipe:
     """The values of the adaptive fields for fewer than `SMALL_SET` training images: smaller batches at the
     rate that the recipe's rule gives them, `MIN_STEPS` of them at least, and clipped gradients."""
+    if recipe == QUICK_LENET5:
+        return QUICK_LENET5_SMALL_SET
     assert isinstance(recipe.budget, Epochs)
     min_steps = FINETUNE_MIN_STEPS if recipe.name == "finetune" else MIN_STEPS
     return recipe.at_batch(recipe.batch // SMALLER_BATCH).replace(
