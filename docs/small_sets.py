@@ -36,7 +36,7 @@ VAL_SHARE = 0.2  # of the images that a situation has for training and validatio
 TEST_PER_CLASS = 200  # of Fashion-MNIST
 TEST_COMPOSITES = 60  # of each class, other images of the objects that are trained on
 RATES = (0.1, 0.03, 0.01)  # of the plain loop
-RATES_WITHOUT_BATCH_NORM = (0.03, 0.01, 0.003)
+RATES_WITHOUT_BATCH_NORM = (0.01, 0.003, 0.001)
 UNEVEN = (300, 20, 10)
 
 
