@@ -85,7 +85,7 @@ def test_what_the_user_sets_stays() -> None:
 
     assert (run().recipe.batch, run().steps) == (32, 500)
     assert run(128).recipe.batch == 128
-    assert rate(run(128).recipe) == 0.2
+    assert (rate(run(128).recipe), run(128).recipe.clip, run(128).steps) == (0.2, None, 500)
     assert run(None, 2).steps == 2 * (1438 // 32)
     assert run(None, 6).steps == 6 * (1438 // 32)
     assert rate(run(None, None, "recipe.optimizer.lr=0.02").recipe) == 0.02

@@ -93,13 +93,13 @@ def adapt_to_images(recipe: Recipe, default: Recipe, images: int) -> Recipe:
     """The recipe for a training set of `images`, with no adaptive fields left.
 
     `default` is the recipe of its name. A field that differs from the default's was set by the user, and
-    stays; with a batch of the user's own, the rate stays too.
+    stays; with a batch of the user's own, the budget alone is adapted.
     """
     adapted = recipe
     if images < SMALL_SET and recipe.adaptive:
         small = for_small_set(default)
         names = [name for name in recipe.adaptive if getattr(recipe, name) == getattr(default, name)]
         if "batch" not in names:
-            names = [name for name in names if name != "optimizer"]
+            names = [name for name in names if name == "budget"]
         adapted = recipe.replace(**{name: getattr(small, name) for name in names})
     return adapted.replace(adaptive=())

@@ -99,12 +99,12 @@ class Recipe(Record, frozen=True, kw_only=True):
         return lr * self.plateau.lr_factor(plateau_state) if self.plateau else lr
 
     def at_batch(self, batch: int) -> Self:
-        """The recipe for a global batch, with the learning rate scaled by the rule; neither is adaptive any
-        more.
+        """The recipe for a global batch, with the learning rate scaled by the rule; the batch is not adaptive
+        any more.
 
         Raises UsageError for a recipe without a rule.
         """
-        recipe = self.without_adapting("batch", "optimizer")
+        recipe = self.without_adapting("batch")
         if batch == self.batch:
             return recipe
         if self.batch_rule is None:
