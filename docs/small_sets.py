@@ -195,13 +195,12 @@ class Store:
     def __init__(self) -> None:
         self.measurements: dict[str, Any] = json.loads(STORE.read_text()) if STORE.exists() else {}
 
-    def measured(self, command: str) -> dict[str, Any]:
+    def measure(self, command: str) -> None:
+        """Run a command whose result is not stored."""
         if command not in self.measurements:
             print(f"$ {command}", flush=True)
             self.measurements[command] = measure(command)
             STORE.write_text(json.dumps(self.measurements, indent=1, sort_keys=True) + "\n")
-        measurement: dict[str, Any] = self.measurements[command]
-        return measurement
 
 
 def measure_situation(situation: Situation, store: Store, seeds: Sequence[int]) -> None:
@@ -212,21 +211,28 @@ def measure_situation(situation: Situation, store: Store, seeds: Sequence[int]) 
         unfinished.mkdir(parents=True)
         situation.make(unfinished)
         unfinished.rename(folder)
+    rates = RATES if situation.batch_norm else RATES_WITHOUT_BATCH_NORM
     for seed in seeds:
-        store.measured(train_command(situation, seed))
-        store.measured(best_plain_command(situation, store, seed))
+        store.measure(train_command(situation, seed))
+        for rate in rates if seed == SEEDS[0] else ():
+            store.measure(plain_command(situation, rate, seed, num_images_seen(situation, store)))
+        store.measure(best_plain_command(situation, store, seed))
 
 
 def best_plain_command(situation: Situation, store: Store, seed: int) -> str:
     """The plain loop at the rate whose validation accuracy of seed 0 is highest."""
-    ours = store.measured(train_command(situation, SEEDS[0]))
-    images_seen = ours["steps"] * ours["batch"]
+    images_seen = num_images_seen(situation, store)
     rates = RATES if situation.batch_norm else RATES_WITHOUT_BATCH_NORM
     val_top1 = {
-        rate: store.measured(plain_command(situation, rate, SEEDS[0], images_seen))["val_top1"]
+        rate: store.measurements[plain_command(situation, rate, SEEDS[0], images_seen)]["val_top1"]
         for rate in rates
     }
     return plain_command(situation, max(rates, key=lambda rate: val_top1[rate]), seed, images_seen)
+
+
+def num_images_seen(situation: Situation, store: Store) -> int:
+    ours = store.measurements[train_command(situation, SEEDS[0])]
+    return int(ours["steps"] * ours["batch"])
 
 
 def main() -> None:
@@ -247,12 +253,12 @@ def render(store: Store) -> str:
     ]
     differences = []
     for situation in situations():
-        commands = [train_command(situation, seed) for seed in SEEDS]
-        if not all(command in store.measurements for command in commands):
+        try:
+            ours = [store.measurements[train_command(situation, seed)] for seed in SEEDS]
+            plain_commands = [best_plain_command(situation, store, seed) for seed in SEEDS]
+            plain = [store.measurements[command] for command in plain_commands]
+        except KeyError:  # not measured yet
             continue
-        ours = [store.measurements[command] for command in commands]
-        plain_commands = [best_plain_command(situation, store, seed) for seed in SEEDS]
-        plain = [store.measured(command) for command in plain_commands]
         means = [statistics.mean(run["test_top1"] for run in runs) for runs in (ours, plain)]
         differences.append(means[0] - means[1])
         first = ours[0]
