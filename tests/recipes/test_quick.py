@@ -100,6 +100,7 @@ def test_a_complete_run_stays_as_it_is_and_says_what_was_adapted() -> None:
     run = resolved(Run(model="resnet20_cifar", data="digits"))
     assert resolved(run) == run
     assert any("batch 128 became 32" in note and "0.2 became 0.05" in note for note in run.notes)
+    assert any("500 steps" in note and "11.36 epochs of 44 in place of 6" in note for note in run.notes)
 
 
 def test_a_small_set_is_validated_and_saved_about_fifty_times(tmp_path: Path) -> None:

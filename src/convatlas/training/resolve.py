@@ -13,7 +13,7 @@ from convatlas.data.transforms.augment import Lighting, RandomHorizontalFlip
 from convatlas.data.transforms.normalize import color_covariance
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing, fixed_size_preprocessing
 from convatlas.errors import UsageError, UserError, printable, unknown_name
-from convatlas.models import Architecture, Network
+from convatlas.models import Architecture, ModelEntry, Network
 from convatlas.optim.losses import PixelCrossEntropy
 from convatlas.recipes import ClassWeights, Recipe
 from convatlas.runtime.device import Precision, best_precision
@@ -61,13 +61,7 @@ def resolve_run(
     notes = list(dataset.notes)
     model = _resolve_model(run, dataset, notes)
     content = _resolve_content(run, dataset, model, force)
-    recipe = recipes.fit_to_data(run.recipe, entry, content.counts["train"])
-    if recipe.batch != run.recipe.batch:
-        notes.append(
-            f"a small set: batch {run.recipe.batch} became {recipe.batch}, the learning rate "
-            f"{run.recipe.optimizer.lr:.4g} became {recipe.optimizer.lr:.4g}"
-        )
-    recipe = _resolve_recipe(recipe, dataset, content, notes)
+    recipe = _resolve_recipe(_fit_recipe(run, entry, content, notes), dataset, content, notes)
     with torch.device("meta"):
         network = models.build(model)
     _check_recipe(run, recipe, network)
@@ -154,6 +148,27 @@ def _resolve_content(run: Run, dataset: Dataset, model: Architecture, force: boo
             f"({diff(before, content)[0]}); train again, or continue all the same with --force"
         )
     return before
+
+
+def _fit_recipe(run: Run, entry: ModelEntry, content: DataContent, notes: list[str]) -> Recipe:
+    """The recipe at the size of the training set, with the arithmetic in the notes."""
+    images = content.counts["train"]
+    recipe = recipes.fit_to_data(run.recipe, entry, images)
+    if recipe.batch != run.recipe.batch:
+        notes.append(
+            f"a small set: batch {run.recipe.batch} became {recipe.batch}, the learning rate "
+            f"{run.recipe.optimizer.lr:.4g} became {recipe.optimizer.lr:.4g}"
+        )
+    budget = recipe.budget
+    if isinstance(budget, recipes.Epochs) and budget.min_steps:
+        steps_per_epoch = max(1, images // recipe.batch)
+        steps = budget.steps(steps_per_epoch)
+        if steps > math.ceil(budget.count * steps_per_epoch):
+            notes.append(
+                f"{steps} steps, the least of this recipe, are {steps / steps_per_epoch:.4g} epochs of "
+                f"{steps_per_epoch} in place of {budget.count:g}"
+            )
+    return recipe
 
 
 def _resolve_recipe(recipe: Recipe, dataset: Dataset, content: DataContent, notes: list[str]) -> Recipe:
