@@ -85,13 +85,10 @@ def make_photos(folder: Path, per_class: dict[str, int]) -> None:
         shuffled = [files[i] for i in permutation(0, number, len(files))]
         chosen, test_files = shuffled[:count], shuffled[-TEST_COMPOSITES:]
         num_val = max(1, round(VAL_SHARE * count))
-        for split, split_files in (
-            ("val", chosen[:num_val]),
-            ("train", chosen[num_val:]),
-            ("test", test_files),
-        ):
+        split_files = {"val": chosen[:num_val], "train": chosen[num_val:], "test": test_files}
+        for split in split_files:
             (folder / split / name).mkdir(parents=True)
-            for file in split_files:
+            for file in split_files[split]:
                 shutil.copyfile(file, folder / split / name / file.name)
 
 
@@ -115,11 +112,9 @@ def situations() -> list[Situation]:
     small_vgg = "vgg11 --set model.arguments.width=0.25 model.arguments.image_size=64"
     small_mobilenet = "mobilenet_v1 --set model.arguments.width=0.5 model.arguments.image_size=96"
     fashion_100, fashion_1000, fashion_uneven = (
-        folder(name) for name in ("fashion-100", "fashion-1000", "fashion-uneven")
+        folder(f"fashion-{name}") for name in ("100", "1000", "uneven")
     )
-    photos_5, photos_20, photos_100, photos_uneven = (
-        folder(f"photos-{name}") for name in ("5", "20", "100", "uneven")
-    )
+    photos_5, photos_20, photos_100 = (folder(f"photos-{count}") for count in (5, 20, 100))
     return [
         Situation("digits-lenet5", "digits", "lenet5", 32, batch_norm=False),
         Situation("digits-resnet20", "digits", "resnet20_cifar", 32),
@@ -137,7 +132,7 @@ def situations() -> list[Situation]:
         Situation("photos-20-resnet18-224", photos_20, small_resnet18.format(224), 224, photos(20)),
         Situation(
             "photos-uneven-resnet18",
-            photos_uneven,
+            folder("photos-uneven"),
             small_resnet18.format(64),
             64,
             partial(make_photos, per_class=uneven_objects),
