@@ -7,8 +7,8 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo setup peers test test-all results docs fuzz lint clean
-.PHONY: bench-analysis bench-data bench-evaluation bench-gpu bench-inference bench-plan bench-train
-.PHONY: bench-visualization
+.PHONY: bench-analysis bench-data bench-evaluation bench-gpu bench-inference bench-plan bench-small-sets
+.PHONY: bench-train bench-visualization
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -58,6 +58,7 @@ docs: setup ## write the documentation's tables and images, from stored results
 	$(BIN)/python docs/recipes.py
 	$(BIN)/python docs/notes.py
 	$(BIN)/python docs/evaluation.py --render
+	$(BIN)/python docs/small_sets.py --render
 	$(BIN)/convatlas show inception_v3 --png docs/generated/inception_v3.png
 	$(BIN)/convatlas show googlenet --svg docs/generated/googlenet.svg
 	$(BIN)/convatlas show resnet50 --svg docs/generated/resnet50.svg
@@ -90,6 +91,9 @@ bench-evaluation: setup ## accuracy by crops and ensembles of a small model (res
 
 bench-visualization: setup ## how much of a small network's Grad-CAM lies on the object
 	$(BIN)/python docs/visualization.py
+
+bench-small-sets: setup ## the recipe quick on small and uneven sets, beside a plain loop (hours, resumable)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/small_sets.py
 
 fuzz: setup ## read 10,000 hostile model files and images: none may crash, hang or take much memory
 	cd tests && ../$(BIN)/python -m helpers.fuzz_campaign

@@ -54,7 +54,7 @@ def run_folder(seed: int) -> str:
 
 def train_command(seed: int) -> str:
     return (
-        f"convatlas train {NETWORK} --data folder:{PHOTOS}/classes --epochs 12 --seed {seed} "
+        f"convatlas train {NETWORK} --data folder:{PHOTOS}/classes --epochs 12 --batch 64 --seed {seed} "
         f"--out {run_folder(seed)} --json"
     )
 

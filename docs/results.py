@@ -79,9 +79,9 @@ def finetune_command(seed: int) -> str:
 
 
 def from_scratch_command(seed: int) -> str:
-    """The same training from random weights."""
+    """The same network from random weights, by the recipe for those."""
     options = " --set model.arguments.width=0.5"
-    return train_command("resnet20_cifar", "finetune", seed, "digits", options, "fresh")
+    return train_command("resnet20_cifar", "quick", seed, "digits", options, "fresh")
 
 
 def all_commands() -> list[str]:
@@ -230,7 +230,7 @@ def finetuning_section(store: dict[str, Any]) -> list[str]:
     ]
     for name, command in (
         ("from weights that were trained on Fashion-MNIST", finetune_command),
-        ("from random weights", from_scratch_command),
+        ("from random weights, by `quick`", from_scratch_command),
     ):
         runs = [store[command(seed)] for seed in SEEDS if command(seed) in store]
         if len(runs) < 2:

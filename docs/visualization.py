@@ -38,7 +38,7 @@ PHOTOS = Path("runs/visualization/photos")
 RUN = Path("runs/visualization/resnet20_cifar")
 TRAIN = (
     f"convatlas train resnet20_cifar --data folder:{PHOTOS}/classes --set model.arguments.image_size=64 "
-    f"--epochs 12 --out {RUN}"
+    f"--epochs 12 --batch 128 --out {RUN}"
 )
 LAYERS = ("conv3_x", "conv4_x")
 BACKGROUND, EDGE = 0, 255  # values of masks: docs/photos.md

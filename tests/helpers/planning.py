@@ -68,6 +68,7 @@ def workloads() -> st.SearchStrategy[Workload]:
         evaluation_batch=st.integers(1, 512),
         steps=st.integers(1, 10**6),
         steps_per_epoch=st.integers(1, 10**4),
+        validate_every=st.integers(1, 10**4),
         val=st.integers(0, 10**5),
         test=st.integers(0, 10**5),
     )

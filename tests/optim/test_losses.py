@@ -1,7 +1,9 @@
 """Losses against their equations."""
 
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -43,3 +45,20 @@ def test_label_smoothing_adds_the_cross_entropy_with_the_uniform(classes: int, e
     torch.testing.assert_close(expected, mixture, rtol=1e-10, atol=1e-12)
     losses = CrossEntropy(label_smoothing=eps)(logits, targets)
     torch.testing.assert_close(losses.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_weighted_mean_is_that_of_torchs_weighted_cross_entropy(smoothing: float) -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(50, 4), torch.randint(0, 4, (50,))
+    weights = torch.tensor([0.1, 1.0, 2.0, 7.5])
+    losses = CrossEntropy(label_smoothing=smoothing)(logits, targets, weights)
+    expected = F.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
+    torch.testing.assert_close(losses.sum() / weights[targets].sum(), expected)
+
+
+def test_lecuns_loss_is_weighted_by_the_class_of_the_sample() -> None:
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    loss = MAPCriterion(j=1.0)
+    torch.testing.assert_close(loss(logits, targets, weights), loss(logits, targets) * weights[targets])

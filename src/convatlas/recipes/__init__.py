@@ -5,7 +5,12 @@ schedule, `finetune` a schedule with a low learning rate for pretrained weights.
 """
 
 from fnmatch import fnmatchcase
+from functools import cache
 
+import torch
+from torch import nn
+
+from convatlas import models
 from convatlas.errors import UsageError, unknown_name
 from convatlas.models import ModelEntry
 from convatlas.recipes.alexnet import ALEXNET, ALEXNET_SMALL
@@ -20,7 +25,17 @@ from convatlas.recipes.inception import (
 )
 from convatlas.recipes.lenet5 import LENET5, LENET5_SMALL
 from convatlas.recipes.mobilenet import MOBILENET, MOBILENET_SMALL
-from convatlas.recipes.quick import FINETUNE, FINETUNE_PHOTOS, QUICK, QUICK_LENET5, QUICK_PHOTOS
+from convatlas.recipes.quick import (
+    FINETUNE,
+    FINETUNE_LENET5,
+    FINETUNE_PHOTOS,
+    QUICK,
+    QUICK_LENET5,
+    QUICK_PHOTOS,
+    adapt_to_images,
+    without_batch_norm,
+)
+from convatlas.recipes.recipe import ClassWeights as ClassWeights
 from convatlas.recipes.recipe import Epochs as Epochs
 from convatlas.recipes.recipe import Iterations as Iterations
 from convatlas.recipes.recipe import Recipe as Recipe
@@ -79,12 +94,27 @@ def get_recipe(name: str, network: ModelEntry) -> Recipe:
             raise UsageError(f"{network.name} has no small recipe: its masks are not read yet")
         return small_recipe
     takes_photos = min(network.input[1:]) >= MIN_PHOTO_SIDE
-    if name == "quick":
+    if name in ("quick", "finetune"):
         if network.name == "lenet5":
-            return QUICK_LENET5
-        return QUICK_PHOTOS if takes_photos else QUICK
-    if name == "finetune":
-        return FINETUNE_PHOTOS if takes_photos else FINETUNE
+            return QUICK_LENET5 if name == "quick" else FINETUNE_LENET5
+        photos, others = (QUICK_PHOTOS, QUICK) if name == "quick" else (FINETUNE_PHOTOS, FINETUNE)
+        recipe = photos if takes_photos else others
+        return recipe if has_batch_norm(network.name) else without_batch_norm(recipe)
     if name not in RECIPES:
         raise unknown_name("recipe", name, [*NETWORK_RECIPES, *RECIPES])
     return RECIPES[name]
+
+
+def fit_to_data(recipe: Recipe, network: ModelEntry, images: int) -> Recipe:
+    """The recipe for a training set of so many images (`quick.adapt_to_images`)."""
+    if not recipe.adaptive:
+        return recipe
+    return adapt_to_images(recipe, get_recipe(recipe.name, network), images)
+
+
+@cache
+def has_batch_norm(name: str, edition: str = "paper") -> bool:
+    """Whether a network of the atlas normalises over batches."""
+    architecture = models.get_architecture(name, edition)
+    with torch.device("meta"):
+        return any(isinstance(layer, nn.BatchNorm2d) for layer in models.build(architecture).modules())

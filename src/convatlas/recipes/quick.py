@@ -1,16 +1,25 @@
 """A short modern schedule for a good classifier in minutes: one-cycle SGD with Nesterov momentum.
 
-Measured on Fashion-MNIST over three seeds: docs/generated/results.md.
+Measured over three seeds, on Fashion-MNIST: docs/generated/results.md, and on small sets:
+docs/generated/small_sets.md.
 """
 
 from convatlas.data.transforms.augment import RandomCrop, RandomHorizontalFlip
 from convatlas.data.transforms.normalize import ChannelMeanStd
 from convatlas.data.transforms.random_crop import RandomResizedCrop
+from convatlas.optim.clipping import ClipNorm
 from convatlas.optim.losses import CrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.schedules import OneCycle
 from convatlas.recipes.lenet5 import LENET5
 from convatlas.recipes.recipe import Epochs, Recipe
+
+# Below so many training images a set is small: 6 epochs of batches of 128 would be fewer than 500 steps
+SMALL_SET = 10_000
+SMALLER_BATCH = 4  # times smaller
+MIN_STEPS = 500
+FINETUNE_MIN_STEPS = 200
+CLIP_NORM = 2.0
 
 QUICK = Recipe(
     name="quick",
@@ -22,6 +31,7 @@ QUICK = Recipe(
     loss=CrossEntropy(),
     normalize=ChannelMeanStd(),
     augment=(RandomCrop(2), RandomHorizontalFlip()),
+    adaptive=("batch", "optimizer", "budget", "clip"),
 )
 
 # For networks of photographs: random crops that are as large as a short training needs
@@ -36,6 +46,14 @@ QUICK_LENET5 = QUICK.replace(
     normalize=LENET5.normalize,
     augment=(),
     unstated=LENET5.unstated,
+    adaptive=("batch", "optimizer", "budget", "augment"),
+)
+# The rate by the square root of the batch; unclipped, since the gradients of its loss are in the hundreds
+QUICK_LENET5_SMALL_SET = QUICK_LENET5.replace(
+    batch=32,
+    budget=Epochs(20, min_steps=MIN_STEPS),
+    optimizer=SGD(lr=0.0015, momentum=0.9, nesterov=True, weight_decay=5e-4),
+    augment=QUICK.augment,
 )
 
 # For pretrained weights: a learning rate that changes them without replacing them
@@ -47,3 +65,41 @@ FINETUNE = QUICK.replace(
 FINETUNE_PHOTOS = FINETUNE.replace(
     batch=64, crop=QUICK_PHOTOS.crop, augment=(), eval_resize_ratio=QUICK_PHOTOS.eval_resize_ratio
 )
+FINETUNE_LENET5 = QUICK_LENET5.replace(
+    name="finetune", budget=Epochs(3), optimizer=QUICK_LENET5.optimizer.replace(lr=0.001)
+)
+
+
+def without_batch_norm(recipe: Recipe) -> Recipe:
+    """The recipe for a network without batch norm, which would diverge at the rate: a tenth of it, by the
+    linear rule from batches of 128, He's first weights (arXiv:1502.01852), clipped gradients."""
+    lr = recipe.optimizer.lr / 10 * recipe.batch / QUICK.batch
+    return recipe.replace(optimizer=recipe.optimizer.replace(lr=lr), init="he", clip=ClipNorm(norm=CLIP_NORM))
+
+
+def for_small_set(recipe: Recipe) -> Recipe:
+    """The values of the adaptive fields for fewer than `SMALL_SET` training images: smaller batches at the
+    rate that the recipe's rule gives them, `MIN_STEPS` of them at least, and clipped gradients."""
+    if recipe == QUICK_LENET5:
+        return QUICK_LENET5_SMALL_SET
+    assert isinstance(recipe.budget, Epochs)
+    min_steps = FINETUNE_MIN_STEPS if recipe.name == "finetune" else MIN_STEPS
+    return recipe.at_batch(recipe.batch // SMALLER_BATCH).replace(
+        budget=recipe.budget.replace(min_steps=min_steps), clip=recipe.clip or ClipNorm(norm=CLIP_NORM)
+    )
+
+
+def adapt_to_images(recipe: Recipe, default: Recipe, images: int) -> Recipe:
+    """The recipe for a training set of `images`, with no adaptive fields left.
+
+    `default` is the recipe of its name. A field that differs from the default's was set by the user, and
+    stays; with a batch of the user's own, the budget alone is adapted.
+    """
+    adapted = recipe
+    if images < SMALL_SET and recipe.adaptive:
+        small = for_small_set(default)
+        names = [name for name in recipe.adaptive if getattr(recipe, name) == getattr(default, name)]
+        if "batch" not in names:
+            names = [name for name in names if name == "budget"]
+        adapted = recipe.replace(**{name: getattr(small, name) for name in names})
+    return adapted.replace(adaptive=())

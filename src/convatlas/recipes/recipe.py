@@ -6,6 +6,7 @@ It is complete: it lists the values that the paper leaves out and the methods th
 import math
 from typing import Literal, Self
 
+from convatlas.data.loading.epoch_order import Sampling
 from convatlas.data.transforms.augment import Augmentation
 from convatlas.data.transforms.normalize import Normalization
 from convatlas.data.transforms.random_crop import Crop
@@ -22,12 +23,13 @@ from convatlas.storage.records import Record
 
 
 class Epochs(Record, frozen=True, tag=True):
-    """A budget in passes over the training images."""
+    """A budget in passes over the training images; of a small set more, until there are `min_steps`."""
 
     count: float
+    min_steps: int = 0
 
     def steps(self, steps_per_epoch: int) -> int:
-        return math.ceil(self.count * steps_per_epoch)
+        return max(math.ceil(self.count * steps_per_epoch), self.min_steps)
 
 
 class Iterations(Record, frozen=True, tag=True):
@@ -40,6 +42,7 @@ class Iterations(Record, frozen=True, tag=True):
 
 
 BatchRule = Literal["linear", "sqrt"]
+ClassWeights = Literal["none", "balanced"] | dict[str, float]
 
 
 class Recipe(Record, frozen=True, kw_only=True):
@@ -56,6 +59,11 @@ class Recipe(Record, frozen=True, kw_only=True):
     `crop` draws the crop of a photograph in training (None: the crop of evaluation), and `augment` transforms
     it. In evaluation the shorter side of a photograph is resized to `eval_resize_ratio` times the network's
     input, and the centre is cropped.
+
+    `class_weights` weight the loss of a sample by its class: "balanced" in inverse proportion to the class's
+    training images, or a weight for each class by name (1 for those left out). `sampling` "balanced" draws
+    equally many training images of every class. `adaptive` are the fields that follow the size of the data
+    set, as `recipes/quick.py` says; a complete run has none.
     """
 
     name: str
@@ -77,6 +85,9 @@ class Recipe(Record, frozen=True, kw_only=True):
     init: Literal["default", "glorot", "he"] = "default"  # default: the network's own
     micro_batch: int | None = None
     batch_rule: BatchRule | None = "linear"
+    class_weights: ClassWeights = "none"
+    sampling: Sampling = "uniform"
+    adaptive: tuple[str, ...] = ()
     network: dict[str, Argument] = {}  # the network's arguments where they differ from the paper's
     reduced: dict[str, str] = {}  # settings that are smaller than in the paper, and why
     unstated: tuple[str, ...] = ()  # settings that the source leaves out; the values are ours
@@ -88,12 +99,14 @@ class Recipe(Record, frozen=True, kw_only=True):
         return lr * self.plateau.lr_factor(plateau_state) if self.plateau else lr
 
     def at_batch(self, batch: int) -> Self:
-        """The recipe for another global batch, with the learning rate scaled by the rule.
+        """The recipe for a global batch, with the learning rate scaled by the rule; the batch is not adaptive
+        any more.
 
         Raises UsageError for a recipe without a rule.
         """
+        recipe = self.without_adapting("batch")
         if batch == self.batch:
-            return self
+            return recipe
         if self.batch_rule is None:
             raise UsageError(
                 f"the recipe {self.name} is for batches of {self.batch}, and no rule scales its learning "
@@ -102,4 +115,8 @@ class Recipe(Record, frozen=True, kw_only=True):
             )
         ratio = batch / self.batch
         factor = ratio if self.batch_rule == "linear" else math.sqrt(ratio)
-        return self.replace(batch=batch, optimizer=self.optimizer.replace(lr=self.optimizer.lr * factor))
+        return recipe.replace(batch=batch, optimizer=self.optimizer.replace(lr=self.optimizer.lr * factor))
+
+    def without_adapting(self, *fields: str) -> Self:
+        """The recipe whose `fields` stay as they are, whatever the size of the data set."""
+        return self.replace(adaptive=tuple(name for name in self.adaptive if name not in fields))

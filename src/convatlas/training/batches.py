@@ -27,4 +27,5 @@ def train_batches(
         crop=recipe.crop,
         rank=ranks.rank,
         world_size=ranks.world_size,
+        sampling=recipe.sampling,
     )

@@ -57,7 +57,7 @@ def fit(ctx: TrainContext) -> None:
             if unreadable:
                 ctx.unreadable.record(state.step, "train", chain(*ranks.all_gather(batch.unreadable)))
             position = {"step": state.step, "epoch": state.step / run.steps_per_epoch}
-            validating = is_due(state.step, run.steps_per_epoch, run.steps)
+            validating = is_due(state.step, run.validate_every, run.steps)
             saving = is_due(state.step, run.save_every, run.steps)
             if validating or is_due(state.step, run.log_every, run.steps):
                 train_scores = state.averages(ranks) | {"lr": lr}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -23,10 +24,12 @@ class Objective(nn.Module):
 
     `auxiliary`: the weight of each auxiliary head's loss; heads without one are not trained. `ema`: an
     average of the weights, which is then evaluated in place of the model. `frozen` modules keep weights and
-    statistics, and have no dropout.
+    statistics, and have no dropout. `class_weights` (classes,): the mean loss is weighted by those of the
+    targets, as torch's losses with a `weight`.
     """
 
     ema: AveragedModel | None
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class Objective(nn.Module):
         auxiliary: Mapping[str, float] | None = None,
         ema: Averaging | None = None,
         frozen: Iterable[nn.Module] = (),
+        class_weights: Tensor | None = None,
     ):
         super().__init__()
         self.model = model
@@ -48,6 +52,7 @@ class Objective(nn.Module):
             model.get_submodule(head).requires_grad_(False)
         self.ema = ema.build(model).requires_grad_(False) if ema else None
         self.frozen = tuple(frozen)  # a tuple, so that they are not registered twice
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self._statistics: list[Tensor] = []
 
     @property
@@ -58,10 +63,16 @@ class Objective(nn.Module):
     def forward(self, images: Tensor, targets: Tensor) -> StepOutput:
         images = self.normalizer(images)
         outputs = self.model.training_outputs(images) if self.auxiliary else {"logits": self.model(images)}
-        total = self.loss(outputs["logits"], targets).mean()
+        total = self._mean_loss(outputs["logits"], targets)
         for head, weight in self.auxiliary.items():
-            total = total + weight * self.loss(outputs[head], targets).mean()
+            total = total + weight * self._mean_loss(outputs[head], targets)
         return StepOutput(total, outputs["logits"])
+
+    def _mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return self.loss(logits, targets).mean()
+        losses = self.loss(logits, targets, self.class_weights)
+        return losses.sum() / self.class_weights[targets].sum()
 
     def logits(self, images: Tensor) -> Tensor:
         """The main output alone, for evaluation."""
@@ -114,3 +125,11 @@ def freeze(run: Run, model: Network) -> list[nn.Module]:
     if run.frozen_statistics:
         frozen += [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     return frozen
+
+
+def class_weights(run: Run) -> Tensor | None:
+    """(classes,) the weights of a complete run's classes in their order; None where it has none."""
+    weights = run.recipe.class_weights
+    if isinstance(weights, str):
+        return None
+    return torch.tensor([weights[name] for name in run.content.classes])

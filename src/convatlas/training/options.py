@@ -48,11 +48,15 @@ def run_from_options(
     pretrained = Pretrained(file=encodable(weights)) if weights else None
     run = Run(model=architecture, data=data, recipe=recipe, pretrained=pretrained, seed=seed)
     if epochs is not None:
-        run = run.replace(recipe=run.recipe.replace(budget=Epochs(epochs)))
+        recipe_of_epochs = run.recipe.without_adapting("budget").replace(budget=Epochs(epochs))
+        run = run.replace(recipe=recipe_of_epochs)
     if batch is not None:
         run = run.replace(recipe=run.recipe.at_batch(batch))
     for assignment in overrides:
         run = override(run, assignment)
+        scope, _, path = assignment.partition("=")[0].partition(".")
+        if scope == "recipe":
+            run = run.replace(recipe=run.recipe.without_adapting(path.partition(".")[0]))
     return RunOptions(run, file)
 
 

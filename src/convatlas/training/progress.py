@@ -11,7 +11,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
 from convatlas.analysis import Report
-from convatlas.data import Dataset
 from convatlas.errors import printable
 from convatlas.formatting import format_duration
 from convatlas.runtime.progress import is_main_process
@@ -194,9 +193,15 @@ def create_display(quiet_stdout: bool) -> ProgressDisplay:
 
 
 def banner_rows(
-    run: Run, environment: Mapping[str, Any], device: str, cost: Report, folder: str
+    run: Run,
+    environment: Mapping[str, Any],
+    device: str,
+    cost: Report,
+    folder: str,
+    warnings: Sequence[str] = (),
+    passed_over: str = "",
 ) -> dict[str, str]:
-    """The lines of a run's banner."""
+    """The lines of a run's banner. `passed_over`: the files of the data that are not used, in words."""
     content = run.content
     network = run.model
     preprocessing = content.preprocessing
@@ -221,15 +226,9 @@ def banner_rows(
         "run": f"{run.id[:8]}, seed {run.seed}",
         "folder": folder,
     }
-    notes = {"note" if number == 1 else f"note {number}": note for number, note in enumerate(run.notes, 1)}
-    return rows | notes
-
-
-def data_rows(dataset: Dataset) -> dict[str, str]:
-    """The lines of a run's banner about its data that are not part of the run."""
-    rows = {"passed over": dataset.passed_over} if dataset.passed_over else {}
-    warnings = {
-        "warning" if number == 1 else f"warning {number}": warning
-        for number, warning in enumerate(dataset.warnings, 1)
-    }
-    return rows | warnings
+    if passed_over:
+        rows["passed over"] = passed_over
+    for name, sentences in (("note", run.notes), ("warning", warnings)):
+        for number, sentence in enumerate(sentences, 1):
+            rows[name if number == 1 else f"{name} {number}"] = sentence
+    return rows

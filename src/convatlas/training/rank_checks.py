@@ -16,7 +16,13 @@ def check_batch_divides(run: Run, ranks: Ranks) -> None:
     remainder = batch % ranks.world_size
     if not remainder:
         return
-    nearest = [size for size in (batch - remainder, batch - remainder + ranks.world_size) if size]
+    sizes = (batch - remainder, batch - remainder + ranks.world_size)
+    nearest = [size for size in sizes if 0 < size <= run.content.counts["train"]]
+    if not nearest:
+        raise UsageError(
+            f"{run.content.counts['train']} training images are too few for {ranks.world_size} ranks: start "
+            "fewer of them"
+        )
     raise UsageError(
         f"a batch of {batch} has no equal shares for {ranks.world_size} ranks: start another number of them, "
         f"or take a batch of {' or '.join(map(str, nearest))} (--batch {nearest[-1]})"

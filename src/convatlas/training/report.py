@@ -18,10 +18,12 @@ from convatlas.errors import printable
 from convatlas.evaluation.metrics import SampleScores
 from convatlas.evaluation.plots import plot_confusion, plot_reliability, write_figure
 from convatlas.evaluation.predictions import Predictions
+from convatlas.evaluation.results import majority_sentence
 from convatlas.markdown import markdown_template
 from convatlas.plotting import CELL_SIDE, Tile, TileRow, draw_tiles, image_png, needs_log_scale, plot_style
 from convatlas.storage.atomic import atomic_write
 from convatlas.training.context import TrainContext
+from convatlas.training.warnings import run_warnings
 from convatlas.visualization.feature_maps import last_conv_layer
 from convatlas.visualization.filters import draw_filters, first_filters
 from convatlas.visualization.grad_cam import grad_cam
@@ -75,6 +77,8 @@ def write_report(
     text = markdown_template("convatlas.training", "report.md.jinja").render(
         run=ctx.run,
         results=results,
+        majority_sentence=majority_sentence(results),
+        warnings=run_warnings(ctx.run, ctx.dataset),
         last_top1=last_validation(lines),
         best=max(_of_split(lines, "val"), key=lambda line: line["top1"]),
         has_mistakes=bool(len(mistakes)),

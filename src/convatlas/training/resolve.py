@@ -1,19 +1,22 @@
 """The user's run completed from its data and the device; what does not fit is refused."""
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from convatlas import models
+from convatlas import models, recipes
 from convatlas.data import Dataset, open_dataset
 from convatlas.data.transforms.augment import Lighting, RandomHorizontalFlip
 from convatlas.data.transforms.normalize import color_covariance
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing, fixed_size_preprocessing
 from convatlas.data.transforms.value_range import dataset_value_range, describe_value_range
-from convatlas.errors import UsageError, UserError, unknown_name
-from convatlas.models import Architecture, Network
-from convatlas.recipes import Recipe
+from convatlas.errors import UsageError, UserError, printable, unknown_name
+from convatlas.models import Architecture, ModelEntry, Network
+from convatlas.optim.losses import PixelCrossEntropy
+from convatlas.recipes import ClassWeights, Recipe
 from convatlas.runtime.device import Precision, best_precision
 from convatlas.storage.records import diff
 from convatlas.training.pretrained import PretrainedFile, PretrainedWeights, resolve_pretrained
@@ -52,6 +55,11 @@ def resolve_run(
             f"{entry.name} labels every pixel, and training on masks is not supported yet: choose a network "
             "that classifies images"
         )
+    if run.recipe.name == "finetune" and run.pretrained is None and run.data.content is None:
+        raise UsageError(
+            "the recipe finetune changes trained weights, and there are none: give them with --weights FILE, "
+            "or train from random weights with --recipe quick"
+        )
     quarantined = None if run.data.content is None else run.data.content.quarantined
     dataset = open_dataset(data or run.data.name, quarantined, run.data.conflicts)
     dataset = replace(dataset, name=run.data.name)
@@ -60,7 +68,7 @@ def resolve_run(
     content = _resolve_content(run, dataset, model, force)
     if content.preprocessing.value_range is not None:
         notes.append(describe_value_range(content.preprocessing.value_range))
-    recipe = _resolve_recipe(run.recipe, dataset, content, notes)
+    recipe = _resolve_recipe(_fit_recipe(run, entry, content, notes), dataset, content, notes)
     with torch.device("meta"):
         network = models.build(model)
     _check_recipe(run, recipe, network)
@@ -84,7 +92,7 @@ def resolve_run(
         evaluation_batch=min(run.evaluation_batch, content.counts["val"]),
         notes=run.notes or tuple(notes),
     )
-    resolved = resolved.replace(save_every=run.save_every or min(resolved.steps_per_epoch, 200))
+    resolved = resolved.replace(save_every=run.save_every or min(resolved.validate_every, 200))
     return ResolvedRun(resolved, dataset, network, start)
 
 
@@ -170,6 +178,27 @@ def _resolve_content(run: Run, dataset: Dataset, model: Architecture, force: boo
     return before
 
 
+def _fit_recipe(run: Run, entry: ModelEntry, content: DataContent, notes: list[str]) -> Recipe:
+    """The recipe at the size of the training set, with the arithmetic in the notes."""
+    images = content.counts["train"]
+    recipe = recipes.fit_to_data(run.recipe, entry, images)
+    if recipe.batch != run.recipe.batch:
+        notes.append(
+            f"a small set: batch {run.recipe.batch} became {recipe.batch}, the learning rate "
+            f"{run.recipe.optimizer.lr:.4g} became {recipe.optimizer.lr:.4g}"
+        )
+    budget = recipe.budget
+    if isinstance(budget, recipes.Epochs) and budget.min_steps:
+        steps_per_epoch = max(1, images // recipe.batch)
+        steps = budget.steps(steps_per_epoch)
+        if steps > math.ceil(budget.count * steps_per_epoch):
+            notes.append(
+                f"{steps} steps, the least of this recipe, are {steps / steps_per_epoch:.4g} epochs of "
+                f"{steps_per_epoch} in place of {budget.count:g}"
+            )
+    return recipe
+
+
 def _resolve_recipe(recipe: Recipe, dataset: Dataset, content: DataContent, notes: list[str]) -> Recipe:
     """The recipe for this data: no mirrored digits, colour statistics measured, a batch that the data has."""
     flips = [step for step in recipe.augment if isinstance(step, RandomHorizontalFlip)]
@@ -194,7 +223,33 @@ def _resolve_recipe(recipe: Recipe, dataset: Dataset, content: DataContent, note
             f"{recipe.optimizer.lr:.4g} by the {recipe.batch_rule} rule {smaller.optimizer.lr:.4g}"
         )
         recipe = smaller
-    return recipe
+    return recipe.replace(class_weights=_resolve_class_weights(recipe, dataset))
+
+
+def _resolve_class_weights(recipe: Recipe, dataset: Dataset) -> ClassWeights:
+    """A weight for every class where there are any: "balanced" ones are n / (classes * images of the class),
+    and 1 for a class without training images."""
+    weights = recipe.class_weights
+    if weights == "none":
+        return weights
+    if isinstance(recipe.loss, PixelCrossEntropy):
+        raise UsageError(f"the loss of {recipe.name} has no class weights: --set recipe.class_weights=none")
+    if isinstance(weights, dict):
+        for name, weight in weights.items():
+            if name not in dataset.classes:
+                raise unknown_name("class in recipe.class_weights", name, dataset.classes)
+            if not 0 < weight < math.inf:
+                raise UsageError(
+                    f"recipe.class_weights gives {printable(name)} {weight:g}: a weight should be above 0"
+                )
+        return {name: weights.get(name, 1.0) for name in dataset.classes}
+    labels = dataset.splits["train"].labels
+    sizes = np.bincount(labels, minlength=len(dataset.classes)).tolist()
+    num_present = sum(size > 0 for size in sizes)
+    return {
+        name: len(labels) / (num_present * size) if size else 1.0
+        for name, size in zip(dataset.classes, sizes, strict=True)
+    }
 
 
 def _default_precision(device: torch.device, network: Network) -> Precision:

@@ -3,7 +3,9 @@
 Complete before training starts, hashed to an id.
 """
 
+import functools
 import hashlib
+import operator
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
@@ -23,7 +25,18 @@ from convatlas.runtime.device import Precision
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
 
 FORMAT = 2
+MAX_VALIDATIONS = 50  # about, of a recipe that repeats a small set until it has enough steps
 _CHECKSUM = re.compile(rb'"sha256": ?"([0-9a-f]{64})"\s*\}\s*$')  # the last field of a run.json
+
+
+# Fields that format 2 did not have at first: they are hashed where they differ from these defaults, so that
+# older runs keep their ids
+_LATER_FIELDS: dict[str, Any] = {
+    "recipe.budget.min_steps": 0,
+    "recipe.class_weights": "none",
+    "recipe.sampling": "uniform",
+    "recipe.adaptive": [],
+}
 
 
 class DataContent(Record, frozen=True, kw_only=True):
@@ -162,7 +175,13 @@ class Run(Record, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         """SHA-256 of the run's canonical JSON, 64 hexadecimal digits; its first 8 name the folder."""
-        return record_sha256(self)
+        document = msgspec.json.decode(to_json(self))
+        for path, default in _LATER_FIELDS.items():
+            *parents, field = path.split(".")
+            node = functools.reduce(operator.getitem, parents, document)
+            if field in node and node[field] == default:
+                del node[field]
+        return record_sha256(document)
 
     @property
     def content(self) -> DataContent:
@@ -178,6 +197,14 @@ class Run(Record, frozen=True, kw_only=True):
     def steps(self) -> int:
         """The steps of the whole run."""
         return self.recipe.budget.steps(self.steps_per_epoch)
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between validations: an epoch, or several of the short epochs of a small set."""
+        budget = self.recipe.budget
+        short = isinstance(budget, recipes.Epochs) and budget.min_steps
+        epochs = self.steps // (MAX_VALIDATIONS * self.steps_per_epoch) if short else 1
+        return self.steps_per_epoch * max(1, epochs)
 
 
 _PLAIN_FIELDS = {  # whose types are checked in a run that Python makes, as in one that is read

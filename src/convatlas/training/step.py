@@ -11,6 +11,7 @@ from convatlas.data.transforms.counter_rng import step_seed
 from convatlas.optim.optimizers import set_lr
 from convatlas.recipes import Recipe
 from convatlas.runtime.cuda_graph import ForwardBackward
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.runtime import Runtime
 from convatlas.training.objective import Objective, StepOutput
 
@@ -57,7 +58,14 @@ class TrainStep:
         with the last micro-batch, are the mean over ranks.
         """
         return accumulate_gradients(
-            self.forward_backward, self.data, batch, step, self.recipe.micro_batch, on_microbatch
+            self.forward_backward,
+            self.data,
+            batch,
+            step,
+            self.recipe.micro_batch,
+            on_microbatch,
+            self.objective.class_weights,
+            self.runtime.ranks,
         )
 
     def update(self) -> None:
@@ -68,6 +76,14 @@ class TrainStep:
         self.objective.update_ema()
 
 
+def micro_batch_sizes(images: int, micro_batch: int | None) -> tuple[int, ...]:
+    """The sizes of the micro-batches of `images` images: as few as fit with at most `micro_batch` each (None:
+    one), and as even as possible. 33 images in micro-batches of 32 are 17 and 16."""
+    parts = -(-images // (micro_batch or images))
+    size, larger = divmod(images, parts)
+    return (size + 1,) * larger + (size,) * (parts - larger)
+
+
 def accumulate_gradients(
     forward_backward: ForwardBackward,
     data: TrainBatches,
@@ -75,18 +91,27 @@ def accumulate_gradients(
     step: int,
     micro_batch: int | None,
     on_microbatch: OnMicrobatch,
+    class_weights: Tensor | None = None,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> StepOutput:
-    """The batch through the network in micro-batches; `data` augments the images."""
+    """The batch through the network in micro-batches; `data` augments the images.
+
+    The mean loss of the batch is weighted by the `class_weights` (classes,) of its targets, if any: a
+    micro-batch contributes its share of the weights in the batches of all `ranks`.
+    """
     size = len(batch.targets)
     losses: list[Tensor] = []
     logits: list[Tensor] = []
     done = 0
-    micro_batches = (
-        torch.split(t, micro_batch or size) for t in (batch.images, batch.targets, batch.indices)
-    )
-    for images, targets, indices in zip(*micro_batches, strict=True):
+    sizes = list(micro_batch_sizes(size, micro_batch))
+    shares = [images / size for images in sizes]
+    if class_weights is not None:
+        weights = class_weights[batch.targets]
+        total = ranks.all_reduce_sum(weights.sum()) / ranks.world_size
+        shares = [float(part.sum() / total) for part in torch.split(weights, sizes)]
+    micro_batches = (torch.split(t, sizes) for t in (batch.images, batch.targets, batch.indices))
+    for share, images, targets, indices in zip(shares, *micro_batches, strict=True):
         done += len(targets)
-        share = len(targets) / size
         images = data.augmented(images, indices, step)
         loss, outputs = forward_backward(images, targets, share, last=done == size)
         losses.append(loss * share)

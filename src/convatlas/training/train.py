@@ -18,7 +18,7 @@ from convatlas.errors import MissingDataError, UsageError, UserError, printable,
 from convatlas.evaluation import predictions as stored_predictions
 from convatlas.evaluation.metrics import score_samples
 from convatlas.evaluation.predictions import Predictions
-from convatlas.evaluation.results import results_document
+from convatlas.evaluation.results import majority_sentence, results_document
 from convatlas.layers.batch_norm import convert_sync_batchnorm
 from convatlas.layers.init import glorot_uniform, he_normal
 from convatlas.runtime.compilation import should_compile
@@ -34,16 +34,18 @@ from convatlas.training.checkpoint import CheckpointManager
 from convatlas.training.context import TrainContext
 from convatlas.training.loop import evaluate_split, fit
 from convatlas.training.metrics_log import FileMetricsLog, MetricsLog
-from convatlas.training.objective import Objective, freeze
+from convatlas.training.objective import Objective, class_weights, freeze
 from convatlas.training.planning.memory_guard import MemoryGuard
+from convatlas.training.planning.micro_batches import check_micro_batches
 from convatlas.training.pretrained import PretrainedFile, load_pretrained
-from convatlas.training.progress import NullDisplay, ProgressDisplay, banner_rows, data_rows
+from convatlas.training.progress import NullDisplay, ProgressDisplay, banner_rows
 from convatlas.training.rank_checks import check_batch_divides, check_ranks_agree
 from convatlas.training.resolve import ResolvedRun, resolve_run
 from convatlas.training.run import Run, RunFile
 from convatlas.training.run_folder import RunFolder, open_run_folder, read_run_folder
 from convatlas.training.tensorboard_log import TensorBoardLog, check_installed, tensorboard_command
 from convatlas.training.unreadable import UnreadableImageLog
+from convatlas.training.warnings import run_warnings
 
 LogFormat = Literal["tensorboard"]
 
@@ -146,6 +148,7 @@ def _train(
     if log_format == "tensorboard":
         check_installed()
     check_batch_divides(run, ranks)
+    check_micro_batches(run, resolved.network, ranks.world_size)
     cost = analysis.analyze(resolved.network, run.content.preprocessing.shape)
     precision = "fp32" if run.precision == "auto" else run.precision
     compiling = ranks.run_on_main(lambda: _decide_to_compile(run, device, existing, cost.macs))
@@ -160,8 +163,11 @@ def _train(
         open_run_folder(path, run_file, existing, force, ranks) as folder,
         stop_on_signals(wait_for_ranks=waits) as stop,
     ):
-        rows = banner_rows(run, run_file.environment, runtime.describe(), cost, str(path))
-        rows |= data_rows(resolved.dataset)
+        warnings = (*resolved.dataset.warnings, *run_warnings(run, resolved.dataset))
+        passed_over = resolved.dataset.passed_over
+        rows = banner_rows(
+            run, run_file.environment, runtime.describe(), cost, str(path), warnings, passed_over
+        )
         display.banner(rows, run.steps, runtime.compile)
         with _open_logs(folder, ranks, log_format) as (log, checkpoints):
             if log_format == "tensorboard":
@@ -238,7 +244,9 @@ def build_objective(resolved: ResolvedRun, ranks: Ranks) -> Objective:
         normalizer = recipe.normalize.fit(images, run.content.preprocessing)
     if run.sync_batch_norm:
         convert_sync_batchnorm(model, ranks)
-    return Objective(model, normalizer, recipe.loss, recipe.auxiliary, recipe.ema, freeze(run, model))
+    frozen = freeze(run, model)
+    weights = class_weights(run)
+    return Objective(model, normalizer, recipe.loss, recipe.auxiliary, recipe.ema, frozen, weights)
 
 
 def finish(ctx: TrainContext, predictions: Predictions) -> Result:
@@ -262,6 +270,9 @@ def finish(ctx: TrainContext, predictions: Predictions) -> Result:
         "test_top1": results["top1"],
         "test_loss": results["loss"],
         "test_n": results["n"],
+        "test_balanced_accuracy": results["balanced_accuracy"],
+        "test_macro_f1": results["macro_f1"],
+        "test_majority_share": results["majority_class"]["share"],
     }
     eval_model = ctx.objective.eval_model
     metadata = _metadata(ctx, metrics)
@@ -272,6 +283,10 @@ def finish(ctx: TrainContext, predictions: Predictions) -> Result:
     ctx.display.say(
         f"test top-1 {results['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}, {results['n']:,} "
         f"images); report {page}"
+    )
+    ctx.display.say(
+        f"balanced accuracy {results['balanced_accuracy']:.2f} %, macro F1 {results['macro_f1']:.2f} %; "
+        f"{majority_sentence(results)}"
     )
     return Result(folder, run.id, metrics, page)
 

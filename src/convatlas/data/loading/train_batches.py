@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from convatlas.data.dataset import Split
 from convatlas.data.images.decode import ImageLike
 from convatlas.data.images.resize import crop_resize
 from convatlas.data.loading.batch import Batch
-from convatlas.data.transforms import counter_rng
+from convatlas.data.loading.epoch_order import EpochOrder, Sampling
 from convatlas.data.transforms.augment import Augmentation, SampleRng
 from convatlas.data.transforms.preprocessing import Preprocessing, UnreadableSample, load_batch
 from convatlas.data.transforms.random_crop import Crop
@@ -27,7 +27,8 @@ class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
     An epoch has len(split) // batch_size steps; the samples that are left over differ from epoch to epoch.
     `crop` draws the part of each image that is used (None: as in evaluation). `augment` is applied afterwards
     to full batches, on the device of the training step. A sample that cannot be read is replaced by the next
-    one in the epoch's order. Each of `world_size` processes gets an equal share of every batch.
+    one in the epoch's order. Each of `world_size` processes gets an equal share of every batch. Balanced
+    `sampling` repeats samples within an epoch: then their crops and augmentations follow from the step.
     """
 
     split: Split
@@ -38,6 +39,11 @@ class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
     crop: Crop | None = None
     rank: int = 0
     world_size: int = 1
+    sampling: Sampling = "uniform"
+
+    @cached_property
+    def order(self) -> EpochOrder:
+        return EpochOrder(self.seed, self.split.labels, self.sampling)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -47,16 +53,20 @@ class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         rank_batch_size = self.batch_size // self.world_size
         start = step_in_epoch * self.batch_size + self.rank * rank_batch_size
-        order = _epoch_order(self.seed, epoch, len(self.split))
         try:
-            return self._load(order, epoch, start + np.arange(rank_batch_size))
+            positions = start + np.arange(rank_batch_size)
+            return self._load(self.order(epoch), self._counter(step), positions)
         except UserError as error:  # an exception would leave a worker process as a traceback
             return error
 
-    def _load(self, order: NDArray[np.int64], epoch: int, positions: NDArray[np.int64]) -> Batch:
+    def _counter(self, step: int) -> int:
+        """The counter that a sample's random crop and augmentation follow from: the epoch, or the step."""
+        return step // self.steps_per_epoch if self.sampling == "uniform" else step
+
+    def _load(self, order: NDArray[np.int64], counter: int, positions: NDArray[np.int64]) -> Batch:
         """The batch of the samples at `positions` of the epoch's order."""
         indices = order[positions]
-        images, missing = self._load_images(epoch, indices)
+        images, missing = self._load_images(counter, indices)
         unreadable = missing
         attempts = 0
         while missing:
@@ -65,18 +75,18 @@ class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
                 raise UserError(too_many_unreadable(len(order), unreadable[0]))
             is_missing = np.isin(indices, [sample.index for sample in missing])
             indices = np.where(is_missing, order[(positions + attempts) % len(order)], indices)
-            images[torch.from_numpy(is_missing)], missing = self._load_images(epoch, indices[is_missing])
+            images[torch.from_numpy(is_missing)], missing = self._load_images(counter, indices[is_missing])
             unreadable = unreadable + missing
         targets = torch.from_numpy(self.split.labels[indices])
         return Batch(images, targets, torch.from_numpy(indices), sorted(set(unreadable)))
 
-    def _load_images(self, epoch: int, indices: NDArray[np.int64]) -> tuple[Tensor, list[UnreadableSample]]:
+    def _load_images(self, counter: int, indices: NDArray[np.int64]) -> tuple[Tensor, list[UnreadableSample]]:
         if self.crop is None:
             return self.preprocessing.load_batch(self.split.images, indices)
         crop = self.crop
         preprocessing = self.preprocessing
         size = preprocessing.input_size
-        u = SampleRng(self.seed, epoch, indices, len(self.augment)).uniforms(crop.num_uniforms + 1)
+        u = SampleRng(self.seed, counter, indices, len(self.augment)).uniforms(crop.num_uniforms + 1)
 
         def random_crop(image: ImageLike, position: int) -> Tensor:
             box = crop.sample_box(image, size, u[position, :-1])
@@ -87,15 +97,10 @@ class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
 
     def augmented(self, images: Tensor, indices: Tensor, step: int) -> Tensor:
         """Augment the images of a batch, on any device, as this step's input of the network."""
-        epoch = step // self.steps_per_epoch
+        counter = self._counter(step)
         for stream, augmentation in enumerate(self.augment):
-            images = augmentation(images, SampleRng(self.seed, epoch, indices.cpu().numpy(), stream))
+            images = augmentation(images, SampleRng(self.seed, counter, indices.cpu().numpy(), stream))
         return images
-
-
-@lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
-    return counter_rng.permutation(seed, epoch, num_samples)
 
 
 def max_unreadable(num_samples: int) -> int:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from convatlas import models
 from convatlas.data import Dataset
 from convatlas.errors import UsageError, UserError
 from convatlas.runtime.compilation import should_compile
@@ -18,6 +19,7 @@ from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.runtime import Runtime
 from convatlas.training.options import open_run_file
 from convatlas.training.planning.memory import USABLE, estimate_memory, max_micro_batch
+from convatlas.training.planning.micro_batches import check_micro_batches
 from convatlas.training.planning.plan import DataPlan, Plan, StepPlan
 from convatlas.training.planning.profiler import StepProfile, profile_loader, profile_steps
 from convatlas.training.planning.scaling import (
@@ -51,8 +53,8 @@ def plan_run(path: Path, device: str, count: int | None, say: Callable[[str], No
     with init_ranks() as ranks:
         requested = open_run_file(path).run
         say("convatlas: measuring this machine, passes of the run and the loading of its data: about 10 s")
-        machine = _measure(requested, published, ranks)
         devices = count or ranks.world_size
+        machine = _measure(requested, published, ranks, devices)
         if published is None and machine.profile is not None:
             return _plan_here(machine, devices)
         return _plan_by_roofline(requested, machine, published, devices)
@@ -94,9 +96,13 @@ class _Machine(NamedTuple):
         return min(1.0, least / self.profile.seconds)
 
 
-def _measure(requested: Run, published: DeviceSpec | None, ranks: Ranks) -> _Machine:
+def _measure(requested: Run, published: DeviceSpec | None, ranks: Ranks, devices: int) -> _Machine:
     device = select_device(ranks=ranks)
     run, dataset, note = open_data_if_present(requested, device)
+    with torch.device("meta"):
+        network = models.build(run.model)
+    for world_size in {ranks.world_size, devices}:
+        check_micro_batches(run, network, world_size)
     loader = None
     if dataset is not None:
         rates = ranks.all_gather(profile_loader(run, dataset, device, ranks))

@@ -101,7 +101,7 @@ def estimate(
         seconds = images_each * step_time.evaluation
         return loader.step_seconds(seconds, images_each) if loader else seconds
 
-    validations = num_passes(work.steps, work.steps_per_epoch)
+    validations = num_passes(work.steps, work.validate_every)
     seconds = work.steps * step + validations * evaluation_seconds(work.val) + evaluation_seconds(work.test)
     rate = work.batch / step
     if count == 1:

@@ -59,6 +59,7 @@ class Workload(Record, frozen=True, kw_only=True):
     evaluation_batch: int
     steps: int
     steps_per_epoch: int
+    validate_every: int  # steps
     val: int  # images
     test: int
 
@@ -72,6 +73,7 @@ def workload(run: Run) -> Workload:
         evaluation_batch=run.evaluation_batch,
         steps=run.steps,
         steps_per_epoch=run.steps_per_epoch,
+        validate_every=run.validate_every,
         val=counts.get("val", 0),
         test=counts.get("test", 0),
     )
