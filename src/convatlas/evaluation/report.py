@@ -49,7 +49,7 @@ def _markdown(document: dict[str, Any]) -> str:
     gain = markdown_text(gain_sentence(document)) if "versus_best" in document else ""
     sizes = size_rows(document) if "by_size" in document else []
     template = markdown_template("convatlas.evaluation", "report.md.jinja")
-    majority = markdown_text(majority_sentence(document))
+    majority = majority_sentence(document)
     return template.render(document, gain_sentence=gain, size_rows=sizes, majority_sentence=majority)
 
 
