@@ -5,10 +5,12 @@ Text from files and folders is escaped by the filter `cell`.
 
 import re
 from functools import cache
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from typing import TYPE_CHECKING
 
 from convatlas.errors import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 # Punctuation that can be markup where it stands. A name with underscores inside stays as it is, and so do
 # `folder:PATH` and `runs/a.b`.
@@ -20,8 +22,10 @@ _MARKUP = re.compile(
 
 
 @cache
-def markdown_template(package: str, name: str) -> Template:
+def markdown_template(package: str, name: str) -> "Template":
     """A template beside the modules of `package`; filters `cell` (`markdown_text`), `number`."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader(package, "."),
         autoescape=False,  # noqa: S701  Markdown, not HTML: `cell` escapes what needs it

@@ -113,7 +113,9 @@ def draw_tiles(rows: Sequence[TileRow], title: str = "", side: int = CELL_SIDE, 
     figure.set_size_inches(width / figure.dpi, height / figure.dpi)
 
     def write(x: float, y: float, text: str, **style: Any) -> None:
-        figure.text(x / width, 1 - y / height, text, **({"fontsize": 8, "linespacing": 1.15} | style))
+        style = {"fontsize": 8, "linespacing": 1.15, "parse_math": False} | style
+        lines = "\n".join(map(printable, text.split("\n")))  # names of files and classes
+        figure.text(x / width, 1 - y / height, lines, **style)
 
     for number, line in enumerate(heading_lines):
         style = {"fontsize": 10} if number == 0 and title else {"color": "0.35"}

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from convatlas.analysis.render.html import render_fragment, render_html
-from convatlas.analysis.render.svg import render_svg
 from convatlas.analysis.render.tables import render_markdown, render_text, title
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.trace.trace import trace
@@ -44,6 +43,8 @@ class Report(ReportData):
 
     def to_svg(self, path: str = "") -> str:
         """The diagram of the network, or of its module at `path`: stages, and one module of each kind."""
+        from convatlas.analysis.render.svg import render_svg  # XML takes memory that `analyze` does not need
+
         return render_svg(self, path).decode()
 
 
@@ -65,8 +66,8 @@ def analyze(model: nn.Module, input: Any = None, num_axes: int | None = None, de
     """
     if isinstance(model, str):
         raise UsageError(
-            f"analyze takes a module, not the name {printable(model)!r}: "
-            f"build it with ca.create_model({printable(model)!r})"
+            f"analyze takes a module, not the name '{printable(model)}': "
+            f"build it with ca.create_model('{printable(model)}')"
         )
     if input is None:
         raise UsageError(

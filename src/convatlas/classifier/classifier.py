@@ -1,6 +1,5 @@
 """A trained network with all that it takes to classify images."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -14,23 +13,18 @@ from convatlas.classifier.from_module import ChannelValues, describe_module
 from convatlas.classifier.model_file import (
     ClassifierMetadata,
     named_tensors,
-    read_model_file,
     write_model_file,
 )
-from convatlas.classifier.training_images import FILE_NAME as TRAINING_IMAGES
 from convatlas.classifier.training_images import read_training_images
 from convatlas.data import Dataset
 from convatlas.data.images.inputs import ImageInput, image_name, iterate_images, read_image
 from convatlas.data.images.prefetch import decode_ahead
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing, fixed_size_preprocessing
-from convatlas.errors import UsageError, UserError, printable, wrong_type
+from convatlas.errors import UsageError, UserError, printable
 from convatlas.inference import Engine
 from convatlas.inference import engine as build_engine
 from convatlas.runtime.device import Precision, best_precision, select_device
-from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
-from convatlas.runtime.memory import tune_malloc
-from convatlas.runtime.num_threads import default_threads
 from convatlas.runtime.runtime import Runtime
 from convatlas.storage.checked_safetensors import hash_tensors
 from convatlas.storage.records import record_sha256
@@ -60,7 +54,7 @@ class Classifier:
         self.engines: dict[str, Engine] = {}  # built, by the name that was requested
         if runtime is None:
             device = select_device()
-            runtime = Runtime(device, _precision(metadata, device))
+            runtime = Runtime(device, choose_precision(metadata, device))
         self.runtime = runtime
         self.model = runtime.to_device(model.eval())
         self.normalizer = normalizer.to(runtime.device)
@@ -291,26 +285,6 @@ class Classifier:
         return self.engines[name](images)
 
 
-def load(path: str | Path, ranks: Ranks = SINGLE_PROCESS) -> Classifier:
-    """The classifier of a run folder or a `model.safetensors` file, on this rank's device.
-
-    Raises UserError when the file is missing, damaged, or does not fit its network.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise wrong_type("what load reads", path, "a run's folder or a model.safetensors file")
-    tune_malloc()
-    path = Path(path)
-    file = path / "model.safetensors" if path.is_dir() else path
-    if path.is_dir() and not file.exists():
-        is_run = (path / "run.json").exists()
-        hint = f"finish it with: convatlas train --resume {path}" if is_run else "expected a run folder"
-        raise UserError(f"{printable(path)} holds no model.safetensors: {hint}")
-    metadata, model, normalizer = read_model_file(file)
-    device = select_device("auto", ranks)
-    runtime = Runtime(device, _precision(metadata, device), threads=default_threads(ranks.local_world_size))
-    return Classifier(metadata, model, normalizer, runtime, file.with_name(TRAINING_IMAGES))
-
-
-def _precision(metadata: ClassifierMetadata, device: torch.device) -> Precision:
+def choose_precision(metadata: ClassifierMetadata, device: torch.device) -> Precision:
     """That of the training where the device multiplies it in hardware, else fp32."""
     return metadata.precision if metadata.precision == best_precision(device) else "fp32"

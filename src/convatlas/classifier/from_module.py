@@ -59,7 +59,7 @@ def _class_names(classes: Sequence[str]) -> tuple[str, ...]:
     names = tuple(classes)
     duplicate = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if duplicate is not None:
-        raise UsageError(f"classes names {printable(duplicate)!r} twice: classes are matched by their names")
+        raise UsageError(f"classes names '{printable(duplicate)}' twice: classes are matched by their names")
     return names
 
 

@@ -92,7 +92,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in re.split(r"[,\s]+", text.strip().strip("[]()")))
     except ValueError:
         raise UsageError(
-            f"--{option} is {printable(text)!r}: expected numbers with commas, such as 0.485,0.456,0.406"
+            f"--{option} is '{printable(text)}': expected numbers with commas, such as 0.485,0.456,0.406"
         ) from None
 
 

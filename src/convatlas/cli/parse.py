@@ -91,7 +91,7 @@ def _unknown_option(option: str, command: type) -> str:
 
         setting = setting_for_option(option)
         if setting:
-            return f"unknown option {printable(option)!r}: say {setting}"
+            return f"unknown option '{printable(option)}': say {setting}"
     return str(unknown_name("option", option, known))
 
 

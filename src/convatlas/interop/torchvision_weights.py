@@ -75,7 +75,7 @@ def find_weights(name: str) -> tuple[str, Weights]:
         version = list(versions)[-1]
     if version not in versions:
         raise UsageError(
-            f"torchvision has no weights {printable(version)!r} of {network}: known are {', '.join(versions)}"
+            f"torchvision has no weights '{printable(version)}' of {network}: known are {', '.join(versions)}"
         )
     return f"{network}.{version}", versions[version]
 

@@ -77,5 +77,5 @@ def test_the_plot_shows_both_networks_and_their_fields() -> None:
     ]
     image = Image.open(io.BytesIO(plots.draw_report(reports, fields)))
     assert image.format == "PNG"
-    assert image.size == (1100, 1144)
+    assert image.size == (1100, 1210)
     assert len(set(image.convert("RGB").get_flattened_data())) > 500  # not a blank sheet

@@ -50,17 +50,24 @@ def test_a_grey_image_needs_no_channel_dimension() -> None:
         assert np.array_equal(read_image(grey, "grey").decode(3, (0, 0)), np.repeat(RGB[:, :, :1], 3, 2))
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F"]
-)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16"])
 def test_a_pil_image_is_read_as_its_file_is(mode: str, tmp_path: Path) -> None:
-    source = Image.fromarray(RGB[:, :, 0] if mode in ("I", "I;16", "F") else RGB)
+    source = Image.fromarray(RGB[:, :, 0] if mode == "I;16" else RGB)
     image = source.convert("I").convert(mode) if mode == "I;16" else source.convert(mode)
     written = image.convert("RGB") if mode in ("CMYK", "YCbCr", "HSV") else image
-    file = tmp_path / ("image.tif" if mode in ("I", "F") else "image.png")
+    file = tmp_path / "image.png"
     written.save(file)
     expected = open_image(file).decode(3, (0, 0))
     assert np.array_equal(read_image(image, "image").decode(3, (0, 0)), expected)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_a_pil_image_without_a_scale_is_refused_as_its_file_is(mode: str, tmp_path: Path) -> None:
+    image = Image.fromarray(RGB[:, :, 0]).convert(mode)
+    image.save(tmp_path / "image.tif")
+    for read in (open_image(tmp_path / "image.tif"), read_image(image, "image")):
+        with pytest.raises(UserError, match="for which the data set has no scale"):
+            read.decode(3, (0, 0))
 
 
 def test_the_exif_orientation_and_a_transparent_colour_count() -> None:

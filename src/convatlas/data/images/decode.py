@@ -24,9 +24,11 @@ from PIL import Image
 
 from convatlas.data.images import jpeg_header, orientation
 from convatlas.data.images.deep_pixels import BIT_DEPTH_RANGE, DEEP_MODES, ValueRange, deep_values, to_uint8
-from convatlas.errors import UserError, printable
+from convatlas.data.images.file_format import FORMATS
+from convatlas.data.images.unreadable import UnreadableImage as UnreadableImage
+from convatlas.data.images.unreadable import UnreadableOnError
+from convatlas.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
@@ -48,18 +50,6 @@ _DAMAGE_MESSAGE = re.compile(
 )
 
 Pixels = NDArray[np.uint8]  # (height, width, channels)
-
-
-class UnreadableImage(UserError):
-    """A file that is not a readable image: its name and the reason, both printable."""
-
-    def __init__(self, name: str, reason: str):
-        self.name = printable(name)
-        self.reason = printable(reason)
-        super().__init__(f"{self.name}: {self.reason}")
-
-    def __reduce__(self) -> tuple[type["UnreadableImage"], tuple[str, str]]:
-        return type(self), (self.name, self.reason)  # one rank sends it to another
 
 
 class SizedImage(Protocol):
@@ -120,7 +110,7 @@ class EncodedImage:
     def __init__(self, data: bytes, name: str):
         self.data = data
         self.name = name
-        with _UnreadableOnError(name):
+        with UnreadableOnError(name):
             if not data:
                 raise UnreadableImage(name, "the file is empty")
             jpeg_size = jpeg_header.read_size(data)
@@ -148,7 +138,7 @@ class EncodedImage:
 
     def deep_values(self) -> NDArray[np.generic]:
         """The values of an image that is deep: (height, width). Raises UnreadableImage."""
-        with _UnreadableOnError(self.name), _without_warnings():
+        with UnreadableOnError(self.name), _without_warnings():
             self.pil_image.load()
             return deep_values(self.pil_image)
 
@@ -159,7 +149,7 @@ class EncodedImage:
             raise UserError(
                 f"image files have 1 or 3 channels, not the {channels} that this network was built for"
             )
-        with _UnreadableOnError(self.name):
+        with UnreadableOnError(self.name):
             pixels = None
             if self.uses_libjpeg_turbo:
                 pixels = self._decode_libjpeg_turbo(channels, min_size[::-1] if self.transposed else min_size)
@@ -258,7 +248,7 @@ class EncodedImage:
 
 def open_image(path: Path) -> EncodedImage:
     """Read an image file. Raises UnreadableImage, also for a path that is not a file."""
-    with _UnreadableOnError(str(path)):
+    with UnreadableOnError(str(path)):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):  # reading from a pipe would wait for ever
             raise UnreadableImage(
@@ -281,21 +271,3 @@ def _without_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-class _UnreadableOnError:
-    """Turn any exception into UnreadableImage: decoders raise all kinds of exceptions on hostile bytes."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UserError) or not isinstance(error, Exception):
-            return
-        if isinstance(error, OSError) and error.strerror and error.filename:
-            raise UnreadableImage(self.name, error.strerror) from None
-        reason = re.sub(r"<_io\.\w+ object at \w+>", "it", printable(error).replace(self.name, "it"))
-        raise UnreadableImage(self.name, f"not a readable {'/'.join(FORMATS)} image ({reason})") from None

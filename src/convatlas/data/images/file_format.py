@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # that are read
 HEADER_BYTES = 32
 _SIGNATURES = {
     "JPEG": rb"\xff\xd8\xff",

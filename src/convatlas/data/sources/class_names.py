@@ -35,7 +35,7 @@ def read_class_names(file: Path, max_bytes: int = MAX_BYTES) -> dict[int, str]:
     for index, name in names.items():
         if name in indices:
             raise UserError(
-                f"{printable(file)} names the class {printable(name)!r} twice, for the indices "
+                f"{printable(file)} names the class '{printable(name)}' twice, for the indices "
                 f"{indices[name]} and {index}: each class needs its own name"
             )
         indices[name] = index
