@@ -25,8 +25,7 @@ from typing import NamedTuple
 
 import torch
 
-from convatlas import interop, models
-from convatlas.classifier import classifier
+from convatlas import classifier, interop, models
 from convatlas.data.curation.image_warnings import image_warnings
 from convatlas.data.images import decode
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing
