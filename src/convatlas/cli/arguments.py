@@ -1,10 +1,22 @@
 """Arguments that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from tyro.conf import arg
+import tyro.conf
 
 from convatlas.errors import UsageError
+
+NO_DEFAULT = ("None", "", "''", "False")  # that help does not mention
+
+
+def arg(help: str = "", metavar: str | None = None, name: str | None = None) -> Any:
+    """The help of an argument, with its default where that says something."""
+    return tyro.conf.arg(help=help or None, metavar=metavar, name=name, help_behavior_hint=_describe_default)
+
+
+def _describe_default(default: str) -> str:
+    return "" if default in NO_DEFAULT else f"(default: {default})"
+
 
 Json = Annotated[bool, arg(help="Print one JSON document on stdout, and nothing else there.")]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json, positive
+from convatlas.cli.arguments import Json, arg, positive
 from convatlas.cli.output import display, paragraph, print_json, print_table
 from convatlas.errors import printable
 

@@ -7,9 +7,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json
+from convatlas.cli.arguments import Json, arg
 from convatlas.cli.output import paragraph, print_json, print_table, write
 from convatlas.errors import printable
 from convatlas.formatting import RUN_LETTERS, format_duration

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json
+from convatlas.cli.arguments import Json, arg
 from convatlas.cli.output import paragraph, print_json, print_table
 from convatlas.errors import UsageError, printable
 
@@ -28,7 +28,7 @@ class Eval:
     )
     split: Annotated[
         str | None,
-        arg(help="train, val, test or all; default test, and all of a set without splits."),
+        arg(metavar="SPLIT", help="train, val, test or all; default test, and all of a set without splits."),
     ] = None
     crops: Annotated[
         str, arg(help="The protocol: center, 10, 12, 144, dense or multiscale (docs/evaluation.md).")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json
+from convatlas.cli.arguments import Json, arg
 from convatlas.cli.output import paragraph, print_json
 from convatlas.errors import UsageError, UserError, printable
 
@@ -32,7 +32,8 @@ class Import:
         str | None, arg(metavar="MODEL", help="The network's name; default the one that the weights fit.")
     ] = None
     edition: Annotated[
-        str | None, arg(help="Needed where the weights fit several that compute different things.")
+        str | None,
+        arg(metavar="EDITION", help="Needed where the weights fit several that compute different things."),
     ] = None
     classes: Annotated[
         str | None,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json
+from convatlas.cli.arguments import Json, arg
 from convatlas.cli.output import print_json, print_table
 from convatlas.errors import UserError
 

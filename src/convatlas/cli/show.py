@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json
+from convatlas.cli.arguments import Json, arg
 from convatlas.cli.output import paragraph, print_json, print_table, write
 from convatlas.errors import UsageError
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json, positive
+from convatlas.cli.arguments import Json, arg, positive
 from convatlas.cli.output import display, print_json
 from convatlas.errors import UsageError, printable
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import arg
-
-from convatlas.cli.arguments import Json
+from convatlas.cli.arguments import Json, arg
 from convatlas.cli.data.tables import DataName, print_classes, size_range, sizes_document
 from convatlas.cli.output import paragraph, print_json
 from convatlas.errors import UsageError, printable

@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import arg
-
-from convatlas.cli.arguments import Json
+from convatlas.cli.arguments import Json, arg
 from convatlas.cli.data.tables import DataName, print_classes, size_range, sizes_document
 from convatlas.cli.output import paragraph, print_json, write
 from convatlas.errors import UsageError, printable

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import arg
-
-from convatlas.cli.arguments import Json
+from convatlas.cli.arguments import Json, arg
 from convatlas.cli.data.tables import DataName, data_notes
 from convatlas.cli.output import print_json
 from convatlas.errors import UsageError, printable

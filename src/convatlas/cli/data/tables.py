@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
+from convatlas.cli.arguments import arg
 from convatlas.cli.output import print_table
 from convatlas.errors import printable
 
