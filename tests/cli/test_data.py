@@ -101,7 +101,7 @@ def test_duplicates_across_splits_come_first(photos: Path, capsys: pytest.Captur
     ]
     assert "two classes.png" in first
     assert "of classes" in first
-    assert "and 11 more: --json lists all" in out
+    assert "and 10 more: --json lists all" in out
     assert out.splitlines()[-1] == "next: fix that, then check again"
 
 

@@ -108,7 +108,7 @@ class _EngineSelector:
             if speedup >= 1:
                 why = f"{_describe_speedup(speedup, len(self.probe))}; {self._describe(parity)}"
                 return self._engine(name, run, "; ".join([why, *reasons]))
-            reasons.append(f"{name} is no faster")
+            reasons.append(f"{name} is {_describe_slowdown(1 / speedup)}")
         return self._engine("eager", pytorch, "; ".join(reasons) or "on this device nothing else is tried")
 
     def _candidates(self) -> list[str]:
@@ -164,6 +164,14 @@ def _describe_speedup(speedup: float, images: int) -> str:
     if speedup > MAX_SPEEDUP:
         return f"more than {MAX_SPEEDUP} times as fast as PyTorch on {images} images"
     return f"{speedup:.1f} times as fast as PyTorch on {images} images"
+
+
+def _describe_slowdown(slowdown: float) -> str:
+    if slowdown < 1.1:
+        return "no faster"
+    return (
+        f"more than {MAX_SPEEDUP} times slower" if slowdown > MAX_SPEEDUP else f"{slowdown:.1f} times slower"
+    )
 
 
 def _seconds(run: Callable[[Tensor], Tensor], images: Tensor) -> float:

@@ -66,11 +66,18 @@ def title(report: ReportData) -> str:
 
 
 def markdown_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[str] = TEXT_COLUMNS
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    text_columns: Sequence[str] = TEXT_COLUMNS,
+    bold: Sequence[bool] = (),
 ) -> str:
-    """A Markdown table with numbers aligned to the right."""
+    """A Markdown table with numbers aligned to the right. `bold`: of each row, whether it is; by default
+    none."""
     separator = ["---" if column in text_columns else "---:" for column in columns]
     texts = [[markdown_text(cell) for cell in line] for line in (columns, *rows)]
+    for cells, is_bold in zip(texts[1:], bold, strict=bool(bold)):
+        if is_bold:
+            cells[:] = [f"**{cell}**" if cell else cell for cell in cells]
     lines = [texts[0], separator, *texts[1:]]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -104,15 +111,6 @@ def render_text(report: ReportData) -> str:
     )
 
 
-def bold_where(rows: Sequence[Sequence[str]], changed: Sequence[bool]) -> list[list[str]]:
-    """Rows with the cells of those that changed in bold Markdown."""
-    result = []
-    for row, is_changed in zip(rows, changed, strict=True):
-        cells = [cell.replace("*", r"\*") for cell in row]
-        result.append([f"**{cell}**" if is_changed and cell else cell for cell in cells])
-    return result
-
-
 def select_rows(report: ReportData, depth: int | None) -> list[Row]:
     """The rows merged at `depth` names; by stage where it is None."""
     return report.stages if depth is None else report.at_depth(depth)
@@ -123,7 +121,7 @@ def render_markdown(reports: Sequence[ReportData], depth: int | None = None) -> 
     text = ""
     if len(reports) == 2:
         tables = [
-            markdown_table(table.columns, bold_where(table.rows, table.changed), table.text_columns)
+            markdown_table(table.columns, table.rows, table.text_columns, table.changed)
             for table in compare(*reports)
         ]
         text = (
@@ -133,8 +131,7 @@ def render_markdown(reports: Sequence[ReportData], depth: int | None = None) -> 
         )
     rows_by_report = marked_rows(reports, depth)
     return text + "\n".join(
-        _report_markdown(report, bold_where(*rows))
-        for report, rows in zip(reports, rows_by_report, strict=True)
+        _report_markdown(report, *rows) for report, rows in zip(reports, rows_by_report, strict=True)
     )
 
 
@@ -159,11 +156,11 @@ def marked_rows(
     return result
 
 
-def _report_markdown(report: ReportData, rows: Sequence[Sequence[str]]) -> str:
+def _report_markdown(report: ReportData, rows: Sequence[Sequence[str]], changed: Sequence[bool]) -> str:
     totals_list = "\n".join(f"- {name}: {markdown_text(text)}" for name, text in totals(report))
     sections = [
         f"# {markdown_text(title(report))}",
-        markdown_table(COLUMNS, rows),
+        markdown_table(COLUMNS, rows, bold=changed),
         f"{totals_list}\n\n{CONVENTION}",
     ]
     if report.notes:

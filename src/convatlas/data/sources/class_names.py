@@ -210,4 +210,4 @@ def _without_gaps(names: dict[int, str], file: Path) -> dict[int, str]:
 
 
 def _excerpt(text: str) -> str:
-    return repr(printable(text if len(text) <= 40 else f"{text[:40]}..."))
+    return f"'{printable(text if len(text) <= 40 else f'{text[:40]}...')}'"
