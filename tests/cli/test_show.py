@@ -74,7 +74,7 @@ def test_two_networks_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"^conv2_x +Seq", text, re.MULTILINE)
     assert "* the networks differ; difference: the second minus the first" in text
     markdown = show(capsys, "resnet50", "--against", "resnet50:torchvision", "--markdown")
-    assert r"| **multiply-adds \*** | **3,857,973,248** | **4,089,184,256** | **+231,211,008** |" in markdown
+    assert r"| **multiply-adds \*** | **3,857,973,248** | **4,089,184,256** | **\+231,211,008** |" in markdown
     assert "| parameters | 25,557,032 | 25,557,032 | 0 |" in markdown
     document = json.loads(show(capsys, "resnet50", "--against", "vgg16", "--json"))
     assert document["against"]["model"] == "vgg16"
