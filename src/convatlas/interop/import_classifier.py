@@ -18,6 +18,7 @@ from convatlas.interop.load_weights import SOURCES, StateDictMatch, load_weights
 from convatlas.interop.weight_file import WeightFile, read_weight_file
 from convatlas.models import Network
 from convatlas.storage.cache import file_sha256
+from convatlas.storage.regular_file import open_regular
 
 MAX_CLASSES_BYTES = 16 << 20
 
@@ -146,9 +147,11 @@ def _infer_arguments(default: Network, tensors: dict[str, Tensor], source: str) 
 def _read_class_names(file: Path) -> tuple[str, ...]:
     expected = "expected one class name a line, or a JSON list"
     try:
-        if file.stat().st_size > MAX_CLASSES_BYTES:
+        with open_regular(file) as stream:
+            content = stream.read(MAX_CLASSES_BYTES + 1)
+        if len(content) > MAX_CLASSES_BYTES:
             raise UserError(f"{printable(file)} is too large for a list of class names: {expected}")
-        text = file.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read {printable(file)}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -10,9 +10,7 @@ process.
 """
 
 import hashlib
-import os
 import re
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from torch import Tensor
 from convatlas.errors import UserError
 from convatlas.storage.atomic import FILE_OPS, FileOps, atomic_write
 from convatlas.storage.records import to_json
+from convatlas.storage.regular_file import read_regular
 
 # ResNet-1202 with its optimiser's state needs 2 MiB; a hostile header of 66 MB takes seconds to parse
 MAX_HEADER_BYTES = 8 << 20
@@ -66,9 +65,7 @@ def read_checked(path: Path) -> tuple[dict[str, Tensor], bytes]:
     Raises UserError for a file that is missing, damaged or not of this format.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a device has no end
-            raise UserError(f"cannot read {path}: not a file")
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     header_length = _header_length(data)

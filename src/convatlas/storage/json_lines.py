@@ -15,6 +15,7 @@ import msgspec
 
 from convatlas.errors import UserError, printable
 from convatlas.storage.atomic import FILE_OPS, AppendOnlyFile, FileOps
+from convatlas.storage.regular_file import read_regular
 
 _HASHED = re.compile(rb'(\{.*),"hash":"([0-9a-f]{16})"\}', re.DOTALL)
 
@@ -25,7 +26,7 @@ def read_json_lines(file: Path) -> Iterator[bytes]:
     Raises UserError for a line that is damaged, or that does not follow the line before; OSError.
     """
     previous = b""
-    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
+    for number, line in enumerate(read_regular(file).split(b"\n")[:-1], 1):
         previous = _check(line, previous, number, file)
         yield line
 

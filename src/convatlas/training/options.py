@@ -8,6 +8,7 @@ from convatlas import models
 from convatlas.errors import UsageError, printable
 from convatlas.recipes import Epochs
 from convatlas.storage.records import override
+from convatlas.storage.regular_file import read_regular
 from convatlas.training.pretrained import PretrainedFile
 from convatlas.training.run import Pretrained, Run, RunFile, read_run_file
 
@@ -58,7 +59,7 @@ def open_run_file(path: Path) -> RunFile:
     """A `run.json`, or the one in a run's folder. Raises UsageError for anything else."""
     file = path / "run.json" if path.is_dir() else path
     try:
-        data = file.read_bytes()
+        data = read_regular(file)
     except OSError as error:
         raise UsageError(
             f"cannot read {printable(file)} ({error.strerror}): expected a run.json, or a run's folder"

@@ -25,6 +25,7 @@ from convatlas.runtime.device import usable_cores
 from convatlas.runtime.progress import track
 from convatlas.storage.atomic import FILE_OPS, atomic_write
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
+from convatlas.storage.regular_file import read_regular
 
 SHARD_SAMPLES = 500
 
@@ -86,7 +87,7 @@ def pack(
     )
     if _prepare_folder(path, spec):
         manifest_file = path / "manifest.json"
-        manifest = from_json(manifest_file.read_bytes(), StoreManifest, str(manifest_file))
+        manifest = from_json(read_regular(manifest_file), StoreManifest, str(manifest_file))
         return PackResult(path, sum(manifest.counts), sum(manifest.shards), ())
     writer = _ShardWriter(dataset, path, spec, np.cumsum([0, *map(len, dataset.splits.values())]))
     missing = [number for number in range(writer.num_shards) if writer.read_record(number) is None]
@@ -110,7 +111,7 @@ def _prepare_folder(path: Path, spec: _PackSpec) -> bool:
         temporary.unlink(missing_ok=True)
     spec_file = path / "plan.json"
     if spec_file.exists():
-        if from_json(spec_file.read_bytes(), _PackSpec, str(spec_file)) != spec:
+        if from_json(read_regular(spec_file), _PackSpec, str(spec_file)) != spec:
             raise UsageError(
                 f"{printable(path)} holds another packed store, or one of data that has since changed: "
                 f"choose another folder with --out"

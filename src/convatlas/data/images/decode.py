@@ -6,9 +6,7 @@ the JPEGs that libjpeg-turbo does not read.
 """
 
 import io
-import os
 import re
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convatlas.errors import UserError, printable
+from convatlas.storage.regular_file import read_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -237,13 +236,10 @@ def _count_scans(data: bytes) -> int:
 def open_image(path: Path) -> EncodedImage:
     """Read an image file. Raises UnreadableImage, also for a path that is not a file."""
     with _UnreadableOnError(str(path)):
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):  # reading from a pipe would wait for ever
-            raise UnreadableImage(
-                str(path), "a folder without images" if stat.S_ISDIR(mode) else "not a file"
-            )
-        with open(path, "rb") as file:
-            return EncodedImage(file.read(), str(path))
+        try:
+            return EncodedImage(read_regular(path), str(path))
+        except IsADirectoryError:
+            raise UnreadableImage(str(path), "a folder without images") from None
 
 
 def is_grayscale(image: EncodedImage) -> bool:

@@ -18,6 +18,7 @@ from convatlas.data.sources.files import FileImages, detect_channels
 from convatlas.data.sources.labels import encode_labels, validate_class_name
 from convatlas.data.sources.source import SPLIT_NAMES, RawDataset
 from convatlas.errors import UserError, printable
+from convatlas.storage.regular_file import open_regular
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")  # extensions
 MAX_LINE = 64 << 10  # bytes
@@ -144,7 +145,7 @@ def _read_json_lines(path: Path) -> Iterator[tuple[int, ManifestRow]]:
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield every line with its number, from 1."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
             if len(line) > MAX_LINE:
                 raise UserError(

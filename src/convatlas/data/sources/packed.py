@@ -23,6 +23,7 @@ from convatlas.data.images.decode import DecodedImage, EncodedImage
 from convatlas.data.sources.source import RawDataset
 from convatlas.errors import UserError, printable
 from convatlas.storage.records import Record, from_json
+from convatlas.storage.regular_file import open_regular, read_regular
 
 FORMAT = 1
 ENTRY = np.dtype(
@@ -78,7 +79,7 @@ class PackedImages:
     def _names(self) -> Sequence[str]:
         return [
             msgspec.json.decode(line, type=str)
-            for line in (self.path / "names.jsonl").read_bytes().splitlines()
+            for line in read_regular(self.path / "names.jsonl").splitlines()
         ]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -120,7 +121,8 @@ def shard_name(number: int) -> str:
 
 def _map_file(file: Path) -> NDArray[np.uint8]:
     # a plain array over the mapping, because slicing a memmap is ten times slower
-    return np.asarray(np.memmap(file, np.uint8, "r"))
+    with open_regular(file) as stream:
+        return np.asarray(np.memmap(stream, np.uint8, "r"))
 
 
 def open_packed(path: Path) -> RawDataset:
@@ -168,7 +170,7 @@ def _read_files(path: Path) -> tuple[StoreManifest, bytes, bytes, list[int]]:
     """
     file = path / "manifest.json"
     try:
-        data = file.read_bytes()
+        data = read_regular(file)
         version = from_json(data, dict[str, Any], str(file)).get("format")
         if version != FORMAT:
             raise UserError(
@@ -176,8 +178,8 @@ def _read_files(path: Path) -> tuple[StoreManifest, bytes, bytes, list[int]]:
                 "pack the data again"
             )
         manifest = from_json(data, StoreManifest, str(file))
-        index = (path / "index.bin").read_bytes()
-        names = (path / "names.jsonl").read_bytes()
+        index = read_regular(path / "index.bin")
+        names = read_regular(path / "names.jsonl")
         sizes = [(path / shard_name(number)).stat().st_size for number in range(len(manifest.shards))]
     except OSError as error:
         hint = "expected a folder of data pack"

@@ -15,6 +15,7 @@ from convatlas.errors import UserError
 from convatlas.storage.atomic import AppendOnlyFile
 from convatlas.storage.cache import cache_dir
 from convatlas.storage.records import Record
+from convatlas.storage.regular_file import read_regular
 
 NAME = "quarantine.jsonl"
 
@@ -46,7 +47,7 @@ class Quarantine:
         entries = []
         for file in sorted(self.lists):
             try:
-                lines = file.read_bytes().splitlines()
+                lines = read_regular(file).splitlines()
             except OSError:
                 continue
             for line in lines:

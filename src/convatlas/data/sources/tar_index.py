@@ -22,6 +22,7 @@ from convatlas.data.sources.labels import encode_labels, validate_class_name
 from convatlas.data.sources.safe_tarfile import TAR_ERRORS, LimitedTarInfo
 from convatlas.errors import UserError, printable
 from convatlas.storage.cache import cached
+from convatlas.storage.regular_file import open_regular
 
 FORMAT = 2  # of the cached index
 LABEL_EXTENSIONS = (".cls", ".json", ".txt")  # in order of preference: .txt is often a caption beside a class
@@ -80,7 +81,7 @@ def cached_index(path: Path) -> tuple[list[int], ShardIndex]:
 
     Raises UserError like `index_shard`.
     """
-    with open(path, "rb", buffering=1 << 20) as file:
+    with open_regular(path, 1 << 20) as file:
         stamp = shard_stamp(file.fileno())
         return stamp, cached("shards", str(path), stamp, ShardIndex, lambda: index_shard(path, file))
 

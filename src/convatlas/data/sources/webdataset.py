@@ -29,6 +29,7 @@ from convatlas.data.sources.tar_index import (
 )
 from convatlas.errors import UserError, printable
 from convatlas.runtime.progress import track
+from convatlas.storage.regular_file import open_regular
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class TarImages:
         shard = self._shard(index)
         path = self.files[shard]
         try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 stamp = shard_stamp(file)
                 data = os.pread(file, int(self.sizes[index]), int(self.offsets[index]))
@@ -192,9 +193,11 @@ def _read_class_names(classes: tuple[str, ...], file: Path) -> tuple[str, ...]:
     """The names of classes that are numbers, from a file with one a line; `classes` if there is no file."""
     if not are_numbers(classes) or not file.is_file():
         return classes
-    if file.stat().st_size > MAX_LABEL_BYTES:
+    with open_regular(file) as stream:
+        content = stream.read(MAX_LABEL_BYTES + 1)
+    if len(content) > MAX_LABEL_BYTES:
         raise UserError(f"{printable(file)} is too large for a list of classes: expected one name a line")
-    lines = [line.strip() for line in file.read_text("utf-8-sig", errors="replace").splitlines()]
+    lines = [line.strip() for line in content.decode("utf-8-sig", errors="replace").splitlines()]
     names: dict[str, str] = {}  # number by name
     for number in classes:
         line = int(number)
