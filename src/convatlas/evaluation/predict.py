@@ -1,6 +1,7 @@
 """The prediction loop: a network on every sample of a split once, in batches of one fixed shape."""
 
 from collections.abc import Callable
+from contextlib import closing
 from itertools import chain
 
 import numpy as np
@@ -28,22 +29,23 @@ def predict_split(
     average: Average = "probabilities",
     description: str = "",
     ranks: Ranks = SINGLE_PROCESS,
+    after_batch: Callable[[int], None] | None = None,
 ) -> Predictions:
     """Predict every sample of `source` that can be read, in the split's order.
 
     `model` maps uint8 images (n, c, h, w) to logits (n, classes); the shape is the same for every batch,
     except for full images (`FullImage`). The logits of an image's views are averaged by `average`. Each rank
     predicts its share of the batches, and every rank gets all predictions. With a `description`, progress is
-    shown under it.
+    shown under it. `after_batch` is called with the number of each batch that this rank has predicted.
 
     Raises UserError when no sample of the split can be read, or a logit is not finite.
     """
     logits: list[metrics.Logits] = []
     indices: list[metrics.Labels] = []
     unreadable: list[UnreadableSample] = []
-    with torch.inference_mode():
-        batches = iterate_batches(source, 0, source.steps, num_workers)
-        for _, batch in track(batches, source.steps, description) if description else batches:
+    batches = iterate_batches(source, 0, source.steps, num_workers)
+    with closing(batches), torch.inference_mode():
+        for number, batch in track(batches, source.steps, description) if description else batches:
             batch_indices = batch.indices.numpy()  # without the padding of the last batch
             readable = ~np.isin(batch_indices, [sample.index for sample in batch.unreadable])
             if readable.any():
@@ -51,6 +53,8 @@ def predict_split(
             indices.append(batch_indices[readable])
             unreadable += batch.unreadable
             ranks.heartbeat()
+            if after_batch is not None:
+                after_batch(number)
     shares = ranks.all_gather((logits, indices, unreadable))
     logits, indices, unreadable = (list(chain(*lists)) for lists in zip(*shares, strict=True))
     unreadable.sort(key=lambda sample: sample.index)

@@ -12,7 +12,7 @@ from convatlas.errors import UsageError, printable
 
 def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
     """Open a file for reading, without waiting. Raises OSError; also for a folder, a pipe and a device."""
-    file = open(path, "rb", buffering, opener=_without_waiting)
+    file = open(path, "rb", buffering, opener=_without_waiting)  # noqa: SIM115  # the caller closes it
     try:
         check_regular(file.fileno(), path)
     except OSError:

@@ -138,6 +138,14 @@ class CheckpointManager:
             writing, self._writing = self._writing, None
             writing.result()
 
+    def save_and_wait(
+        self, state: TrainState, objective: Objective, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Save before the run ends: no rank returns before the checkpoint is on the disk, since torchrun ends
+        all ranks when the first has ended."""
+        self.save(state, objective, optimizer)
+        self._ranks.run_on_main(self.wait)
+
     def load(self, objective: Objective, optimizer: torch.optim.Optimizer) -> TrainState:
         """Load, on every rank, the newest whole checkpoint, and truncate the log to it; a new state where
         there is none.

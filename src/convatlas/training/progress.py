@@ -84,6 +84,7 @@ class ProgressDisplay:
         self._last_plain = 0.0
         self._first_loss_shown = False
         self._header_shown = False
+        self._best_top1 = -1.0
 
     def say(self, text: str = "", style: str | None = None) -> None:
         self.console.print("\n".join(printable(line) for line in text.split("\n")), style=style)
@@ -100,7 +101,10 @@ class ProgressDisplay:
         if compiling:
             self.say("  compiling at the first step: about a minute")
 
-    def start(self, step: int, warnings: Sequence[str]) -> None:
+    def start(self, step: int, warnings: Sequence[str], lines: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`lines` are those of the log so far."""
+        validations = [line for line in lines if line.get("split") == "val" and "event" not in line]
+        self._best_top1 = max((line["top1"] for line in validations), default=-1.0)
         for warning in warnings:
             self.say(f"warning: {warning}")
         if step:
@@ -153,12 +157,13 @@ class ProgressDisplay:
             self._last_plain = now
             self.say(f"  {self._text}  {format_duration(self._seconds_left())} left")
 
-    def epoch(self, epoch: float, train: Mapping[str, float], val: Mapping[str, Any], best: bool) -> None:
+    def epoch(self, epoch: float, train: Mapping[str, float], val: Mapping[str, Any]) -> None:
         """A row for the epoch that has just been validated; the best so far has a star."""
         if not self._header_shown:
             self._header_shown = True
             self.say("  epoch    lr         train loss  val loss   val top-1")
-        star = " *" if best else ""
+        star = " *" if val["top1"] >= self._best_top1 else ""
+        self._best_top1 = max(self._best_top1, val["top1"])
         row = (
             f"  {epoch:<7.4g}  {train['lr']:<9.3g}  {train['loss']:<10.4f}  {val['loss']:<9.4f}  "
             f"{val['top1']:.2f} %{star}"

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,12 @@ from convatlas.runtime.distributed.ranks import Ranks
 from convatlas.runtime.distributed.rendezvous import init_ranks
 from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.runtime import Runtime
-from convatlas.runtime.signals import stop_on_signals
+from convatlas.runtime.signals import StopRequest, explain_stop, stop_on_signals
 from convatlas.training import report
 from convatlas.training.batches import train_batches
 from convatlas.training.checkpoint import CheckpointManager
 from convatlas.training.context import TrainContext
-from convatlas.training.loop import evaluate_split, fit
+from convatlas.training.loop import fit
 from convatlas.training.metrics_log import FileMetricsLog, MetricsLog
 from convatlas.training.objective import Objective, freeze
 from convatlas.training.planning.memory_guard import MemoryGuard
@@ -40,19 +39,11 @@ from convatlas.training.pretrained import PretrainedFile, load_pretrained
 from convatlas.training.progress import NullDisplay, ProgressDisplay, banner_rows
 from convatlas.training.rank_checks import check_batch_divides, check_ranks_agree
 from convatlas.training.resolve import ResolvedRun, resolve_run
+from convatlas.training.result import Result, read_result
 from convatlas.training.run import Run, RunFile
 from convatlas.training.run_folder import RunFolder, open_run_folder, read_run_folder
 from convatlas.training.unreadable import UnreadableImageLog
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a training left: its folder, its id, the metrics of validation and test, the report."""
-
-    out: Path
-    run_id: str
-    metrics: dict[str, Any]
-    report: Path
+from convatlas.training.validation import evaluate_split
 
 
 def train(
@@ -64,7 +55,7 @@ def train(
     display: ProgressDisplay | None = None,
     weights: PretrainedFile | None = None,
 ) -> Result:
-    """Train, or continue where the folder is.
+    """Train, or continue where the folder is; a run that has ended is left as it is.
 
     `out` defaults to runs/MODEL-DATA-ID8; `workers` are the processes that load data (None: as many as it
     takes). `weights`: the file of `run.pretrained`, where it has been read. Under torchrun this process is
@@ -80,6 +71,10 @@ def train(
         resolved = resolve_run(run, select_device(device, ranks), force, weights)
         path = Path(out) if out else default_folder(resolved.run)
         existing = ranks.run_on_main(lambda: read_run_folder(path))
+        if existing is not None and existing.run == resolved.run:
+            result = _finished(path, existing, shown, ranks)
+            if result is not None:
+                return result
         return _train(resolved, path, existing, select_device(device, ranks), workers, force, shown, ranks)
 
 
@@ -90,7 +85,10 @@ def resume(
     force: bool = False,
     display: ProgressDisplay | None = None,
 ) -> Result:
-    """Continue the run in a folder. Raises UsageError for a folder without a run, and as `train`."""
+    """Continue the run in a folder; one that has ended is left as it is.
+
+    Raises UsageError for a folder without a run, and as `train`.
+    """
     tune_malloc()
     path = Path(folder)
     with init_ranks() as ranks:
@@ -98,9 +96,23 @@ def resume(
         existing = ranks.run_on_main(lambda: read_run_folder(path))
         if existing is None:
             raise UsageError(f"{printable(path)} holds no run.json: expected a run's folder")
+        result = _finished(path, existing, shown, ranks)
+        if result is not None:
+            return result
         torch_device = select_device(device, ranks)
         resolved = resolve_run(existing.run, torch_device, force)
         return _train(resolved, path, existing, torch_device, workers, force, shown, ranks)
+
+
+def _finished(path: Path, run_file: RunFile, display: ProgressDisplay, ranks: Ranks) -> Result | None:
+    """The result of a run that has ended, of which nothing is written again; None for another."""
+    result = ranks.run_on_main(lambda: read_result(path, run_file))
+    if result is not None:
+        display.say(
+            f"{path} has ended before, and nothing in it is changed: test top-1 "
+            f"{result.metrics['test_top1']:.2f} %; report {result.report}"
+        )
+    return result
 
 
 def default_folder(run: Run) -> Path:
@@ -129,11 +141,8 @@ def _train(
     guard = MemoryGuard.of(run, runtime, resolved.network)
     if not force:
         guard.check()
-    waits = ranks.world_size > 1
-    with (
-        open_run_folder(path, run_file, existing, force, ranks) as folder,
-        stop_on_signals(wait_for_ranks=waits) as stop,
-    ):
+    several_ranks = ranks.world_size > 1
+    with open_run_folder(path, run_file, existing, force, ranks) as folder:
         rows = banner_rows(run, run_file.environment, runtime.describe(), cost, str(path))
         display.banner(rows, run.steps, runtime.compile)
         with _open_logs(folder, ranks) as (log, checkpoints):
@@ -155,15 +164,20 @@ def _train(
                 checkpoints=checkpoints,
                 unreadable=UnreadableImageLog(run, dataset, log, display),
                 display=display,
-                stop=stop,
+                stop=StopRequest(several_ranks),
                 workers=default_num_workers(train_split, ranks) if workers is None else workers,
             )
-            with guard.explain_oom(objective):
+            with guard.explain_oom(objective), stop_on_signals(context.stop):
                 fit(context)
-                predictions = evaluate_split(context, context.test)
-            context.unreadable.record(run.steps, "test", predictions.unreadable)
-            context.unreadable.quarantine()
-            return ranks.run_on_main(lambda: finish(context, predictions))
+            saved = (
+                f"stopped after the last step, which is saved: convatlas train --resume {path} evaluates it"
+            )
+            with explain_stop(printable(saved)):
+                with guard.explain_oom(objective):
+                    predictions = evaluate_split(context, context.test)
+                context.unreadable.record(run.steps, "test", predictions.unreadable)
+                context.unreadable.quarantine()
+                return ranks.run_on_main(lambda: finish(context, predictions))
 
 
 @contextmanager
