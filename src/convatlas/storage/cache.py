@@ -117,6 +117,21 @@ def remove_cached_folder(kind: str, key: str | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def private_folder(kind: str) -> Path | None:
+    """A folder of the cache for a library that executes what it finds there: the user's own, writable by no
+    one else. None where there can be none."""
+    folder = cache_dir() / kind
+    try:
+        _prepare(folder)
+        status = os.lstat(folder)
+        if status.st_uid != os.getuid() or status.st_mode & 0o022 or not os.access(folder, os.W_OK):
+            raise OSError(errno.EACCES, f"{printable(folder)} is not this user's alone, or not writable")
+    except OSError as error:
+        _warn_unwritable(error)
+        return None
+    return folder
+
+
 def _prepare(folder: Path) -> None:
     """Create a folder of the cache, or remove what killed processes have left there. Raises OSError, also for
     a link in its place."""

@@ -3,8 +3,6 @@
 Complete before training starts, hashed to an id.
 """
 
-import hashlib
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,9 +16,9 @@ from convatlas.models import Architecture
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
+from convatlas.storage.sealed_json import is_sealed, sealed_json
 
 FORMAT = 2
-_CHECKSUM = re.compile(rb'"sha256": ?"([0-9a-f]{64})"\s*\}\s*$')  # the last field of a run.json
 
 
 class DataContent(Record, frozen=True, kw_only=True):
@@ -175,8 +173,11 @@ def read_run_file(data: bytes, where: str) -> RunFile:
             f"{where} has format version {version}{writer}: this ConvAtlas reads version {FORMAT}; train "
             "again, or continue with the version that wrote it"
         )
-    if "sha256" in header or "id" in header:
-        _check_sha256(data, where)
+    if ("sha256" in header or "id" in header) and not is_sealed(data):
+        raise UsageError(
+            f"{where} was changed after ConvAtlas wrote it: restore it, or remove its 'id' and 'sha256' to "
+            "start it as a new run"
+        )
     document = from_json(data, _RunDocument, where)
     if document.id and document.id != document.run.id:
         raise UsageError(
@@ -187,26 +188,5 @@ def read_run_file(data: bytes, where: str) -> RunFile:
 
 def serialize_run_file(run_file: RunFile) -> bytes:
     """The bytes of `run.json`, with the run's id and a SHA-256 of all other bytes."""
-    document = {
-        "run": run_file.run,
-        "environment": run_file.environment,
-        "id": run_file.run.id,
-        "sha256": "0" * 64,
-    }
-    builtins = {key: msgspec.json.decode(to_json(value)) for key, value in document.items()}
-    data = to_json(builtins, indent=2)
-    checksum = _CHECKSUM.search(data)
-    assert checksum is not None
-    return data[: checksum.start(1)] + hashlib.sha256(data).hexdigest().encode() + data[checksum.end(1) :]
-
-
-def _check_sha256(data: bytes, where: str) -> None:
-    checksum = _CHECKSUM.search(data)
-    if checksum is not None:
-        zeroed = data[: checksum.start(1)] + b"0" * 64 + data[checksum.end(1) :]
-        if hashlib.sha256(zeroed).hexdigest().encode() == checksum[1]:
-            return
-    raise UsageError(
-        f"{where} was changed after ConvAtlas wrote it: restore it, or remove its 'id' and 'sha256' to "
-        "start it as a new run"
-    )
+    document = {"run": run_file.run, "environment": run_file.environment, "id": run_file.run.id}
+    return sealed_json({key: msgspec.json.decode(to_json(value)) for key, value in document.items()})

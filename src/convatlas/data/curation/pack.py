@@ -6,7 +6,9 @@ Finished shards are kept when packing is interrupted and run again.
 import hashlib
 import multiprocessing
 import os
-import signal
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +25,16 @@ from convatlas.data.transforms.preprocessing import UnreadableSample
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.progress import track
+from convatlas.runtime.signals import end_with_parent, ignore_stop_signals
 from convatlas.storage.atomic import FILE_OPS, atomic_write
+from convatlas.storage.lock import NAME as LOCK
+from convatlas.storage.lock import folder_lock
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
-from convatlas.storage.regular_file import read_regular
+from convatlas.storage.regular_file import check_no_links, read_regular
+from convatlas.storage.sealed_json import sealed_json
 
 SHARD_SAMPLES = 500
+MAX_DEATHS = 3  # of workers, without a finished shard in between
 
 
 class _PackSpec(Record, frozen=True, kw_only=True):
@@ -72,13 +79,20 @@ def pack(
     images, keep their size), or with `files` the image files themselves. Unreadable samples are left out and
     returned.
 
-    Raises UsageError if the folder holds anything else, UserError if no image can be read, OSError if writing
-    fails.
+    Raises UsageError if the folder holds anything else, or another process packs into it; UserError if no
+    image can be read; OSError if writing fails.
     """
     if files and not isinstance(dataset.splits["train"].images.image(0), EncodedImage):
         raise UsageError(
             f"{dataset.name} has no image files to pack: leave out --files, and its pixels are packed"
         )
+    path.mkdir(parents=True, exist_ok=True)
+    check_no_links(path)
+    with folder_lock(path):
+        return _pack(dataset, path, shorter, files, workers)
+
+
+def _pack(dataset: Dataset, path: Path, shorter: int | None, files: bool, workers: int | None) -> PackResult:
     spec = _PackSpec(
         source=dataset.name,
         digest=dataset.sha256,
@@ -94,19 +108,46 @@ def pack(
     num_processes = min(usable_cores() if workers is None else workers, len(missing))
     description = f"packing shards of {SHARD_SAMPLES} images"
     if num_processes > 1:
-        context = multiprocessing.get_context("fork")
-        with context.Pool(num_processes, initializer=_ignore_interrupts) as pool:
-            for _ in track(pool.imap_unordered(writer.write, missing), len(missing), description):
-                pass
+        shards: Iterable[int] = _write_in_processes(writer, missing, num_processes)
     else:
-        for number in track(missing, len(missing), description):
-            writer.write(number)
+        shards = map(writer.write, missing)
+    for _ in track(shards, len(missing), description):
+        pass
     return writer.finish()
+
+
+def _write_in_processes(writer: "_ShardWriter", numbers: Sequence[int], num_processes: int) -> Iterator[int]:
+    """Write the shards, and yield the number of each. A worker that dies is replaced.
+
+    Raises UserError when workers have died three times, without a shard in between.
+    """
+    missing = set(numbers)
+    deaths = 0
+    while missing:
+        executor = ProcessPoolExecutor(
+            num_processes, multiprocessing.get_context("fork"), initializer=_start_worker
+        )
+        try:
+            for future in as_completed([executor.submit(writer.write, number) for number in sorted(missing)]):
+                number = future.result()
+                missing.remove(number)
+                deaths = 0
+                yield number
+        except BrokenProcessPool:
+            deaths += 1
+            if deaths == MAX_DEATHS:
+                raise UserError(
+                    f"workers that pack have died {MAX_DEATHS} times: free some memory or use --workers 1, "
+                    "and run data pack again: finished shards are kept"
+                ) from None
+        finally:
+            for process in list((executor._processes or {}).values()):
+                process.kill()  # it would write its shard to the end first
+            executor.shutdown(cancel_futures=True)
 
 
 def _prepare_folder(path: Path, spec: _PackSpec) -> bool:
     """Create a store's folder, or accept one of an interrupted run. Returns whether the store is complete."""
-    path.mkdir(parents=True, exist_ok=True)
     for temporary in path.glob(".*.tmp"):  # left by a process that was killed while it wrote
         temporary.unlink(missing_ok=True)
     spec_file = path / "plan.json"
@@ -116,16 +157,17 @@ def _prepare_folder(path: Path, spec: _PackSpec) -> bool:
                 f"{printable(path)} holds another packed store, or one of data that has since changed: "
                 f"choose another folder with --out"
             )
-    elif any(entry.name != QUARANTINE for entry in path.iterdir()):
+    elif any(entry.name not in (QUARANTINE, LOCK) for entry in path.iterdir()):
         raise UsageError(f"{printable(path)} is not empty: choose another folder with --out")
     else:
         atomic_write(spec_file, to_json(spec, indent=2))
     return (path / "manifest.json").exists()
 
 
-def _ignore_interrupts() -> None:
-    """In a process of the pool: the parent process handles Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start_worker() -> None:
+    """In a process of the pool: the parent handles signals, and no worker outlives it."""
+    ignore_stop_signals()
+    end_with_parent()
 
 
 @dataclass(frozen=True)
@@ -184,13 +226,19 @@ class _ShardWriter:
             names=tuple(names),
             unreadable=tuple(unreadable),
         )
-        atomic_write(self._record_file(number), msgspec.json.encode(record))
+        encoded = msgspec.json.encode(record)
+        atomic_write(
+            self._record_file(number), hashlib.sha256(encoded).hexdigest().encode() + b"\n" + encoded
+        )
         return number
 
     def read_record(self, number: int) -> _ShardRecord | None:
-        """The record of a complete shard, else None."""
+        """The record of a complete shard, else None: missing, damaged or of another version."""
         try:
-            record = msgspec.json.decode(self._record_file(number).read_bytes(), type=_ShardRecord)
+            digest, _, encoded = read_regular(self._record_file(number)).partition(b"\n")
+            if hashlib.sha256(encoded).hexdigest().encode() != digest:
+                return None
+            record = msgspec.json.decode(encoded, type=_ShardRecord)
             size = (self.path / shard_name(number)).stat().st_size
         except (OSError, msgspec.DecodeError):
             return None
@@ -233,7 +281,7 @@ class _ShardWriter:
         )
         atomic_write(self.path / "index.bin", index)
         atomic_write(self.path / "names.jsonl", names)
-        atomic_write(self.path / "manifest.json", to_json(manifest, indent=2))
+        atomic_write(self.path / "manifest.json", sealed_json(msgspec.to_builtins(manifest)))
         unreadable = [UnreadableSample(*sample) for record in records for sample in record.unreadable]
         for number in range(self.num_shards):  # the index now holds their content
             FILE_OPS.remove(self._record_file(number))

@@ -24,6 +24,7 @@ from convatlas.data.sources.source import RawDataset
 from convatlas.errors import UserError, printable
 from convatlas.storage.records import Record, from_json
 from convatlas.storage.regular_file import open_regular, read_regular
+from convatlas.storage.sealed_json import is_sealed
 
 FORMAT = 1
 ENTRY = np.dtype(
@@ -56,6 +57,7 @@ class StoreManifest(Record, frozen=True, kw_only=True):
     mirrors: bool  # whether a mirrored image still belongs to its class
     index_sha256: str
     names_sha256: str
+    sha256: str = ""  # of all other bytes of the file; ConvAtlas 0.2.0 wrote none
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,15 @@ def _read_files(path: Path) -> tuple[StoreManifest, bytes, bytes, list[int]]:
     file = path / "manifest.json"
     try:
         data = read_regular(file)
-        version = from_json(data, dict[str, Any], str(file)).get("format")
+        header = from_json(data, dict[str, Any], str(file))
+        version = header.get("format")
         if version != FORMAT:
             raise UserError(
                 f"{printable(file)} has format version {version}: this ConvAtlas reads version {FORMAT}; "
                 "pack the data again"
             )
+        if "sha256" in header and not is_sealed(data):
+            raise UserError(f"{printable(file)} is damaged or was changed: pack the data again")
         manifest = from_json(data, StoreManifest, str(file))
         index = read_regular(path / "index.bin")
         names = read_regular(path / "names.jsonl")

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 
 from convatlas.data.sources.content_hash import content_hash
-from convatlas.errors import UserError
+from convatlas.errors import UserError, printable
 from convatlas.storage.atomic import AppendOnlyFile
 from convatlas.storage.cache import cache_dir
-from convatlas.storage.records import Record
+from convatlas.storage.records import Record, record_sha256
 from convatlas.storage.regular_file import read_regular
 
 NAME = "quarantine.jsonl"
@@ -26,6 +26,11 @@ class QuarantinedFile(Record, frozen=True, kw_only=True):
     file: str
     reason: str
     content: str  # the content hash in hexadecimal
+    hash: str = ""  # of the other three; a line that a person or ConvAtlas 0.2.0 wrote may have none
+
+    def digest(self) -> str:
+        """The hash of such a line: a flipped bit would give an image back to the trainings."""
+        return record_sha256((self.file, self.reason, self.content))[:16]
 
 
 class Quarantine:
@@ -52,11 +57,17 @@ class Quarantine:
                 continue
             for line in lines:
                 try:
-                    entries.append(msgspec.json.decode(line, type=QuarantinedFile))
-                except msgspec.DecodeError as error:
+                    entry = msgspec.json.decode(line, type=QuarantinedFile)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                     raise UserError(
                         f"{file} is not a list of broken files ({error}): fix that line or remove the file"
                     ) from None
+                if entry.hash not in ("", entry.digest()):
+                    raise UserError(
+                        f"{file} is damaged: the hash of {printable(entry.file)} does not match its line; "
+                        "remove that line, and data check writes it again"
+                    )
+                entries.append(entry)
         return entries
 
     def add(self, entries: Iterable[QuarantinedFile]) -> None:
@@ -68,7 +79,7 @@ class Quarantine:
             for entry in entries:
                 if entry.content not in known:
                     known.add(entry.content)
-                    lines.append(msgspec.json.encode(entry))
+                    lines.append(msgspec.json.encode(entry.replace(hash=entry.digest())))
             lines.sync()
         finally:
             lines.close()
