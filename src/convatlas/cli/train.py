@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from convatlas.cli.arguments import Json, positive
+from convatlas.cli.arguments import Json, check_workers, positive
 from convatlas.cli.output import display, print_json
 from convatlas.errors import UsageError, printable
 
@@ -61,8 +61,7 @@ class Train:
     json: Json = False
 
     def __call__(self) -> None:
-        if self.workers is not None and self.workers < 0:
-            raise UsageError(f"--workers should be 0 or more, not {self.workers}")
+        check_workers(self.workers)
         progress = display(self.json)
         progress.say("convatlas: loading PyTorch")
         from convatlas import training

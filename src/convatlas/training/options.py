@@ -9,6 +9,7 @@ from convatlas.errors import UsageError, printable
 from convatlas.recipes import Epochs
 from convatlas.storage.records import override
 from convatlas.storage.regular_file import read_regular
+from convatlas.training.bounds import check_numbers
 from convatlas.training.pretrained import PretrainedFile
 from convatlas.training.run import Pretrained, Run, RunFile, read_run_file
 
@@ -49,9 +50,12 @@ def run_from_options(
     if epochs is not None:
         run = run.replace(recipe=run.recipe.replace(budget=Epochs(epochs)))
     if batch is not None:
+        check_numbers(run.recipe.replace(batch=batch), "recipe")
         run = run.replace(recipe=run.recipe.at_batch(batch))
+    check_numbers(run)
     for assignment in overrides:
         run = override(run, assignment)
+        check_numbers(run)
     return RunOptions(run, file)
 
 

@@ -17,6 +17,7 @@ from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
 from convatlas.storage.sealed_json import is_sealed, sealed_json
+from convatlas.training.bounds import check_numbers
 
 FORMAT = 2
 
@@ -179,6 +180,10 @@ def read_run_file(data: bytes, where: str) -> RunFile:
             "start it as a new run"
         )
     document = from_json(data, _RunDocument, where)
+    try:
+        check_numbers(document.run)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
     if document.id and document.id != document.run.id:
         raise UsageError(
             f"{where} has the id of another run: remove its 'id' and 'sha256' to start it as a new run"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from convatlas.cli.arguments import Json
+from convatlas.cli.arguments import Json, check_workers
 from convatlas.cli.data.tables import DataName, print_classes, size_range, sizes_document
 from convatlas.cli.output import paragraph, print_json
-from convatlas.errors import UsageError, printable
+from convatlas.errors import printable
 
 if TYPE_CHECKING:
     from convatlas.data.curation.check import CheckReport, Duplicate
@@ -34,8 +34,7 @@ class Check:
     json: Json = False
 
     def __call__(self) -> int:
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers should be 1 or more, not {self.workers}")
+        check_workers(self.workers, 1)
         from convatlas.data import open_source
         from convatlas.data.curation.check import check, quarantine
 
