@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -39,23 +40,29 @@ def test_a_signal_ends_any_wait_of_a_command(number: int, exit_code: int) -> Non
 
 
 def test_code_that_tolerates_every_exception_does_not_tolerate_a_stop() -> None:
+    def tolerate() -> None:
+        with suppress(Exception):
+            time.sleep(30)
+
     send_soon()
     with pytest.raises(StoppedBySignal):
-        try:
-            time.sleep(30)
-        except Exception:
-            pytest.fail("swallowed")
+        tolerate()
 
 
 def test_inside_a_step_a_signal_is_noted_and_the_next_wait_ends_at_once() -> None:
     request = StopRequest()
     steps = []
-    with pytest.raises(StoppedBySignal), stop_on_signals(request):
-        for step in request.interrupting(iter(range(5))):
-            if step == 2:
-                signal.raise_signal(signal.SIGTERM)
-                assert request.number == signal.SIGTERM
-            steps.append(step)
+
+    def train() -> None:
+        with stop_on_signals(request):
+            for step in request.interrupting(iter(range(5))):
+                if step == 2:
+                    signal.raise_signal(signal.SIGTERM)
+                steps.append(step)
+
+    with pytest.raises(StoppedBySignal):
+        train()
+    assert request.number == signal.SIGTERM
     assert steps == [0, 1, 2]
 
 
@@ -73,23 +80,37 @@ def test_a_signal_that_nothing_has_answered_is_not_swallowed() -> None:
 
 def test_several_ranks_note_a_signal_and_agree_on_it_later() -> None:
     request = StopRequest(wait_for_ranks=True)
-    with pytest.raises(StoppedBySignal), stop_on_signals(request):
-        for _ in range(2):  # torchrun passes on what the process group has received already
-            with request.interrupts():
-                signal.raise_signal(signal.SIGTERM)
-        assert request.number == signal.SIGTERM
+    noted = []
+
+    def train() -> None:
+        with stop_on_signals(request):
+            for _ in range(2):  # torchrun passes on what the process group has received already
+                with request.interrupts():
+                    signal.raise_signal(signal.SIGTERM)
+                noted.append(request.number)
+
+    with pytest.raises(StoppedBySignal):
+        train()
+    assert noted == [signal.SIGTERM] * 2
 
 
 def test_a_postponed_signal_is_raised_at_the_end() -> None:
-    reached = False
-    with pytest.raises(StoppedBySignal), postpone_signals():
-        signal.raise_signal(signal.SIGTERM)
-        reached = True
+    reached = []
+
+    def start_workers() -> None:
+        with postpone_signals():
+            signal.raise_signal(signal.SIGTERM)
+            reached.append(True)
+
+    with pytest.raises(StoppedBySignal):
+        start_workers()
     assert reached
 
 
 def test_a_stop_says_what_is_saved() -> None:
-    with pytest.raises(StoppedBySignal, match="^the last step is saved$") as stopped:
-        with explain_stop("the last step is saved"):
-            signal.raise_signal(signal.SIGTERM)
+    with (
+        pytest.raises(StoppedBySignal, match="the last step is saved") as stopped,
+        explain_stop("the last step is saved"),
+    ):
+        signal.raise_signal(signal.SIGTERM)
     assert stopped.value.exit_code == 143
