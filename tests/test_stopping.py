@@ -75,7 +75,22 @@ TRAINING_PHASES: dict[str, tuple[str, int]] = {
 }
 
 
-@pytest.mark.parametrize("phase", TRAINING_PHASES)
+QUICK_PHASES = (
+    "opening data",
+    "waiting for a batch",
+    "the last validation",
+    "the test split",
+    "drawing the report",
+)
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        phase if phase in QUICK_PHASES else pytest.param(phase, marks=pytest.mark.slow)
+        for phase in TRAINING_PHASES
+    ],
+)
 def test_a_training_stops_in_every_phase_and_continues_without_a_trace(
     phase: str, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +186,7 @@ def children_of(process: int) -> list[int]:
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
 
 
-@pytest.mark.parametrize("seconds", [0.15, 0.5, 1.0, 1.8])
+@pytest.mark.parametrize("seconds", [0.5, 1.5])
 def test_a_command_stops_while_it_starts(seconds: float, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "convatlas", "train", "lenet5", "--data", "digits", "--out", "run"]
     with subprocess.Popen(

@@ -44,7 +44,7 @@ with folder_lock(Path(sys.argv[1])):
 
 
 def test_a_lock_ends_with_its_process_and_not_with_the_workers_that_outlive_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD_LOCK_WITH_A_WORKER, tmp_path]
+    command = [sys.executable, "-c", HOLD_LOCK_WITH_A_WORKER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         worker = int(owner.stdout.readline())

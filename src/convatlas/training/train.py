@@ -27,6 +27,7 @@ from convatlas.runtime.distributed.rendezvous import init_ranks
 from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.runtime import Runtime
 from convatlas.runtime.signals import StopRequest, explain_stop, stop_on_signals
+from convatlas.storage.regular_file import check_no_links
 from convatlas.training import report
 from convatlas.training.batches import train_batches
 from convatlas.training.checkpoint import CheckpointManager
@@ -106,7 +107,12 @@ def resume(
 
 def _finished(path: Path, run_file: RunFile, display: ProgressDisplay, ranks: Ranks) -> Result | None:
     """The result of a run that has ended, of which nothing is written again; None for another."""
-    result = ranks.run_on_main(lambda: read_result(path, run_file))
+
+    def read() -> Result | None:
+        check_no_links(path)
+        return read_result(path, run_file)
+
+    result = ranks.run_on_main(read)
     if result is not None:
         display.say(
             f"{path} has ended before, and nothing in it is changed: test top-1 "
