@@ -19,6 +19,7 @@ from convatlas.storage.checked_safetensors import read_checked
 from convatlas.training import loop
 from convatlas.training.run import RunFile, serialize_run_file
 from convatlas.training.run_folder import read_run_folder
+from convatlas.training.validation import is_due
 
 EPOCHS = 12  # 528 steps
 NUM_KILLS = 12
@@ -132,7 +133,6 @@ def test_a_signal_to_the_process_group_saves_and_sets_the_exit_code(
 
 def stop_at_step_32(out: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Train until a signal within the first of two epochs; returns the checkpoints, oldest first."""
-    is_due = loop.is_due
     signals: list[int] = []
 
     def raise_signal(step: int, every: int, last: int) -> bool:

@@ -18,6 +18,7 @@ from convatlas.errors import UserError
 from convatlas.runtime.signals import StoppedBySignal
 from convatlas.training import loop
 from convatlas.training.run_folder import read_run_folder
+from convatlas.training.validation import is_due
 
 TRUNCATED = ("train/dark/3", "train/dark/4", "train/light/17", "val/light/5", "test/dark/0")
 
@@ -120,7 +121,6 @@ def test_a_resumed_run_logs_the_broken_files_as_if_never_stopped(
     truncate_photos(photos)
     ca.train(photo_run(photos), out=tmp_path / "uninterrupted")
     (photos / NAME).unlink()
-    is_due = loop.is_due
     signals: list[int] = []
 
     def raise_signal_once(step: int, every: int, last: int) -> bool:

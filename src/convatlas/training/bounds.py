@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from convatlas.errors import UsageError
-from convatlas.storage.records import Record
 
 _POSITIVE = math.nextafter(0.0, 1.0)
 _BELOW_ONE = math.nextafter(1.0, 0.0)
@@ -77,10 +76,10 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def check_numbers(record: Record, path: str = "") -> None:
+def check_numbers(record: object, path: str = "") -> None:
     """Raises UsageError, which names the field, its value and its range, for the first number outside.
 
-    `path` is the record's own, in a larger one.
+    `record` may be a document; `path` is its own, in a larger one.
     """
     for name, value in _numbers(msgspec.to_builtins(record), path):
         low, high = range_of(name)

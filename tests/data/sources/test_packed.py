@@ -299,7 +299,7 @@ def test_workers_that_always_die_end_the_packing(
 ) -> None:
     monkeypatch.setattr(packing, "SHARD_SAMPLES", 7)
     monkeypatch.setattr(packing._ShardWriter, "_encode", lambda *arguments: os._exit(9))
-    with pytest.raises(UserError, match="workers that pack have died 3 times: free some memory"):
+    with pytest.raises(UserError, match="the workers that pack have died 3 times: free some memory"):
         pack(photos, tmp_path / "store", workers=2)
 
 

@@ -4,11 +4,7 @@ Finished shards are kept when packing is interrupted and run again.
 """
 
 import hashlib
-import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from convatlas.data.curation.worker_pool import map_in_processes
 from convatlas.data.dataset import Dataset, ImageSource
 from convatlas.data.images.decode import EncodedImage, ImageLike, UnreadableImage
 from convatlas.data.images.resize import Box, crop_resize
@@ -25,7 +22,6 @@ from convatlas.data.transforms.preprocessing import UnreadableSample
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.progress import track
-from convatlas.runtime.signals import end_with_parent, ignore_stop_signals
 from convatlas.storage.atomic import FILE_OPS, atomic_write
 from convatlas.storage.lock import NAME as LOCK
 from convatlas.storage.lock import folder_lock
@@ -34,7 +30,10 @@ from convatlas.storage.regular_file import check_no_links, read_regular
 from convatlas.storage.sealed_json import sealed_json
 
 SHARD_SAMPLES = 500
-MAX_DEATHS = 3  # of workers, without a finished shard in between
+_WORKERS_DIED = (
+    "the workers that pack have died {deaths} times: free some memory or use --workers 1, and run data pack "
+    "again: finished shards are kept"
+)
 
 
 class _PackSpec(Record, frozen=True, kw_only=True):
@@ -107,43 +106,10 @@ def _pack(dataset: Dataset, path: Path, shorter: int | None, files: bool, worker
     missing = [number for number in range(writer.num_shards) if writer.read_record(number) is None]
     num_processes = min(usable_cores() if workers is None else workers, len(missing))
     description = f"packing shards of {SHARD_SAMPLES} images"
-    if num_processes > 1:
-        shards: Iterable[int] = _write_in_processes(writer, missing, num_processes)
-    else:
-        shards = map(writer.write, missing)
+    shards = map_in_processes(writer.write, missing, num_processes, _WORKERS_DIED)
     for _ in track(shards, len(missing), description):
         pass
     return writer.finish()
-
-
-def _write_in_processes(writer: "_ShardWriter", numbers: Sequence[int], num_processes: int) -> Iterator[int]:
-    """Write the shards, and yield the number of each. A worker that dies is replaced.
-
-    Raises UserError when workers have died three times, without a shard in between.
-    """
-    missing = set(numbers)
-    deaths = 0
-    while missing:
-        executor = ProcessPoolExecutor(
-            num_processes, multiprocessing.get_context("fork"), initializer=_start_worker
-        )
-        try:
-            for future in as_completed([executor.submit(writer.write, number) for number in sorted(missing)]):
-                number = future.result()
-                missing.remove(number)
-                deaths = 0
-                yield number
-        except BrokenProcessPool:
-            deaths += 1
-            if deaths == MAX_DEATHS:
-                raise UserError(
-                    f"workers that pack have died {MAX_DEATHS} times: free some memory or use --workers 1, "
-                    "and run data pack again: finished shards are kept"
-                ) from None
-        finally:
-            for process in list((executor._processes or {}).values()):
-                process.kill()  # it would write its shard to the end first
-            executor.shutdown(cancel_futures=True)
 
 
 def _prepare_folder(path: Path, spec: _PackSpec) -> bool:
@@ -162,12 +128,6 @@ def _prepare_folder(path: Path, spec: _PackSpec) -> bool:
     else:
         atomic_write(spec_file, to_json(spec, indent=2))
     return (path / "manifest.json").exists()
-
-
-def _start_worker() -> None:
-    """In a process of the pool: the parent handles signals, and no worker outlives it."""
-    ignore_stop_signals()
-    end_with_parent()
 
 
 @dataclass(frozen=True)

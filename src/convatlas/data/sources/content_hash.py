@@ -65,6 +65,7 @@ def _hash_file(file: Path) -> bytes | None:
     """The hash of the content; None if it cannot be read."""
     try:
         with open_regular(file) as content:
-            return hashlib.file_digest(content, "sha256").digest()[:LENGTH]
+            digest = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]
+            return digest.digest()[:LENGTH]
     except OSError:
         return None
