@@ -21,7 +21,7 @@ $(VENV)/core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/all: $(VENV)/core
-	@$(PIP) --editable '.[sets,hf,onnx,openvino,dev]'
+	@$(PIP) --editable '.[sets,hf,onnx,openvino,tensorboard,dev]'
 	@touch $@
 
 # The networks that ours are tested against. Their wheels have no operators for a CPU build of torch, so only
@@ -59,6 +59,8 @@ docs: setup ## write the documentation's tables and images, from stored results
 	$(BIN)/python docs/notes.py
 	$(BIN)/python docs/evaluation.py --render
 	$(BIN)/convatlas show inception_v3 --png docs/generated/inception_v3.png
+	$(BIN)/convatlas show googlenet --svg docs/generated/googlenet.svg
+	$(BIN)/convatlas show resnet50 --svg docs/generated/resnet50.svg
 
 .peers/counters: constraints.txt
 	@$(PIP) --no-deps --upgrade --target .peers torchinfo fvcore iopath yacs termcolor tabulate portalocker \

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from convatlas import export as export
     from convatlas import inference as inference
     from convatlas import visualization as visualization
     from convatlas.analysis.analyze import analyze as analyze
@@ -34,7 +35,7 @@ _ROOMS = {
     "Run": "training",
     "train": "training",
 }
-_WHOLE = ("inference", "visualization")  # rooms whose names are used with the room's own
+_WHOLE = ("export", "inference", "visualization")  # rooms whose names are used with the room's own
 __all__ = [*_ROOMS, *_WHOLE, "__version__"]
 
 

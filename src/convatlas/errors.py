@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-MAX_LISTED = 80  # names in a message
+MAX_LISTED = 20  # names in a message
 
 
 class UserError(Exception):
@@ -18,6 +18,10 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class MissingDataError(UserError):
+    """A data set whose files are not where its name says: it may have been moved."""
+
+
 class FailedOnOtherRank(UserError):
     """The error of another rank, which has printed it: this process ends silently with the same exit code."""
 
@@ -26,10 +30,13 @@ class FailedOnOtherRank(UserError):
         self.exit_code = exit_code
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UsageError:
     """The error for a name that does not exist. Its message names the nearest known name, or lists the known
     names when none is near: `unknown network 'resnet21_cifar': the nearest is 'resnet20_cifar'`."""
     names = list(known)
+    if not isinstance(name, str):
+        article = "an" if kind[0] in "aeiou" else "a"
+        return UsageError(f"expected the name of {article} {kind}, not {printable(repr(name))[:60]}")
     matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     if matches:
         hint = f"the nearest is {matches[0]!r}"
@@ -38,6 +45,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
         if len(names) > MAX_LISTED:
             hint += f" and {len(names) - MAX_LISTED} more"
     return UsageError(f"unknown {kind} {printable(name)!r}: {hint}")
+
+
+def wrong_type(what: str, value: object, expected: str) -> UsageError:
+    """The error for an argument of another type: `what` should be `expected`, not a TYPE."""
+    kind = type(value).__name__
+    article = "an" if kind[0].lower() in "aeiou" else "a"
+    return UsageError(f"{what} should be {expected}, not {article} {kind}")
 
 
 def printable(text: object) -> str:

@@ -162,7 +162,7 @@ def two_convolutions() -> nn.Module:
         ),
         (nn.ReLU(), "3x8x8", UsageError, "cannot make an input of '3x8x8': expected"),
         (nn.ReLU(), (3, 0, 8), UsageError, r"the input \(3, 0, 8\) has an empty side"),
-        (nn.ReLU(), None, UsageError, "cannot make an input of None"),
+        (nn.ReLU(), None, UsageError, "analyze needs an input: the shape of one image"),
         (F.relu, (3, 8, 8), UsageError, "cannot analyse a function: expected an nn.Module"),
     ],
 )

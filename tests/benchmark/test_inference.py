@@ -41,12 +41,13 @@ def test_every_row_is_measured(row: str, photos: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # a test has one core
+@pytest.mark.parametrize("model", ["resnet20_cifar", "lenet5"])
 @pytest.mark.parametrize("row", ["baseline, files", "dataloader, files"])
-def test_the_usual_scripts_classify_every_file(row: str, photos: Path) -> None:
+def test_the_usual_scripts_classify_every_file(row: str, model: str, photos: Path) -> None:
     if not torchvision_has("resnet18"):
         pytest.skip("torchvision is not installed: make peers")
     make_classify = FILES_ROWS[row.partition(",")[0]]
-    classify = make_classify("resnet20_cifar", create_network("resnet20_cifar"), sorted(photos.iterdir()))
+    classify = make_classify(model, create_network(model), sorted(photos.iterdir()))
     assert classify() == 5
 
 

@@ -91,8 +91,9 @@ def test_duplicates_across_splits_come_first(photos: Path, capsys: pytest.Captur
     shutil.rmtree(photos.parent / "parts/test/cat")
     (photos.parent / "parts/test/cat").mkdir()
     shutil.copy(photos / "dog" / "0.png", photos.parent / "parts/test/cat/two classes.png")
-    assert main(["data", "check", "folder:parts"]) == 0
+    assert main(["data", "check", "folder:parts"]) == 1
     out = capsys.readouterr().out
+    assert "files with the same content under different classes" in " ".join(out.split())
     assert "31 pairs across splits show the same" in out
     first = out.splitlines()[
         out.splitlines().index(next(line for line in out.splitlines() if "pairs across" in line)) + 1
@@ -100,23 +101,27 @@ def test_duplicates_across_splits_come_first(photos: Path, capsys: pytest.Captur
     assert "two classes.png" in first
     assert "of classes" in first
     assert "and 11 more: --json lists all" in out
-    assert out.splitlines()[-1].startswith("next: remove one image of every pair across splits")
+    assert out.splitlines()[-1] == "next: fix that, then check again"
 
 
 def test_a_set_that_no_training_can_use_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("train/cat", "train/dog", "test/cat"):
+    for name in ("train/cat", "test/dog", "test/cat"):
         Path("photos", name).mkdir(parents=True)
         for i in range(3):
             Image.fromarray(RNG.integers(0, 256, size=(30, 40, 3), dtype=np.uint8)).save(
                 Path("photos", name, f"{i}.png")
             )
-    assert main(["data", "check", "folder:photos"]) == 0
+    assert main(["data", "check", "folder:photos"]) == 1
     out = capsys.readouterr().out
-    assert "no training can use it: folder:photos: test has no images of class dog" in out
-    assert "  test has no dog\n" in out
+    assert "no training can use it: folder:photos: train has no images of class dog" in out
+    assert "  train has no dog\n" in out
+    assert main(["data", "check", "folder:photos", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is False
+    assert "train has no images of class dog" in document["training_error"]
     assert out.splitlines()[-1] == "next: fix that, then check again"
 
 
@@ -224,7 +229,6 @@ def test_help_lists_commands_and_options(words: list[str], capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "a command is missing; see convatlas data --help"),
         (["chek"], "unknown data command 'chek': the nearest is 'check'"),
         (["check"], "missing DATA; see convatlas data check --help"),
         (["check", "digitz"], "unknown data set 'digitz': the nearest is 'digits'"),

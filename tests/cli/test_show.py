@@ -64,9 +64,18 @@ def test_markdown_has_a_table_for_each_network(capsys: pytest.CaptureFixture[str
 
 def test_two_networks_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
     text = show(capsys, "resnet50", "--against", "resnet50:torchvision")
-    assert re.search(r"^multiply-adds +3,857,973,248 +4,089,184,256 +1\.06$", text, re.MULTILINE)
-    assert re.search(r"^receptive field, pixels +483 +427 +0\.88$", text, re.MULTILINE)
-    assert re.search(r"^stride 32 +7 +10 ", text, re.MULTILINE)
+    assert re.search(
+        r"^multiply-adds \* +3,857,973,248 +4,089,184,256 +\+231,211,008 +1\.06$", text, re.MULTILINE
+    )
+    assert re.search(r"^receptive field, pixels \* +483 +427 +-56 +0\.88$", text, re.MULTILINE)
+    assert re.search(r"^stride 32 \* +7 +10 ", text, re.MULTILINE)
+    assert re.search(r"^parameters +25,557,032 +25,557,032 +0 +1\.00$", text, re.MULTILINE)  # not marked
+    assert re.search(r"^conv3_x \* ", text, re.MULTILINE)
+    assert re.search(r"^conv2_x +Seq", text, re.MULTILINE)
+    assert "* the networks differ; difference: the second minus the first" in text
+    markdown = show(capsys, "resnet50", "--against", "resnet50:torchvision", "--markdown")
+    assert r"| **multiply-adds \*** | **3,857,973,248** | **4,089,184,256** | **+231,211,008** |" in markdown
+    assert "| parameters | 25,557,032 | 25,557,032 | 0 |" in markdown
     document = json.loads(show(capsys, "resnet50", "--against", "vgg16", "--json"))
     assert document["against"]["model"] == "vgg16"
     assert "# resnet50 against vgg16" in show(capsys, "resnet50", "--against", "vgg16", "--markdown")
@@ -80,6 +89,18 @@ def test_pages_and_plots_are_written(capsys: pytest.CaptureFixture[str], tmp_pat
     assert show(capsys, "lenet5", "--png", str(plot)) == f"wrote {plot}\n"
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert sorted(tmp_path.iterdir()) == [page, plot]
+
+
+def test_a_diagram_is_written_of_a_network_or_a_part_of_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "a.svg"
+    assert show(capsys, "lenet5", "--svg", str(file)) == f"wrote {file}\n"
+    assert "5×5 conv, 120" in file.read_text()
+    show(capsys, "googlenet", "--svg", str(file), "--module", "inception_4a", "--input", "3x96x96")
+    text = file.read_text()
+    assert "inception_4a" in text
+    assert "480 × 6 × 6" in text
 
 
 @pytest.mark.parametrize(
@@ -99,6 +120,13 @@ def test_pages_and_plots_are_written(capsys: pytest.CaptureFixture[str], tmp_pat
         ),
         (["resnet50", "--input", "3x0x9"], 2, "--input is '3x0x9'"),
         (["vgg16", "--input", "3x20x20"], 2, "needs images of at least 32x32"),
+        (
+            ["lenet5", "--svg", "a.svg", "--module", "C2"],
+            2,
+            "unknown layer of lenet5 'C2': the nearest is 'S2'",
+        ),
+        (["lenet5", "--module", "C1"], 2, "--module names the part that --svg draws: add --svg FILE"),
+        (["lenet5", "--svg", "a.svg", "--against", "vgg16"], 2, "--svg draws one network"),
         (["resnet50", "--depth", "0"], 2, "--depth should be 1 or more, not 0"),
         (["resnet50", "--depth", "deep"], 2, "--depth is 'deep': expected a whole number"),
         (["resnet50", "--json", "--html", "x.html"], 2, "--json and --html exclude each other: choose one"),

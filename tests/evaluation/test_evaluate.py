@@ -3,6 +3,7 @@
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -27,10 +28,12 @@ from sklearn.metrics import log_loss, top_k_accuracy_score
 import convatlas as ca
 from convatlas import models
 from convatlas.classifier import Classifier
+from convatlas.data.sources.class_names import imagenet_class_names
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing
 from convatlas.data.transforms.random_crop import ScaleJitter
 from convatlas.errors import UsageError
 from convatlas.evaluation.predictions import Predictions, read_predictions
+from convatlas.evaluation.request import class_indices
 from convatlas.models.fully_convolutional import FullyConvolutional
 from convatlas.recipes import Epochs
 
@@ -254,3 +257,14 @@ def test_a_network_that_labels_pixels_is_refused(photos: str) -> None:
     classifier.metadata = classifier.metadata.replace(network=models.get_architecture("unet"))
     with pytest.raises(UsageError, match="#1 is a unet, which labels pixels"):
         ca.evaluate(classifier)
+
+
+def test_imagenets_ids_in_the_data_are_matched_with_the_names_of_a_classifier() -> None:
+    """Folders are named by WordNet's ids; imported classifiers have the names."""
+    names = imagenet_class_names()
+    classifier: Any = SimpleNamespace(metadata=SimpleNamespace(classes=names))
+    data: Any = SimpleNamespace(name="imagenet:x", classes=("n01440764", "n03126707", "n15075141"))
+    assert class_indices(data, classifier).tolist() == [0, names.index("crane"), 999]
+    data.classes = ("n00000000",)
+    with pytest.raises(UsageError, match="has 1 classes that the classifier lacks, 'n00000000' first"):
+        class_indices(data, classifier)

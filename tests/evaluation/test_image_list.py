@@ -84,8 +84,8 @@ def test_a_line_that_is_no_image_is_named(
 
 def test_a_name_of_two_images_needs_its_folder(tmp_path: Path) -> None:
     classifier = make_classifier(0, data=make_photos(tmp_path / "photos"))
-    for name in ("cat", "dog"):
-        Image.new("RGB", (40, 40), "red").save(tmp_path / "photos" / "test" / name / "same.png")
+    for name, color in (("cat", "red"), ("dog", "blue")):
+        Image.new("RGB", (40, 40), color).save(tmp_path / "photos" / "test" / name / "same.png")
     message = r"line 1: 'same.png' may be .*cat/same.png or .*dog/same.png: name the folder too"
     with pytest.raises(UsageError, match=message):
         ca.evaluate(classifier, subset=write_list(tmp_path / "list.txt", "same.png"))

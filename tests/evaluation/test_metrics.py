@@ -1,12 +1,20 @@
 """Metrics against scikit-learn and closed forms; predictions that depend on the image alone."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    top_k_accuracy_score,
+)
 
 from convatlas.data.dataset import ArrayImages, Split
 from convatlas.data.loading.eval_batches import EvalBatches
@@ -14,7 +22,7 @@ from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.evaluation import metrics
 from convatlas.evaluation.metrics import score_samples
 from convatlas.evaluation.predict import predict_split
-from convatlas.evaluation.results import classification_scores, results_document
+from convatlas.evaluation.results import classification_scores, majority_sentence, results_document
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(300, 10)).astype(np.float32)
@@ -28,6 +36,36 @@ def test_scores_are_those_of_scikit_learn() -> None:
     assert scores["top5"] == pytest.approx(100 * top_k_accuracy_score(LABELS, LOGITS, k=5))
     assert scores["loss"] == pytest.approx(log_loss(LABELS, np.exp(metrics.log_probabilities(LOGITS))))
     assert (metrics.confusion(samples) == confusion_matrix(LABELS, LOGITS.argmax(axis=1))).all()
+
+
+@given(st.integers(2, 6), st.integers(1, 40), st.integers(0, 1000))
+def test_balanced_accuracy_and_macro_f1_are_those_of_scikit_learn(classes: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, predictions = rng.integers(0, classes, (2, n))
+    confusion = confusion_matrix(labels, predictions, labels=range(classes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns of classes that are predicted but no label
+        expected = balanced_accuracy_score(labels, predictions)
+    assert metrics.balanced_accuracy(confusion) == pytest.approx(100 * expected)
+    assert metrics.macro_f1(confusion) == pytest.approx(100 * f1_score(labels, predictions, average="macro"))
+
+
+def test_a_constant_prediction_on_imbalanced_classes_is_not_better_than_the_majority() -> None:
+    labels = np.repeat([0, 1, 2], [300, 20, 10])
+    constant = results_document(
+        score_samples(np.eye(3, dtype=np.float32)[np.zeros(330, int)], labels), tuple("abc")
+    )
+    assert constant["top1"] == pytest.approx(90.909, abs=0.001)
+    assert constant["majority_class"] == {"name": "a", "share": pytest.approx(90.909, abs=0.001)}
+    assert constant["balanced_accuracy"] == pytest.approx(100 / 3)
+    assert (
+        "not known to be better than always predicting the largest class, a (90.91 %)"
+        in majority_sentence(constant)
+    )
+    perfect = results_document(score_samples(np.eye(3, dtype=np.float32)[labels], labels), tuple("abc"))
+    assert majority_sentence(perfect).startswith("better than")
+    wrong = results_document(score_samples(np.eye(3, dtype=np.float32)[2 - labels], labels), tuple("abc"))
+    assert majority_sentence(wrong).startswith("worse than")
 
 
 def test_top5_is_left_out_below_five_classes() -> None:

@@ -98,7 +98,8 @@ def test_every_format_is_read_without_convatlas(
         assert main(words) == 0, capsys.readouterr().err
         documents[name] = json.loads(capsys.readouterr().out)
         assert documents[name]["out"] == str(tmp_path / place)
-    assert not [path for path in tmp_path.iterdir() if path.name not in places.values()]
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {*places.values(), "model_classify.py"}
     results = run_in_other_process(tmp_path, digits, *places)
     with torch.inference_mode():
         expected = trained.model(trained.normalizer(digits)).float()
@@ -135,7 +136,12 @@ def test_files_hold_classes_and_preprocessing(trained: Classifier, digits: Tenso
     assert images.name == "images"
     assert images.type.tensor_type.elem_type == library.TensorProto.UINT8
     dims = images.type.tensor_type.shape.dim
-    assert dims[0].dim_param
+    assert dims[0].dim_param == "batch"
+    (logits,) = model.graph.output
+    assert logits.name == "logits"
+    assert [dim.dim_param or dim.dim_value for dim in logits.type.tensor_type.shape.dim] == ["batch", 10]
+    values = (*model.graph.value_info, *model.graph.output)
+    assert {dim.dim_param for value in values for dim in value.type.tensor_type.shape.dim} <= {"", "batch"}
     assert [dim.dim_value for dim in dims[1:]] == [1, 32, 32]
     assert not any(tensor.data_location == library.TensorProto.EXTERNAL for tensor in model.graph.initializer)
     formats.to_openvino(trained, digits[:3], tmp_path / "ir")

@@ -274,3 +274,8 @@ def print_float32_losses() -> None:
     """Print the losses of a training in float32 at a realistic learning rate, as JSON."""
     with init_ranks() as ranks:
         print(json.dumps(training_losses(ranks, "resnet20_cifar", 0.01, True, dtype=torch.float32)))
+
+
+def run_code(code: str) -> None:
+    """Run a block of the documentation."""
+    exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})

@@ -1,39 +1,16 @@
 """The same weights give the same outputs in another library's network and in ours, and return under the same
 names."""
 
-import importlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from helpers.networks import randomize_weights
-from helpers.peers import import_or_skip
+from helpers.peers import Build, pytorchcv, timm, torchvision
 from torch import nn
 
 from convatlas import models
 from convatlas.interop.load_weights import load_weights, to_library_state_dict
-
-Build = Callable[[], nn.Module]
-
-
-def torchvision(name: str, **arguments: Any) -> Build:
-    return lambda: import_or_skip("torchvision").models.get_model(name, weights=None, **arguments)
-
-
-def timm(name: str, **arguments: Any) -> Build:
-    return lambda: import_or_skip("timm").create_model(name, **arguments)
-
-
-def pytorchcv(name: str, **arguments: Any) -> Build:
-    def build() -> nn.Module:
-        import_or_skip("pytorchcv")
-        model_provider = importlib.import_module("pytorchcv.model_provider")
-        network: nn.Module = model_provider.get_model(name, **arguments)
-        return network
-
-    return build
-
 
 # our network and its arguments, the library's network, the library, an image size that both take
 COUNTERPARTS: list[tuple[str, dict[str, Any], Build, str, int]] = [
@@ -122,7 +99,7 @@ def test_the_same_weights_give_the_same_outputs(
     with torch.device("meta"):
         model = models.create_model(name, **arguments)
     model = model.to_empty(device="cpu").eval()
-    assert load_weights(model, state, source) == source
+    assert load_weights(model, state, source).source == source
     x = torch.randn(2, model.in_chans, size, size, generator=torch.Generator().manual_seed(1))
     returned = to_library_state_dict(model, source)
     assert returned.keys() == state.keys()

@@ -6,27 +6,55 @@ from pathlib import Path
 
 import pytest
 
-from convatlas.errors import UsageError
+from convatlas.errors import UsageError, UserError
 from convatlas.storage.atomic import AppendOnlyFile, atomic_output, atomic_write
 from convatlas.storage.lock import folder_lock
-from convatlas.storage.regular_file import check_no_links, open_regular, read_regular
+from convatlas.storage.regular_file import (
+    check_no_links,
+    open_regular,
+    open_user_file,
+    read_regular,
+    read_user_file,
+)
 
 
-def test_a_regular_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:
+def test_a_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     (tmp_path / "link").symlink_to("file")
-    with open_regular(tmp_path / "file") as file:
-        assert file.read() == b"content"
-    assert read_regular(tmp_path / "link") == b"content"
+    for name in ("file", "link"):
+        for open_file in (open_regular, open_user_file):
+            with open_file(tmp_path / name) as stream:
+                assert stream.read() == b"content"
+        assert read_regular(tmp_path / name) == read_user_file(tmp_path / name) == b"content"
 
 
-def test_a_pipe_and_a_device_are_refused_without_waiting(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("pipe", "it is a named pipe"),
+        ("folder", "it is a folder"),
+        ("nothing", "No such file or directory"),
+        ("zero\0byte", "no file can have this name"),
+        ("/dev/zero", "it is a device"),
+    ],
+)
+def test_anything_else_is_refused_at_once(name: str, reason: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(OSError, match=f"not a file: '{path}'"):
-            read_regular(path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=reason):
+        open_regular(tmp_path / name)
+    with pytest.raises(UserError, match=rf"^cannot read .* \({reason}\): expected a file$"):
+        open_user_file(tmp_path / name)
+
+
+def test_a_folder_has_an_error_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         read_regular(tmp_path)
+
+
+def test_the_error_is_the_callers_kind_and_says_what_it_expects(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r": expected a run\.json$"):
+        read_user_file(tmp_path / "nothing", UsageError, "expected a run.json")
 
 
 def append(path: Path) -> None:
@@ -51,7 +79,7 @@ def test_a_file_that_is_written_in_place_is_not_written_through_a_link(
         write(link)
     link.unlink()
     os.mkfifo(link)
-    with pytest.raises(OSError, match="not a file"):
+    with pytest.raises(OSError, match="it is a named pipe"):
         write(link)
     assert victim.read_bytes() == b"torn last line"
 

@@ -2,6 +2,7 @@
 in parts."""
 
 import json
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,12 @@ from torch import Tensor
 
 import convatlas as ca
 from convatlas import models
-from convatlas.classifier import model_file
+from convatlas.classifier import ClassifierMetadata, model_file
 from convatlas.cli.main import main
+from convatlas.data.transforms.normalize import Normalizer
+from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import UsageError, UserError
+from convatlas.interop.load_weights import to_library_state_dict
 from convatlas.models import Network
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS
 from convatlas.storage import checked_safetensors
@@ -238,7 +242,7 @@ def test_a_weight_file_is_read_once_and_hashed_once(
     calls: Counter[str] = Counter()
     for module, name in (
         (pretrained, "read_weight_file"),
-        (pretrained, "file_sha256"),
+        (pretrained, "weights_sha256"),
         (model_file, "read_checked"),
         (torch, "load"),
     ):
@@ -247,10 +251,120 @@ def test_a_weight_file_is_read_once_and_hashed_once(
         "resnet20_cifar", "digits", recipe="finetune", epochs=0.05, weights=str(weights)
     )
     ca.train(run, out=tmp_path / "run", weights=file)
-    assert (calls["read_weight_file"], calls["file_sha256"]) == (1, 1)
+    assert (calls["read_weight_file"], calls["weights_sha256"]) == (1, 1)
     assert (calls["read_checked"], calls["load"]) == (kind == "run", kind == "foreign")
 
 
 def test_a_module_to_freeze_that_does_not_exist_is_named() -> None:
     with pytest.raises(UsageError, match="module of lenet5 to freeze 'C7'"):
         resolve_run(small_run().replace(frozen=("C7",)), CPU)
+
+
+def save_library_weights(file: Path, **arguments: Any) -> Network:
+    """Another library's file for ResNet-20 at a quarter of its width, inside a trainer's checkpoint."""
+    arguments = {"width": 0.25, "shortcut": "B", "num_classes": 10, **arguments}
+    model = models.create_model("resnet20_cifar", **arguments)
+    state = {f"module.{key}": value for key, value in to_library_state_dict(model, "pytorchcv").items()}
+    torch.save({"state_dict": state, "best_acc1": torch.tensor(9.0), "args": Namespace(lr=0.1)}, file)
+    return model
+
+
+RESNET = {"width": 0.25, "shortcut": "B", "image_size": 16}
+
+
+def test_a_librarys_file_starts_a_network_of_the_runs_own_arguments(tmp_path: Path) -> None:
+    trained = save_library_weights(tmp_path / "w.pth", in_chans=1)
+    resolved = resolve_from(tmp_path / "w.pth", arguments=RESNET)
+    assert start_of(resolved).head == "keep"
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in start_model(resolved).items())
+    notes = " / ".join(resolved.run.notes)
+    assert "the weights are state_dict of the file, under pytorchcv's names" in notes
+    assert "ignored in the file: best_acc1" in notes
+
+
+def test_a_file_without_a_head_starts_a_run_with_a_new_one(tmp_path: Path) -> None:
+    trained = save_library_weights(tmp_path / "w.pth", in_chans=1)
+    state = trained.state_dict()
+    del state["fc.weight"], state["fc.bias"]
+    torch.save({f"backbone.{key}": value for key, value in state.items()}, tmp_path / "w.pth")
+    resolved = resolve_from(tmp_path / "w.pth", arguments=RESNET)
+    assert start_of(resolved).head == "reinit"
+    weights = start_model(resolved)
+    assert all(torch.equal(weights[key], value) for key, value in state.items())
+    with pytest.raises(UsageError, match=r"has no head for resnet20_cifar: .*pretrained\.head=reinit"):
+        resolve_from(tmp_path / "w.pth", arguments=RESNET, head="keep")
+
+
+def test_vggs_convolutions_start_a_run(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"width": 0.05, "image_size": 32}
+    trained = models.create_model("vgg11", in_chans=1, **arguments)
+    convolutions = {key: value for key, value in trained.state_dict().items() if key.startswith("conv")}
+    torch.save(convolutions, tmp_path / "w.pth")
+    start = Pretrained(file=str(tmp_path / "w.pth"))
+    resolved = resolve_run(one_epoch_run(network="vgg11", arguments=arguments, pretrained=start), CPU)
+    weights = start_model(resolved)
+    assert all(torch.equal(weights[key], value) for key, value in convolutions.items())
+
+
+def test_a_misfit_is_described_by_its_nearest_fit(tmp_path: Path) -> None:
+    trained = save_library_weights(tmp_path / "w.pth", in_chans=1)
+    state = trained.state_dict()
+    del state["conv2_x.0.function.conv1.conv.weight"]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"1 missing: conv2_x\.0\.function\.conv1\.conv\.weight"):
+        resolve_from(tmp_path / "w.pth", arguments=RESNET)
+
+
+@pytest.mark.parametrize("kind", ["library", "run"])
+def test_weights_of_rgb_images_are_summed_over_channels_for_grey_ones(kind: str, tmp_path: Path) -> None:
+    trained = save_library_weights(tmp_path / "w.pth")
+    weights = tmp_path / "w.pth"
+    if kind == "run":
+        write_rgb_classifier(tmp_path / "model.safetensors", trained)
+        weights = tmp_path / "model.safetensors"
+    resolved = resolve_from(weights, arguments=RESNET)
+    assert resolved.run.model.arguments["in_chans"] == 1
+    assert any("summed over their 3 channels" in note for note in resolved.run.notes)
+    model = models.build(resolved.run.model).eval()
+    start_model(resolved, model)
+    grey = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = trained.eval()(grey.expand(-1, 3, -1, -1))
+        torch.testing.assert_close(model(grey), expected, rtol=1e-4, atol=1e-4)
+    assert resolved.pretrained is not None
+    assert resolved.pretrained.normalizer.mean.shape == (1, 1, 1)
+
+
+def write_rgb_classifier(file: Path, model: Network) -> None:
+    """A classifier's file of these weights, for RGB images."""
+    assert model.architecture is not None
+    mean, std = torch.tensor([0.5, 0.4, 0.3])[:, None, None], torch.full((3, 1, 1), 0.25)
+    metadata = ClassifierMetadata(
+        format=2,
+        network=model.architecture,
+        classes=tuple(map(str, range(10))),
+        preprocessing=fixed_size_preprocessing(3, (16, 16), (16, 16)),
+        precision="fp32",
+        batch=32,
+        provenance={},
+        metrics={},
+    )
+    model_file.write_model_file(file, metadata, model, Normalizer(mean, std))
+
+
+@pytest.mark.parametrize("data", ["digits", "folder"])
+def test_an_explicit_number_of_channels_holds_and_grey_images_are_decoded_as_rgb(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = save_library_weights(tmp_path / "rgb.pth")
+    name = "digits" if data == "digits" else make_photos(tmp_path / "photos", ("dim", "bright"))
+    out = str(tmp_path / "run")
+    command = ["train", "resnet20_cifar", "--data", name, "--recipe", "finetune", "--epochs", "0.2"]
+    settings = ["model.arguments.in_chans=3", "model.arguments.width=0.25", 'model.arguments.shortcut="B"']
+    settings += ["model.arguments.image_size=16", "recipe.optimizer.lr=0"]
+    assert main([*command, "--weights", str(tmp_path / "rgb.pth"), "--out", out, "--set", *settings]) == 0
+    assert "the grey images are decoded as RGB: model.arguments.in_chans is 3" in capsys.readouterr().out
+    saved = saved_weights(tmp_path / "run")
+    assert torch.equal(saved["conv1.conv.weight"], trained.state_dict()["conv1.conv.weight"])
+    assert main(["eval", out, "--json"]) == 0
+    assert main(["train", "--resume", out]) == 0

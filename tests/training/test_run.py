@@ -12,6 +12,7 @@ import torch
 import convatlas as ca
 from convatlas import models, recipes
 from convatlas.errors import UsageError, UserError
+from convatlas.storage.records import override
 from convatlas.training.resolve import resolve_run
 from convatlas.training.run import FORMAT, RunFile, read_run_file, serialize_run_file
 from convatlas.training.train import default_folder
@@ -121,6 +122,25 @@ def test_an_argument_that_disagrees_with_the_data_is_refused(argument: str) -> N
         resolve_run(run, CPU)
 
 
+def test_an_explicit_argument_holds_though_it_is_the_papers() -> None:
+    """Digits are grey and of 10 classes; the paper's resnet18 is for RGB images of 1,000."""
+    run = ca.Run(model="resnet18", data="digits")
+    assert resolve_run(run, CPU).run.model.arguments["num_classes"] == 10
+    rgb = resolve_run(override(run, "model.arguments.in_chans=3"), CPU)
+    assert rgb.run.model.arguments["in_chans"] == rgb.run.content.preprocessing.channels == 3
+    assert any("grey images are decoded as RGB" in note for note in rgb.run.notes)
+    architecture = models.get_architecture("resnet18", num_classes=1000)
+    for explicit in (
+        override(run, "model.arguments.num_classes=1000"),
+        ca.Run(model=architecture, data="digits"),
+    ):
+        with pytest.raises(UsageError, match="num_classes is 1000 but digits has 10 classes"):
+            resolve_run(explicit, CPU)
+    with_heads = override(ca.Run(model="googlenet", data="digits"), "model.arguments.aux=true")
+    with pytest.raises(UsageError, match=r"aux is true but the recipe quick gives .* no weight"):
+        resolve_run(with_heads, CPU)
+
+
 def test_data_that_has_changed_is_refused() -> None:
     run = resolve_run(lenet_run(), CPU).run
     changed = run.replace(data=run.data.replace(content=run.content.replace(sha256="0" * 64)))
@@ -129,6 +149,17 @@ def test_data_that_has_changed_is_refused() -> None:
 
 
 # run.json
+
+
+def test_a_policy_for_conflicts_changes_the_id_and_its_absence_does_not() -> None:
+    run = lenet_run()
+    assert set(handwritten(run)["run"]["data"]) == {"name"}  # as before the policy existed
+    dropping = override(run, "data.conflicts=drop")
+    assert dropping.id != run.id
+    assert dropping.replace(data=run.data) == run
+    assert read_run_file(serialize_run_file(RunFile(run=dropping)), "run.json").run == dropping
+    with pytest.raises(UsageError, match="conflicts"):
+        override(run, "data.conflicts=kep")
 
 
 def test_a_run_file_has_the_same_bytes_whenever_it_is_written() -> None:
@@ -244,3 +275,8 @@ def test_papers_recipes_have_the_settings_that_the_papers_state() -> None:
 def test_the_default_folder_names_network_data_and_run() -> None:
     run = ca.Run(model="lenet5", data="folder:/some/where/cats/")
     assert default_folder(run) == Path("runs") / f"lenet5-cats-{run.id[:8]}"
+
+
+def test_a_run_prints_as_one_line() -> None:
+    run = ca.Run(model="resnet20_cifar", data="digits", seed=3)
+    assert repr(run) == f"<Run {run.id[:8]}: resnet20_cifar on digits, recipe quick, seed 3>"

@@ -37,7 +37,7 @@ def test_a_folder_without_a_run_file_is_none(tmp_path: Path) -> None:
 
 def test_a_run_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").mkdir()
-    with pytest.raises(UserError, match=r"^cannot read .*run\.json: Is a directory"):
+    with pytest.raises(UserError, match=r"^cannot read .*run\.json \(it is a folder\)"):
         read_run_folder(tmp_path)
 
 

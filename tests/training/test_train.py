@@ -76,7 +76,7 @@ def test_the_file_of_training_images_holds_exactly_the_train_split(result: ca.Re
         {bytes(content_hash).rstrip(b"\0") for content_hash in splits[name].content_hashes}
         for name in ("train", "val", "test")
     )
-    stored = read_training_images(result.out / FILE_NAME)
+    stored = read_training_images(result.out / FILE_NAME, result.run_id)
     assert stored == train
     assert not train & (val | test)
     tensors, document = checked_safetensors.read_checked(result.out / FILE_NAME)

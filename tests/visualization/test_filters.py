@@ -11,7 +11,7 @@ from convatlas.visualization.filters import draw_filters
 
 @pytest.mark.parametrize(
     ("shape", "num_rows", "num_columns"),
-    [((8, 3, 3, 3), 1, 8), ((32, 1, 5, 5), 4, 8), ((4, 2, 3, 3), 1, 8), ((96, 3, 7, 7), 7, 14)],
+    [((8, 3, 3, 3), 1, 8), ((32, 1, 5, 5), 4, 8), ((4, 2, 3, 3), 1, 8), ((96, 3, 7, 7), 8, 12)],
 )
 def test_filters_are_drawn_side_by_side_on_grey(
     shape: tuple[int, ...], num_rows: int, num_columns: int

@@ -5,7 +5,8 @@ import torch
 from helpers.networks import randomize_weights, small_model
 from torch import Tensor, nn
 
-from convatlas import visualization
+from convatlas import models, visualization
+from convatlas.analysis import analyze
 from convatlas.errors import UsageError, UserError
 from convatlas.visualization.feature_maps import forward_with_maps
 
@@ -76,13 +77,13 @@ def test_for_pooled_maps_and_a_linear_layer_it_is_cam() -> None:
     without its negative part."""
     torch.manual_seed(1)
     model = PooledNetwork().double()
-    images = torch.randn(4, 3, 15, 15).double()
+    images = torch.randn(4, 3, 17, 17).double()
     classes = torch.arange(4)
     maps = model.maps(images)
     weighted = torch.einsum("nk,nkij->nij", model.linear.weight[classes], maps)
     expected = weighted.clamp(min=0) / maps[0, 0].numel()
     cams = visualization.grad_cam(model, images, classes)
-    assert visualization.last_conv_layer(model, (3, 15, 15)) == "maps"
+    assert visualization.last_conv_layer(model, (3, 17, 17)) == "maps"
     assert (cams > 0).any()
     torch.testing.assert_close(cams, expected.detach(), rtol=1e-12, atol=1e-14)
 
@@ -90,7 +91,8 @@ def test_for_pooled_maps_and_a_linear_layer_it_is_cam() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_last_conv_layer_includes_what_follows_at_its_size(name: str) -> None:
     model, images = small_model(name, image_size=96) if name == "alexnet" else small_model(name)
-    path = visualization.last_conv_layer(model, (images.shape[1], images.shape[2], images.shape[3]))
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    path = visualization.last_conv_layer(model, shape, min_side=1)
     sizes: dict[str, tuple[int, ...]] = {}  # in the order in which the modules end
 
     def record_size(path: str, output: Tensor) -> None:
@@ -111,6 +113,25 @@ def test_the_last_conv_layer_includes_what_follows_at_its_size(name: str) -> Non
     assert not any(isinstance(modules[p], nn.Conv2d) and min(sizes[p]) > 1 for p in later)
     same_size = [p for p in later if sizes[p] == sizes[path] and not p.startswith(path)]
     assert not any(isinstance(modules[p], nn.ReLU | nn.BatchNorm2d) for p in same_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "path", "map_side"),
+    [
+        ("vgg16", 224, "relu5_3", 14),
+        ("resnet50", 224, "conv5_x", 7),
+        ("inception_v3", 299, "Mixed_7c", 8),
+        ("resnet18", 64, "conv3_x", 8),  # conv5_x has 2x2
+        ("resnet20_cifar", 32, "conv4_x", 8),
+        ("resnet20_cifar", 16, "conv3_x", 8),
+        ("resnet20_cifar", 6, "conv2_x", 6),  # none has 7x7: the last of the largest
+    ],
+)
+def test_by_default_the_maps_have_at_least_7x7(name: str, side: int, path: str, map_side: int) -> None:
+    with torch.device("meta"):
+        model = models.create_model(name, image_size=side)
+    assert visualization.last_conv_layer(model, (3, side, side)) == path
+    assert analyze(model, (3, side, side)).module(path).output_shape[2:] == [map_side, map_side]
 
 
 @pytest.mark.parametrize("name", NAMES)

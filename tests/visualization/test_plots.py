@@ -30,10 +30,19 @@ def test_an_overlay_of_a_zero_map_is_even() -> None:
     assert (blended == blended[0, 0]).all()
 
 
-def test_a_row_is_a_png_whatever_a_file_is_called() -> None:
+def test_an_explanation_is_a_png_whatever_a_file_is_called() -> None:
     image = np.zeros((8, 8, 3), np.uint8)
     titled = plots.TitledImage(image, "$x^2 \x1b]52;c; <b> 图 " + "long " * 30)
-    assert Image.open(io.BytesIO(plots.draw_row([titled, titled]))).format == "PNG"
+    explanation = plots.Explanation("title", titled, [titled, titled], titled, titled)
+    assert Image.open(io.BytesIO(plots.draw_explanation(explanation))).format == "PNG"
+
+
+def test_a_small_image_is_enlarged_by_a_whole_factor_under_a_smooth_map() -> None:
+    image = torch.arange(64, dtype=torch.uint8).view(1, 8, 8)
+    cam = torch.zeros(2, 2)
+    blended = plots.overlay(image, cam, side=33)
+    assert blended.shape == (32, 32, 3)
+    assert np.array_equal(blended, plots.overlay(image, cam).repeat(4, 0).repeat(4, 1))
 
 
 def test_the_command_writes_a_figure_of_each_image(

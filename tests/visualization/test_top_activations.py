@@ -61,9 +61,9 @@ def test_maps_splits_and_images_that_do_not_fit_are_refused(classifier: Classifi
         visualization.top_activations(classifier, path="relu2_1", maps=(6,))
     with pytest.raises(UsageError, match="unknown split 'tests': the nearest is 'test'"):
         visualization.top_activations(classifier, split="tests")
-    preprocessing = fixed_size_preprocessing(3, (8, 8), (32, 32))
+    preprocessing = fixed_size_preprocessing(2, (8, 8), (32, 32))
     classifier.metadata = classifier.metadata.replace(preprocessing=preprocessing)
-    with pytest.raises(UsageError, match="1 channels, the classifier takes 3"):
+    with pytest.raises(UsageError, match="1 channels, the classifier takes 2"):
         visualization.top_activations(classifier)
 
 
@@ -71,5 +71,5 @@ def test_a_layer_without_an_activation_above_zero_is_an_error(classifier: Classi
     with torch.no_grad():
         for parameter in classifier.model.parameters():
             parameter.zero_()
-    with pytest.raises(UserError, match="no image of the data excites any map of relu5_2"):
+    with pytest.raises(UserError, match="no image of the data excites any map of relu3_2"):
         visualization.top_activations(classifier)

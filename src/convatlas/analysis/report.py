@@ -202,6 +202,9 @@ def _group_by_prefix(rows: Sequence[Row], depth: int) -> dict[str, list[Row]]:
 def _notes(trace: Trace) -> list[str]:
     """What a reader of the totals needs to know: unsupported operators, and modules that did not run."""
     notes = []
+    place = next((call.output_place for call in trace.calls if not call.path), "")
+    if place:
+        notes.append(f"{trace.model_name} returns several values: {place} is taken as its output")
     unsupported: dict[str, list[str]] = {}  # paths, by operator
     for call in trace.calls:
         for operation in call.operations:

@@ -19,7 +19,7 @@ class Row(Record, frozen=True):
 
     path: str
     op: str  # the module's class; for functional calls inside a larger module, the operators
-    output_shape: list[int]  # of the first output
+    output_shape: list[int]  # of the main output: `logits` or `out` among several, else the first
     params: int  # a shared parameter counts where it is first used
     macs: int
     flops: int

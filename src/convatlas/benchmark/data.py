@@ -73,9 +73,8 @@ def benchmark_data(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     speeds = {row["name"]: row["images_per_second"] for row in rows}
     for row in rows:
         _, workers = _split_name(row["name"])
-        row["ratio_same"] = (
-            row["images_per_second"] / speeds[f"baseline-{workers}" if workers else "baseline"]
-        )
+        speed, same = row["images_per_second"], speeds[f"baseline-{workers}" if workers else "baseline"]
+        row["ratio_same"] = speed / same if speed and same else None
     cpu = select_device("cpu")
     return {
         "kind": "data",

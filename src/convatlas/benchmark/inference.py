@@ -26,7 +26,7 @@ import torch
 
 from convatlas import models
 from convatlas.benchmark.data import write_photographs
-from convatlas.benchmark.harness import run_in_subprocess, run_interleaved
+from convatlas.benchmark.harness import add_share, run_in_subprocess, run_interleaved
 from convatlas.benchmark.inference_rows import BATCH, BATCH_ROWS, FILES_ROWS, create_network
 from convatlas.benchmark.peers import timm_has, torchvision_has
 from convatlas.errors import unknown_name
@@ -67,15 +67,16 @@ def benchmark_inference(model: str, rounds: int, compile: bool, say: Callable[[s
             write_photographs(Path(scratch))
         for kind, names in names_by_kind.items():
             available = [name for name in names if not missing[name]]
-            rows += _measure_kind(model, kind, available, rounds, Path(scratch), say)
+            rows += _measure_kind(model, kind, available, rounds, Path(scratch), say, rows)
+            if any("stopped" in row for row in rows):
+                break
     for name, requirement in missing.items():
         if requirement:
             say(f"{name} is left out: it needs {requirement}")
     runtime = Runtime(device, best_precision(device))
     peak = hardware.measure_device(device, runtime.precision).flops[runtime.precision]
     macs = models.golden_counts(model)["macs"]
-    for row in rows:
-        row["share"] = 100 * row["images_per_second"] * 2 * macs / peak
+    add_share(rows, 2 * macs, peak)
     return {
         "kind": "inference",
         "model": model,
@@ -98,7 +99,13 @@ def _batch_size(device: torch.device) -> int:
 
 
 def _measure_kind(
-    model: str, kind: str, names: list[str], rounds: int, scratch: Path, say: Callable[[str], None]
+    model: str,
+    kind: str,
+    names: list[str],
+    rounds: int,
+    scratch: Path,
+    say: Callable[[str], None],
+    earlier: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """The document's rows of one kind of work, a key of CPU_ROWS or CUDA_ROWS."""
 
@@ -107,7 +114,7 @@ def _measure_kind(
         arguments = ("bench", "inference", model, "--row", row, "--photos", str(scratch))
         return run_in_subprocess(f"{model}, {row}", *arguments)
 
-    rows = run_interleaved(names, rounds, measure, lambda line: say(f"{line}{kind}"))
+    rows = run_interleaved(names, rounds, measure, lambda line: say(f"{line}{kind}"), earlier)
     return [row | {"name": row["name"] + kind} for row in rows]
 
 

@@ -168,13 +168,18 @@ def _torchvision_preprocess(model: str) -> Callable[[Any], Tensor]:
     if not is_installed("torchvision"):
         raise UserError("this row runs torchvision's script, and torchvision is not installed: make peers")
     v2 = import_peer("torchvision.transforms.v2")
-    _, height, _ = models.get_entry(model).input
+    channels, height, _ = models.get_entry(model).input
     resize = [v2.Resize(height * 256 // 224), v2.CenterCrop(height)]
     to_float = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
     preprocess: Callable[[Any], Tensor] = v2.Compose(
-        [*resize, *to_float, v2.Normalize(mean=list(MEAN), std=list(STD))]
+        [*resize, *to_float, v2.Normalize(mean=list(MEAN[:channels]), std=list(STD[:channels]))]
     )
     return preprocess
+
+
+def _mode(model: str) -> str:
+    """Pillow's name of the network's channels."""
+    return "L" if models.get_entry(model).input[0] == 1 else "RGB"
 
 
 def _file_by_file(model: str, network: models.Network, files: list[Path]) -> Callable[[], int]:
@@ -183,7 +188,7 @@ def _file_by_file(model: str, network: models.Network, files: list[Path]) -> Cal
 
     def classify() -> int:
         for file in files:
-            batch = preprocess(Image.open(file).convert("RGB")).unsqueeze(0)
+            batch = preprocess(Image.open(file).convert(_mode(model))).unsqueeze(0)
             probabilities = baseline(batch).squeeze(0).softmax(0)
             probabilities.argmax().item()
         return len(files)
@@ -200,7 +205,7 @@ def _data_loader(model: str, network: models.Network, files: list[Path]) -> Call
             return len(files)
 
         def __getitem__(self, index: int) -> Tensor:
-            return preprocess(Image.open(files[index]).convert("RGB"))
+            return preprocess(Image.open(files[index]).convert(_mode(model)))
 
     loader = torch.utils.data.DataLoader(Photos(), BATCH, num_workers=2, persistent_workers=True)
 

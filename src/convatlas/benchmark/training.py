@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import analysis, models, recipes
-from convatlas.benchmark.harness import run_in_subprocess, run_interleaved
+from convatlas.benchmark.harness import add_share, run_in_subprocess, run_interleaved
 from convatlas.benchmark.peers import import_peer, timm_has, torchvision_has
 from convatlas.data.dataset import ArrayImages, Split
 from convatlas.data.loading.loader import iterate_batches
@@ -70,8 +70,7 @@ def benchmark_training(
     peak = hardware.measure_device(device, runtime.precision).flops[runtime.precision]
     with torch.device("meta"):
         macs = analysis.analyze(models.create_model(model, _edition(model)), entry.input).macs
-    for row in rows:
-        row["share"] = 100 * row["images_per_second"] * 6 * macs / peak
+    add_share(rows, 6 * macs, peak)
     return {
         "kind": "train",
         "model": model,

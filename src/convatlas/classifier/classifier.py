@@ -1,24 +1,36 @@
 """A trained network with all that it takes to classify images."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from convatlas import models
-from convatlas.classifier.model_file import ClassifierMetadata, named_tensors, read_model_file
+from convatlas.classifier.from_module import ChannelValues, describe_module
+from convatlas.classifier.model_file import (
+    ClassifierMetadata,
+    named_tensors,
+    read_model_file,
+    write_model_file,
+)
+from convatlas.classifier.training_images import FILE_NAME as TRAINING_IMAGES
+from convatlas.classifier.training_images import read_training_images
 from convatlas.data import Dataset
-from convatlas.data.images.decode import open_image
+from convatlas.data.images.inputs import ImageInput, image_name, iterate_images, read_image
 from convatlas.data.images.prefetch import decode_ahead
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing, fixed_size_preprocessing
-from convatlas.errors import UsageError, UserError, printable
+from convatlas.errors import UsageError, UserError, printable, wrong_type
 from convatlas.inference import Engine
 from convatlas.inference import engine as build_engine
-from convatlas.runtime.device import best_precision, select_device
+from convatlas.runtime.device import Precision, best_precision, select_device
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.memory import tune_malloc
+from convatlas.runtime.num_threads import default_threads
 from convatlas.runtime.runtime import Runtime
 from convatlas.storage.checked_safetensors import hash_tensors
 from convatlas.storage.records import record_sha256
@@ -31,7 +43,8 @@ Classes = list[tuple[str, float]]  # names and probabilities, the likeliest firs
 class Classifier:
     """A trained network, its classes and its preprocessing.
 
-    It runs on `runtime`, by default the machine's best device.
+    It runs on `runtime`, by default the machine's best device. `training_images` is the file that lists its
+    training images (training_images.py).
     """
 
     def __init__(
@@ -40,16 +53,77 @@ class Classifier:
         model: nn.Module,
         normalizer: Normalizer,
         runtime: Runtime | None = None,
+        training_images: Path | None = None,
     ):
         self.metadata = metadata
+        self._training_images = training_images
         self.engines: dict[str, Engine] = {}  # built, by the name that was requested
         if runtime is None:
             device = select_device()
-            precision = metadata.precision if metadata.precision == best_precision(device) else "fp32"
-            runtime = Runtime(device, precision)
+            runtime = Runtime(device, _precision(metadata, device))
         self.runtime = runtime
         self.model = runtime.to_device(model.eval())
         self.normalizer = normalizer.to(runtime.device)
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        classes: Sequence[str],
+        preprocessing: Preprocessing | int | tuple[int, int],
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
+        normalizer: Normalizer | None = None,
+        data: str | None = None,
+    ) -> Self:
+        """A classifier of a copy of a network of `create_model` that was trained in a loop of the user's own.
+
+        Its last layer may have been replaced by one for other classes; wrappers (DistributedDataParallel,
+        torch.compile, AveragedModel) are taken off. `classes`: the names, in the order of the logits.
+        `preprocessing`: the size of the network's images, to which the shorter side is resized and the centre
+        cropped, or another classifier's `metadata.preprocessing`. `mean` and `std` are those of pixels from 0
+        to 1, a number or one for each channel; or give `normalizer`, another classifier's. `data`: the name
+        of the data that it was trained on, for `evaluate`.
+
+        Raises UsageError for a module that is no network of the atlas, naming the first part that differs.
+        """
+        return cls(*describe_module(module, classes, preprocessing, mean, std, normalizer, data))
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write the classifier for `load`: a file that ends in .safetensors, or `model.safetensors` in a
+        folder. Returns the file.
+
+        Raises UsageError for one that exists, unless it is to be overwritten; UserError where it cannot be
+        written.
+        """
+        file = Path(path)
+        if file.suffix != ".safetensors":
+            file = file / "model.safetensors"
+        if file.exists() and not overwrite:
+            raise UsageError(f"{printable(file)} already exists: choose another place, or overwrite=True")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_model_file(file, self.metadata, self.model, self.normalizer)
+        except OSError as error:
+            raise UserError(f"cannot write {printable(file)}: {error.strerror}") from None
+        return file
+
+    def __repr__(self) -> str:
+        metadata = self.metadata
+        classes = [printable(name) for name in metadata.classes[:3]]
+        classes += ["..."] * (len(metadata.classes) > 3)
+        facts = [
+            f"{len(metadata.classes)} classes ({', '.join(classes)})",
+            "input " + "x".join(map(str, metadata.preprocessing.shape)),
+        ]
+        origin = [f"trained on {metadata.provenance['data']}"] if "data" in metadata.provenance else []
+        origin += (
+            [f"test top-1 {metadata.metrics['test_top1']:.2f} %"] if "test_top1" in metadata.metrics else []
+        )
+        name = metadata.network.name
+        if metadata.network.edition != "paper":
+            name += f", edition {metadata.network.edition}"
+        return f"<Classifier {name}: {', '.join([*facts, *map(printable, origin)])}>"
 
     @property
     def training_data(self) -> str:
@@ -58,6 +132,16 @@ class Classifier:
         if not name:
             raise UsageError("this classifier does not say what it was trained on: name the data with --data")
         return str(name)
+
+    def trained_on(self) -> set[bytes] | None:
+        """The content hashes of its training images; None where no file beside it lists them.
+
+        Raises UserError for a damaged file.
+        """
+        run = self.metadata.provenance.get("run")
+        if self._training_images is None or not run:
+            return None
+        return read_training_images(self._training_images, str(run))
 
     @property
     def weights_sha256(self) -> str:
@@ -68,13 +152,13 @@ class Classifier:
     def preprocessing_for(self, dataset: Dataset) -> Preprocessing:
         """The preprocessing of a data set's images.
 
-        Raises UsageError for images with another number of channels.
+        Raises UsageError for images whose channels cannot become the network's.
         """
         preprocessing = self.metadata.preprocessing
         if dataset.size is None:
             return preprocessing
         channels = preprocessing.channels
-        if dataset.channels != channels:
+        if dataset.channels != channels and {dataset.channels, channels} != {1, 3}:
             raise UsageError(
                 f"{dataset.name} has {dataset.channels} channels, the classifier takes {channels}"
             )
@@ -95,13 +179,21 @@ class Classifier:
             logits: Tensor = self.model(self.normalizer(images))
         return logits.float()
 
-    def predict(self, files: Iterable[str | Path], top: int = 5, engine: str = "auto") -> list[Classes]:
-        """For each image file, its `top` likeliest classes with their probabilities.
+    def predict(
+        self, images: ImageInput | Iterable[ImageInput], top: int = 5, engine: str = "auto"
+    ) -> list[Classes]:
+        """For each image, its `top` likeliest classes with their probabilities.
 
-        Raises UserError for a file that is no image.
+        `images`: one or several of these: a path, the bytes of an image file, a PIL image, or an array or
+        tensor of RGB or grey pixels, uint8, (height, width, channels) or (height, width). One image gives a
+        list with one element.
+
+        Raises UserError for a file that is no image, UsageError for pixels of another type or shape.
         """
+        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+            raise UsageError(f"top should be a whole number of classes, 1 or more, not {top!r}")
         predictions = []
-        for _, classes in self.predict_iter(files, top, engine):
+        for _, classes in self.predict_iter(iterate_images(images), top, engine):
             if isinstance(classes, UserError):
                 raise classes
             predictions.append(classes)
@@ -109,20 +201,30 @@ class Classifier:
 
     def features(
         self,
-        images: Tensor | Iterable[str | Path],
+        images: Tensor | ImageInput | Iterable[ImageInput],
         paths: Sequence[str] = (models.PENULTIMATE,),
         batch: int = 32,
     ) -> dict[str, Tensor]:
         """The outputs of the network's modules at `paths` for every image, float32 on the CPU.
 
-        `images` are files, or uint8 (n, channels, *size). "penultimate" is the vector that the last layer
-        classifies. Raises UsageError for a path that does not exist, naming the nearest, and UserError for a
-        file that is no image.
+        `images` are those of `predict`, or preprocessed ones in a tensor, uint8 (n, channels, *size).
+        "penultimate" is the vector that the last layer classifies. Raises UsageError for a path that does not
+        exist, naming the nearest, and UserError for a file that is no image.
         """
         assert isinstance(self.model, models.Network)
-        if not isinstance(images, Tensor):
+        if not (isinstance(images, Tensor) and images.dim() == 4):
+            transform = self.metadata.preprocessing.transform
             images = torch.stack(
-                [self.metadata.preprocessing.transform(open_image(Path(file))) for file in images]
+                [
+                    transform(read_image(image, image_name(image, index)))
+                    for index, image in enumerate(iterate_images(images))
+                ]
+            )
+        if images.dtype != torch.uint8 or tuple(images.shape[1:]) != self.metadata.preprocessing.shape:
+            shape = ", ".join(map(str, self.metadata.preprocessing.shape))
+            raise UsageError(
+                f"preprocessed images should be uint8 of shape (n, {shape}), not {images.dtype} of shape "
+                f"{tuple(images.shape)}: give the images themselves, in a list"
             )
         outputs: dict[str, list[Tensor]] = {path: [] for path in paths}
         with torch.inference_mode(), self.runtime.autocast():
@@ -134,19 +236,19 @@ class Classifier:
 
     def predict_iter(
         self,
-        files: Iterable[str | Path],
+        images: Iterable[ImageInput],
         top: int = 5,
         engine: str = "auto",
         batch: int = BATCH_SIZE,
         say: Callable[[str], None] = lambda line: None,
     ) -> Iterator[tuple[str, Classes | UserError]]:
-        """Yield (file, its classes, or why it cannot be read) as they come; the next files are decoded
-        meanwhile.
+        """Yield (name, its classes, or why it cannot be read) as they come; the next images are decoded
+        meanwhile. The name is the path, or for an image without one `image 3`, from 0 on.
 
         `say` is called with a line that names the engine, and why it was chosen.
         """
         decoded: list[tuple[str, Tensor | UserError]] = []
-        for file, image in decode_ahead(files, self.metadata.preprocessing.transform, 2 * batch):
+        for file, image in decode_ahead(images, self.metadata.preprocessing.transform, 2 * batch):
             decoded.append((file, image))
             if len(decoded) == batch:
                 yield from self._classify(decoded, top, engine, say)
@@ -180,11 +282,13 @@ class Classifier:
         return self.engines[name](images)
 
 
-def load(path: str | Path) -> Classifier:
-    """The classifier of a run folder or a `model.safetensors` file.
+def load(path: str | Path, ranks: Ranks = SINGLE_PROCESS) -> Classifier:
+    """The classifier of a run folder or a `model.safetensors` file, on this rank's device.
 
     Raises UserError when the file is missing, damaged, or does not fit its network.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise wrong_type("what load reads", path, "a run's folder or a model.safetensors file")
     tune_malloc()
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
@@ -192,4 +296,12 @@ def load(path: str | Path) -> Classifier:
         is_run = (path / "run.json").exists()
         hint = f"finish it with: convatlas train --resume {path}" if is_run else "expected a run folder"
         raise UserError(f"{printable(path)} holds no model.safetensors: {hint}")
-    return Classifier(*read_model_file(file))
+    metadata, model, normalizer = read_model_file(file)
+    device = select_device("auto", ranks)
+    runtime = Runtime(device, _precision(metadata, device), threads=default_threads(ranks.local_world_size))
+    return Classifier(metadata, model, normalizer, runtime, file.with_name(TRAINING_IMAGES))
+
+
+def _precision(metadata: ClassifierMetadata, device: torch.device) -> Precision:
+    """That of the training where the device multiplies it in hardware, else fp32."""
+    return metadata.precision if metadata.precision == best_precision(device) else "fp32"

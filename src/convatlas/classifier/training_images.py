@@ -30,15 +30,18 @@ def write_training_images(path: Path, content_hashes: Sequence[bytes], run_id: s
     write_checked(path, {"content_hashes": torch.from_numpy(hashes.copy())}, metadata)
 
 
-def read_training_images(path: Path) -> set[bytes] | None:
-    """The content hashes, without zeros at their ends; None where there is no such file.
+def read_training_images(path: Path, run_id: str) -> set[bytes] | None:
+    """The content hashes, without zeros at their ends; None where there is no such file, or it is that of
+    another run.
 
     Raises UserError for a damaged one.
     """
     if not path.exists():
         return None
     tensors, document = read_checked(path)
-    from_json(document, _Metadata, f"{path}, its metadata")
+    metadata = from_json(document, _Metadata, f"{path}, its metadata")
+    if metadata.run != run_id:
+        return None
     hashes = tensors.get("content_hashes")
     if hashes is None or hashes.dtype != torch.uint8 or hashes.dim() != 2:
         raise UserError(f"{path} does not hold content hashes: expected the file that a training wrote")

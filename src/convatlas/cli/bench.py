@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from convatlas.cli.arguments import Json, positive
-from convatlas.cli.output import display, print_json, print_table
+from convatlas.cli.output import display, paragraph, print_json, print_table
+from convatlas.errors import printable
 
 
 @dataclass
@@ -36,17 +37,20 @@ class Bench:
     photos: Annotated[Path | None, arg(metavar="FOLDER", help="For --row: the photographs to load.")] = None
     json: Json = False
 
-    def __call__(self) -> None:
+    def __call__(self) -> int:
         run: Callable[[], tuple[dict[str, Any], str]] = {
             "inference": self._inference,
             "train": self._training,
             "data": self._data,
         }[self.kind]
+        from convatlas.benchmark.harness import exit_code
+
         document, title = run()
         if self.json or self.row is not None:
             print_json(document)
         else:
             self._print(document, title)
+        return exit_code(document.get("rows", ()))
 
     def _inference(self) -> tuple[dict[str, Any], str]:
         from convatlas.benchmark import inference
@@ -89,6 +93,9 @@ class Bench:
         cells = table_cells(document["rows"])
         if self.kind == "train":
             columns += ("% of matrix product",)
-            shares = [f"{row['share']:.0f}" for row in document["rows"]]
+            shares = ["-" if row["share"] is None else f"{row['share']:.0f}" for row in document["rows"]]
             cells = [(*row, share) for row, share in zip(cells, shares, strict=True)]
         print_table(("row", *columns), cells, right=columns)
+        for row in document["rows"]:
+            if "error" in row:
+                paragraph(f"{row['name']}: {printable(row['error'])}", 2)

@@ -14,7 +14,10 @@ from convatlas.errors import UsageError, printable
 
 @dataclass
 class Eval:
-    """Evaluate saved classifiers as the papers do: crops, dense or ensembles, with calibration."""
+    """Evaluate saved classifiers as the papers do: crops, dense or ensembles, with calibration.
+
+    Under torchrun the ranks share the images; an interrupted evaluation continues.
+    """
 
     weights: Annotated[
         Positional[tuple[Path, ...]],
@@ -23,7 +26,10 @@ class Eval:
     data: Annotated[str | None, arg(metavar="DATA", help="Default: the data that they were trained on.")] = (
         None
     )
-    split: Annotated[str, arg(help="train, val or test.")] = "test"
+    split: Annotated[
+        str | None,
+        arg(help="train, val, test or all; default test, and all of a set without splits."),
+    ] = None
     crops: Annotated[
         str, arg(help="The protocol: center, 10, 12, 144, dense or multiscale (docs/evaluation.md).")
     ] = "center"
@@ -40,10 +46,14 @@ class Eval:
         if not self.weights:
             raise UsageError("eval needs at least one run's folder or model.safetensors")
         from convatlas.evaluation import evaluate, report
+        from convatlas.runtime.progress import is_main_process
 
         if self.out is not None:
             report.check_folder(self.out)
         result = evaluate(self.weights, self.data, self.split, self.crops, self.subset, self.subsets)
+        exit_code = 1 if result["unreadable"] else 0
+        if not is_main_process():
+            return exit_code
         for note in result["notes"]:
             print(f"convatlas: {printable(note)}", file=sys.stderr)
         for sample in result["unreadable"]:
@@ -56,11 +66,13 @@ class Eval:
             print_evaluation(result)
             if page is not None:
                 print(f"wrote {printable(page)}")
-        return 1 if result["unreadable"] else 0
+        return exit_code
 
 
 def print_evaluation(document: dict[str, Any]) -> None:
     """Print the document of `eval`."""
+    from convatlas.evaluation.results import majority_sentence
+
     low, high = document["top1_interval"]
     networks = f"{document['models']} networks, " if document["models"] > 1 else ""
     protocol = document["protocol"]
@@ -70,8 +82,11 @@ def print_evaluation(document: dict[str, Any]) -> None:
         f"{document['n']:,} images, {networks}{crops}",
         6,
     )
+    paragraph(printable(majority_sentence(document)), 6)
     if document["top5"] is not None:
         print(f"top-5 {document['top5']:.2f} %")
+    balanced, f1 = document["balanced_accuracy"], document["macro_f1"]
+    print(f"balanced accuracy {balanced:.2f} %, macro F1 {f1:.2f} %")
     print(f"loss  {document['loss']:.4f}, mean negative log-likelihood")
     bins = [bin for bin in document["reliability"] if bin["n"]]
     confidence = sum(bin["n"] * bin["confidence"] for bin in bins) / document["n"]

@@ -1,28 +1,15 @@
 """`export`: a classifier in another format, read back and compared before it is put in its place."""
 
-import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from convatlas.cli.arguments import Json
 from convatlas.cli.output import print_json
-from convatlas.errors import UsageError, printable, unknown_name
-
-if TYPE_CHECKING:
-    from convatlas.classifier import Classifier
-
-# Where each format is written, in the run's folder
-DEFAULT_NAMES = {
-    "onnx": "model.onnx",
-    "openvino": "openvino",
-    "int8": "openvino-int8",
-    "safetensors": "classifier.safetensors",
-    "hub": "hub",
-}
+from convatlas.errors import UsageError, printable
 
 
 @dataclass
@@ -42,6 +29,9 @@ class Export:
             help="A file for onnx and safetensors, else a folder; default in the run's folder.",
         ),
     ] = None
+    opset: Annotated[
+        int | None, arg(metavar="N", help="onnx: the version of ONNX's operators; default PyTorch's.")
+    ] = None
     max_drop: Annotated[
         float, arg(metavar="POINTS", help="int8: the largest allowed fall of top-1 on validation images.")
     ] = 0.5
@@ -57,23 +47,15 @@ class Export:
             raise UsageError(
                 f"export needs --to and a format, for example: convatlas export {weights} --to onnx"
             )
-        if self.to not in DEFAULT_NAMES:
-            raise unknown_name("format", self.to, DEFAULT_NAMES)
-        if not 0 <= self.max_drop <= 100:
-            raise UsageError(f"--max-drop should be 0 to 100 points, not {self.max_drop:g}")
-        folder = self.weights if self.weights.is_dir() else self.weights.parent
-        out = self.out or folder / DEFAULT_NAMES[self.to]
-        if out.exists():
-            raise UsageError(
-                f"{printable(out)} already exists: choose another place with --out, or remove it"
-            )
-        from convatlas.classifier import load
+        from convatlas.export import request
 
-        classifier = load(self.weights)
+        request.check_request(self.to, self.opset, self.max_drop)
+        out = self.out or request.default_path(self.weights, self.to)
+        request.check_is_new(out, self.to)
         print(f"convatlas: writing {printable(out)}, reading it back, comparing", file=sys.stderr)
-        results = self._write(classifier, out)
+        results = request.export_classifier(self.weights, self.to, out, self.opset, self.max_drop, self.data)
         if self.json:
-            print_json({"out": str(out), "to": self.to} | results)
+            print_json(results)
             return
         if self.to == "int8":
             before, after = results["before"], results["after"]
@@ -88,28 +70,3 @@ class Export:
         else:
             print("what is read back is bit for bit what was written")
         print(f"wrote {printable(out)}")
-
-    def _write(self, classifier: "Classifier", out: Path) -> dict[str, Any]:
-        from convatlas.export import formats, huggingface, int8
-
-        out.parent.mkdir(parents=True, exist_ok=True)
-        match self.to:
-            case "int8":
-                report = int8.classifier_to_int8(classifier, out, self.data, self.max_drop, str(self.weights))
-                return dataclasses.asdict(report)
-            case "hub":
-                return {"difference": huggingface.to_hub(classifier, out).difference}
-            case "safetensors":
-                return {"difference": formats.to_safetensors(classifier, out).difference}
-            case "onnx":
-                return {
-                    "difference": formats.to_onnx(
-                        classifier, formats.random_images(classifier), out
-                    ).difference
-                }
-            case _:
-                return {
-                    "difference": formats.to_openvino(
-                        classifier, formats.random_images(classifier), out
-                    ).difference
-                }

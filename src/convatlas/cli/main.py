@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from convatlas import __version__
 from convatlas.cli.parse import parse
 from convatlas.errors import FailedOnOtherRank, UserError, printable
+from convatlas.runtime.num_threads import VARIABLE, parse_threads
 from convatlas.runtime.signals import StoppedBySignal, raise_on_signals
 
 
@@ -17,6 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    try:
+        arguments = set_threads(arguments)
+    except UserError as error:
+        return _fail(str(error), error.exit_code, debug)
     if arguments in (["--version"], ["-V"]):
         print(f"convatlas {__version__}")
         return 0
@@ -52,6 +57,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             1,
             debug,
         )
+
+
+def set_threads(arguments: list[str]) -> list[str]:
+    """Take `--threads N` out of the arguments, for this process and its children, before torch is loaded.
+
+    Raises UsageError for a number that is none.
+    """
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option != "--threads":
+            rest.append(word)
+            continue
+        value = value if equals else next(words, "")
+        parse_threads(option, value)
+        os.environ[VARIABLE] = os.environ["OMP_NUM_THREADS"] = value
+    return rest
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

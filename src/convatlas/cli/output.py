@@ -1,5 +1,6 @@
 """What commands share in saying things: tables, paragraphs, JSON, files written."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ def print_json(document: Any) -> None:
     print(msgspec.json.encode(document).decode(), flush=True)
 
 
-def print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], right: tuple[str, ...] = ()) -> None:
+def print_table(
+    columns: tuple[str, ...],
+    rows: list[tuple[Any, ...]],
+    right: tuple[str, ...] = (),
+    bold: Sequence[bool] = (),
+) -> None:
+    """`bold`: of each row, whether a terminal shows it in bold; by default none."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table
@@ -38,8 +45,8 @@ def print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]], right: tu
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(str, row))
+    for number, row in enumerate(rows):
+        table.add_row(*map(str, row), style="bold" if number < len(bold) and bold[number] else None)
     console = Console(markup=False, highlight=False)
     console.width = Measurement.get(
         console, console.options.update(max_width=1000), table

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from convatlas.errors import UsageError, unknown_name
+from convatlas.errors import UsageError, printable, unknown_name
 
 
 def parse(words: list[str]) -> Callable[[], int | None]:
@@ -15,7 +15,10 @@ def parse(words: list[str]) -> Callable[[], int | None]:
     """
     from convatlas.cli.registry import COMMANDS
 
-    about = "The landmark convolutional networks, each exactly as its paper prints it: train, evaluate, use."
+    about = (
+        "The landmark convolutional networks, each exactly as its paper prints it: train, evaluate, use. "
+        "Every command takes --threads N (threads that compute) and --debug (the traceback of an error)."
+    )
     return _parse(words, COMMANDS, "convatlas", about)
 
 
@@ -26,6 +29,8 @@ def _parse(words: list[str], commands: dict[str, Any], prog: str, about: str) ->
 
     if words and not words[0].startswith("-") and words[0] not in commands:
         raise unknown_name(f"{prog} command".removeprefix("convatlas "), words[0], commands)
+    if not words:
+        words = ["--help"]
     command = commands[words[0]] if words and words[0] in commands else None
     if command is not None and hasattr(command, "commands"):
         return _parse(words[1:], command.commands, f"{prog} {words[0]}", str(command.__doc__))
@@ -52,11 +57,7 @@ def _sentence(event: object, command: type | None) -> str:
 
     match event:
         case _errors.UnrecognizedArgs(tokens=[token, *_]) if token.startswith("-") and command is not None:
-            return str(
-                unknown_name(
-                    "option", token.partition("=")[0], [_option(f.name) for f in dataclasses.fields(command)]
-                )
-            )
+            return _unknown_option(token.partition("=")[0], command)
         case _errors.UnrecognizedArgs(tokens=tokens):
             return f"unexpected {' '.join(tokens)!r}"
         case _errors.MissingArgs(missing_arguments=missing):
@@ -81,6 +82,17 @@ def _sentence(event: object, command: type | None) -> str:
                 f"{expected}"
             )
     return " ".join(str(getattr(event, "message", type(event).__name__)).split())
+
+
+def _unknown_option(option: str, command: type) -> str:
+    known = [_option(field.name) for field in dataclasses.fields(command)]
+    if "--set" in known:
+        from convatlas.cli.settings import setting_for_option
+
+        setting = setting_for_option(option)
+        if setting:
+            return f"unknown option {printable(option)!r}: say {setting}"
+    return str(unknown_name("option", option, known))
 
 
 def _option(field: str) -> str:

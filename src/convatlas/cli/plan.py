@@ -42,7 +42,7 @@ COLUMNS = (
 
 @dataclass
 class Plan:
-    """Estimate what a run needs: memory, the largest batch, and time on 1 to 4,096 devices."""
+    """Estimate what a run needs: memory, the largest batch, and time by the number of devices."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN.json", help="A run.json, or a run's folder.")]
     device: Annotated[
@@ -83,12 +83,14 @@ def print_plan(plan: "RunPlan") -> None:
         paragraph(f"{name:<9} {printable(text)}", 10)
     print()
     print_table(COLUMNS, [_cells(row) for row in plan.rows], right=COLUMNS[:-1])
-    largest = max(row.devices for row in plan.rows if not row.extrapolated)
-    paragraph(
+    text = (
         "all-reduce: bytes that each device sends a step; an epoch and to the end with validation, without "
-        f"start-up and saving. More than {largest} devices (*): extrapolated.",
-        0,
+        "start-up and saving."
     )
+    if any(row.extrapolated for row in plan.rows):
+        largest = max(row.devices for row in plan.rows if not row.extrapolated)
+        text += f" More than {largest} devices (*): extrapolated."
+    paragraph(text, 0)
     for note in plan.notes:
         paragraph(f"note: {printable(note)}", 6)
 

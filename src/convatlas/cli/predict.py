@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -14,10 +14,16 @@ from convatlas.cli.arguments import Json
 from convatlas.cli.output import print_json, print_table
 from convatlas.errors import UsageError, UserError, printable
 
+if TYPE_CHECKING:
+    from convatlas.runtime.distributed.ranks import Ranks
+
 
 @dataclass
 class Predict:
-    """Classify image files, folders with all below them, and patterns such as 'photos/**/*.jpg'."""
+    """Classify image files, folders with all below them, and patterns such as 'photos/**/*.jpg'.
+
+    Under torchrun the ranks share the images.
+    """
 
     weights: Annotated[
         Positional[Path], arg(metavar="WEIGHTS", help="A run's folder or a model.safetensors file.")
@@ -37,38 +43,51 @@ class Predict:
             raise UsageError("predict needs at least one image file or folder after the weights")
         if self.top < 1:
             raise UsageError(f"--top should be at least 1, not {self.top}")
+        from convatlas.runtime.distributed.rendezvous import init_ranks
+
+        with init_ranks() as ranks:
+            return self._predict(ranks)
+
+    def _predict(self, ranks: "Ranks") -> int:
+        """Rank 0 prints the predictions of all ranks."""
         documents: list[dict[str, Any]] = []
         failed = 0
         count = 0
         start = time.perf_counter()
-        for document in self._documents():
+        for document in self._documents(ranks):
             count += 1
             failed += "error" in document
+            if ranks.rank:
+                continue
             if self.jsonl:
                 print_json(document)
                 continue
             documents.append(document)
             if "error" in document and not self.json:
                 print(f"convatlas: {printable(document['error'])}", file=sys.stderr)
+        if ranks.rank:
+            return 1 if failed else 0
         if self.json and not self.jsonl:
             print_json(documents)
         elif not self.jsonl:
             _print_table([document for document in documents if "classes" in document])
-        rate = count / (time.perf_counter() - start)
+        rate = (count - failed) / (time.perf_counter() - start)
+        speed = f", {rate:,.0f} a second, the start of the engine included" if count > failed else ""
         print(
-            f"{count - failed:,} of {count:,} images, {rate:,.0f} a second, the start of the engine included",
+            f"{count - failed:,} of {count:,} images{speed}",
             file=sys.stderr if self.json or self.jsonl else sys.stdout,
         )
         return 1 if failed else 0
 
-    def _documents(self) -> Iterator[dict[str, Any]]:
+    def _documents(self, ranks: "Ranks") -> Iterator[dict[str, Any]]:
         from convatlas.classifier import load
+        from convatlas.classifier.shared_predictions import predict_on_ranks
         from convatlas.runtime.progress import track
 
-        classifier = load(self.weights)
+        classifier = load(self.weights, ranks)
         # a stream of any length for --jsonl, else a list, whose length the progress bar needs
         files = _expand(self.images) if self.jsonl else list(_expand(self.images))
-        predictions = classifier.predict_iter(files, self.top, self.engine, say=_say)
+        predictions = predict_on_ranks(classifier, files, self.top, self.engine, ranks, _say)
         if isinstance(files, list):
             predictions = track(predictions, len(files), "images")
         for file, classes in predictions:
@@ -102,12 +121,16 @@ def _expand(names: Iterable[str]) -> Iterator[str]:
     What exists is taken by its name, even if it looks like a pattern; a name that is nothing is yielded, and
     will be reported as missing.
     """
-    from convatlas.data.sources.files import list_images
+    from convatlas.data.sources.passed_over import describe_passed_over
+    from convatlas.data.sources.walk import list_images
 
     for name in names:
         path = Path(name)
         if path.is_dir():
-            yield from [str(path / image) for image in list_images(path)] or [name]
+            listing = list_images(path)
+            if listing.passed_over:
+                _say(f"passed over in {printable(name)}: {describe_passed_over(listing.passed_over)}")
+            yield from [str(path / image) for image in listing.images] or [name]
         elif path.exists() or not glob.has_magic(name):
             yield name
         else:

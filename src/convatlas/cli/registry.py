@@ -5,6 +5,7 @@ from typing import Any
 from convatlas.cli.bench import Bench
 from convatlas.cli.compare import Compare
 from convatlas.cli.data import Data
+from convatlas.cli.doctor import Doctor
 from convatlas.cli.eval import Eval
 from convatlas.cli.export import Export
 from convatlas.cli.import_ import Import
@@ -28,4 +29,5 @@ COMMANDS: dict[str, Any] = {
     "plan": Plan,
     "bench": Bench,
     "data": Data,
+    "doctor": Doctor,
 }

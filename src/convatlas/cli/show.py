@@ -40,13 +40,23 @@ class Show:
         Path | None,
         arg(metavar="FILE", help="Draw cost and receptive field by depth; takes some seconds."),
     ] = None
+    svg: Annotated[
+        Path | None, arg(metavar="FILE", help="Draw the network, and one module of each kind with branches.")
+    ] = None
+    module: Annotated[
+        str, arg(metavar="PATH", help="With --svg: a part of the network, such as conv4_x.")
+    ] = ""
 
     def __call__(self) -> None:
-        formats = [name for name in ("json", "markdown", "html", "png") if getattr(self, name)]
+        formats = [name for name in ("json", "markdown", "html", "png", "svg") if getattr(self, name)]
         if len(formats) > 1:
             raise UsageError(f"--{formats[0]} and --{formats[1]} exclude each other: choose one")
         if self.depth is not None and self.depth < 1:
             raise UsageError(f"--depth should be 1 or more, not {self.depth}")
+        if self.svg and self.against:
+            raise UsageError("--svg draws one network: leave out --against")
+        if self.module and not self.svg:
+            raise UsageError("--module names the part that --svg draws: add --svg FILE")
         networks = self._networks()
         reports = [report for report, _ in networks]
         if self.png:
@@ -55,6 +65,10 @@ class Show:
             print("convatlas: drawing, with a few passes forward and backward", file=sys.stderr)
             fields = [plots.effective_fields(model, report) for report, model in networks]
             write(self.png, plots.draw_report(reports, fields))
+        elif self.svg:
+            from convatlas.analysis.render.svg import render_svg
+
+            write(self.svg, render_svg(reports[0], self.module))
         elif self.html:
             from convatlas.analysis.render.html import render_html
 
@@ -92,18 +106,20 @@ class Show:
 
     def _print(self, reports: Sequence["Report"]) -> None:
         from convatlas.analysis.render import tables
-        from convatlas.analysis.render.comparison import compare
+        from convatlas.analysis.render.comparison import LEGEND, compare
         from convatlas.analysis.rows import CONVENTION
 
         for table in compare(*reports) if self.against else ():
             numbers = tuple(column for column in table.columns if column not in table.text_columns)
-            print_table(table.columns, table.rows, right=numbers)
+            print_table(table.columns, table.rows, right=numbers, bold=table.changed)
             print()
-        for report in reports:
+        if self.against:
+            print(f"{LEGEND}\n")
+        rows_by_report = tables.marked_rows(reports, self.depth)
+        for report, (rows, changed) in zip(reports, rows_by_report, strict=True):
             print(tables.title(report))
-            rows = tables.select_rows(report, self.depth)
             numbers = tuple(column for column in tables.COLUMNS if column not in tables.TEXT_COLUMNS)
-            print_table(tables.COLUMNS, [tables.row_cells(row) for row in rows], right=numbers)
+            print_table(tables.COLUMNS, rows, right=numbers, bold=changed)
             print()
             for name, text in tables.totals(report):
                 paragraph(f"{name:<14}{text}", 14)

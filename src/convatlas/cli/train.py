@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -29,7 +29,7 @@ class Train:
         str,
         arg(
             help="A built-in set, or folder:, manifest:, imagenet:, packed:, tar: or hf: and a path: "
-            "docs/data.md."
+            "docs/data.md. With --resume: where the same data are now."
         ),
     ] = ""
     recipe: Annotated[
@@ -58,6 +58,10 @@ class Train:
         Path | None, arg(metavar="FOLDER", help="Continue the run in this folder, bit for bit.")
     ] = None
     force: Annotated[bool, arg(help="Continue although environment or data differ.")] = False
+    log: Annotated[
+        Literal["tensorboard"] | None,
+        arg(metavar="tensorboard", help="Write the figures of the log there too."),
+    ] = None
     json: Json = False
 
     def __call__(self) -> None:
@@ -68,11 +72,15 @@ class Train:
         from convatlas.runtime.progress import is_main_process
 
         if self.resume:
-            self._refuse_run_options(self.resume)
-            result = training.resume(self.resume, self.device, self.workers, self.force, progress)
+            self._refuse_run_options(self.resume, but="data")
+            result = training.resume(
+                self.resume, self.device, self.workers, self.force, progress, self.log, self.data or None
+            )
         else:
             run, weights = self._options()
-            result = training.train(run, self.out, self.device, self.workers, self.force, progress, weights)
+            result = training.train(
+                run, self.out, self.device, self.workers, self.force, progress, weights, self.log
+            )
         if self.json:
             if is_main_process():
                 print_json({"out": str(result.out), "run_id": result.run_id, "metrics": result.metrics})
@@ -80,7 +88,6 @@ class Train:
         progress.say("next:")
         progress.say(f"  convatlas eval {result.out}")
         progress.say(f"  convatlas predict {result.out} IMAGE...")
-        progress.say(f"  convatlas train --resume {result.out}    (if it had been interrupted)")
 
     def _options(self) -> "RunOptions":
         from convatlas.training.options import RunOptions, open_run_file, run_from_options
@@ -104,10 +111,10 @@ class Train:
             overrides=self.set,
         )
 
-    def _refuse_run_options(self, file: Path) -> None:
+    def _refuse_run_options(self, file: Path, but: str = "") -> None:
         """Raises UsageError for an option that would change the run of a file."""
         for name in RUN_OPTIONS:
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+            if name != but and getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise UsageError(
                     f"--{name} cannot change the run of {printable(file)}: start a new one by the network's "
                     "name"

@@ -30,7 +30,10 @@ class Visualize:
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE ...", help="Image files.")] = ()
     module: Annotated[
         str,
-        arg(metavar="PATH", help="A layer, as show --depth 9 names it; default the last convolutional one."),
+        arg(
+            metavar="PATH",
+            help="A layer, as show --depth 9 names it; default the last with maps of at least 7x7.",
+        ),
     ] = ""
     map: Annotated[
         int | None,
@@ -75,7 +78,7 @@ class Visualize:
                 documents.append({"file": str(image), "error": str(error)})
                 print(f"convatlas: {printable(error)}", file=sys.stderr)
                 continue
-            file = output.write(output.unused_name(image.stem), plots.draw_row(explained))
+            file = output.write(output.unused_name(image.stem), plots.draw_explanation(explained))
             documents.append({"file": str(image), "picture": file})
         training_data = classifier.metadata.provenance.get("data")
         if self.data or (not self.images and training_data):

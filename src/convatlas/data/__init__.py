@@ -2,23 +2,45 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
-from convatlas.data.sources.source import RawDataset, prepare
-from convatlas.errors import UsageError, unknown_name
+from convatlas.data.sources.source import ALL, Conflicts, RawDataset, prepare, prepare_evaluation
+from convatlas.errors import UsageError, UserError, unknown_name, wrong_type
 
 
-def open_dataset(name: str, quarantined: Sequence[str] | None = None) -> Dataset:
+def open_dataset(
+    name: str, quarantined: Sequence[str] | None = None, conflicts: Conflicts = "drop"
+) -> Dataset:
     """A data set by its name: `fashion-mnist`, `mnist`, `cifar10`, `cifar100`, `digits`, or a source:
     `folder:PATH`.
 
     `quarantined` are the content hashes of broken samples to leave out; None takes those on the data set's
-    own list. Raises UsageError for an unknown name, UserError for files that are missing or damaged, and for
-    a data set that cannot be trained on.
+    own list. `conflicts`: samples with the same content and different classes are left out, or an error.
+
+    Raises UsageError for an unknown name, UserError for files that are missing or damaged, and for a data set
+    that cannot be trained on.
     """
-    return prepare(open_source(name), quarantined)
+    return prepare(open_source(name), quarantined, conflicts)
+
+
+def open_evaluation_dataset(name: str, as_trained: bool = False) -> Dataset:
+    """A data set for evaluation only, which need not have train images: its published splits, and `all`.
+
+    as_trained: also the splits that a training holds out of this data, if one can still use it. Raises errors
+    like `open_dataset`, except that any source with a sample can be evaluated on.
+    """
+    source = open_source(name)
+    dataset = prepare_evaluation(source)
+    if as_trained:
+        try:
+            trained = prepare(source)
+        except UserError:  # its training images are gone
+            return dataset
+        return replace(trained, splits=trained.splits | {ALL: dataset.splits[ALL]})
+    return dataset
 
 
 def open_source(name: str) -> RawDataset:
@@ -34,6 +56,8 @@ def open_source(name: str) -> RawDataset:
         "tar": lambda pattern: webdataset.open_webdataset(os.path.expanduser(pattern)),
         "hf": huggingface.open_huggingface,
     }
+    if not isinstance(name, str):
+        raise wrong_type("data", name, "a data set's name, such as folder:PATH")
     kind, colon, path = name.partition(":")
     if colon and kind in sources:
         if not path:

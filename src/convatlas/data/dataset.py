@@ -79,7 +79,8 @@ class Split:
 class Dataset:
     """A data set that is ready for training and evaluation.
 
-    `splits` holds train, val and test, and any further split that the source publishes. `size` is the
+    `splits` holds train, val and test, and any further split that the source publishes; of a data set that is
+    evaluated only, the published splits and `all`. `size` is the
     (height, width) of every image, or None if they differ. `sha256` hashes everything that a run reads from
     the data set. `quarantined` lists the content hashes of the known broken samples, which are left out.
     """
@@ -92,5 +93,7 @@ class Dataset:
     sha256: str
     hflip_safe: bool = True  # whether a mirrored image still belongs to its class
     notes: tuple[str, ...] = ()  # decisions made while opening the data set, to be reported before a run
+    warnings: tuple[str, ...] = ()  # facts that change nothing, to be reported but not part of a run
+    passed_over: str = ""  # the files and folders of the source that are not used, counted by reason
     quarantined: tuple[str, ...] = ()
     root: Path | None = None  # the folder of the quarantine list

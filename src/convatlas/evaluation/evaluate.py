@@ -9,17 +9,18 @@ import msgspec
 import numpy as np
 
 from convatlas.classifier import Classifier, load
-from convatlas.data import open_dataset
-from convatlas.errors import UsageError, UserError, printable, unknown_name
+from convatlas.errors import UsageError, UserError, printable, wrong_type
 from convatlas.evaluation import metrics, prediction_cache
 from convatlas.evaluation.ensemble import Average, ensemble_logits
-from convatlas.evaluation.image_list import read_image_list
+from convatlas.evaluation.eval_data import select_eval_data
 from convatlas.evaluation.metrics import SampleScores, score_samples
 from convatlas.evaluation.predictions import Predictions
 from convatlas.evaluation.protocols import get_protocol
 from convatlas.evaluation.request import EnsembleMember, EvalRequest, make_request, run_request
 from convatlas.evaluation.results import classification_scores, results_document, top1_interval
 from convatlas.evaluation.significance import compare_matched_pairs
+from convatlas.runtime.distributed.ranks import Ranks
+from convatlas.runtime.distributed.rendezvous import init_ranks
 
 MAX_SUBSET_MEMBERS = 10  # 1,023 subsets
 Weights = Classifier | str | Path
@@ -28,7 +29,7 @@ Weights = Classifier | str | Path
 def evaluate(
     weights: Weights | Sequence[Weights],
     data: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     crops: str = "center",
     subset: str | Path | None = None,
     subsets: bool = False,
@@ -38,42 +39,58 @@ def evaluate(
     weights: a run's folder, a file of weights or a Classifier; several are an ensemble. Predictions of
         folders and files are cached beside them, those of a Classifier are not.
     data: by default the data that they were trained on.
+    split: by default the test split; of another set without splits, every image, as with "all"
+        (evaluation/eval_data.py).
     crops: the name of a protocol (evaluation/protocols.py).
     subset: a text file with the names of some of the split's images.
     subsets: whether to add the scores of every subset of the members.
 
     The document has top1, top5 (None below five classes), loss (mean negative log-likelihood), n, crops,
     models; top1_interval (95 %, Wilson), ece (expected calibration error), reliability, per_class, confusion;
-    unreadable (files that could not be read and are not counted); data, split, subset, protocol; members, and
-    for several versus_best (the ensemble paired with its best member, see evaluation/significance.py); with
+    unreadable (files that could not be read and are not counted); trained_on (images of the split with the
+    content of a training image: n, left_out and their files); data, split, subset, protocol; members, and for
+    several versus_best (the ensemble paired with its best member, see evaluation/significance.py); with
     `subsets` also subsets and by_size; notes.
 
     Raises UsageError for a split, protocol or image that does not exist, a network that is given twice,
     members whose classes differ from the first's, or data with classes that a classifier lacks; UserError for
     files that cannot be read.
     """
-    members = _load_members([weights] if isinstance(weights, Classifier | str | Path) else list(weights))
+    sources: Any = list(weights) if isinstance(weights, list | tuple) else [weights]
+    with init_ranks() as ranks:
+        return _evaluate(sources, data, split, crops, subset, subsets, ranks)
+
+
+def _evaluate(
+    weights: Sequence[Weights],
+    data: str | None,
+    split: str | None,
+    crops: str,
+    subset: str | Path | None,
+    subsets: bool,
+    ranks: Ranks,
+) -> dict[str, Any]:
+    members = _load_members(weights, ranks)
     if subsets and len(members) > MAX_SUBSET_MEMBERS:
         raise UsageError(
             f"--subsets takes at most {MAX_SUBSET_MEMBERS} members, not {len(members)}: leave some out"
         )
-    protocols = [get_protocol(crops, member.classifier.metadata.provenance.get("crop")) for member in members]
-    dataset = open_dataset(data or _training_data(members))
-    if split not in dataset.splits:
-        raise unknown_name("split", split, dataset.splits)
-    indices = None
-    if subset is not None:
-        indices = read_image_list(Path(subset), dataset.splits[split], f"{dataset.name}, {split}")
+    classifiers = [member.classifier for member in members]
+    protocols = [
+        get_protocol(crops, classifier.metadata.provenance.get("crop")) for classifier in classifiers
+    ]
+    selected = select_eval_data(classifiers, data, split, None if subset is None else Path(subset))
+    dataset = selected.dataset
     requests = [
-        make_request(member, protocol, dataset, split, indices)
+        make_request(member, protocol, dataset, selected.split, selected.indices)
         for member, protocol in zip(members, protocols, strict=True)
     ]
     _check_networks_differ(requests)
     predictions: list[Predictions] = []
     cached: list[bool] = []
-    notes: list[str] = []
+    notes = list(selected.notes)
     for request in requests:
-        member_predictions, is_cached, member_notes = run_request(request)
+        member_predictions, is_cached, member_notes = run_request(request, ranks)
         predictions.append(member_predictions)
         cached.append(is_cached)
         notes += member_notes
@@ -84,18 +101,24 @@ def evaluate(
     document = _document(requests, predictions, cached, notes, subsets)
     return document | {
         "data": dataset.name,
-        "split": split,
+        "split": selected.split,
         "subset": None if subset is None else str(subset),
+        "trained_on": selected.trained_on_document(),
     }
 
 
-def _load_members(weights: Sequence[Weights]) -> list[EnsembleMember]:
+def _load_members(weights: Sequence[Weights], ranks: Ranks) -> list[EnsembleMember]:
     if not weights:
         raise UsageError("eval needs at least one run's folder or model.safetensors")
+    for source in weights:
+        if not isinstance(source, Classifier | str | Path):
+            raise wrong_type(
+                "what evaluate takes", source, "a run's folder, a model.safetensors or a Classifier"
+            )
     members = [
         EnsembleMember(f"#{number}", source, None)
         if isinstance(source, Classifier)
-        else EnsembleMember(str(source), load(source), prediction_cache.cache_dir_for(Path(source)))
+        else EnsembleMember(str(source), load(source, ranks), prediction_cache.cache_dir_for(Path(source)))
         for number, source in enumerate(weights, 1)
     ]
     classes = set(members[0].classifier.metadata.classes)
@@ -108,15 +131,6 @@ def _load_members(weights: Sequence[Weights]) -> list[EnsembleMember]:
                 f"{difference} {printable(differing[0])!r}"
             )
     return members
-
-
-def _training_data(members: Sequence[EnsembleMember]) -> str:
-    """The data set that all members were trained on."""
-    names = {member.classifier.training_data for member in members}
-    if len(names) > 1:
-        first, second, *_ = map(printable, sorted(names))
-        raise UsageError(f"these were trained on different data, {first} and {second}: say which with --data")
-    return names.pop()
 
 
 def _check_networks_differ(requests: Sequence[EvalRequest]) -> None:

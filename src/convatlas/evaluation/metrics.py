@@ -73,6 +73,38 @@ def confusion(samples: SampleScores) -> NDArray[np.int64]:
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
+def balanced_accuracy(confusion: NDArray[np.int64]) -> float:
+    """The mean over the classes of the share of their samples that are predicted correctly, in percent.
+
+    Classes without samples do not count.
+    """
+    samples = confusion.sum(axis=1)
+    present = samples > 0
+    return 100 * float((confusion.diagonal()[present] / samples[present]).mean())
+
+
+def f1_scores(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(classes,): the harmonic mean of precision and recall of each class, in percent; NaN for a class that
+    is
+    neither a label nor predicted."""
+    with np.errstate(invalid="ignore"):
+        f1: NDArray[np.float64] = 200 * confusion.diagonal() / (confusion.sum(axis=0) + confusion.sum(axis=1))
+    return f1
+
+
+def macro_f1(confusion: NDArray[np.int64]) -> float:
+    """The mean of the classes' F1 scores, in percent, without classes that are neither a label nor
+    predicted."""
+    return float(np.nanmean(f1_scores(confusion)))
+
+
+def majority_class(confusion: NDArray[np.int64]) -> tuple[int, float]:
+    """The class with most samples, and their share in percent: the accuracy of always predicting it."""
+    samples = confusion.sum(axis=1)
+    largest = int(samples.argmax())
+    return largest, percent(int(samples[largest]), int(samples.sum()))
+
+
 def interval(successes: int, trials: int) -> tuple[float, float]:
     """The 95 % Wilson interval of a proportion, in percent."""
     from scipy.stats import binomtest

@@ -14,29 +14,56 @@ from convatlas.plotting import figure_png
 from convatlas.storage.atomic import atomic_write
 
 MAX_NAMED_CLASSES = 40  # more names would overlap
+MAX_CELLS = 200  # of more, a line of the diagonal would be thinner than a pixel
+MAX_NAME = 28  # characters of a class
+NUMBERED_SIDE = 8.0  # inches, of a matrix without names
 MAX_COUNTED_CLASSES = 20  # of more, the counts in the cells would be too small to read
 
 
 def plot_confusion(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
     """The matrix (classes, classes): rows are the true classes, columns the predicted ones, colours the
-    shares of a row."""
+    shares of a row. Up to 40 classes are named, more are numbered; of more than 200, a cell shows the largest
+    share of several neighbouring classes.
+    """
     num_classes = len(classes)
-    side = min(2.2 + 0.42 * num_classes, 14)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    is_named = num_classes <= MAX_NAMED_CLASSES
+    side = min(max(2.2 + 0.42 * num_classes, 3.6), 14) if is_named else NUMBERED_SIDE
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
     axis = figure.subplots()
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    shares = 100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    cells, block = largest_of_blocks(shares, MAX_CELLS)
+    extent = (-0.5, block * len(cells) - 0.5, block * len(cells) - 0.5, -0.5)
+    image = axis.imshow(cells, cmap="Blues", vmin=0, vmax=100, extent=extent, interpolation="nearest")
+    label = "% of the images of the true class"
+    if block > 1:
+        label += f" (largest of {block}x{block} classes)"
+    figure.colorbar(image, ax=axis, label=label, shrink=0.7, aspect=30)
     axis.spines[:].set_visible(False)
-    if num_classes <= MAX_NAMED_CLASSES:
-        axis.set_xticks(range(num_classes), classes, rotation=45, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(num_classes), classes)
+    axis.set(
+        xlabel="predicted", ylabel="true", xlim=(-0.5, num_classes - 0.5), ylim=(num_classes - 0.5, -0.5)
+    )
+    if is_named:
+        names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in classes]
+        axis.set_xticks(range(num_classes), names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(num_classes), names)
+    else:
+        axis.set(xlabel="predicted class, by number from 0", ylabel="true class")
     if num_classes <= MAX_COUNTED_CLASSES:
+        size = 7 if num_classes > 5 else 9
         for (i, j), count in np.ndenumerate(table):
             if count:
-                color = "white" if shares[i, j] > 0.5 else "black"
-                axis.text(j, i, f"{count:,}", ha="center", va="center", fontsize=7, color=color)
-    axis.set(xlabel="predicted", ylabel="true")
+                color = "white" if shares[i, j] > 50 else "black"
+                axis.text(j, i, f"{count:,}", ha="center", va="center", fontsize=size, color=color)
     return figure
+
+
+def largest_of_blocks(shares: NDArray[np.float64], max_cells: int) -> tuple[NDArray[np.float64], int]:
+    """At most `max_cells` rows and columns, each the largest of a block; and the side of a block."""
+    block = -(-len(shares) // max_cells)
+    padding = -len(shares) % block
+    padded = np.pad(shares, (0, padding))
+    cells = len(padded) // block
+    return padded.reshape(cells, block, cells, block).max((1, 3)), block
 
 
 def plot_reliability(bins: Sequence[dict[str, Any]], error: float) -> Figure:

@@ -8,6 +8,7 @@ import numpy as np
 
 from convatlas.errors import UsageError, printable
 from convatlas.evaluation import plots
+from convatlas.evaluation.results import majority_sentence
 from convatlas.markdown import markdown_template
 from convatlas.plotting import plot_style
 from convatlas.storage.atomic import atomic_write
@@ -47,7 +48,8 @@ def _markdown(document: dict[str, Any]) -> str:
     gain = gain_sentence(document) if "versus_best" in document else ""
     sizes = size_rows(document) if "by_size" in document else []
     template = markdown_template("convatlas.evaluation", "report.md.jinja")
-    return template.render(document, gain_sentence=gain, size_rows=sizes)
+    majority = majority_sentence(document)
+    return template.render(document, gain_sentence=gain, size_rows=sizes, majority_sentence=majority)
 
 
 def gain_sentence(document: dict[str, Any]) -> str:

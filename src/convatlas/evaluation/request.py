@@ -1,8 +1,10 @@
 """One classifier evaluated on a split by a protocol: everything is checked before anything is computed, and
 predictions are cached."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +18,18 @@ from convatlas.data import Dataset, Split
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
 from convatlas.data.loading.multi_crop_batches import MultiCropBatches
+from convatlas.data.sources.class_names import imagenet_wnids_and_names
 from convatlas.data.transforms.multi_crop import FullImage
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing, UnreadableSample
 from convatlas.errors import UsageError, printable
 from convatlas.evaluation import metrics, prediction_cache
-from convatlas.evaluation.predict import predict_split
+from convatlas.evaluation.partial_predictions import PartialPredictions
+from convatlas.evaluation.predict import BatchPredictions, merge_batches, predict_batches
 from convatlas.evaluation.predictions import FORMAT, Predictions, PredictionsMetadata
 from convatlas.evaluation.protocols import EvalProtocol
 from convatlas.models.fully_convolutional import FullyConvolutional
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.storage.records import record_sha256
 
 
@@ -110,41 +115,86 @@ def make_request(
         dataset.splits[split],
         indices,
         preprocessing,
-        _class_indices(dataset, classifier),
+        class_indices(dataset, classifier),
         dataset.hflip_safe,
         predictions_metadata,
     )
 
 
-def run_request(request: EvalRequest) -> tuple[Predictions, bool, list[str]]:
-    """Predictions from the cache or computed now, whether they were cached, and notes for the user.
+def run_request(request: EvalRequest, ranks: Ranks = SINGLE_PROCESS) -> tuple[Predictions, bool, list[str]]:
+    """Predictions from the cache or computed now, whether they were cached, and notes for the user. The ranks
+    share the batches, and each gets all predictions.
 
     Labels and columns are the classes of the member, indices those of the whole split. Raises UserError as
-    `predict_split` does, and UsageError as `FullyConvolutional` does.
+    `merge_batches` does, and UsageError as `FullyConvolutional` does.
     """
-    member, protocol = request.member, request.protocol
+    folder = request.member.cache_dir
     notes: list[str] = []
-    if member.cache_dir is not None:
-        cached_predictions, notes = prediction_cache.load_cached(
-            member.cache_dir, request.metadata, request.indices
+    if folder is not None:
+        cached_predictions, notes = ranks.run_on_main(
+            lambda: prediction_cache.load_cached(folder, request.metadata, request.indices)
         )
         if cached_predictions is not None:
             return cached_predictions, True, notes
-    predictions = predict_split(
-        _logits_fn(member.classifier, protocol),
-        request.batches,
-        member.classifier.runtime.device,
-        default_num_workers(request.split),
-        protocol.average,
-        f"{printable(member.name)}, {protocol.label}",
-    )
+    partial = _partial_predictions(request, ranks)
+    predictions = merge_batches(_predict_all(request, partial, ranks), request.batches.split)
     if request.indices is not None:
         predictions = _with_split_indices(predictions, request.indices)
     labels = request.class_indices[predictions.labels]
     predictions = replace(predictions, labels=labels, metadata=request.metadata)
-    if member.cache_dir is not None:
-        notes += prediction_cache.store(member.cache_dir, predictions)
+    if folder is not None:
+        notes += ranks.run_on_main(lambda: prediction_cache.store(folder, predictions))
+        ranks.run_on_main(partial.remove)
     return predictions, False, notes
+
+
+def _partial_predictions(request: EvalRequest, ranks: Ranks) -> PartialPredictions:
+    folder = request.member.cache_dir
+    if folder is not None:
+        folder = prediction_cache.cache_file(folder, request.metadata).with_suffix(".partial")
+    return PartialPredictions(folder, request.metadata, ranks.rank)
+
+
+def _predict_all(request: EvalRequest, partial: PartialPredictions, ranks: Ranks) -> list[BatchPredictions]:
+    """The batches that were saved before, and the others, of which each rank computes its share."""
+    member, protocol, source = request.member, request.protocol, request.batches
+    saved = ranks.run_on_main(partial.read)
+    missing = _missing_steps(saved, len(source.split), source.images_per_step)
+    computed: list[BatchPredictions] = []
+    batches = predict_batches(
+        _logits_fn(member.classifier, protocol),
+        source,
+        missing[ranks.rank :: ranks.world_size],
+        member.classifier.runtime.device,
+        default_num_workers(request.split, ranks),
+        protocol.average,
+        f"{printable(member.name)}, {protocol.label}",
+        ranks,
+    )
+    try:
+        with closing(batches):
+            for batch in batches:
+                computed.append(batch)
+                partial.add(batch)
+    except BaseException:  # also StoppedBySignal
+        partial.save()
+        raise
+    if ranks.world_size > 1:
+        partial.save()  # another rank may be lost before it has sent its share
+    return [*saved, *chain(*ranks.all_gather(computed))]
+
+
+def _missing_steps(saved: Sequence[BatchPredictions], num_images: int, images_per_step: int) -> list[int]:
+    """The steps with a sample that is neither predicted nor known to be unreadable."""
+    complete = np.zeros(num_images, bool)
+    for batch in saved:
+        complete[batch.indices] = True
+        complete[[sample.index for sample in batch.unreadable]] = True
+    return [
+        step
+        for step, start in enumerate(range(0, num_images, images_per_step))
+        if not complete[start : start + images_per_step].all()
+    ]
 
 
 def _with_split_indices(predictions: Predictions, indices: metrics.Labels) -> Predictions:
@@ -177,10 +227,13 @@ def _logits_fn(classifier: Classifier, protocol: EvalProtocol) -> Callable[[Tens
     return mean_scores
 
 
-def _class_indices(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
-    """(classes of the data,): the index of each in the classifier. Raises UsageError for a class that it
-    lacks."""
+def class_indices(dataset: Dataset, classifier: Classifier) -> metrics.Labels:
+    """(classes of the data,): the index of each in the classifier, also where the data has the ids of
+    ImageNet's classes and the classifier their names. Raises UsageError for a class that it lacks."""
     class_index = {name: i for i, name in enumerate(classifier.metadata.classes)}
+    if not class_index.keys() >= set(dataset.classes):
+        names = imagenet_wnids_and_names()
+        class_index |= {wnid: class_index[name] for wnid, name in names if name in class_index}
     unknown = [name for name in dataset.classes if name not in class_index]
     if unknown:
         raise UsageError(

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from convatlas.classifier import Classifier, load, write_model_file
 from convatlas.errors import UserError, printable
-from convatlas.export import quantization
+from convatlas.export import quantization, script
 from convatlas.inference import eager, onnx, openvino
 from convatlas.inference.graph import InferenceModule, InferFn, prepare_module
 from convatlas.inference.parity import MAX_DIFFERENCE_FP32, check_parity
 from convatlas.runtime.device import Precision, best_precision
-from convatlas.storage.atomic import atomic_output
+from convatlas.storage.atomic import atomic_output, atomic_write
 from convatlas.storage.records import to_json
+
+IMAGE_CHANNELS = (1, 3)  # of image files
 
 
 class Exported(NamedTuple):
@@ -42,18 +44,35 @@ class QuantizedExport(NamedTuple):
         return self.before - self.after
 
 
-def to_onnx(model: nn.Module | Classifier, example: Tensor, path: Path) -> Exported:
-    """Write one ONNX file: `images` (n, c, h, w), any n -> `logits`.
+OPSETS = range(18, 24)
+"""The versions of ONNX's operators that PyTorch's exporter writes"""
+
+
+def to_onnx(model: nn.Module | Classifier, example: Tensor, path: Path, opset: int | None = None) -> Exported:
+    """Write one ONNX file: `images` (batch, c, h, w), of any batch -> `logits`.
 
     A classifier takes uint8 images and normalises inside; its classes and preprocessing stand in the file's
-    metadata. Raises UserError when the result does not agree, or a library is missing.
+    metadata, and a script that classifies an image file stands beside it. Of a module that returns several
+    values, the entry `logits` or `out` is written, else the first tensor. `opset`: one of `OPSETS`, by
+    default PyTorch's.
+
+    Raises UserError when the result does not agree, a library is missing, or the network has operators that
+    the opset lacks.
     """
-    module = _prepare(model)
+    module = _prepare(model, example)
     _require("onnx", onnx.missing_requirement())
     with atomic_output(path) as new:
-        onnx.write_model(module, example, new, _metadata(model))
+        onnx.write_model(module, example, new, _metadata(model), opset)
         difference = _check_exported("onnx", onnx.run_model(new), module, example)
+    if isinstance(model, Classifier) and model.metadata.preprocessing.channels in IMAGE_CHANNELS:
+        text = script.onnx_script(model.metadata.preprocessing, path.name)
+        atomic_write(script_path(path), text.encode())
     return Exported(path, difference)
+
+
+def script_path(path: Path) -> Path:
+    """The script beside an ONNX file: model_classify.py beside model.onnx."""
+    return path.with_name(f"{path.stem}_classify.py")
 
 
 def to_openvino(model: nn.Module | Classifier, example: Tensor, path: Path) -> Exported:
@@ -62,11 +81,12 @@ def to_openvino(model: nn.Module | Classifier, example: Tensor, path: Path) -> E
 
     Otherwise as `to_onnx`.
     """
-    module = _prepare(model)
+    module = _prepare(model, example)
     _require("openvino", openvino.missing_requirement())
     with atomic_output(path) as new:
         new.mkdir()
         openvino.write_model(openvino.converted_model(module, example), new / "model.xml", _metadata(model))
+        _write_openvino_script(model, new)
         infer = openvino.Runner(openvino.read_model(new / "model.xml"), "fp32")
         difference = _check_exported("openvino", infer, module, example)
     return Exported(path, difference)
@@ -86,7 +106,7 @@ def to_int8(
     that are neither those nor the test's. Raises UserError when it falls by more than `max_drop` points:
     nothing is written then.
     """
-    module = _prepare(model)
+    module = _prepare(model, example)
     _require("int8", quantization.missing_requirement())
     precision = best_precision(module.device)
     with atomic_output(path) as new:
@@ -94,6 +114,7 @@ def to_int8(
         new.mkdir()
         quantized = quantization.quantize(module, example, calibration)
         openvino.write_model(quantized, new / "model.xml", _metadata(model))
+        _write_openvino_script(model, new)
         after = accuracy(openvino.Runner(openvino.read_model(new / "model.xml"), precision))
         export = QuantizedExport(path, before, after)
         if export.drop > max_drop:
@@ -127,8 +148,14 @@ def write_classifier(classifier: Classifier, file: Path) -> None:
         raise UserError(f"what was written to {name} is not what can be read from it: nothing was kept")
 
 
-def _prepare(model: nn.Module | Classifier) -> InferenceModule:
-    return prepare_module(model.inference_module() if isinstance(model, Classifier) else model)
+def _write_openvino_script(model: nn.Module | Classifier, folder: Path) -> None:
+    if isinstance(model, Classifier) and model.metadata.preprocessing.channels in IMAGE_CHANNELS:
+        text = script.openvino_script(model.metadata.preprocessing)
+        atomic_write(folder / "classify.py", text.encode())
+
+
+def _prepare(model: nn.Module | Classifier, example: Tensor) -> InferenceModule:
+    return prepare_module(model.inference_module() if isinstance(model, Classifier) else model, example)
 
 
 def _check_exported(

@@ -98,7 +98,11 @@ def _about(metadata: ClassifierMetadata) -> str:
         "as its paper prints it" if network.edition == "paper" else f"in the edition of {network.edition}"
     )
     imported = metadata.provenance.get("imported")
-    origin = f"Imported from {_escape(imported)}." if imported is not None else "Trained with ConvAtlas."
+    origin = "Trained with ConvAtlas."
+    if imported is not None:
+        origin = f"Imported from {_escape(imported)}."
+    elif "origin" in metadata.provenance:
+        origin = f"{_escape(metadata.provenance['origin']).capitalize()}."
     return (
         f"{network.name} ({entry.paper}, {entry.year}; {entry.source}), {edition}, "
         f"for {len(metadata.classes):,} classes. {origin}"
@@ -108,7 +112,8 @@ def _about(metadata: ClassifierMetadata) -> str:
 def _facts(metadata: ClassifierMetadata) -> dict[str, str]:
     preprocessing = metadata.preprocessing
     network = models.build(metadata.network)
-    defaults = models.get_architecture(metadata.network.name, metadata.network.edition).arguments
+    edition = metadata.network.edition
+    defaults = models.get_entry(metadata.network.name, edition).default_arguments(edition)
     changed = {name: value for name, value in metadata.network.arguments.items() if value != defaults[name]}
     color = "RGB" if preprocessing.channels == 3 else "grey"
     fitted = FITTED[preprocessing.mode].format(_format_size(preprocessing.input_size))

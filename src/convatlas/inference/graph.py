@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convatlas.analysis.trace.main_output import main_output
 from convatlas.data.transforms.normalize import Normalizer
+from convatlas.errors import UsageError, UserError, printable
 from convatlas.models import Network
 from convatlas.storage.checked_safetensors import hash_tensors
 from convatlas.storage.records import to_json
@@ -35,16 +37,31 @@ class FusedNormalize(nn.Module):
         return images.to(self.scale.dtype) * self.scale + self.shift
 
 
+class SingleOutput(nn.Module):
+    """A module that returns several values, with its main output alone."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, images: Tensor) -> Tensor:
+        main = main_output(self.module(images))
+        assert main is not None  # `prepare_module` has tried it
+        return main.tensor
+
+
 @dataclass(frozen=True)
 class InferenceModule:
     """A module to run: `eager` computes as training does, `graph` is the same for compilers.
 
     `key` identifies it in a cache; None where it has no name, because its code is not the atlas's.
+    `output_place`: in words, which of several values that the module returns are the logits.
     """
 
     eager: nn.Module
     graph: nn.Module
     key: str | None
+    output_place: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -53,18 +70,56 @@ class InferenceModule:
 
 
 @torch.inference_mode(False)  # a copy made inside a caller's inference mode could not be exported
-def prepare_module(model: nn.Module) -> InferenceModule:
+def prepare_module(model: nn.Module, example: Tensor | None = None) -> InferenceModule:
     """A module ready for an engine. The caller's module is copied, and may change afterwards.
 
     `nn.Sequential(normalizer, network)`, as `Classifier.inference_module` gives it, takes uint8 images; its
-    weights are not copied, and the graph normalises in a form that compilers fuse.
+    weights are not copied, and the graph normalises in a form that compilers fuse. Of another library's
+    module that returns several values, the main one are the logits; it is run once on the first image of
+    `example` to see.
+
+    Raises UsageError for what is no module, or for one without logits; UserError for one that fails.
     """
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"expected an nn.Module, not a {type(model).__name__}: of a classifier give "
+            "classifier.inference_module()"
+        )
     if isinstance(model, nn.Sequential) and len(model) == 2 and isinstance(model[0], Normalizer):
         normalizer, network = model[0], model[1]
         graph = nn.Sequential(FusedNormalize(normalizer), network)
         return InferenceModule(model, graph, _cache_key(network, normalizer))
     module = copy.deepcopy(model).eval()
-    return InferenceModule(module, module, _cache_key(module))
+    place = ""
+    if example is not None and not isinstance(module, Network):
+        place = _logits_place(module, example[:1])
+    if place:
+        module = SingleOutput(module)
+    return InferenceModule(module, module, _cache_key(module), place)
+
+
+def _logits_place(module: nn.Module, image: Tensor) -> str:
+    """Where the logits stand among the values that the module returns; "" where it returns them alone."""
+    name = type(module).__name__
+    device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), image.device)
+    try:
+        with torch.no_grad():
+            output = module(image.to(device))
+    except UserError:
+        raise
+    except Exception as error:  # of code that is not ours
+        reason = printable(str(error).strip().partition("\n")[0])[:200]
+        raise UserError(
+            f"{name} fails on an image of shape {tuple(image.shape[1:])} and {image.dtype} "
+            f"({type(error).__name__}: {reason}): give an example as the images will come"
+        ) from None
+    main = main_output(output)
+    if main is None or main.tensor.dim() < 2 or len(main.tensor) != len(image):
+        given = f"a {type(output).__name__} without tensors"
+        if main is not None:
+            given = f"a tensor of shape {tuple(main.tensor.shape)} for one image"
+        raise UsageError(f"{name} returns {given}: expected logits (n, classes)")
+    return main.place
 
 
 @torch.inference_mode(False)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from convatlas.errors import printable
 from convatlas.inference.graph import InferenceModule, InferFn, export_program
-from convatlas.runtime.device import Precision, usable_cores
+from convatlas.runtime.device import Precision
 from convatlas.storage.cache import cached_folder, folder_key
 
 REQUEST_BATCH = 4  # images
@@ -115,7 +115,7 @@ class Runner:
 
     def __init__(self, model: Any, precision: Precision):
         self.model = model
-        self.streams = min(MAX_STREAMS, usable_cores())
+        self.streams = min(MAX_STREAMS, torch.get_num_threads())
         self.settings = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -143,13 +143,15 @@ class Runner:
         hints = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "NUM_STREAMS": self.streams,
-            "INFERENCE_NUM_THREADS": usable_cores(),
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         return library().AsyncInferQueue(self._compile(REQUEST_BATCH, hints))
 
     @cached_property
     def _single(self) -> Any:
-        return self._compile(1, {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": usable_cores()})
+        return self._compile(
+            1, {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        )
 
     def _compile(self, batch_size: int, hints: dict[str, Any]) -> Any:
         fixed = self.model.clone()

@@ -1,5 +1,6 @@
 """`engine`: the engine that the caller names, or the fastest that is installed and agrees with PyTorch."""
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from convatlas.runtime.device import Precision, best_precision
 
 ENGINES: dict[str, ModuleType] = {"eager": eager, "compile": inductor, "openvino": openvino, "onnx": onnx}
 PROBE_IMAGES = 8  # on which an engine is compared with PyTorch
+NUM_RUNS = 7  # of which the median time counts
+MAX_SECONDS = 0.5  # for them
+MAX_SPEEDUP = 10  # above it, the smallest delay in a run changes the ratio
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,11 @@ class Engine:
     run: InferFn
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"<Engine {self.name}, {self.precision}, for {dtype} images {shape}: {self.why}>"
 
     def __call__(self, images: Tensor) -> Tensor:
         if tuple(images.shape[1:]) != self.shape or images.dtype != self.dtype or not len(images):
@@ -49,21 +58,23 @@ def engine(
 
     `model`: any module; `Classifier.inference_module()` takes uint8 images and normalises them inside.
     `example`: (n, c, h, w), images as they will come; the first are the probe on which the engine is compared
-    with PyTorch in fp32. `auto` takes OpenVINO where it is installed, ONNX Runtime on a CPU without bf16
-    units, and PyTorch itself where those are missing, disagree or are no faster; it never compiles.
-    `precision` defaults to bf16 where the device multiplies it in hardware (ONNX Runtime: always fp32).
+    with PyTorch in fp32. Of a module that returns several values, the entry `logits` or `out` are the logits,
+    else the first tensor; `why` says which. `auto` takes OpenVINO where it is installed, ONNX Runtime on
+    a CPU without bf16 units, and PyTorch itself where those are missing, disagree or are no faster; it never
+    compiles. `precision` defaults to bf16 where the device multiplies it in hardware (ONNX Runtime: always
+    fp32).
 
-    Raises UsageError for an unknown engine, UserError when the engine of that name is not installed or does
-    not agree.
+    Raises UsageError for an unknown engine and for a module without logits, UserError when the engine of that
+    name is not installed or does not agree.
     """
     if name not in ("auto", *ENGINES):
         raise unknown_name("engine", name, ("auto", *ENGINES))
-    if example.dim() != 4 or not len(example):
-        shape = tuple(example.shape)
-        raise UsageError(
-            f"the example should be images (n, channels, height, width), not a tensor of shape {shape}"
-        )
-    module = prepare_module(model)
+    if not isinstance(example, Tensor) or example.dim() != 4 or not len(example):
+        given = f"a {type(example).__name__}"
+        if isinstance(example, Tensor):
+            given = f"a tensor of shape {tuple(example.shape)}"
+        raise UsageError(f"the example should be images (n, channels, height, width), not {given}")
+    module = prepare_module(model, example)
     selector = _EngineSelector(module, example, precision or best_precision(module.device))
     return selector.fastest() if name == "auto" else selector.named(name)
 
@@ -95,12 +106,9 @@ class _EngineSelector:
             run, parity = built
             speedup = _seconds(pytorch, self.probe) / _seconds(run, self.probe)
             if speedup >= 1:
-                why = (
-                    f"{speedup:.1f} times as fast as PyTorch on {len(self.probe)} images; "
-                    f"{self._describe(parity)}"
-                )
+                why = f"{_describe_speedup(speedup, len(self.probe))}; {self._describe(parity)}"
                 return self._engine(name, run, "; ".join([why, *reasons]))
-            reasons.append(f"{name} is {1 / speedup:.1f} times slower")
+            reasons.append(f"{name} is no faster")
         return self._engine("eager", pytorch, "; ".join(reasons) or "on this device nothing else is tried")
 
     def _candidates(self) -> list[str]:
@@ -138,6 +146,8 @@ class _EngineSelector:
 
     def _engine(self, name: str, run: InferFn, why: str) -> Engine:
         shape = tuple(self.example.shape[1:])
+        if self.module.output_place:
+            why = f"{why}; the logits are {self.module.output_place}"
         return Engine(name, self._precision_of(name), why, run, shape, self.example.dtype)
 
     def _describe(self, parity: Parity) -> str:
@@ -147,8 +157,21 @@ class _EngineSelector:
         )
 
 
+def _describe_speedup(speedup: float, images: int) -> str:
+    """In words where a ratio of a few runs would say more than they tell."""
+    if speedup < 1.1:
+        return "as fast as PyTorch"
+    if speedup > MAX_SPEEDUP:
+        return f"more than {MAX_SPEEDUP} times as fast as PyTorch on {images} images"
+    return f"{speedup:.1f} times as fast as PyTorch on {images} images"
+
+
 def _seconds(run: Callable[[Tensor], Tensor], images: Tensor) -> float:
-    run(images)  # warms up
-    start = time.perf_counter()
+    """The median of several runs, after one that warms up."""
     run(images)
-    return time.perf_counter() - start
+    seconds: list[float] = []
+    while len(seconds) < NUM_RUNS and sum(seconds) < MAX_SECONDS:
+        start = time.perf_counter()
+        run(images)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)

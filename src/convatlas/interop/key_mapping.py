@@ -20,6 +20,7 @@ class KeyMapping:
     may fit another edition too, but loading the weights into it would silently change the outputs. `mean_std`
     are the mean and the standard deviation, per channel, of the normalisation; `resize_size` is the length to
     which the shorter side of an image is resized before its centre of `input_size` pixels a side is cropped.
+    `base_prefix` begins all names but the classifier's, and is absent where the network was saved without it.
     """
 
     rename: RenameFn
@@ -27,3 +28,4 @@ class KeyMapping:
     mean_std: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
     input_size: int = 224
     resize_size: int = 256
+    base_prefix: str = ""

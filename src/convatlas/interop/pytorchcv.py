@@ -111,7 +111,8 @@ KEY_MAPPINGS = {
     **{f"resnet{n}_cifar": _CIFAR_RESNET for n in (20, 32, 44, 56, 110, 1202)},
     # likewise `preresnet50` fits stride_in="1x1"; `preresnet50b` and the bottlenecks for CIFAR fit "3x3"
     **{f"resnetv2_{n}": KeyMapping(resnet_v2, ("paper",)) for n in (50, 101, 152, 200)},
-    **{f"resnetv2_{n}_cifar": _CIFAR_RESNET_V2 for n in (110, 164, 1001)},
+    # its `preresnet110_cifar10` is none of ours: its first unit adds the input before the activation
+    **{f"resnetv2_{n}_cifar": _CIFAR_RESNET_V2 for n in (164, 1001)},
     **{f"se_resnet{n}": KeyMapping(resnet, ("paper",)) for n in (50, 101, 152)},
     "mobilenet_v1": KeyMapping(mobilenet_v1, ("paper",)),
     "bn_inception": KeyMapping(bn_inception, ("pytorchcv",)),

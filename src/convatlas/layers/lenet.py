@@ -72,5 +72,12 @@ class EuclideanRBF(nn.Module):
         self.register_buffer("codes", codes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x if x.dtype == torch.float64 else x.float()
-        return -(x[:, None, :] - self.codes).square().sum(dim=2)
+        return -(at_least_float32(x)[:, None, :] - self.codes).square().sum(dim=2)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, or in float64 if it has that type. A leaf for `torch.fx`, which traces no conditions."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+torch.fx.wrap("at_least_float32")

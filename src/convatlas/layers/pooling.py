@@ -1,5 +1,6 @@
 """The pooling of auxiliary heads."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,9 +20,17 @@ class PoolToGrid(nn.Module):
         self.output_side = (paper_side - kernel) // stride + 1
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2] == x.shape[3] == self.paper_side:
-            return F.avg_pool2d(x, self.kernel, self.stride)
-        return F.adaptive_avg_pool2d(x, self.output_side)
+        return pool_to_grid(x, self.kernel, self.stride, self.paper_side, self.output_side)
 
     def extra_repr(self) -> str:
         return f"kernel={self.kernel}, stride={self.stride}, paper_side={self.paper_side}"
+
+
+def pool_to_grid(x: Tensor, kernel: int, stride: int, paper_side: int, output_side: int) -> Tensor:
+    """The computation of `PoolToGrid`. A leaf for `torch.fx`, which traces no conditions on shapes."""
+    if x.shape[2] == x.shape[3] == paper_side:
+        return F.avg_pool2d(x, kernel, stride)
+    return F.adaptive_avg_pool2d(x, output_side)
+
+
+torch.fx.wrap("pool_to_grid")

@@ -27,7 +27,14 @@ from convatlas.models import (
     zfnet,
 )
 from convatlas.models.features import PENULTIMATE, features
-from convatlas.models.network import Architecture, Argument, ModelEntry, Network, height_and_width
+from convatlas.models.network import (
+    Architecture,
+    Argument,
+    ModelEntry,
+    Network,
+    TrainingOutputs,
+    height_and_width,
+)
 
 __all__ = [
     "PENULTIMATE",
@@ -35,6 +42,7 @@ __all__ = [
     "Argument",
     "ModelEntry",
     "Network",
+    "TrainingOutputs",
     "build",
     "create_model",
     "editions",
@@ -63,7 +71,7 @@ def get_entry(name: str, edition: str = "paper") -> ModelEntry:
 
     Raises UsageError for a name or an edition that does not exist; the message names the nearest.
     """
-    if name not in _ENTRIES:
+    if not isinstance(name, str) or name not in _ENTRIES:
         raise unknown_name("network", name, _ENTRIES)
     entry = _ENTRIES[name]
     if edition not in entry.editions:
@@ -118,17 +126,29 @@ _MAX_ARGUMENTS: dict[str, float] = {
 }
 _MAX_IMAGE_SIDE = 1 << 14  # pixels
 
+# Arguments that a run takes from its data and its recipe where the user gives none. They are None until then,
+# so that a value that equals the paper's is still the user's
+OPEN_ARGUMENTS = ("num_classes", "in_chans", "aux")
+
 
 def get_architecture(name: str, edition: str = "paper", **arguments: Any) -> Architecture:
-    """The network with all its arguments; those left out have the paper's values.
+    """The network with all its arguments. Those left out have the paper's values, or None for
+    `OPEN_ARGUMENTS`, which a run decides and `build` takes for the paper's.
 
     Raises UsageError for an argument that this network does not have, or a value that it cannot take.
     """
     defaults = get_entry(name, edition).default_arguments(edition)
     for argument, value in arguments.items():
+        if argument in ("pretrained", "weights"):
+            raise UsageError(
+                f"no weights come with {name}: leave {argument} out, and load a file of your own with "
+                "ca.load_weights(model, FILE)"
+            )
         if argument not in defaults:
             raise unknown_name(f"argument of {name}", argument, defaults)
         default = defaults[argument]
+        if value is None and argument in OPEN_ARGUMENTS:
+            continue
         types, expected = _ARGUMENT_TYPES.get(argument) or (type(default), type(default).__name__)
         if default is not None and not (
             isinstance(value, types) and isinstance(value, bool) == (types is bool)
@@ -146,15 +166,21 @@ def get_architecture(name: str, edition: str = "paper", **arguments: Any) -> Arc
             )
         if argument == "dropout" and not 0 <= value < 1:
             raise UsageError(f"dropout of {name} should be at least 0 and below 1, not {value}")
-    return Architecture(name, edition, defaults | arguments)
+    open_arguments = {argument: None for argument in OPEN_ARGUMENTS if argument in defaults}
+    return Architecture(name, edition, defaults | open_arguments | arguments)
 
 
 def build(architecture: Architecture) -> Network:
     """The module that an architecture describes, with its paper's initialisation from torch's global seed."""
     checked = get_architecture(architecture.name, architecture.edition, **architecture.arguments)
-    builder = get_entry(checked.name, checked.edition).builders[checked.edition]
-    network = builder(**checked.arguments)
-    network.architecture = checked
+    entry = get_entry(checked.name, checked.edition)
+    defaults = entry.default_arguments(checked.edition)
+    arguments = {
+        name: defaults[name] if value is None and name in OPEN_ARGUMENTS else value
+        for name, value in checked.arguments.items()
+    }
+    network = entry.builders[checked.edition](**arguments)
+    network.architecture = Architecture(checked.name, checked.edition, arguments)
     return network
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from convatlas.errors import UsageError
@@ -156,15 +157,24 @@ class BNInceptionPytorchcv(BNInception):
         self.min_size = 31
         self.min_size_layer = "inception_4e"
 
-    def check_images(self, images: Tensor) -> None:
-        super().check_images(images)
-        for side in images.shape[2:]:
-            grid_3c = output_side(side, [(7, 2, 3, False), (3, 2, 0, True), (3, 2, 0, True)])
-            if grid_3c % 2 or grid_3c // 2 % 2:
-                raise UsageError(
-                    "edition pytorchcv of bn_inception takes sides whose grids at 3c and 4e are even, such "
-                    f"as multiples of 32, not {side}: resize the images, or build edition='paper'"
-                )
+    def check_images(self, images: Tensor) -> Tensor:
+        return check_even_grids(super().check_images(images))
+
+
+def check_even_grids(images: Tensor) -> Tensor:
+    """The images themselves. Raises UsageError where the grid at 3c or 4e would be odd. As
+    `check_image_shape`, a leaf for `torch.fx`."""
+    for side in images.shape[2:]:
+        grid_3c = output_side(side, [(7, 2, 3, False), (3, 2, 0, True), (3, 2, 0, True)])
+        if grid_3c % 2 or grid_3c // 2 % 2:
+            raise UsageError(
+                "edition pytorchcv of bn_inception takes sides whose grids at 3c and 4e are even, such "
+                f"as multiples of 32, not {side}: resize the images, or build edition='paper'"
+            )
+    return images
+
+
+torch.fx.wrap("check_even_grids")
 
 
 ENTRIES = [

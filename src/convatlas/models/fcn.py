@@ -191,7 +191,7 @@ class FCN(Network):
         return self.upsampling.name
 
     def forward(self, images: Tensor) -> Tensor:
-        self.check_images(images)
+        images = self.check_images(images)
         x = images
         pools = {skip.pool: images for skip in self.skips}
         for name in self.trunk:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from convatlas.errors import UsageError
@@ -42,7 +43,7 @@ class Network(nn.Module):
         self.fixed_size = fixed_size
 
     def forward(self, images: Tensor) -> Tensor:
-        self.check_images(images)
+        images = self.check_images(images)
         for name, layer in self._modules.items():
             if name not in self.heads:
                 images = layer(images)  # type: ignore[misc]
@@ -52,7 +53,7 @@ class Network(nn.Module):
         """The outputs that an objective trains on: `logits`, and the outputs of auxiliary heads by name."""
         if not self.heads:
             return {"logits": self(images)}
-        self.check_images(images)
+        images = self.check_images(images)
         outputs: dict[str, Tensor] = {}
         for name, layer in self._modules.items():
             if name not in self.heads:
@@ -67,27 +68,59 @@ class Network(nn.Module):
         """The path of the layer that gives the logits. Its input is the penultimate vector."""
         return list(self._modules)[-1]
 
-    def check_images(self, images: Tensor) -> None:
-        """Raise UsageError for images that this network cannot take; the message says which it can."""
-        name = self.architecture.name if self.architecture else type(self).__name__
-        if images.dim() != 4:
-            raise UsageError(
-                f"{name} takes images (n, {self.in_chans}, height, width), not a tensor of shape "
-                f"{tuple(images.shape)}: add the missing dimensions"
-            )
-        channels, height, width = images.shape[1:]
-        if channels != self.in_chans:
-            raise UsageError(
-                f"{name} was built for images of {self.in_chans} channels, not {channels}: convert them, "
-                f"or build it with in_chans={channels}"
-            )
-        if self.fixed_size is not None and (height, width) != self.fixed_size:
-            raise UsageError(
-                f"{name} was built for images of {self.fixed_size[0]}x{self.fixed_size[1]}, not "
-                f"{height}x{width}: resize them, or build it with image_size=({height}, {width})"
-            )
-        if height < self.min_size or width < self.min_size:
-            raise image_too_small(name, (height, width), self.min_size, self.min_size_layer)
+    @property
+    def name(self) -> str:
+        """The name of the atlas; that of the class for a network that `build` did not make."""
+        return self.architecture.name if self.architecture else type(self).__name__
+
+    def check_images(self, images: Tensor) -> Tensor:
+        """The images themselves. Raises UsageError for images that this network cannot take; the message says
+        which it can."""
+        return check_image_shape(
+            images, self.name, self.in_chans, self.min_size, self.min_size_layer, self.fixed_size
+        )
+
+
+def check_image_shape(
+    images: Tensor,
+    name: str,
+    in_chans: int,
+    min_size: int,
+    min_size_layer: str,
+    fixed_size: tuple[int, int] | None,
+) -> Tensor:
+    """The images themselves, after `Network.check_images`.
+
+    `torch.fx` does not trace this function but calls it: its conditions are on shapes, which a trace does not
+    have. As its result is used, the check also stays in a graph without unused nodes.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        given = images.dtype if isinstance(images, Tensor) else f"a {type(images).__name__}"
+        raise UsageError(
+            f"{name} takes normalised images as a float tensor (n, {in_chans}, height, width), not {given}"
+        )
+    if images.dim() != 4:
+        raise UsageError(
+            f"{name} takes images (n, {in_chans}, height, width), not a tensor of shape "
+            f"{tuple(images.shape)}: add the missing dimensions"
+        )
+    channels, height, width = images.shape[1:]
+    if channels != in_chans:
+        raise UsageError(
+            f"{name} was built for images of {in_chans} channels, not {channels}: convert them, "
+            f"or build it with in_chans={channels}"
+        )
+    if fixed_size is not None and (height, width) != fixed_size:
+        raise UsageError(
+            f"{name} was built for images of {fixed_size[0]}x{fixed_size[1]}, not "
+            f"{height}x{width}: resize them, or build it with image_size=({height}, {width})"
+        )
+    if height < min_size or width < min_size:
+        raise image_too_small(name, (height, width), min_size, min_size_layer)
+    return images
+
+
+torch.fx.wrap("check_image_shape")
 
 
 def image_too_small(name: str, size: tuple[int, int], min_size: int, layer: str) -> UsageError:
@@ -96,6 +129,21 @@ def image_too_small(name: str, size: tuple[int, int], min_size: int, layer: str)
         f"{name} needs images of at least {min_size}x{min_size}, so that {layer} has a grid to work on, "
         f"not {size[0]}x{size[1]}: enlarge them"
     )
+
+
+class TrainingOutputs(nn.Module):
+    """images (n, in_chans, h, w) -> `network.training_outputs(images)`, as the forward of a module.
+
+    A wrapper that a forward must pass through, such as DistributedDataParallel, so sees the auxiliary heads
+    in use. The network is trained and saved as `.network`.
+    """
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.network.training_outputs(images)
 
 
 class Architecture(Record, frozen=True):

@@ -22,6 +22,7 @@ from functools import partial
 
 from torch import nn
 
+from convatlas.errors import UsageError
 from convatlas.layers.conv import conv_norm, conv_norm_relu
 from convatlas.layers.init import he_normal
 from convatlas.layers.residual import identity_or, projection
@@ -91,8 +92,9 @@ def with_ceil_pooling(row: Row) -> Row:
 class SEResNet(resnet.ResNet):
     """images (n, in_chans, h, w) of any size (the paper: 224x224) -> logits (n, num_classes).
 
-    `reduction` is r of eq. 3, `excitation_bias` whether its two layers have biases, `shortcut` as in ResNet.
-    With pooling that rounds up, images are at least 3x3.
+    `reduction` is r of eq. 3, `excitation_bias` whether its two layers have biases, `shortcut` as in ResNet,
+    `stride_in` the convolution of a ResNet's bottleneck that has the stride, "1x1" (Table 1) or "3x3". With
+    pooling that rounds up, images are at least 3x3.
     """
 
     def __init__(
@@ -106,8 +108,12 @@ class SEResNet(resnet.ResNet):
         shortcut: str = "B",
         reduction: int = 16,
         excitation_bias: bool = True,
+        stride_in: str = "1x1",
     ):
-        block = partial(with_excitation, row.block, row.expansion, reduction, excitation_bias)
+        if stride_in not in ("1x1", "3x3"):
+            raise UsageError(f"stride_in {stride_in!r} does not exist: expected 1x1 or 3x3")
+        inner: Block = partial(resnet.bottleneck, stride_in_3x3=True) if stride_in == "3x3" else row.block
+        block = partial(with_excitation, inner, row.expansion, reduction, excitation_bias)
         row = replace(row, block=block)
         super().__init__(row, he_normal, num_classes, in_chans, width, image_size, dropout, shortcut)
         if isinstance(self.maxpool, nn.MaxPool2d) and self.maxpool.ceil_mode:
@@ -189,8 +195,11 @@ def _entry(name: str, builders: Builders, source: str, headline: str, **defaults
     )
 
 
-def _paper_and_timm(row: Row) -> Builders:
-    return {"paper": partial(SEResNet, row), "timm": partial(SEResNet, with_ceil_pooling(row))}
+def _paper_and_timm(row: Row, **bound: str) -> Builders:
+    return {
+        "paper": partial(SEResNet, row, **bound),  # type: ignore[arg-type]
+        "timm": partial(SEResNet, with_ceil_pooling(row), **bound),  # type: ignore[arg-type]
+    }
 
 
 _TABLE_2 = "top-5 {} %, ILSVRC-2012 validation, 1 crop (Table 2)"
@@ -200,7 +209,14 @@ ENTRIES = [
     _entry("se_resnet50", _paper_and_timm(TABLE_1[50]), "Table 1", _TABLE_2.format("6.62")),
     _entry("se_resnet101", _paper_and_timm(TABLE_1[101]), "Table 2", _TABLE_2.format("6.07")),
     _entry("se_resnet152", _paper_and_timm(TABLE_1[152]), "Table 2", _TABLE_2.format("5.73")),
-    _entry("senet154", _paper_and_timm(SENET_154), "appendix", _TABLE_8.format("4.47"), dropout=0.2),
+    # its bottleneck has the stride in the 3x3 always
+    _entry(
+        "senet154",
+        _paper_and_timm(SENET_154, stride_in="1x1"),
+        "appendix",
+        _TABLE_8.format("4.47"),
+        dropout=0.2,
+    ),
     _entry("se_bn_inception", {"paper": SEBNInception}, "Table 2", _TABLE_2.format("7.14")),
     _entry("se_mobilenet_v1", {"paper": SEMobileNet}, "Table 3", _TABLE_3.format("7.7")),
     _entry("se_shufflenet_v1", {"paper": SEShuffleNet}, "Table 3", _TABLE_3.format("11.1")),

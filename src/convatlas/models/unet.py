@@ -59,7 +59,7 @@ class UNet(Network):
         self.apply(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
-        self.check_images(images)
+        images = self.check_images(images)
         x = images
         copies = []
         for level in FIG_1:
@@ -73,22 +73,30 @@ class UNet(Network):
             x = self.get_submodule(f"expand{level}")(x)
         return self.score(x)  # type: ignore[no-any-return]
 
-    def check_images(self, images: Tensor) -> None:
+    def check_images(self, images: Tensor) -> Tensor:
         """Sec. 2: every 2x2 pooling needs an even grid, or the maps of the two paths are not aligned."""
-        super().check_images(images)
-        height, width = images.shape[2:]
-        step = 2 ** len(FIG_1)
-        excess = [(side - self.min_size) % step for side in (height, width)]
-        if any(excess):
-            name = self.architecture.name if self.architecture else type(self).__name__
-            below = [side - pixels for side, pixels in zip((height, width), excess, strict=True)]
-            above = [side + (step if pixels else 0) for side, pixels in zip(below, excess, strict=True)]
-            sides = ", ".join(str(self.min_size + i * step) for i in range(3))
-            raise UsageError(
-                f"{name} takes images whose sides are {sides} and so on, so that every 2x2 pooling has an "
-                f"even grid, not {height}x{width}: crop them to {below[0]}x{below[1]}, or mirror their "
-                f"borders to {above[0]}x{above[1]}"
-            )
+        return check_even_grids(super().check_images(images), self.name, self.min_size)
+
+
+def check_even_grids(images: Tensor, name: str, min_size: int) -> Tensor:
+    """The images themselves. Raises UsageError where a pooling would have an odd grid. As
+    `check_image_shape`, a leaf for `torch.fx`."""
+    height, width = images.shape[2:]
+    step = 2 ** len(FIG_1)
+    excess = [(side - min_size) % step for side in (height, width)]
+    if any(excess):
+        below = [side - pixels for side, pixels in zip((height, width), excess, strict=True)]
+        above = [side + (step if pixels else 0) for side, pixels in zip(below, excess, strict=True)]
+        sides = ", ".join(str(min_size + i * step) for i in range(3))
+        raise UsageError(
+            f"{name} takes images whose sides are {sides} and so on, so that every 2x2 pooling has an "
+            f"even grid, not {height}x{width}: crop them to {below[0]}x{below[1]}, or mirror their "
+            f"borders to {above[0]}x{above[1]}"
+        )
+    return images
+
+
+torch.fx.wrap("check_even_grids")
 
 
 def double_conv(c_in: int, c_out: int, dropout: float | None = None) -> nn.Sequential:

@@ -1,6 +1,5 @@
 """Devices: which one to use, and the precisions that its hardware multiplies."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +7,7 @@ import torch
 
 from convatlas.errors import UsageError
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
+from convatlas.runtime.num_threads import usable_cores as usable_cores
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -31,11 +31,6 @@ def cpu_matrix_features() -> tuple[str, ...]:
     except (OSError, StopIteration):
         return ()
     return tuple(feature for feature in features if feature in flags)
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def select_device(name: str = "auto", ranks: Ranks = SINGLE_PROCESS) -> torch.device:

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 
 from convatlas.errors import UsageError
 from convatlas.runtime.cuda_graph import CudaGraphForwardBackward, EagerForwardBackward, ForwardBackward
-from convatlas.runtime.device import Precision, cpu_matrix_features, usable_cores
+from convatlas.runtime.device import Precision, cpu_matrix_features
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.memory import tune_malloc
+from convatlas.runtime.num_threads import default_threads
 
 
 class Runtime:
     """Device, precision, compilation, threads and ranks of a computation.
 
-    `compile` is a decision already made (not `auto`), so that it can be recorded. `threads` defaults to an
-    equal share of the cores for each rank of the machine. Raises UsageError for tf32 on a CPU.
+    `compile` is a decision already made (not `auto`), so that it can be recorded. `threads` defaults to
+    those of `default_threads`. Raises UsageError for tf32 on a CPU.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Runtime:
         self.ranks = ranks
         if device.type == "cpu":
             tune_malloc()
-            self.threads = threads or max(1, usable_cores() // ranks.local_world_size)
+            self.threads = threads or default_threads(ranks.local_world_size)
             torch.set_num_threads(self.threads)
         else:
             self.threads = threads or torch.get_num_threads()

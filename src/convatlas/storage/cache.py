@@ -34,7 +34,7 @@ def cache_dir() -> Path:
 def file_sha256(file: Path) -> str:
     """The SHA-256 of a file's content, as 64 hexadecimal digits. Raises OSError."""
     with open_regular(file) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_entry(kind: str, name: str, type_: type[T]) -> T | None:

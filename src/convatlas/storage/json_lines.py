@@ -15,7 +15,7 @@ import msgspec
 
 from convatlas.errors import UserError, printable
 from convatlas.storage.atomic import FILE_OPS, AppendOnlyFile, FileOps
-from convatlas.storage.regular_file import read_regular
+from convatlas.storage.regular_file import read_user_file
 
 _HASHED = re.compile(rb'(\{.*),"hash":"([0-9a-f]{16})"\}', re.DOTALL)
 
@@ -23,10 +23,11 @@ _HASHED = re.compile(rb'(\{.*),"hash":"([0-9a-f]{16})"\}', re.DOTALL)
 def read_json_lines(file: Path) -> Iterator[bytes]:
     """The whole lines of a file, checked; a torn last line is left out, since a process may be writing it.
 
-    Raises UserError for a line that is damaged, or that does not follow the line before; OSError.
+    Raises UserError for a line that is damaged, or that does not follow the line before, and for a
+    file that cannot be read.
     """
     previous = b""
-    for number, line in enumerate(read_regular(file).split(b"\n")[:-1], 1):
+    for number, line in enumerate(read_user_file(file).split(b"\n")[:-1], 1):
         previous = _check(line, previous, number, file)
         yield line
 

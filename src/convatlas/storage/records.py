@@ -65,14 +65,8 @@ def override(record: R, assignment: str) -> R:
 
     Raises UsageError when the field does not exist (naming the nearest) or the value is invalid.
     """
-    path, equals, text = assignment.partition("=")
-    if not equals:
-        raise UsageError(f"--set {assignment!r}: expected key.path=value, for example --set recipe.batch=64")
-    try:
-        value: Any = msgspec.json.decode(text.encode())
-    except msgspec.DecodeError:
-        value = text
-    tree = msgspec.json.decode(msgspec.json.encode(record))
+    path, value = parse_assignment(assignment, "recipe.batch=64")
+    tree: Any = _all_fields(record)
     *parents, last_key = path.split(".")
     node = tree
     for key in parents:
@@ -83,6 +77,31 @@ def override(record: R, assignment: str) -> R:
         return msgspec.convert(tree, type(record))
     except msgspec.ValidationError as error:
         raise UsageError(f"--set {assignment}: {error}") from None
+
+
+def _all_fields(record: Record) -> dict[str, Any]:
+    """The record as a document that also has the fields which are not written because they are the
+    default."""
+    tree: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(record))
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        if isinstance(value, Record):
+            tree[name] = _all_fields(value)
+        elif name not in tree:
+            tree[name] = msgspec.to_builtins(value)
+    return tree
+
+
+def parse_assignment(assignment: str, example: str) -> tuple[str, Any]:
+    """The path and the value of a user's `key.path=value`; the value is JSON, or a bare word. Raises
+    UsageError, with the example, for anything else."""
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise UsageError(f"--set {assignment!r}: expected key.path=value, for example --set {example}")
+    try:
+        return path, msgspec.json.decode(text.encode())
+    except msgspec.DecodeError:
+        return path, text
 
 
 def _child(node: Any, key: str, path: str) -> Any:

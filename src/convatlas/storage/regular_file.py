@@ -4,57 +4,78 @@ a file elsewhere."""
 import errno
 import os
 import stat
+from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 from pathlib import Path
-from typing import BinaryIO
 
-from convatlas.errors import UsageError, printable
+from convatlas.errors import UsageError, UserError, printable
 
-
-def open_regular(path: Path, buffering: int = -1) -> BinaryIO:
-    """Open a file for reading, without waiting. Raises OSError; also for a folder, a pipe and a device."""
-    file = open(path, "rb", buffering, opener=_without_waiting)  # noqa: SIM115  # the caller closes it
-    try:
-        check_regular(file.fileno(), path)
-    except OSError:
-        file.close()
-        raise
-    return file
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+def open_regular(path: Path, buffering: int = DEFAULT_BUFFER_SIZE) -> BufferedReader:
+    """Open a file, or a link to one, for reading, without waiting. Raises OSError; also for a folder, a pipe,
+    a device and a socket."""
+    return BufferedReader(FileIO(_open_descriptor(path, os.O_RDONLY)), buffering)
 
 
 def read_regular(path: Path) -> bytes:
-    """The content of a file. Raises OSError; also for a folder, a pipe and a device."""
+    """The content of a file. Raises OSError as `open_regular`."""
     with open_regular(path) as file:
         return file.read()
 
 
-def open_unlinked(path: Path, flags: int) -> int:
-    """`os.open` for a file that is written in place. Raises OSError for a link, a folder, a pipe and a
-    device, of which nothing is changed."""
+def open_user_file(
+    path: Path, error: type[UserError] = UserError, expected: str = "expected a file"
+) -> BufferedReader:
+    """`open_regular` for a file that a user names: raises `error` instead, in one sentence that ends in
+    `expected`."""
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+        return open_regular(path)
+    except OSError as reason:
+        raise error(f"cannot read {printable(path)} ({reason.strerror}): {expected}") from None
+
+
+def read_user_file(
+    path: Path, error: type[UserError] = UserError, expected: str = "expected a file"
+) -> bytes:
+    """The content of a file that a user names. Raises `error` as `open_user_file`."""
+    with open_user_file(path, error, expected) as file:
+        try:
+            return file.read()
+        except OSError as reason:
+            raise error(f"cannot read {printable(path)} ({reason.strerror}): {expected}") from None
+
+
+def open_unlinked(path: Path, flags: int) -> int:
+    """`os.open` for a file that is written in place. Raises OSError for a link, a folder, a pipe, a device
+    and a socket, of which nothing is changed."""
+    try:
+        return _open_descriptor(path, flags | os.O_NOFOLLOW)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
         raise OSError(errno.ELOOP, "is a link, and is not written through", str(path)) from None
+
+
+def _open_descriptor(path: Path, flags: int) -> int:
+    """Raises OSError unless the file is a regular one; nothing waits for the writer of a pipe."""
     try:
-        check_regular(descriptor, path)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def check_regular(descriptor: int, path: Path) -> None:
-    """Raises OSError, which names `path`, unless the open file is a regular one."""
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "not a file", str(path))
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o644)
+    except ValueError:  # a zero byte
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from None
+    kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+    if kind == stat.S_IFREG:
+        return descriptor
+    os.close(descriptor)
+    number = errno.EISDIR if kind == stat.S_IFDIR else errno.EINVAL
+    raise OSError(number, f"it is {_KINDS[kind]}", str(path))
 
 
 def check_no_links(folder: Path) -> None:
@@ -62,11 +83,11 @@ def check_no_links(folder: Path) -> None:
     a regular file or a folder: others are not written through, nor is anything deleted behind them."""
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            mode = os.lstat(os.path.join(parent, name)).st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                kind = "a link" if stat.S_ISLNK(mode) else "a pipe or a device"
+            kind = stat.S_IFMT(os.lstat(os.path.join(parent, name)).st_mode)
+            if kind not in (stat.S_IFREG, stat.S_IFDIR):
                 path = printable(os.path.join(parent, name))
                 raise UsageError(
-                    f"{path} is {kind}, and {printable(folder)} should hold files and folders alone before "
-                    "anything is written there: put the file itself in its place, or give another folder"
+                    f"{path} is {_KINDS[kind]}, and {printable(folder)} should hold files and folders alone "
+                    "before anything is written there: put the file itself in its place, or give another "
+                    "folder"
                 )

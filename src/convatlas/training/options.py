@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from convatlas import models
-from convatlas.errors import UsageError, printable
+from convatlas.errors import UsageError
 from convatlas.recipes import Epochs
 from convatlas.storage.records import override
-from convatlas.storage.regular_file import read_regular
+from convatlas.storage.regular_file import read_user_file
 from convatlas.training.bounds import check_numbers
 from convatlas.training.pretrained import PretrainedFile
 from convatlas.training.run import Pretrained, Run, RunFile, read_run_file
@@ -62,10 +62,5 @@ def run_from_options(
 def open_run_file(path: Path) -> RunFile:
     """A `run.json`, or the one in a run's folder. Raises UsageError for anything else."""
     file = path / "run.json" if path.is_dir() else path
-    try:
-        data = read_regular(file)
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {printable(file)} ({error.strerror}): expected a run.json, or a run's folder"
-        ) from None
+    data = read_user_file(file, UsageError, "expected a run.json, or a run's folder")
     return read_run_file(data, str(file))

@@ -2,22 +2,43 @@
 classification layers or new ones.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convatlas import models
-from convatlas.classifier import Classifier
+from convatlas.data.transforms.normalize import Normalizer
 from convatlas.errors import UsageError, UserError, printable
-from convatlas.interop.import_classifier import classifier_of
-from convatlas.interop.load_weights import architecture_difference
-from convatlas.interop.weight_file import WeightFile, read_weight_file
+from convatlas.interop.key_mapping import IMAGENET
+from convatlas.interop.load_weights import (
+    architecture_difference,
+    best_match,
+    copy_matched,
+    infer_arguments,
+    summarize_paths,
+)
+from convatlas.interop.state_dict_match import SOURCES, classification_layers, match_state_dict
+from convatlas.interop.weight_file import WeightFile, read_weight_file, weights_sha256
 from convatlas.models import Architecture, Network
-from convatlas.storage.cache import file_sha256
 from convatlas.training.run import Pretrained
+
+
+class PretrainedWeights(NamedTuple):
+    """Weights of a network by the atlas's names, as a file holds them.
+
+    `classes` are those of the head, None where it has none that could be kept. `new` are the keys that the
+    file lacks, beside those of the classification layers; `notes` say what was taken from the file.
+    """
+
+    tensors: dict[str, Tensor]
+    classes: tuple[str, ...] | None
+    normalizer: Normalizer
+    new: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class PretrainedFile:
@@ -30,33 +51,27 @@ class PretrainedFile:
     @cached_property
     def sha256(self) -> str:
         """Raises UserError for a file that cannot be read."""
-        file = self.path / "model.safetensors" if self.path.is_dir() else self.path
-        try:
-            return file_sha256(file)
-        except OSError as error:
-            raise UserError(f"cannot read {printable(file)}: {error.strerror}") from None
+        return weights_sha256(self.path)
 
     @cached_property
-    def content(self) -> WeightFile:
+    def weight_file(self) -> WeightFile:
         return read_weight_file(self.path)
 
     def architecture_of(self, name: str, edition: str) -> Architecture:
         """The network of this name, with the arguments of the weights where the file has them."""
-        network = self.content.architecture
+        network = self.weight_file.architecture
         if network is None or (network.name, network.edition) != (name, edition):
             return models.get_architecture(name, edition)
         arguments = {
-            key: value for key, value in network.arguments.items() if key not in ("num_classes", "in_chans")
+            key: value for key, value in network.arguments.items() if key not in models.OPEN_ARGUMENTS
         }
         return models.get_architecture(name, edition, **arguments)
 
-    def classifier_for(self, architecture: Architecture) -> Classifier:
-        """The file as a classifier. Raises UsageError where it holds a network that cannot start this one."""
-        model_file = self.content.model_file
+    def weights_for(self, architecture: Architecture) -> PretrainedWeights:
+        """The weights for a network. Raises UserError where the file holds those of another one."""
+        model_file = self.weight_file.model_file
         if model_file is None:
-            return classifier_of(
-                self.content, self.path, self.sha256, architecture.name, architecture.edition
-            )
+            return self._weights_of_a_library(architecture)
         network = model_file.metadata.network
         if network.name != architecture.name:
             raise UsageError(
@@ -67,7 +82,48 @@ class PretrainedFile:
                 f"{self.name} holds {network.name} with {difference}, which computes something else: build "
                 "that network"
             )
-        return Classifier(*model_file)
+        classes = model_file.metadata.classes
+        return PretrainedWeights(model_file.model.state_dict(), classes, model_file.normalizer)
+
+    def _weights_of_a_library(self, architecture: Architecture) -> PretrainedWeights:
+        """Weights of another library, for as many classes and channels as they have, with or without their
+        fully connected layers."""
+        tensors, config = self.weight_file.content, self.weight_file.config
+        with torch.device("meta"):
+            model = models.build(architecture)
+            matches = [match_state_dict(model, tensors, source, config=config) for source in _SOURCES]
+            nearest = min((match for match in matches if match), key=lambda match: match.distance)
+            inferred = infer_arguments(model, tensors, nearest)
+            model = models.build(
+                models.get_architecture(
+                    architecture.name, architecture.edition, **(architecture.arguments | inferred)
+                )
+            )
+        kept = match_state_dict(model, tensors, nearest.source, config=config)
+        headless = kept is None or not kept.exact
+        match = best_match(model, tensors, self.name, head="new" if headless else "keep", config=config)
+        model = model.to_empty(device="cpu")
+        copy_matched(model, tensors, match, self.name)
+        state = {key: tensor for key, tensor in model.state_dict().items() if key in match.source_keys}
+        mapping = SOURCES[match.source][architecture.name] if match.source in SOURCES else None
+        channels = model.in_chans
+        mean, std = (
+            _channel_values(values, channels) for values in (mapping.mean_std if mapping else IMAGENET)
+        )
+        part = f"the weights are {printable(match.part)} of the file, " if match.part else "the weights have "
+        notes = [f"{part}{'under ' if match.part else ''}{match.source}'s names"]
+        if match.ignored:
+            notes.append(f"ignored in the file: {summarize_paths(match.ignored, match.part)}")
+        classes = None if headless else tuple(map(str, range(_num_classes(model))))
+        return PretrainedWeights(state, classes, Normalizer(mean, std), match.new, tuple(notes))
+
+
+_SOURCES = ("convatlas", *SOURCES)
+
+
+def _num_classes(model: Network) -> int:
+    assert model.architecture is not None
+    return int(model.architecture.arguments["num_classes"])  # type: ignore[arg-type]
 
 
 def resolve_pretrained(
@@ -75,8 +131,8 @@ def resolve_pretrained(
     file: PretrainedFile,
     architecture: Architecture,
     classes: Sequence[str],
-) -> tuple[Pretrained, Classifier]:
-    """Everything decided, and the classifier of the file.
+) -> tuple[Pretrained, PretrainedWeights]:
+    """Everything decided, and the weights of the file, for as many channels as the network has.
 
     Raises UsageError when the head is to be kept and lacks a class, UserError for a file that cannot be used,
     or that is no longer the one of the run.
@@ -85,42 +141,50 @@ def resolve_pretrained(
         raise UserError(
             f"{file.name} is not the file that this run started from: its SHA-256 differs; restore that file"
         )
-    classifier = file.classifier_for(architecture)
-    known = classifier.metadata.classes
+    weights = file.weights_for(architecture)
+    known = weights.classes
     head = pretrained.head
     if head == "auto":
-        head = "keep" if set(known) == set(classes) else "reinit"
-    missing = [name for name in classes if name not in known]
-    if head == "keep" and missing:
+        head = "keep" if known is not None and set(known) == set(classes) else "reinit"
+    if head == "keep" and known is None:
+        raise UsageError(
+            f"{file.name} has no head for {architecture.name}: start with a new one, "
+            "--set pretrained.head=reinit"
+        )
+    missing = [name for name in classes if name not in (known or ())]
+    if head == "keep" and known is not None and missing:
         raise UsageError(
             f"{file.name} has no class {printable(missing[0])!r} ({len(missing)} of {len(classes)} are not "
             f"among its {len(known)}): start with a new head, --set pretrained.head=reinit"
         )
+    if architecture.arguments["in_chans"] == 1:
+        weights = _for_grey_images(weights)
     normalization = pretrained.normalization
     if normalization == "auto":
-        any_size = classifier.normalizer.mean.shape == (architecture.arguments["in_chans"], 1, 1)
+        any_size = weights.normalizer.mean.shape == (architecture.arguments["in_chans"], 1, 1)
         normalization = "pretrained" if any_size else "dataset"
-    return pretrained.replace(head=head, normalization=normalization, sha256=file.sha256), classifier
+    return pretrained.replace(head=head, normalization=normalization, sha256=file.sha256), weights
 
 
 def load_pretrained(
-    pretrained: Pretrained, classifier: Classifier, model: Network, classes: Sequence[str]
+    pretrained: Pretrained, weights: PretrainedWeights, model: Network, classes: Sequence[str]
 ) -> None:
-    """Copy the classifier's weights into `model`. Raises UserError when they do not fit."""
+    """Copy the weights into `model`. Raises UserError when they do not fit."""
     assert model.architecture is not None
-    known = classifier.metadata.classes
-    state = classifier.model.state_dict()
+    known = weights.classes or ()
     heads_absent = tuple(
-        f"{head}." for head in model.heads if not any(name.startswith(f"{head}.") for name in state)
+        f"{head}." for head in model.heads if not any(name.startswith(f"{head}.") for name in weights.tensors)
     )
-    classification_layers = tuple(f"{path}." for path in _classification_layers(model))
+    layers = tuple(f"{path}." for path in classification_layers(model))
     rows = torch.tensor([known.index(name) for name in classes]) if pretrained.head == "keep" else None
     copied: dict[str, Tensor] = {}
     for name, target in model.state_dict().items():
-        classifies = name.startswith(classification_layers)
-        if name.startswith(heads_absent) or (classifies and rows is None):
+        classifies = name.startswith(layers)
+        if name.startswith(heads_absent) or name in weights.new or (classifies and rows is None):
             continue
-        source = state.get(name)
+        source = weights.tensors.get(name)
+        if source is None and name.endswith("num_batches_tracked"):
+            continue
         if source is not None and classifies and rows is not None and len(source) == len(known):
             source = source[rows]
         if source is None or source.shape != target.shape:
@@ -134,9 +198,27 @@ def load_pretrained(
     model.load_state_dict(copied, strict=False)
 
 
-def _classification_layers(model: Network) -> Iterator[str]:
-    """The paths of the layers that give class scores: the last, and every auxiliary head's last."""
-    yield model.classifier
-    for head in model.heads:
-        modules = model.get_submodule(head).named_modules()
-        yield [f"{head}.{path}" for path, layer in modules if isinstance(layer, nn.Linear)][-1]
+def _for_grey_images(weights: PretrainedWeights) -> PretrainedWeights:
+    """Weights of RGB images as those of grey ones: a grey image has the same value in all three channels, so
+    the first convolution's weights are summed over them. Weights of other images are unchanged."""
+    first = next(iter(weights.tensors))
+    kernel = weights.tensors[first]
+    if kernel.dim() != 4 or kernel.shape[1] != 3:
+        return weights
+    normalizer = weights.normalizer
+    return weights._replace(
+        tensors=weights.tensors | {first: kernel.sum(1, keepdim=True)},
+        normalizer=Normalizer(normalizer.mean.mean(0, keepdim=True), normalizer.std.mean(0, keepdim=True)),
+        notes=(
+            *weights.notes,
+            f"the weights of {first} are summed over their 3 channels, for grey images "
+            "(--set model.arguments.in_chans=3 decodes the images as RGB instead)",
+        ),
+    )
+
+
+def _channel_values(values: tuple[float, ...], num_channels: int) -> Tensor:
+    """The values as (channels, 1, 1); if the number of channels differs, the mean of the values for each."""
+    if num_channels != len(values):
+        values = (sum(values) / len(values),) * num_channels
+    return torch.tensor(values)[:, None, None]

@@ -13,7 +13,7 @@ from convatlas.data.transforms.preprocessing import (
 )
 from convatlas.training.batches import train_batches
 from convatlas.training.resolve import resolve_run
-from convatlas.training.run import Run
+from convatlas.training.run import DataSpec, Run
 
 DEFAULT_SIZE = (224, 224)  # of images of several sizes, without a network
 
@@ -37,8 +37,9 @@ def preview_data(data: str, model: str = "", recipe: str = "quick", seed: int = 
             preprocessing = fixed_size_preprocessing(dataset.channels, size, size)
         else:
             preprocessing = center_crop_preprocessing(dataset.channels, DEFAULT_SIZE)
-        return DataPreview(dataset, preprocessing, None, "", dataset.notes)
-    resolved = resolve_run(Run(model=model, data=data, recipe=recipe, seed=seed), torch.device("cpu"))
+        return DataPreview(dataset, preprocessing, None, "", (*dataset.notes, *dataset.warnings))
+    spec = DataSpec(data, conflicts="drop")
+    resolved = resolve_run(Run(model=model, data=spec, recipe=recipe, seed=seed), torch.device("cpu"))
     run = resolved.run
     steps = [type(step).__name__ for step in (run.recipe.crop, *run.recipe.augment) if step is not None]
     preprocessing = run.content.preprocessing
@@ -46,4 +47,5 @@ def preview_data(data: str, model: str = "", recipe: str = "quick", seed: int = 
     title = f"{run.model.name}'s input by recipe {run.recipe.name}, at {width}x{height}: "
     title += ", ".join(steps) or "no augmentation"
     batches = train_batches(run, resolved.dataset.splits["train"])
-    return DataPreview(resolved.dataset, preprocessing, batches, title, run.notes)
+    notes = (*run.notes, *resolved.dataset.warnings)
+    return DataPreview(resolved.dataset, preprocessing, batches, title, notes)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
 from convatlas.analysis import Report
+from convatlas.data import Dataset
 from convatlas.errors import printable
 from convatlas.formatting import format_duration
 from convatlas.runtime.progress import is_main_process
@@ -158,12 +159,20 @@ class ProgressDisplay:
             self.say(f"  {self._text}  {format_duration(self._seconds_left())} left")
 
     def epoch(self, epoch: float, train: Mapping[str, float], val: Mapping[str, Any]) -> None:
-        """A row for the epoch that has just been validated; the best so far has a star."""
+        """A row for the epoch that has just been validated; the best so far has a star. Off a terminal, where
+        the lines of `update` stand between the rows, each is a sentence of its own."""
+        best = val["top1"] >= self._best_top1
+        self._best_top1 = max(self._best_top1, val["top1"])
+        if not self.live:
+            self.say(
+                f"  epoch {epoch:.4g} done: train loss {train['loss']:.4f}, val loss {val['loss']:.4f}, "
+                f"val top-1 {val['top1']:.2f} %{' (best)' if best else ''}"
+            )
+            return
         if not self._header_shown:
             self._header_shown = True
             self.say("  epoch    lr         train loss  val loss   val top-1")
-        star = " *" if val["top1"] >= self._best_top1 else ""
-        self._best_top1 = max(self._best_top1, val["top1"])
+        star = " *" if best else ""
         row = (
             f"  {epoch:<7.4g}  {train['lr']:<9.3g}  {train['loss']:<10.4f}  {val['loss']:<9.4f}  "
             f"{val['top1']:.2f} %{star}"
@@ -219,3 +228,13 @@ def banner_rows(
     }
     notes = {"note" if number == 1 else f"note {number}": note for number, note in enumerate(run.notes, 1)}
     return rows | notes
+
+
+def data_rows(dataset: Dataset) -> dict[str, str]:
+    """The lines of a run's banner about its data that are not part of the run."""
+    rows = {"passed over": dataset.passed_over} if dataset.passed_over else {}
+    warnings = {
+        "warning" if number == 1 else f"warning {number}": warning
+        for number, warning in enumerate(dataset.warnings, 1)
+    }
+    return rows | warnings

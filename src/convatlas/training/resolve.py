@@ -1,11 +1,11 @@
 """The user's run completed from its data and the device; what does not fit is refused."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from convatlas import models
-from convatlas.classifier import Classifier
 from convatlas.data import Dataset, open_dataset
 from convatlas.data.transforms.augment import Lighting, RandomHorizontalFlip
 from convatlas.data.transforms.normalize import color_covariance
@@ -16,19 +16,20 @@ from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision, best_precision
 from convatlas.storage.records import diff
 from convatlas.training.bounds import check_numbers
-from convatlas.training.pretrained import PretrainedFile, resolve_pretrained
-from convatlas.training.run import DataContent, DataSpec, Run
+from convatlas.training.pretrained import PretrainedFile, PretrainedWeights, resolve_pretrained
+from convatlas.training.run import DataContent, Run
 
+_CONVERTIBLE = {1: {3}, 3: {1}}  # channels of images -> those to which they can be converted
 _NORMALIZATION_NOTE = {"pretrained": "as for these weights", "dataset": "by the new data"}
 
 
 class ResolvedRun(NamedTuple):
-    """A complete run, its opened data, its network on meta tensors, its pretrained classifier."""
+    """A complete run, its opened data, its network on meta tensors, its pretrained weights."""
 
     run: Run
     dataset: Dataset
     network: Network
-    pretrained: Classifier | None
+    pretrained: PretrainedWeights | None
 
 
 def resolve_run(
@@ -36,8 +37,10 @@ def resolve_run(
     device: torch.device,
     force: bool = False,
     weights: PretrainedFile | None = None,
+    data: str | None = None,
 ) -> ResolvedRun:
-    """Fill in everything. `weights`: the file of `run.pretrained`, where it has been read.
+    """Fill in everything. `weights`: the file of `run.pretrained`, where it has been read. `data`: where the
+    run's data are now, if they were moved.
 
     Raises UsageError where network, recipe and data do not fit together, UserError when the data of a
     complete run has changed (`force` takes it all the same, with the same classes).
@@ -50,7 +53,8 @@ def resolve_run(
             "that classifies images"
         )
     quarantined = None if run.data.content is None else run.data.content.quarantined
-    dataset = open_dataset(run.data.name, quarantined)
+    dataset = open_dataset(data or run.data.name, quarantined, run.data.conflicts)
+    dataset = replace(dataset, name=run.data.name)
     notes = list(dataset.notes)
     model = _resolve_model(run, dataset, notes)
     content = _resolve_content(run, dataset, model, force)
@@ -58,19 +62,20 @@ def resolve_run(
     with torch.device("meta"):
         network = models.build(model)
     _check_recipe(run, recipe, network)
-    pretrained, classifier = run.pretrained, None
+    pretrained, start = run.pretrained, None
     if pretrained is not None:
         file = weights or PretrainedFile(pretrained.file)
-        pretrained, classifier = resolve_pretrained(pretrained, file, model, dataset.classes)
+        pretrained, start = resolve_pretrained(pretrained, file, model, dataset.classes)
         head = "their own" if pretrained.head == "keep" else "a new"
         normalization = _NORMALIZATION_NOTE[pretrained.normalization]
         notes.append(
             f"starts from the weights of {pretrained.file}, with {head} head; pixels are normalised "
             f"{normalization}"
         )
+        notes += start.notes
     resolved = run.replace(
         model=model,
-        data=DataSpec(run.data.name, content),
+        data=run.data.replace(content=content),
         recipe=recipe,
         pretrained=pretrained,
         precision=_default_precision(device, network) if run.precision == "auto" else run.precision,
@@ -78,39 +83,58 @@ def resolve_run(
         notes=run.notes or tuple(notes),
     )
     resolved = resolved.replace(save_every=run.save_every or min(resolved.steps_per_epoch, 200))
-    return ResolvedRun(resolved, dataset, network, classifier)
+    return ResolvedRun(resolved, dataset, network, start)
 
 
 def _resolve_model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture:
     """The network for this data, without auxiliary heads that the recipe does not train."""
     entry = models.get_entry(run.model.name, run.model.edition)
     arguments = dict(run.model.arguments)
-    defaults = entry.default_arguments(run.model.edition)
-    counts = (("num_classes", len(dataset.classes), "classes"), ("in_chans", dataset.channels, "channels"))
-    for argument, count, noun in counts:
-        allowed = (count,) if run.data.content is not None else (count, defaults[argument])
-        if arguments[argument] not in allowed:
+    for argument, count, noun, allowed in (
+        ("num_classes", len(dataset.classes), "classes", {len(dataset.classes)}),
+        (
+            "in_chans",
+            dataset.channels,
+            "channels",
+            {dataset.channels} | _CONVERTIBLE.get(dataset.channels, set()),
+        ),
+    ):
+        if arguments[argument] is None:
+            arguments[argument] = count
+        elif arguments[argument] not in allowed:
             raise UsageError(
                 f"model.arguments.{argument} is {arguments[argument]} but {dataset.name} has {count} "
-                f"{noun}: make them agree"
+                f"{noun}: make them agree, or set it to null for the data's"
             )
-        arguments[argument] = count
+    if arguments["in_chans"] != dataset.channels:
+        color, original = ("RGB", "grey") if arguments["in_chans"] == 3 else ("grey", "RGB")
+        notes.append(
+            f"the {original} images are decoded as {color}: "
+            f"model.arguments.in_chans is {arguments['in_chans']}"
+        )
     size = arguments.get("image_size")
     if not isinstance(size, tuple):
         arguments["image_size"] = (int(size), int(size)) if size else entry.input[1:]
     if arguments.get("aux") and not run.recipe.auxiliary:
-        arguments["aux"] = False
-        notes.append(f"no auxiliary heads: the recipe {run.recipe.name} gives their losses no weight")
+        raise UsageError(
+            f"model.arguments.aux is true but the recipe {run.recipe.name} gives the losses of auxiliary "
+            "heads no weight: leave it out, or set recipe.auxiliary"
+        )
+    if "aux" in arguments and arguments["aux"] is None:
+        arguments["aux"] = bool(run.recipe.auxiliary)
+        if not run.recipe.auxiliary:
+            notes.append(f"no auxiliary heads: the recipe {run.recipe.name} gives their losses no weight")
     return Architecture(run.model.name, run.model.edition, arguments)
 
 
 def _resolve_content(run: Run, dataset: Dataset, model: Architecture, force: bool) -> DataContent:
-    size = model.arguments["image_size"]
+    size, channels = model.arguments["image_size"], model.arguments["in_chans"]
     assert isinstance(size, tuple)
+    assert isinstance(channels, int)
     if dataset.size:
-        preprocessing = fixed_size_preprocessing(dataset.channels, dataset.size, size)
+        preprocessing = fixed_size_preprocessing(channels, dataset.size, size)
     else:
-        preprocessing = center_crop_preprocessing(dataset.channels, size, run.recipe.eval_resize_ratio)
+        preprocessing = center_crop_preprocessing(channels, size, run.recipe.eval_resize_ratio)
     content = DataContent(
         classes=dataset.classes,
         counts={name: len(split) for name, split in dataset.splits.items()},
@@ -140,7 +164,7 @@ def _resolve_recipe(recipe: Recipe, dataset: Dataset, content: DataContent, note
         notes.append(
             f"no mirrored images: a mirrored image of {dataset.name} can be of another class, or of none"
         )
-    if dataset.channels == 3 and any(
+    if content.preprocessing.channels == 3 and any(
         isinstance(step, Lighting) and not step.components for step in recipe.augment
     ):
         covariance = color_covariance(dataset.splits["train"].images, content.preprocessing)

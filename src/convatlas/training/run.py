@@ -4,14 +4,16 @@ Complete before training starts, hashed to an id.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec.structs import force_setattr
+from torch import nn
 
 from convatlas import models, recipes
+from convatlas.data.sources.source import Conflicts
 from convatlas.data.transforms.preprocessing import Preprocessing
-from convatlas.errors import UsageError, printable
+from convatlas.errors import UsageError, printable, wrong_type
 from convatlas.models import Architecture
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision
@@ -36,11 +38,17 @@ class DataContent(Record, frozen=True, kw_only=True):
     quarantined: tuple[str, ...] = ()
 
 
-class DataSpec(Record, frozen=True):
-    """A data set by the name that users type; its content is None until it has been opened."""
+class DataSpec(Record, frozen=True, omit_defaults=True):
+    """A data set by the name that users type; its content is None until it has been opened.
+
+    `conflicts`: files with the same content under different classes stop the run before it starts, or are
+    left
+    out. The default is not written, so that a run keeps the id that it had before the field existed.
+    """
 
     name: str
     content: DataContent | None = None
+    conflicts: Conflicts = "stop"
 
 
 class Pretrained(Record, frozen=True, kw_only=True):
@@ -101,10 +109,35 @@ class Run(Record, frozen=True, kw_only=True):
             **fields: Any,
         ) -> None: ...
 
+    def __repr__(self) -> str:
+        edition = "" if self.model.edition == "paper" else f", edition {self.model.edition}"
+        return (
+            f"<Run {self.id[:8]}: {self.model.name}{edition} on {printable(self.data.name)}, "
+            f"recipe {self.recipe.name}, seed {self.seed}>"
+        )
+
     def __post_init__(self) -> None:
         model: object = self.model  # a name until here, and so are the other two
         data: object = self.data
         recipe: object = self.recipe
+        if isinstance(model, nn.Module):
+            raise UsageError(
+                f"a run names its network, so that it can be built again, and takes no "
+                f"{type(model).__name__}: give a name of the atlas, or train the module in your own loop and "
+                "save it by ca.Classifier.from_module"
+            )
+        for name, value, kinds, expected in (
+            ("model", model, str | Architecture, "a network's name"),
+            ("data", data, str | DataSpec, "a data set's name, such as folder:PATH"),
+            ("recipe", recipe, str | Recipe, "a recipe's name"),
+        ):
+            if not isinstance(value, kinds):
+                raise wrong_type(f"{name} of a run", value, expected)
+        for name, kind in _PLAIN_FIELDS.items():
+            try:
+                msgspec.convert(getattr(self, name), kind)
+            except msgspec.ValidationError as error:
+                raise UsageError(f"{name} of a run: {error}") from None
         if isinstance(model, str):
             force_setattr(self, "model", models.get_architecture(model))
         if isinstance(data, str):
@@ -143,6 +176,13 @@ class Run(Record, frozen=True, kw_only=True):
     def steps(self) -> int:
         """The steps of the whole run."""
         return self.recipe.budget.steps(self.steps_per_epoch)
+
+
+_PLAIN_FIELDS = {  # whose types are checked in a run that Python makes, as in one that is read
+    name: hint
+    for name, hint in get_type_hints(Run).items()
+    if name in Run.__struct_fields__ and name not in ("model", "data", "recipe", "pretrained")
+}
 
 
 class RunFile(Record, frozen=True, kw_only=True):

@@ -1,16 +1,17 @@
 """A run's folder: its paths, and who may write there."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from convatlas.errors import UsageError, UserError, printable
+from convatlas.errors import UsageError, printable
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.storage.atomic import FILE_OPS, FileOps, atomic_write
 from convatlas.storage.lock import folder_lock
 from convatlas.storage.records import diff
-from convatlas.storage.regular_file import check_no_links, read_regular
+from convatlas.storage.regular_file import check_no_links, read_user_file
 from convatlas.training.run import Run, RunFile, read_run_file, serialize_run_file
 
 ORPHAN_SECONDS = 15.0  # that loader workers may outlive a killed rank, and hold its folder
@@ -43,13 +44,9 @@ class RunFolder:
 def read_run_folder(path: Path) -> RunFile | None:
     """The `run.json` of a folder; None where there is none. Raises as `read_run_file`, and UserError."""
     file = path / "run.json"
-    try:
-        data = read_regular(file)
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(file):
         return None
-    except OSError as error:
-        raise UserError(f"cannot read {printable(file)}: {error.strerror}") from None
-    return read_run_file(data, str(file))
+    return read_run_file(read_user_file(file), str(file))
 
 
 @contextmanager

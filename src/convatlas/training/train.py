@@ -3,21 +3,14 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import msgspec
 import torch
 
 from convatlas import analysis, models
-from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata, write_model_file
-from convatlas.classifier.training_images import FILE_NAME, write_training_images
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
-from convatlas.errors import UsageError, printable
-from convatlas.evaluation import predictions as stored_predictions
-from convatlas.evaluation.metrics import score_samples
-from convatlas.evaluation.predictions import Predictions
-from convatlas.evaluation.results import results_document
+from convatlas.errors import MissingDataError, UsageError, UserError, printable, wrong_type
 from convatlas.layers.batch_norm import convert_sync_batchnorm
 from convatlas.layers.init import glorot_uniform, he_normal
 from convatlas.runtime.compilation import should_compile
@@ -28,7 +21,6 @@ from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.runtime import Runtime
 from convatlas.runtime.signals import StopRequest, explain_stop, stop_on_signals
 from convatlas.storage.regular_file import check_no_links
-from convatlas.training import report
 from convatlas.training.batches import train_batches
 from convatlas.training.checkpoint import CheckpointManager
 from convatlas.training.context import TrainContext
@@ -37,14 +29,17 @@ from convatlas.training.metrics_log import FileMetricsLog, MetricsLog
 from convatlas.training.objective import Objective, freeze
 from convatlas.training.planning.memory_guard import MemoryGuard
 from convatlas.training.pretrained import PretrainedFile, load_pretrained
-from convatlas.training.progress import NullDisplay, ProgressDisplay, banner_rows
+from convatlas.training.progress import NullDisplay, ProgressDisplay, banner_rows, data_rows
 from convatlas.training.rank_checks import check_batch_divides, check_ranks_agree
 from convatlas.training.resolve import ResolvedRun, resolve_run
-from convatlas.training.result import Result, read_result
+from convatlas.training.result import Result, read_result, write_result
 from convatlas.training.run import Run, RunFile
 from convatlas.training.run_folder import RunFolder, open_run_folder, read_run_folder
+from convatlas.training.tensorboard_log import TensorBoardLog, check_installed, tensorboard_command
 from convatlas.training.unreadable import UnreadableImageLog
 from convatlas.training.validation import evaluate_split
+
+LogFormat = Literal["tensorboard"]
 
 
 def train(
@@ -55,17 +50,20 @@ def train(
     force: bool = False,
     display: ProgressDisplay | None = None,
     weights: PretrainedFile | None = None,
+    log: LogFormat | None = None,
 ) -> Result:
     """Train, or continue where the folder is; a run that has ended is left as it is.
 
     `out` defaults to runs/MODEL-DATA-ID8; `workers` are the processes that load data (None: as many as it
-    takes). `weights`: the file of `run.pretrained`, where it has been read. Under torchrun this process is
-    one of several (`convatlas.runtime.distributed.rendezvous.init_ranks`); rank 0 alone writes and shows
-    anything.
+    takes). `weights`: the file of `run.pretrained`, where it has been read. `log`: where the figures of the
+    log are written as well. Under torchrun this process is one of several
+    (`convatlas.runtime.distributed.rendezvous.init_ranks`); rank 0 alone writes and shows anything.
 
     Raises UsageError for what does not fit together, before anything is written; UserError for a job that
     fails; StoppedBySignal when a signal stopped it (saved).
     """
+    if not isinstance(run, Run):
+        raise wrong_type("the argument of train", run, "a run, as in ca.train(ca.Run(model=..., data=...))")
     tune_malloc()
     with init_ranks() as ranks:
         shown = (display or ProgressDisplay()) if ranks.rank == 0 else NullDisplay()
@@ -76,7 +74,9 @@ def train(
             result = _finished(path, existing, shown, ranks)
             if result is not None:
                 return result
-        return _train(resolved, path, existing, select_device(device, ranks), workers, force, shown, ranks)
+        return _train(
+            resolved, path, existing, select_device(device, ranks), workers, force, shown, ranks, log
+        )
 
 
 def resume(
@@ -85,8 +85,11 @@ def resume(
     workers: int | None = None,
     force: bool = False,
     display: ProgressDisplay | None = None,
+    log: LogFormat | None = None,
+    data: str | None = None,
 ) -> Result:
-    """Continue the run in a folder; one that has ended is left as it is.
+    """Continue the run in a folder; one that has ended is left as it is. `data`: where the run's data are
+    now, if they were moved.
 
     Raises UsageError for a folder without a run, and as `train`.
     """
@@ -101,8 +104,13 @@ def resume(
         if result is not None:
             return result
         torch_device = select_device(device, ranks)
-        resolved = resolve_run(existing.run, torch_device, force)
-        return _train(resolved, path, existing, torch_device, workers, force, shown, ranks)
+        try:
+            resolved = resolve_run(existing.run, torch_device, force, data=data)
+        except MissingDataError as error:
+            raise UserError(
+                f"{error}; if the run's data were moved, say where they are with --data"
+            ) from None
+        return _train(resolved, path, existing, torch_device, workers, force, shown, ranks, log)
 
 
 def _finished(path: Path, run_file: RunFile, display: ProgressDisplay, ranks: Ranks) -> Result | None:
@@ -135,8 +143,11 @@ def _train(
     force: bool,
     display: ProgressDisplay,
     ranks: Ranks,
+    log_format: LogFormat | None,
 ) -> Result:
     run = resolved.run
+    if log_format == "tensorboard":
+        check_installed()
     check_batch_divides(run, ranks)
     cost = analysis.analyze(resolved.network, run.content.preprocessing.shape)
     precision = "fp32" if run.precision == "auto" else run.precision
@@ -150,8 +161,11 @@ def _train(
     several_ranks = ranks.world_size > 1
     with open_run_folder(path, run_file, existing, force, ranks) as folder:
         rows = banner_rows(run, run_file.environment, runtime.describe(), cost, str(path))
+        rows |= data_rows(resolved.dataset)
         display.banner(rows, run.steps, runtime.compile)
-        with _open_logs(folder, ranks) as (log, checkpoints):
+        with _open_logs(folder, ranks, log_format) as (log, checkpoints):
+            if log_format == "tensorboard":
+                display.say(f"  to see the figures: {tensorboard_command(folder)}")
             objective = build_objective(resolved, ranks)
             runtime.to_device(objective)
             dataset = resolved.dataset
@@ -183,12 +197,15 @@ def _train(
                     predictions = evaluate_split(context, context.test)
                 context.unreadable.record(run.steps, "test", predictions.unreadable)
                 context.unreadable.quarantine()
-                return ranks.run_on_main(lambda: finish(context, predictions))
+                return ranks.run_on_main(lambda: write_result(context, predictions))
 
 
 @contextmanager
-def _open_logs(folder: RunFolder, ranks: Ranks) -> Iterator[tuple[MetricsLog, CheckpointManager]]:
-    log = MetricsLog() if ranks.rank else FileMetricsLog(folder)
+def _open_logs(
+    folder: RunFolder, ranks: Ranks, log_format: LogFormat | None
+) -> Iterator[tuple[MetricsLog, CheckpointManager]]:
+    kind = TensorBoardLog if log_format == "tensorboard" else FileMetricsLog
+    log = MetricsLog() if ranks.rank else kind(folder)
     with closing(log), closing(CheckpointManager(folder, log, ranks)) as checkpoints:
         yield log, checkpoints
 
@@ -227,60 +244,3 @@ def build_objective(resolved: ResolvedRun, ranks: Ranks) -> Objective:
     if run.sync_batch_norm:
         convert_sync_batchnorm(model, ranks)
     return Objective(model, normalizer, recipe.loss, recipe.auxiliary, recipe.ema, freeze(run, model))
-
-
-def finish(ctx: TrainContext, predictions: Predictions) -> Result:
-    """Store the test predictions, the classifier and the report; rank 0 alone does."""
-    run = ctx.run
-    folder = ctx.folder.path
-    # the predictions first: the log's test line says that the run has ended
-    predictions_file = folder / stored_predictions.FILE
-    predictions_file.parent.mkdir(exist_ok=True)
-    stored_predictions.write_run_predictions(predictions_file, predictions, run.id, ctx.dataset)
-    train_hashes = ctx.dataset.splits["train"].content_hashes
-    write_training_images(folder / FILE_NAME, train_hashes, run.id, run.data.name)
-    samples = score_samples(predictions.logits, predictions.labels)
-    results = results_document(samples, ctx.dataset.classes)
-    lines = [line for line in ctx.log.lines() if line.get("split") != "test"]
-    scores = {key: results[key] for key in ("top1", "top5", "loss", "n")}
-    ctx.log.log(step=run.steps, epoch=run.steps / run.steps_per_epoch, split="test", **scores)
-    ctx.log.sync()
-    metrics = {
-        "val_top1": report.last_validation(lines),
-        "test_top1": results["top1"],
-        "test_loss": results["loss"],
-        "test_n": results["n"],
-    }
-    eval_model = ctx.objective.eval_model
-    metadata = _metadata(ctx, metrics)
-    write_model_file(ctx.folder.model_file, metadata, eval_model, ctx.objective.normalizer)
-    classifier = Classifier(metadata, eval_model, ctx.objective.normalizer, ctx.runtime)
-    page = report.write_report(ctx, lines, predictions, samples, results, classifier)
-    low, high = results["top1_interval"]
-    ctx.display.say(
-        f"test top-1 {results['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}, {results['n']:,} "
-        f"images); report {page}"
-    )
-    return Result(folder, run.id, metrics, page)
-
-
-def _metadata(ctx: TrainContext, metrics: dict[str, Any]) -> ClassifierMetadata:
-    run = ctx.run
-    provenance: dict[str, Any] = {
-        "run": run.id,
-        "data": run.data.name,
-        "recipe": run.recipe.name,
-        "seed": run.seed,
-    }
-    if run.recipe.crop:  # dense evaluation uses its scale
-        provenance["crop"] = msgspec.to_builtins(run.recipe.crop)
-    return ClassifierMetadata(
-        format=FORMAT,
-        network=run.model,
-        classes=ctx.dataset.classes,
-        preprocessing=run.content.preprocessing,
-        precision="fp32" if run.precision == "auto" else run.precision,
-        batch=run.evaluation_batch,
-        provenance=provenance | dict(ctx.folder.run_file.environment),
-        metrics=metrics,
-    )

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from convatlas.errors import UsageError
-from convatlas.visualization.feature_maps import forward_with_maps
+from convatlas.visualization.feature_maps import check_images, forward_with_maps
 
 RECTIFIERS = (F.relu, torch.relu, Tensor.relu)
 IN_PLACE_RECTIFIERS = (F.relu_, torch.relu_, Tensor.relu_)
@@ -43,6 +43,7 @@ def deconv_reconstruct(
     Raises UsageError for a path that does not exist or whose output is no feature maps, and for a map or a
     unit that does not exist.
     """
+    check_images(model, images)
     with torch.inference_mode(False), torch.enable_grad():
         images = images.detach().clone().requires_grad_()
         with _DeconvMode():

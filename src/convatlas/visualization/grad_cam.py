@@ -8,24 +8,29 @@ A_k are the feature maps of a layer, Z is the number of their positions, y the c
 softmax.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convatlas.errors import UsageError
-from convatlas.visualization.feature_maps import forward_with_maps, last_conv_layer
+from convatlas.visualization.feature_maps import check_images, forward_with_maps, last_conv_layer
 
 
-def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, path: str | None = None) -> Tensor:
+def grad_cam(
+    model: nn.Module, images: Tensor, classes: Tensor | Sequence[int] | int, path: str | None = None
+) -> Tensor:
     """Grad-CAM of each image for its class: (n, h, w), at least 0, at the size of the layer's feature maps.
 
-    images: (n, c, height, width), normalised. classes: (n,), int64. path: a module whose output is feature
-    maps; by default the last convolutional layer. The result is zero everywhere if nothing in the layer
-    raises the class's score.
+    images: (n, c, height, width), normalised. classes: (n,), or one for all images. path: a module whose
+    output is feature maps; by default the last convolutional layer. The result is zero everywhere if nothing
+    in the layer raises the class's score.
 
     Raises UsageError for a path that does not exist or whose output is no feature maps, for a class that does
     not exist, and for a network that labels every pixel; UserError for a network without convolutions.
     """
+    check_images(model, images)
     if path is None:
         path = last_conv_layer(model, (images.shape[1], images.shape[2], images.shape[3]))
     with torch.inference_mode(False), torch.enable_grad():
@@ -33,6 +38,9 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, path: str | None
         if logits.dim() != 2:
             raise UsageError("Grad-CAM needs one score a class: this network labels every pixel")
         n, num_classes = logits.shape
+        classes = torch.as_tensor(classes)
+        if not classes.dim():
+            classes = classes.expand(n)
         if classes.shape != (n,) or classes.min() < 0 or classes.max() >= num_classes:
             raise UsageError(f"Grad-CAM needs a class from 0 to {num_classes - 1} for each of the {n} images")
         scores = logits[range(n), classes.tolist()]

@@ -7,21 +7,24 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from convatlas.errors import printable
-from convatlas.plotting import figure_png, plot_style
+from convatlas.plotting import figure_png, fit_tile, plot_style
 from convatlas.visualization.grad_cam import resize_map
 from convatlas.visualization.top_activations import Activation
 
 RgbImage = NDArray[np.uint8]  # (height, width, 3)
+IMAGE_SIDE = 230  # pixels that an image is drawn at, about
 HEAT_COLORMAP = "inferno"
 TILE_SIDE = 72  # pixels of an image in a grid of activations, approximately
 GRID_COLUMNS = 3  # activations in a row of a map's grid
 FIGURE_COLUMNS = 3  # maps side by side
-TITLE_CHARACTERS = 26  # in a line
+TITLE_CHARACTERS = 30  # in a line
 
 
 class TitledImage(NamedTuple):
@@ -29,17 +32,29 @@ class TitledImage(NamedTuple):
     title: str
 
 
+class Explanation(NamedTuple):
+    """What `explain_image` shows of one image."""
+
+    title: str
+    image: TitledImage
+    overlays: Sequence[TitledImage]  # one for each class
+    patch: TitledImage  # of the image, where a map's strongest activation looks
+    projection: TitledImage  # of this activation, the same pixels
+
+
 def to_image(image: Tensor) -> RgbImage:
     """Convert an image (c, h, w), uint8, c 1 or 3."""
     return np.repeat(image.permute(1, 2, 0).cpu().numpy(), 3 // image.shape[0], axis=2)
 
 
-def overlay(image: Tensor, cam: Tensor) -> RgbImage:
+def overlay(image: Tensor, cam: Tensor, side: int = 0) -> RgbImage:
     """Draw a Grad-CAM map (h', w') in colour over the image (c, h, w), uint8, in grey; the map's maximum is
-    the brightest."""
+    the brightest. Images smaller than `side` are enlarged by a whole factor, with a smooth map over them."""
+    factor = max(1, side // max(image.shape[1:]))
+    image = image.cpu().repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     heat = resize_map(cam[None], (image.shape[1], image.shape[2]))[0].float().cpu()
     heat = heat / heat.max().clamp_min(torch.finfo(heat.dtype).tiny)
-    grey = image.cpu().float().mean(0).numpy()[..., None] / 255
+    grey = image.float().mean(0).numpy()[..., None] / 255
     colors = matplotlib.colormaps[HEAT_COLORMAP](heat.numpy())[..., :3]
     blended: RgbImage = (255 * (0.5 * grey + 0.5 * colors)).round().astype(np.uint8)
     return blended
@@ -66,15 +81,26 @@ def make_grid(images: Sequence[RgbImage], num_columns: int, gap: int = 2) -> Rgb
     return grid
 
 
-def draw_row(images: Sequence[TitledImage]) -> bytes:
-    """Draw images side by side under their titles, as a PNG."""
+def draw_explanation(explanation: Explanation) -> bytes:
+    """Draw the image beside Grad-CAM for each class, with a colour bar, and the patch of an activation beside
+    its projection, as a PNG."""
+    images = [explanation.image, *explanation.overlays, explanation.patch, explanation.projection]
+    num_overlays = len(explanation.overlays)
     with plot_style(title_size=9, parse_math=False):
-        figure = Figure(figsize=(2.3 * len(images), 2.95), layout="constrained")
-        all_axes = figure.subplots(1, len(images), squeeze=False)[0]
+        widths = [1.0] * (1 + num_overlays) + [0.06, 1.0, 1.0]
+        figure = Figure(figsize=(2.3 * len(images) + 0.7, 3.25), layout="constrained")
+        figure.suptitle(printable(explanation.title), fontsize=10)
+        all_axes = list(figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
+        bar_axes = all_axes.pop(1 + num_overlays)
         for axes, (image, title) in zip(all_axes, images, strict=True):
-            axes.imshow(image, interpolation="nearest")
+            enlarged = fit_tile(image, IMAGE_SIDE) if max(image.shape[:2]) < IMAGE_SIDE else image
+            axes.imshow(enlarged, interpolation="antialiased")
             axes.set_title(textwrap.fill(printable(title), TITLE_CHARACTERS))
             axes.axis("off")
+        colors = ScalarMappable(Normalize(0, 1), HEAT_COLORMAP)
+        bar = figure.colorbar(colors, cax=bar_axes, ticks=[0, 0.5, 1])
+        bar.set_label("Grad-CAM, share of its maximum", fontsize=8)
+        bar_axes.set_box_aspect(16)
         return figure_png(figure)
 
 

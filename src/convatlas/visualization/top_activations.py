@@ -18,10 +18,10 @@ from convatlas.classifier import Classifier
 from convatlas.data import open_dataset
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers, iterate_batches
-from convatlas.errors import UsageError, UserError, unknown_name
+from convatlas.errors import UsageError, UserError, unknown_name, wrong_type
 from convatlas.runtime.progress import track
 from convatlas.visualization.deconvolution import deconv_reconstruct
-from convatlas.visualization.feature_maps import forward_with_maps, last_conv_layer
+from convatlas.visualization.feature_maps import field_slices, forward_with_maps, last_conv_layer
 
 NUM_ACTIVATIONS = 9  # of each map, as in the paper's figure
 NUM_MAPS = 6  # chosen where none are named
@@ -35,6 +35,9 @@ class Activation(NamedTuple):
     unit: tuple[int, int]  # row and column in the map
     patch: Tensor  # (c, h, w), uint8: its receptive field, shifted to lie inside the image
     reconstruction: Tensor  # (c, h, w), float32: the same pixels of its projection
+
+    def __repr__(self) -> str:
+        return f"<Activation {self.value:.4g} of image {self.image}, unit {self.unit}>"
 
 
 class _MapMaxima(NamedTuple):
@@ -64,6 +67,8 @@ def top_activations(
     whose output is no feature maps; UserError if no image can be read or no activation of the layer is above
     zero.
     """
+    if not isinstance(classifier, Classifier):
+        raise wrong_type("the classifier", classifier, "a Classifier, as ca.load or from_module gives it")
     source = _open_split(classifier, data, split)
     preprocessing = source.preprocessing
     path = path or last_conv_layer(classifier.model, preprocessing.shape)
@@ -85,11 +90,7 @@ def top_activations(
         for value, index, (row, column), image, projection in zip(
             maxima.values[:, map].tolist(), indices.tolist(), units.tolist(), images, projections, strict=True
         ):
-            fields = report.pixels(path, (row, column))
-            rows, columns = (
-                _shift_inside(pixels, side)
-                for pixels, side in zip(fields, preprocessing.input_size, strict=True)
-            )
+            rows, columns = field_slices(report, path, (row, column), preprocessing.input_size)
             patch = image[:, rows, columns]
             activations.append(Activation(value, index, (row, column), patch, projection[:, rows, columns]))
         activations_by_map[map] = activations
@@ -139,14 +140,3 @@ def _map_maxima(classifier: Classifier, source: EvalBatches, path: str, count: i
             f"none of the {len(source.split):,} images can be read: look at them with convatlas data check"
         )
     return _MapMaxima(values, indices, positions, map_width)
-
-
-def _shift_inside(pixels: tuple[int, int] | None, side: int) -> slice:
-    """The pixels from first to last of a receptive field, shifted to lie inside an image of `side` pixels;
-    the whole side if the field is larger or unknown."""
-    if pixels is None:
-        return slice(0, side)
-    first, last = pixels
-    size = min(last - first + 1, side)
-    start = min(max(first, 0), side - size)
-    return slice(start, start + size)

@@ -57,9 +57,20 @@ def test_names_are_escaped() -> None:
             out: Tensor = self._modules["<script>alert(1)</script>"](x)  # type: ignore[misc]
             return out
 
-    page = analyze(HasMarkupInName(), (1, 4, 4)).to_html()
-    assert "<script>alert" not in page
-    assert "&lt;script&gt;alert(1)" in page
+    report = analyze(HasMarkupInName(), (1, 4, 4))
+    for page in (report.to_html(), report._repr_html_()):
+        assert "<script>alert" not in page
+        assert "&lt;script&gt;alert(1)" in page
+
+
+def test_a_notebook_shows_stages_that_unfold_without_a_script(resnet: Report) -> None:
+    fragment = resnet._repr_html_()
+    assert not re.search(r"<script|<html|<body|(src|href)\s*=|https?://|@import|url\(", fragment)
+    for line in fragment.partition("</style>")[0].splitlines():  # no style reaches the rest of the notebook
+        assert line.startswith(("<style>", ".convatlas-report", "  "))
+    assert fragment.count("<details>") == fragment.count("</details>") > len(resnet.stages) / 2
+    assert "<details open" not in fragment
+    assert "25,557,032" in fragment
 
 
 def test_two_networks_share_a_page_with_their_comparison(resnet: Report) -> None:
@@ -69,6 +80,8 @@ def test_two_networks_share_a_page_with_their_comparison(resnet: Report) -> None
     assert "resnet50, paper against resnet50, torchvision" in page
     assert "4,089,184,256" in page
     assert page.count("<h1>") == 3
+    assert '<tr class="changed"><td>multiply-adds *</td>' in page
+    assert "<tr><td>parameters</td>" in page
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")

@@ -24,7 +24,7 @@ def photos(root: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int = 1
         for i in range(count):
             pixels = np.zeros((8, 12, 3), np.uint8)
             pixels[:, :6, label % 3] = 255
-            pixels[0, 0] = i
+            pixels[0, 0] = i, label, i  # no two images are equal
             Image.fromarray(pixels).save(root / name / f"{i}.png")
     return open_dataset(f"folder:{root}")
 

@@ -126,6 +126,7 @@ def test_cifar_is_read_from_its_binary_archive_or_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     images = np.zeros((60_000, 3 * 32 * 32), np.uint8)
+    images[:, -4:] = np.arange(60_000, dtype="<u4").view(np.uint8).reshape(-1, 4)  # no two are equal
     images[50_003] = RNG.integers(0, 256, size=3 * 32 * 32)
     labels = (np.arange(60_000) % 10).astype(np.uint8)
     records = np.concatenate([labels[:, None], images], axis=1)

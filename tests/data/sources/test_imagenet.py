@@ -199,6 +199,20 @@ def test_hidden_folders_and_files_that_are_no_images_are_ignored(root: Path) -> 
     assert_complete(opened(root))
 
 
+def test_what_is_not_used_is_counted(root: Path) -> None:
+    write_synset_labels(root)
+    write_file(root / "train" / WNIDS[0] / "notes.txt")
+    write_file(root / "train" / "flat.JPEG")
+    write_file(root / "val" / ".DS_Store")
+    assert opened(root).passed_over == "3 files: 1 .txt, 1 hidden, 1 not in the folder of a class"
+
+
+def test_a_class_without_validation_images_is_named(root: Path) -> None:
+    write_synset_labels(root)
+    write_file(root / "train" / "n09999999" / "1.JPEG")
+    assert "val has no images of n09999999" in opened(root).notes
+
+
 def test_lists_may_end_lines_as_windows_does_and_with_blank_lines(root: Path) -> None:
     write_file(root / SYNSET_LABELS, "\r\n".join(VAL_WNIDS) + "\r\n\r\n\r\n")
     assert_complete(opened(root))
@@ -351,10 +365,6 @@ def folders_with_other_names_and_blacklist(root: Path) -> None:
     write_lines(root / BLACKLISTS[0], [1, 2])
 
 
-def class_without_validation_images(root: Path) -> None:
-    write_file(root / "train" / "n09999999" / "1.JPEG")
-
-
 NO_LAYOUT = (
     "ROOT does not hold ILSVRC 2012: looked for {train,val}, ILSVRC/Data/CLS-LOC/{train,val}, "
     "ILSVRC2015/Data/CLS-LOC/{train,val}, Data/CLS-LOC/{train,val}, with a folder for every WNID in train"
@@ -371,7 +381,7 @@ NUMBERS = [SYNSET_IDS[wnid] for wnid in VAL_WNIDS]
 NOT_META = "ROOT/meta.mat is not the devkit's list of synsets ("
 
 ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "nothing there": (shutil.rmtree, NO_LAYOUT),
+    "nothing there": (shutil.rmtree, "ROOT is not a folder: expected that of ILSVRC 2012"),
     "no train folder": (lambda root: shutil.rmtree(root / "train"), NO_LAYOUT),
     "no val folder": (lambda root: shutil.rmtree(root / "val"), NO_LAYOUT),
     "train and val in two layouts": (train_in_another_layout, NO_LAYOUT),
@@ -566,10 +576,6 @@ ERRORS: dict[str, tuple[Callable[[Path], object], str]] = {
     "blacklist: beyond the published images": (
         folders_and_blacklist,
         f"ROOT/{BLACKLISTS[1]}, line 2: '50001': expected a whole number from 1 to 50,000",
-    ),
-    "a class without validation images": (
-        class_without_validation_images,
-        "imagenet:ROOT: val has no images of class n09999999",
     ),
 }
 

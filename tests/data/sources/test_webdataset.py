@@ -400,6 +400,19 @@ def test_pickled_images_hold_no_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="lists open files by /proc")
+def test_samples_without_an_image_that_is_read_are_counted(tmp_path: Path) -> None:
+    others: list[Member] = [
+        ("a.heic", b"x"),
+        ("a.cls", b"cat"),
+        ("b.cls", b"dog"),
+        ("0000.txt", b"a caption"),
+    ]
+    write_shard(tmp_path / "photos.tar", [*samples(range(20)), *others])
+    dataset = open_dataset(f"tar:{tmp_path}/photos.tar")
+    assert sum(map(len, dataset.splits.values())) == 20
+    assert dataset.passed_over == "2 files: 1 .cls, 1 .heic (not readable here)"
+
+
 def test_no_shard_stays_open(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "0.tar", samples(range(20)))
     images = open_dataset(f"tar:{shard}").splits["train"].images
@@ -815,14 +828,14 @@ EXPECTED = "expected the path of tar files, such as"
 PATTERNS: dict[str, tuple[Callable[[Path], str], str]] = {
     "no such file": (
         lambda folder: f"{folder}/0.tar",
-        f"no shard matches {{folder}}/0.tar: {EXPECTED} shards/train-{{{{000..012}}}}.tar",
+        f"{{folder}}/0.tar matches no shard: {EXPECTED} shards/train-{{{{000..012}}}}.tar",
     ),
-    "nothing matches": (lambda folder: f"{folder}/*.tar", "no shard matches {folder}/*.tar: "),
+    "nothing matches": (lambda folder: f"{folder}/*.tar", "{folder}/*.tar matches no shard: "),
     "one of a range is missing": (
         lambda folder: shards_in(folder, "a0", "a2") and f"{folder}/a{{0..2}}.tar",
-        "no shard matches {folder}/a1.tar: ",
+        "{folder}/a1.tar matches no shard: ",
     ),
-    "no path can be so": (lambda folder: f"{folder}/\0.tar", "no shard matches {folder}/�.tar: "),
+    "no path can be so": (lambda folder: f"{folder}/\0.tar", "{folder}/�.tar matches no shard: "),
     "a folder": (lambda folder: str(folder), f"{{folder}} is not a file: {EXPECTED} {{folder}}/*.tar"),
     "a folder among files": (
         lambda folder: shards_in(folder, "0", "1.tar/inner").replace("*.tar", "*"),
@@ -901,7 +914,7 @@ PATTERNS: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "classes.txt repeats a name": (
         lambda folder: with_classes(folder, "cat\ndog\n cat "),
-        "{folder}/classes.txt gives the name cat twice: give every class its own",
+        "{folder}/classes.txt names the class 'cat' twice, for the indices 0 and 2: each class needs its own",
     ),
 }
 

@@ -237,7 +237,7 @@ def test_a_rank_that_has_died_is_named(store: MemoryStore, monkeypatch: pytest.M
     resolved = survivor.resolve_failure(RuntimeError("Connection closed by peer"))
     assert isinstance(resolved, UserError)
     assert str(resolved).startswith(
-        "rank 1 (of 2) has died: what was saved is complete; continue with --resume"
+        "rank 1 (of 2) has died: what was saved is complete; run the same command again"
     )
 
 
@@ -263,7 +263,7 @@ def test_a_lost_store_is_named_by_one_rank(
     owner: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    message = f"{owner} has died, and the store of the 3 ranks with it: continue with --resume"
+    message = f"{owner} has died, and the store of the 3 ranks with it: run the same command again"
     watchdogs = [make_watchdog(rank, store, 3, store_on_rank_0) for rank in range(3)]
     store.lost = True
     for rank in watchdogs:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ from convatlas.evaluation.significance import (
 )
 from convatlas.optim.optimizers import SGD
 from convatlas.storage import checked_safetensors
-from convatlas.storage.json_lines import JsonLines
+from convatlas.storage.json_lines import JsonLines, read_json_lines
 from convatlas.training.comparison import compare, curves
 from convatlas.training.run import DataSpec, RunFile, serialize_run_file
 
@@ -428,3 +429,13 @@ def test_curves_are_drawn_whatever_the_runs_hold(run_folders: list[Path], tmp_pa
     records = compare.read_runs([run_folders[0], strange, empty, *copies])
     image = curves.draw_curves(records, compare.compare_runs(records)["differences"])
     assert image.startswith(b"\x89PNG")
+
+
+def test_a_pipe_instead_of_a_runs_file_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / "run.json")
+    with pytest.raises(UserError, match=r"cannot read .*run\.json \(it is a named pipe\)"):
+        compare.read_run(tmp_path / "run")
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match=r"cannot read .*metrics\.jsonl \(it is a named pipe\)"):
+        list(read_json_lines(tmp_path / "metrics.jsonl"))

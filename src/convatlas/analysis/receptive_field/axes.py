@@ -57,6 +57,9 @@ def axes_of_input(shape: Sequence[int], num_axes: int) -> ImageAxes:
     return tuple(Axis(Field(), first + i, shape[first + i]) for i in range(num_axes))
 
 
+_IDENTITY = sliding_window(1)
+
+
 def window_axes(
     axes: ImageAxes, shape: Sequence[int], out_shape: Sequence[int], windows: Mapping[int, Window]
 ) -> ImageAxes:
@@ -65,7 +68,10 @@ def window_axes(
     def through(axis: Axis) -> Axis:
         if axis.dim is None or axis.dim not in windows:
             return axis
-        field = axis.filling_dim(shape[axis.dim]).field.through(windows[axis.dim])
+        window = windows[axis.dim]
+        if window == _IDENTITY and shape[axis.dim] == out_shape[axis.dim]:
+            return axis  # which may share its dimension with another
+        field = axis.filling_dim(shape[axis.dim]).field.through(window)
         return Axis(field, axis.dim, out_shape[axis.dim])
 
     return tuple(map(through, axes))

@@ -68,6 +68,18 @@ def adaptive_window(input_size: int, output_size: int) -> Window:
 
 
 @lru_cache
+def fractional_window(input_size: int, output_size: int, kernel: int) -> Window:
+    """The window of fractional max pooling: output i reads `kernel` units from one of the two whole numbers
+    next to i * (input_size - kernel) / (output_size - 1) on, drawn anew in every forward (arXiv:1412.6071).
+    """
+    if output_size == 1:
+        return Window((range(input_size - kernel, input_size),), input_size)
+    step = Fraction(input_size - kernel, output_size - 1)
+    reads = [range(math.floor(i * step), math.ceil(i * step) + kernel) for i in range(step.denominator)]
+    return Window(tuple(reads), step.numerator)
+
+
+@lru_cache
 def nearest_window(scale: Fraction, centred: bool = False) -> Window:
     """The window of nearest-neighbour resizing, `scale` input units to one output unit.
 

@@ -13,7 +13,7 @@ from convatlas.analysis.receptive_field.axes import (
     window_axes,
 )
 from convatlas.analysis.receptive_field.call import OperatorCall
-from convatlas.analysis.receptive_field.intervals import sliding_window
+from convatlas.analysis.receptive_field.intervals import Window, sliding_window
 
 
 def union(inputs: Sequence[tuple[ImageAxes, Sequence[int]]], out_shape: Sequence[int]) -> ImageAxes | None:
@@ -39,6 +39,16 @@ def depend_on_everything(call: OperatorCall) -> ImageAxes | None:
 
 def elementwise(call: OperatorCall) -> ImageAxes | None:
     return union(axes_and_shapes(call, call.tensors()), call.result.shape)
+
+
+def gated(call: OperatorCall) -> ImageAxes | None:
+    """glu: unit i of a dimension reads the units i and i + size / 2; the dimension is halved."""
+    if call.source_axes is None:
+        return None
+    dim = call.get("dim", -1) % call.source.dim()
+    half = call.result.shape[dim]
+    window = Window((range(0, half + 1, half),), 1)
+    return window_axes(call.source_axes, call.source.shape, call.result.shape, {dim: window})
 
 
 def depend_on_nothing(call: OperatorCall) -> None:

@@ -10,6 +10,7 @@ from convatlas.analysis.receptive_field.call import OperatorCall
 from convatlas.analysis.receptive_field.intervals import (
     Window,
     adaptive_window,
+    fractional_window,
     interpolation_window,
     nearest_window,
     repeat_window,
@@ -57,6 +58,14 @@ def adaptive_pooling(call: OperatorCall) -> ImageAxes | None:
     return _apply_windows(call, [adaptive_window(*pair) for pair in sizes])
 
 
+def fractional_pooling(call: OperatorCall) -> ImageAxes | None:
+    num_axes = len(call["kernel_size"])
+    sizes = zip(
+        call.source.shape[-num_axes:], call.result.shape[-num_axes:], call["kernel_size"], strict=True
+    )
+    return _apply_windows(call, [fractional_window(*triple) for triple in sizes])
+
+
 def upsampling(call: OperatorCall) -> ImageAxes | None:
     name = call.kind.name
     num_axes = call.source.dim() - 2
@@ -97,6 +106,21 @@ def unfolding(call: OperatorCall) -> ImageAxes | None:
     out_shape = [*shape[:-2], *out_sizes]
     axes = window_axes(call.source_axes, shape, out_shape, windows)
     return reshape_axes(axes, out_shape, [*shape[:-2], math.prod(out_sizes)])
+
+
+def folding(call: OperatorCall) -> ImageAxes | None:
+    """col2im, the inverse: (n, c * kernel, positions) -> (n, c, h, w)."""
+    if call.source_axes is None:
+        return None
+    names = ("kernel_size", "stride", "padding", "dilation")
+    sizes = list(zip(call["output_size"], *(call[name] for name in names), strict=True))
+    grid = [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in sizes]
+    shape = call.source.shape
+    first = len(shape) - 1
+    grid_shape = [*shape[:-1], *grid]
+    axes = reshape_axes(call.source_axes, shape, grid_shape)
+    windows = {first + i: transposed_window(k, s, p, d) for i, (_, k, s, p, d) in enumerate(sizes)}
+    return window_axes(axes, grid_shape, call.result.shape, windows)
 
 
 def pixel_shuffle(call: OperatorCall) -> ImageAxes | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from convatlas.analysis.render.comparison import compare, report_names
+from convatlas.analysis.render.comparison import LEGEND, compare, report_names
 from convatlas.analysis.render.tables import COLUMNS, row_cells, title, totals
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import CONVENTION, ModuleNode, Row
@@ -29,14 +29,21 @@ def render_html(*reports: ReportData) -> str:
     if len(reports) == 2:
         names = list(report_names(*reports))
         tables = compare(*reports)
-    page: str = _template().render(
+    page: str = _template("page.html").render(
         names=" against ".join(names),
         networks=[_network(report) for report in reports],
         tables=tables,
+        legend=LEGEND,
         columns=COLUMNS,
         convention=CONVENTION,
     )
     return page
+
+
+def render_fragment(report: ReportData) -> str:
+    """A table whose stages unfold, for a notebook: without a script, its styles for itself alone."""
+    fragment: str = _template("notebook.html").render(columns=COLUMNS, network=_network(report))
+    return fragment
 
 
 def _network(report: ReportData) -> dict[str, Any]:
@@ -53,11 +60,11 @@ def _network(report: ReportData) -> dict[str, Any]:
 
 
 @cache
-def _template() -> Any:
+def _template(name: str) -> Any:
     from jinja2 import Environment, PackageLoader  # only a page needs it: 2 MB that `analyze` does not load
 
     loader = PackageLoader("convatlas.analysis.render", ".")
-    return Environment(loader=loader, autoescape=True).get_template("page.html")
+    return Environment(loader=loader, autoescape=True).get_template(name)
 
 
 def tree_nodes(report: ReportData) -> tuple[TreeNode, ...]:

@@ -1,5 +1,6 @@
 """A report as plots: cost and receptive field along depth, and effective receptive fields."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,11 +17,13 @@ from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import Row, format_size
 from convatlas.plotting import figure_png, plot_style
 
-COLORS = ("tab:blue", "tab:orange")  # one for each network
+COLORS = ("#0072b2", "#d55e00")  # one for each network: of all eyes, Okabe and Ito
+MARKERS = ("o", "^")
+MAX_STAGE_NAMES = 30  # on the axis
 MAX_FIELDS = 4  # effective fields in a row
 MIN_FIELD_DIVISOR = 12  # a field smaller than this fraction of the image is hard to see
 MAX_MACS = 50e9  # of all forward passes for the effective fields
-CURVES_HEIGHT, FIELDS_HEIGHT = 4.6, 2.9  # inches
+CURVES_HEIGHT, FIELDS_HEIGHT = 5.2, 2.9  # inches
 EffectiveFields = Mapping[str, NDArray[np.float32]]
 
 
@@ -66,21 +69,65 @@ def effective_fields(model: nn.Module, report: ReportData, num_images: int = 4) 
 
 
 def _draw_curves(panel: SubFigure, reports: Sequence[ReportData]) -> None:
+    panel.suptitle("Cost and receptive field: " + " against ".join(map(title, reports)), fontsize=10)
     cost_axes, field_axes = panel.subplots(2, 1, sharex=True)
-    for report, color in zip(reports, COLORS, strict=False):
+    for report, color, marker in zip(reports, COLORS, MARKERS, strict=False):
         _plot_cost(cost_axes, report, color)
-        _plot_receptive_field(field_axes, report, color)
-    cost_axes.set(ylabel="multiply-adds")
+        _plot_receptive_field(field_axes, report, color, marker)
+    cost_axes.set(ylabel="multiply-adds of a layer")
     cost_axes.yaxis.set_major_formatter(EngFormatter())
-    field_axes.set(
-        ylabel="receptive field (pixels)", xlabel="layers with weights, in the order in which they run"
-    )
+    field_axes.set(ylabel="receptive field (pixels)")
     cost_axes.set_xlim(0.4, max(len(_layers(report)) for report in reports) + 0.6)
-    cost_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(reports) == 1:
+        _mark_stages((cost_axes, field_axes), reports[0])
+    else:
+        field_axes.set_xlabel("layers with weights, in the order in which they run")
+        cost_axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (cost_axes, field_axes):
+        handles, labels = axes.get_legend_handles_labels()
+        shown = dict(zip(labels, handles, strict=True))  # a label of both networks once
         axes.legend(
-            frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2
+            shown.values(),
+            shown.keys(),
+            frameon=False,
+            fontsize=8,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=3,
+            borderaxespad=0.2,
         )
+
+
+def _mark_stages(all_axes: Sequence[Axes], report: ReportData) -> None:
+    """Bands behind the layers of each stage, every second one grey, with the stages' names on the axis."""
+    bands = stage_bands(report)
+    for number, (_, first, last) in enumerate(bands):
+        if number % 2:
+            for axes in all_axes:
+                axes.axvspan(first - 0.5, last + 0.5, color="0.94", lw=0, zorder=0)
+    room = len(_layers(report)) / MAX_STAGE_NAMES
+    ticks: list[tuple[float, str]] = []
+    for name, first, last in bands:  # narrow bands beside a named one have no name
+        center = (first + last) / 2
+        if not ticks or center - ticks[-1][0] >= room:
+            ticks.append((center, name))
+    all_axes[-1].set_xticks(
+        *zip(*ticks, strict=True), rotation=40, ha="right", rotation_mode="anchor", fontsize=8
+    )
+    all_axes[-1].set_xlabel("layers with weights, in the order in which they run, by stage")
+
+
+def stage_bands(report: ReportData) -> list[tuple[str, int, int]]:
+    """Name, first and last layer of each stage that has layers with weights; the first layer is 1."""
+    bands: list[tuple[str, int, int]] = []
+    stages = [row.path for row in report.stages]
+    for number, row in enumerate(_layers(report), 1):
+        name = next((s for s in stages if row.path == s or row.path.startswith(f"{s}.")), row.path)
+        first = number
+        if bands and bands[-1][0] == name:
+            first = bands.pop()[1]
+        bands.append((name or report.model, first, number))
+    return bands
 
 
 def _draw_fields(panel: SubFigure, report: ReportData, maps: EffectiveFields) -> None:
@@ -108,16 +155,24 @@ def _plot_cost(axes: Axes, report: ReportData, color: str) -> None:
     axes.plot([], [], color=color, lw=4, alpha=0.55, label=label)
 
 
-def _plot_receptive_field(axes: Axes, report: ReportData, color: str) -> None:
+def _plot_receptive_field(axes: Axes, report: ReportData, color: str, marker: str) -> None:
+    """A line through the largest field so far, and a point for each layer: those of short branches lie below
+    the line."""
     layers = [(i, row) for i, row in enumerate(_layers(report), 1) if row.receptive_field]
     positions = [i for i, _ in layers]
     sizes = [max(row.receptive_field) for _, row in layers]
-    label = f"{report.model}, at most {max(sizes, default=0):,}"
-    axes.step(positions, sizes, where="mid", color=color, lw=1.5, label=label)
+    label = f"{report.model}: largest up to this layer, at most {max(sizes, default=0):,}"
+    axes.step(positions, largest_so_far(sizes), where="mid", color=color, lw=1.5, label=label)
+    if any(size < largest for size, largest in zip(sizes, largest_so_far(sizes), strict=True)):
+        axes.plot(positions, sizes, marker, color=color, ms=3, alpha=0.6, mew=0, label="each layer")
     image_side = max(report.input_shapes[0][2:], default=0)
-    axes.axhline(image_side, color=color, lw=0.8, ls=":", label=f"the image of {report.model}, {image_side}")
+    axes.axhline(image_side, color=color, lw=0.8, ls=":", label=f"side of the image, {image_side}")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
+
+
+def largest_so_far(sizes: Sequence[int]) -> list[int]:
+    return list(itertools.accumulate(sizes, max))
 
 
 def _plot_effective_field(axes: Axes, path: str, field: NDArray[np.float32], report: ReportData) -> None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from convatlas.analysis.render.comparison import compare, report_names
+from convatlas.analysis.render.comparison import CHANGED, LEGEND, compare, report_names
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import CONVENTION, Row, format_size
+from convatlas.errors import printable
 from convatlas.formatting import format_si
 
 COLUMNS = (
@@ -72,6 +73,44 @@ def markdown_table(
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def text_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: Sequence[str] = TEXT_COLUMNS
+) -> str:
+    """A table of plain text with numbers aligned to the right."""
+    lines = []
+    printed_rows = [[printable(cell) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(len, cells)) for cells in zip(*printed_rows, strict=True)]
+    for line in printed_rows:
+        cells = [
+            cell.ljust(width) if column in text_columns else cell.rjust(width)
+            for column, cell, width in zip(columns, line, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def render_text(report: ReportData) -> str:
+    """A network by stage, its totals and notes, as plain text."""
+    facts = [*totals(report), *(("note", note) for note in report.notes)]
+    return "\n".join(
+        [
+            title(report),
+            text_table(COLUMNS, [row_cells(row) for row in report.stages]),
+            "",
+            *(f"{name:<14}{printable(text)}" for name, text in facts),
+        ]
+    )
+
+
+def bold_where(rows: Sequence[Sequence[str]], changed: Sequence[bool]) -> list[list[str]]:
+    """Rows with the cells of those that changed in bold Markdown."""
+    result = []
+    for row, is_changed in zip(rows, changed, strict=True):
+        cells = [cell.replace("*", r"\*") for cell in row]
+        result.append([f"**{cell}**" if is_changed and cell else cell for cell in cells])
+    return result
+
+
 def select_rows(report: ReportData, depth: int | None) -> list[Row]:
     """The rows merged at `depth` names; by stage where it is None."""
     return report.stages if depth is None else report.at_depth(depth)
@@ -82,17 +121,45 @@ def render_markdown(reports: Sequence[ReportData], depth: int | None = None) -> 
     text = ""
     if len(reports) == 2:
         tables = [
-            markdown_table(table.columns, table.rows, table.text_columns) for table in compare(*reports)
+            markdown_table(table.columns, bold_where(table.rows, table.changed), table.text_columns)
+            for table in compare(*reports)
         ]
-        text = f"# {' against '.join(report_names(*reports))}\n\n" + "\n".join(tables) + "\n"
-    return text + "\n".join(_report_markdown(report, select_rows(report, depth)) for report in reports)
+        text = (
+            f"# {' against '.join(report_names(*reports))}\n\n" + "\n".join([*tables, f"\\{LEGEND}\n"]) + "\n"
+        )
+    rows_by_report = marked_rows(reports, depth)
+    return text + "\n".join(
+        _report_markdown(report, bold_where(*rows))
+        for report, rows in zip(reports, rows_by_report, strict=True)
+    )
 
 
-def _report_markdown(report: ReportData, rows: Sequence[Row]) -> str:
+def marked_rows(
+    reports: Sequence[ReportData], depth: int | None = None
+) -> list[tuple[list[tuple[str, ...]], list[bool]]]:
+    """The cells of each report's rows, and of each row whether the other report has none that is equal.
+
+    Such rows end in `CHANGED`. None is marked where the networks have few names of layers in common.
+    """
+    tables = [[row_cells(row) for row in select_rows(report, depth)] for report in reports]
+    names = [{cells[0] for cells in table} for table in tables]
+    are_alike = len(tables) == 2 and 2 * len(names[0] & names[1]) >= max(map(len, names))
+    result = []
+    for table, other in zip(tables, reversed(tables), strict=True):
+        changed = [are_alike and cells not in other for cells in table]
+        rows = [
+            (f"{cells[0]} {CHANGED}", *cells[1:]) if is_changed else cells
+            for cells, is_changed in zip(table, changed, strict=True)
+        ]
+        result.append((rows, changed))
+    return result
+
+
+def _report_markdown(report: ReportData, rows: Sequence[Sequence[str]]) -> str:
     totals_list = "\n".join(f"- {name}: {text}" for name, text in totals(report))
     sections = [
         f"# {title(report)}",
-        markdown_table(COLUMNS, [row_cells(row) for row in rows]),
+        markdown_table(COLUMNS, rows),
         f"{totals_list}\n\n{CONVENTION}",
     ]
     if report.notes:

@@ -16,6 +16,7 @@ class TensorInfo:
     reference: weakref.ref[Tensor]
     storage_index: int | None  # None for a storage of the module's parameters and buffers
     axes: ImageAxes | None = None
+    source: int | None = None  # the operation that wrote it last, as in `Operation.sources`
     depth: int = 0  # convolutions and linear layers on the longest path to it
     unreduced_channels: int | None = None  # channels before the 1x1 convolution that reduced it; else None
 
@@ -44,6 +45,11 @@ class ActivationTracker:
     def axes_of(self, tensor: Tensor) -> ImageAxes | None:
         info = self._infos.get(id(tensor))
         return None if info is None else info.axes
+
+    def sources(self, tensors: Iterable[Tensor]) -> tuple[int, ...]:
+        """The operations and inputs that the tensors come from, each once."""
+        infos = (self._infos.get(id(tensor)) for tensor in tensors)
+        return tuple({info.source: None for info in infos if info is not None and info.source is not None})
 
     def track(self, tensor: Tensor, step: int) -> tuple[TensorInfo, bool]:
         """The tensor's info, and whether its storage is new.

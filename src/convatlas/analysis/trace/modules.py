@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from convatlas.analysis.receptive_field.axes import ImageAxes
+from convatlas.analysis.trace.main_output import main_output
 from convatlas.analysis.trace.operations import Operation, Shape
 
 
@@ -23,8 +24,9 @@ class ModuleCall:
     num_calls: int = 0
     operations: list[Operation] = field(default_factory=list)  # without those of its submodules
     input_shapes: list[Shape] = field(default_factory=list)  # only of a module that failed
-    output_shapes: list[Shape] = field(default_factory=list)
-    axes: ImageAxes | None = None  # of the first output
+    output_shapes: list[Shape] = field(default_factory=list)  # the main output's first
+    output_place: str = ""  # of the main output among several, in words
+    axes: ImageAxes | None = None  # of the main output
 
 
 class ModuleTracker:
@@ -84,6 +86,9 @@ class ModuleTracker:
                 self.stack.pop()
             self.failed_call = None
             tensors = tensors_in(output)
+            if not isinstance(output, Tensor) and (main := main_output(output)) is not None:
+                tensors = [main.tensor, *(tensor for tensor in tensors if tensor is not main.tensor)]
+                call.output_place = main.place
             call.output_shapes = [tuple(tensor.shape) for tensor in tensors]
             call.axes = axes_of(tensors[0]) if tensors else None
             return output

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from convatlas.analysis.receptive_field.call import OperatorCall
+
 Shape = tuple[int, ...]
 
 
@@ -13,6 +15,9 @@ class ConvSpec:
     """The sizes of a convolution, and whether its input was reduced by a 1x1 convolution before."""
 
     kernel_size: Shape
+    stride: Shape
+    dilation: Shape
+    is_transposed: bool
     in_channels: int
     out_channels: int
     groups: int
@@ -32,5 +37,21 @@ class Operation:
     depth: int  # convolutions and linear layers on the longest path to the result
     is_feature_map: bool  # the result has more than one unit along every axis of the image
     is_supported: bool
+    module_call: int  # which call of its module it belongs to: 1 for the first
+    # The operations that made its activations, by index; -1 for the first input of the network, -2 for the
+    # second, and so on. Without weights and constants.
+    sources: tuple[int, ...]
+    output_shape: Shape
     conv: ConvSpec | None = None
+    pool_window: tuple[Shape, Shape] | None = None  # kernel size and stride of a pooling
     live_elements: int = 0  # of the activations, the input excluded, that a later operation reads
+
+
+def pool_window(call: OperatorCall) -> tuple[Shape, Shape] | None:
+    """Kernel size and stride of a pooling; None for an adaptive one."""
+    if "kernel_size" not in call.arguments:
+        return None
+    kernel_size = call["kernel_size"]
+    sizes = (kernel_size, call.get("stride", kernel_size))
+    kernel, stride = (tuple(size) if isinstance(size, list | tuple) else (size,) for size in sizes)
+    return kernel, stride

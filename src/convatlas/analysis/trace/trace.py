@@ -29,7 +29,7 @@ from convatlas.analysis.trace.backward import saved_for_backward
 from convatlas.analysis.trace.inputs import forward_arguments
 from convatlas.analysis.trace.meta_copy import copy_to_device, gc_paused
 from convatlas.analysis.trace.modules import ModuleCall, ModuleTracker, shapes_in, tensors_in
-from convatlas.analysis.trace.operations import CONVOLUTIONS, ConvSpec, Operation, Shape
+from convatlas.analysis.trace.operations import CONVOLUTIONS, ConvSpec, Operation, Shape, pool_window
 from convatlas.analysis.trace.shape_cache import cached_op
 from convatlas.errors import UsageError, UserError, printable
 
@@ -44,6 +44,7 @@ class Trace:
     trainable_params: int
     buffer_elements: int
     uncalled: list[tuple[str, int]]  # path and number of parameters of each module that did not run
+    outputs: tuple[int, ...]  # the operations that made the output's tensors, as in `Operation.sources`
     peak_bytes: int  # of activations that are live at the same time
     peak_module: str  # the path of the module that ran at the peak
     saved_bytes: Callable[[], dict[str, int] | None]  # runs a forward in training mode: `saved_for_backward`
@@ -67,12 +68,14 @@ def trace(module: nn.Module, example: Any, num_axes: int | None = None, device: 
     mode = TraceMode(modules)
     for index, tensor in enumerate(inputs):
         if index > 0:
-            mode.track_input(tensor, None)
+            mode.track_input(tensor, None, index)
             continue
         default_axes = max(tensor.dim() - 2, 0)
-        mode.track_input(tensor, axes_of_input(tensor.shape, default_axes if num_axes is None else num_axes))
+        mode.track_input(
+            tensor, axes_of_input(tensor.shape, default_axes if num_axes is None else num_axes), 0
+        )
     with modules.tracking(mode.tensors.axes_of), torch.no_grad(), torch.device(device), mode:
-        _run_forward(module_copy, args, kwargs, modules, device)
+        output = _run_forward(module_copy, args, kwargs, modules, device)
     mode.count_live_elements()
     return Trace(
         model_name=type(module).__name__,
@@ -83,6 +86,7 @@ def trace(module: nn.Module, example: Any, num_axes: int | None = None, device: 
         trainable_params=sum(p.numel() for p in modules.parameters if p.requires_grad),
         buffer_elements=sum(b.numel() for b in modules.buffers),
         uncalled=modules.uncalled,
+        outputs=mode.tensors.sources(tensors_in(output)),
         peak_bytes=mode.peak_bytes,
         peak_module=mode.peak_module,
         saved_bytes=partial(saved_for_backward, module_copy, args, kwargs, device),
@@ -91,10 +95,10 @@ def trace(module: nn.Module, example: Any, num_axes: int | None = None, device: 
 
 def _run_forward(
     module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], modules: ModuleTracker, device: str
-) -> None:
+) -> Any:
     """Call the module; turn its error into one sentence that names the layer."""
     try:
-        module(*args, **kwargs)
+        return module(*args, **kwargs)
     except UserError:
         raise
     except Exception as error:
@@ -145,9 +149,10 @@ class TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak_bytes = 0
         self.peak_module = ""
 
-    def track_input(self, tensor: Tensor, axes: ImageAxes | None) -> None:
+    def track_input(self, tensor: Tensor, axes: ImageAxes | None, number: int) -> None:
         info, _ = self.tensors.track(tensor, -1)
         info.axes = axes
+        info.source = -1 - number
         self.num_input_storages = len(self.tensors.elements)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -166,14 +171,18 @@ class TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         input_depths = [info.depth for tensor in inputs if (info := tensors[tensor])]
         depth = max(input_depths, default=0) + (kind.flop_formula is not None)
+        sources = tensors.sources(inputs)
         new_tensors = []
         for tensor, result_axes in zip(results, axes_by_result, strict=False):
             info, is_new = tensors.track(tensor, step)
             info.depth = max(depth, info.depth)
+            info.source = step
             if result_axes is not None:
                 info.axes = result_axes
                 if kind.is_mutable:
                     self._spread_to_base(tensor, result_axes)
+            if kind.is_mutable and tensor._base is not None:
+                tensors.track(tensor._base, step)[0].source = step
             if is_new:
                 new_tensors.append(tensor)
         for tensor in inputs:
@@ -194,7 +203,11 @@ class TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             depth=depth,
             is_feature_map=bool(axes_by_result) and _is_feature_map(axes_by_result[0]),
             is_supported=is_supported,
+            module_call=self.modules.stack[-1].num_calls,
+            sources=sources,
+            output_shape=tuple(results[0].shape) if results else (),
             conv=self._conv_spec(call, inputs, results) if results else None,
+            pool_window=pool_window(call) if "pool" in kind.name else None,
         )
         self.operations.append(operation)
         self.modules.stack[-1].operations.append(operation)
@@ -231,7 +244,16 @@ class TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result_info.unreduced_channels = unreduced_channels
             return None
         kernel_size = tuple(call["weight"].shape[2:])
-        conv = ConvSpec(kernel_size, source.shape[1], results[0].shape[1], call["groups"], unreduced_channels)
+        conv = ConvSpec(
+            kernel_size,
+            tuple(call["stride"]),
+            tuple(call["dilation"]),
+            bool(call.get("transposed", False)),
+            source.shape[1],
+            results[0].shape[1],
+            call["groups"],
+            unreduced_channels,
+        )
         is_pointwise = max(kernel_size) == 1
         if is_pointwise and conv.in_channels > conv.out_channels:
             result_info.unreduced_channels = conv.in_channels

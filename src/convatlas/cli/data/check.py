@@ -14,6 +14,7 @@ from convatlas.errors import printable
 
 if TYPE_CHECKING:
     from convatlas.data.curation.check import CheckReport, Duplicate
+    from convatlas.data.sources.source import RawDataset
 
 MAX_LINES = 20  # of a kind; --json has all
 MAX_NAMES = 3  # files of one note, or classes of one split
@@ -21,10 +22,10 @@ MAX_NAMES = 3  # files of one note, or classes of one split
 
 @dataclass
 class Check:
-    """Read every image as a training does; list broken ones (exit code 1), odd ones, ignored files and
-    duplicates.
+    """Read every image as a training does; list broken and odd ones, files that are passed over, duplicates.
 
-    Broken images are put on the quarantine list.
+    Broken images are put on the quarantine list. The exit code is 1 if there are some, or if no training can
+    use the data. Under torchrun the ranks share the images.
     """
 
     data: DataName
@@ -36,10 +37,20 @@ class Check:
     def __call__(self) -> int:
         check_workers(self.workers, 1)
         from convatlas.data import open_source
-        from convatlas.data.curation.check import check, quarantine
+        from convatlas.data.curation.check import check
+        from convatlas.runtime.distributed.rendezvous import init_ranks
 
-        source = open_source(self.data)
-        report = check(source, self.workers)
+        with init_ranks() as ranks:
+            source = open_source(self.data)
+            report = check(source, self.workers, ranks)
+            if ranks.rank == 0:
+                self._finish(source, report)
+        return 0 if report.ok else 1
+
+    def _finish(self, source: "RawDataset", report: "CheckReport") -> None:
+        """Write the quarantine list and print the report."""
+        from convatlas.data.curation.check import quarantine
+
         file = None
         warning = ""
         try:
@@ -53,7 +64,7 @@ class Check:
         if self.json:
             print_json(
                 {
-                    "ok": not report.bad,
+                    "ok": report.ok,
                     "bad": report.bad,
                     "notes": [note._asdict() for note in report.notes],
                     "duplicates": report.duplicates,
@@ -63,13 +74,13 @@ class Check:
                     "sizes": sizes_document(report.sizes),
                     "training_error": report.training_error,
                     "split_notes": report.split_notes,
+                    "passed_over": report.passed_over,
                     "quarantine": str(file) if file else None,
                 }
             )
         else:
             _print_report(report)
             print(warning or _next_step(report, self.data, file))
-        return 1 if report.bad else 0
 
 
 def _print_report(report: "CheckReport") -> None:
@@ -79,6 +90,8 @@ def _print_report(report: "CheckReport") -> None:
     print(f"{report.n:,} images; {size_range(report.sizes)}")
     for text in report.split_notes:
         paragraph(printable(text), 2)
+    if report.passed_over:
+        paragraph(f"passed over: {report.passed_over}", 2)
     if report.training_error:
         paragraph(f"no training can use it: {report.training_error}", 2)
         for split in next(iter(report.classes.values()), {}):

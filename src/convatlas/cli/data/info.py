@@ -55,6 +55,7 @@ class Info:
                     "sizes": sizes_document(statistics.sizes),
                     "size": statistics.size,
                     "notes": preview.notes,
+                    "passed_over": preview.dataset.passed_over,
                     "png": str(self.png) if self.png else None,
                 }
             )
@@ -73,6 +74,8 @@ class Info:
         std = " ".join(f"{value:.4f}" for value in statistics.std)
         images = f"{statistics.pixels_sampled:,} training images at {width}x{height}"
         print(f"mean {mean}, standard deviation {std}, of {images}")
+        if preview.dataset.passed_over:
+            paragraph(f"passed over: {preview.dataset.passed_over}", 2)
         for note in preview.notes:
             paragraph(printable(note), 2)
         if self.png:

@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from convatlas.cli.arguments import Json, check_workers
-from convatlas.cli.data.tables import DataName
+from convatlas.cli.data.tables import DataName, data_notes
 from convatlas.cli.output import print_json
 from convatlas.errors import UsageError, printable
 
@@ -19,7 +19,7 @@ MAX_SIDE = 1 << 14
 class Pack:
     """Write a data set into a few large files that are mapped into memory: docs/packed.md.
 
-    An interrupted one is continued.
+    An interrupted one is continued. Under torchrun the ranks share the work.
     """
 
     data: DataName
@@ -37,8 +37,16 @@ class Pack:
             raise UsageError(f"--side should be 1 to {MAX_SIDE:,} pixels, not {self.side:,}")
         from convatlas.data import open_dataset
         from convatlas.data.curation.pack import pack
+        from convatlas.runtime.distributed.rendezvous import init_ranks
 
-        result = pack(open_dataset(self.data), self.out, self.side, self.files, self.workers)
+        with init_ranks() as ranks:
+            dataset = open_dataset(self.data)
+            for text in data_notes(dataset) if ranks.rank == 0 else ():
+                print(f"convatlas: {text}", file=sys.stderr)
+            result = pack(dataset, self.out, self.side, self.files, self.workers, ranks)
+        exit_code = 1 if result.unreadable else 0
+        if ranks.rank:
+            return exit_code
         for sample in result.unreadable:
             print(f"convatlas: left out: {printable(sample.file)}: {sample.reason}", file=sys.stderr)
         if self.json:
@@ -54,4 +62,4 @@ class Pack:
             path = printable(result.path)
             print(f"packed {result.samples:,} images, {result.size / 1e6:,.1f} MB, into {path}")
             print(f"next: convatlas train MODEL --data packed:{path}")
-        return 1 if result.unreadable else 0
+        return exit_code

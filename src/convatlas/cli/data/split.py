@@ -7,8 +7,8 @@ from typing import Annotated
 from tyro.conf import arg
 
 from convatlas.cli.arguments import Json
-from convatlas.cli.data.tables import DataName, print_classes
-from convatlas.cli.output import print_json
+from convatlas.cli.data.tables import DataName, data_notes, print_classes
+from convatlas.cli.output import paragraph, print_json
 from convatlas.errors import UsageError, printable
 
 
@@ -22,6 +22,9 @@ class Split:
     seed: Annotated[
         int | None, arg(metavar="N", help="For another split than the one by content that a training makes.")
     ] = None
+    group_near_duplicates: Annotated[
+        bool, arg(help="Keep images that look alike in one split; reads every image.")
+    ] = False
     out: Annotated[
         Path | None, arg(metavar="FILE", help="The manifest, in CSV; default split.csv in the data's folder.")
     ] = None
@@ -36,7 +39,7 @@ class Split:
         from convatlas.storage.atomic import atomic_write
 
         source = open_source(self.data)
-        manifest = split_files(source, self.val, self.test, self.seed)
+        manifest = split_files(source, self.val, self.test, self.seed, self.group_near_duplicates)
         out = self.out or manifest.files.root / "split.csv"
         if out.exists():
             raise UsageError(f"{printable(out)} already exists: choose another name with --out, or remove it")
@@ -44,11 +47,14 @@ class Split:
         classes = class_counts(source.classes, source.labels, manifest.splits)
         counts = {split: len(indices) for split, indices in manifest.splits.items()}
         if self.json:
-            print_json({"out": str(out), "counts": counts, "classes": classes, "left_out": manifest.left_out})
+            document = {"out": str(out), "counts": counts, "classes": classes, "left_out": manifest.left_out}
+            print_json(document | {"notes": [*data_notes(source), *manifest.notes]})
             return
         print_classes(classes)
         if source.splits:
             print(f"the source's own splits, {' and '.join(source.splits)}, are merged and split again")
+        for note in (*data_notes(source), *manifest.notes):
+            paragraph(note, 2)
         if manifest.left_out:
             print(f"{manifest.left_out:,} broken files are left out: they are on the quarantine list")
         print(f"wrote {printable(out)}: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")

@@ -1,11 +1,16 @@
 """What several `data` commands print: classes by split, and sizes of images."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from convatlas.cli.output import print_table
+from convatlas.errors import printable
+
+if TYPE_CHECKING:
+    from convatlas.data import Dataset
+    from convatlas.data.sources.source import RawDataset
 
 MAX_CLASSES = 24  # printed one by one
 
@@ -27,6 +32,16 @@ def print_classes(classes: Mapping[str, Mapping[str, int]]) -> None:
         print(f"{len(classes):,} classes: the smallest, those missing in a split, the largest")
     cells = [(name, *(f"{count:,}" for count in counts.values())) for name, counts in rows]
     print_table(("class", *splits), cells, right=tuple(splits))
+
+
+def data_notes(dataset: "Dataset | RawDataset") -> list[str]:
+    """What to tell about a data set: what is passed over, decisions, warnings."""
+    from convatlas.data.sources.passed_over import describe_passed_over
+
+    passed_over = dataset.passed_over
+    text = passed_over if isinstance(passed_over, str) else describe_passed_over(passed_over)
+    notes = [f"passed over: {text}"] if text else []
+    return [printable(note) for note in (*notes, *dataset.notes, *dataset.warnings)]
 
 
 def sizes_document(sizes: Mapping[str, Any]) -> dict[str, Any]:

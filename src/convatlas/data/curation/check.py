@@ -13,17 +13,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.curation.ignored_files import ignored_files
 from convatlas.data.curation.image_warnings import image_warnings
 from convatlas.data.curation.near_duplicates import LENGTH, find_near_duplicates, signature
 from convatlas.data.curation.statistics import Counts, ImageSize, class_counts, size_range
 from convatlas.data.dataset import Subset
 from convatlas.data.images.decode import EncodedImage, UnreadableImage
-from convatlas.data.sources.files import FileImages
+from convatlas.data.sources.passed_over import PassedOver, describe_passed_over
 from convatlas.data.sources.quarantine import Quarantine, QuarantinedFile
 from convatlas.data.sources.source import RawDataset, prepare
 from convatlas.errors import UserError, printable
 from convatlas.runtime.device import usable_cores
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.progress import track
 
 CHUNK_SIZE = 50  # images that a thread reads at a time
@@ -55,6 +55,8 @@ class CheckReport:
 
     `classes` counts the readable images by class and split. `training_error` says why no training can use the
     data set. `split_notes` say how it is split. The `duplicates` are pairs within `max_distance`.
+    `passed_over`
+    counts the files and folders that are not used, by reason.
     """
 
     name: str
@@ -67,6 +69,12 @@ class CheckReport:
     sizes: dict[str, ImageSize]
     training_error: str | None
     split_notes: tuple[str, ...]
+    passed_over: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every image can be read and a training can use them."""
+        return not self.bad and self.training_error is None
 
 
 class _CheckedImage(NamedTuple):
@@ -78,11 +86,27 @@ class _CheckedImage(NamedTuple):
     signature: NDArray[np.uint8] | None = None
 
 
-def check(source: RawDataset, workers: int | None = None) -> CheckReport:
-    """Read every image of every split, with `workers` threads (default: one per core).
+def check(source: RawDataset, workers: int | None = None, ranks: Ranks = SINGLE_PROCESS) -> CheckReport:
+    """Read every image of every split, with `workers` threads (default: one per core). The ranks share the
+    images, and each gets the report.
 
     Threads are enough, because decoders release the GIL.
     """
+    share = range(ranks.rank, len(source.labels), ranks.world_size)
+    with warnings.catch_warnings():
+        # Once for all threads: if two threads set and restored the filters, one would restore those of the
+        # other.
+        warnings.simplefilter("ignore")
+        threads = workers or max(1, usable_cores() // ranks.local_world_size)
+        checked = list(track(_read_all(source, share, threads), len(share), "reading images"))
+    shares = ranks.all_gather(checked)
+    images = [
+        shares[index % ranks.world_size][index // ranks.world_size] for index in range(len(source.labels))
+    ]
+    return ranks.run_on_main(lambda: _report(source, images))
+
+
+def _report(source: RawDataset, images: Sequence[_CheckedImage]) -> CheckReport:
     names = [printable(source.images.name(index)) for index in range(len(source.labels))]
     hashes = [bytes(content_hash) for content_hash in source.content_hashes]
     quarantined = {entry.content for entry in Quarantine(source.root).entries()} if source.root else set()
@@ -90,26 +114,19 @@ def check(source: RawDataset, workers: int | None = None) -> CheckReport:
     sizes = np.zeros((len(names), 2), np.int64)
     bad = []
     notes = []
-    images = track(_read_all(source, workers or usable_cores()), len(names), "reading images")
-    with warnings.catch_warnings():
-        # Once for all threads: if two threads set and restored the filters, one would restore those of the
-        # other.
-        warnings.simplefilter("ignore")
-        for index, image in enumerate(images):
-            if image.signature is None:
-                bad.append(
-                    QuarantinedFile(file=names[index], reason=image.reason, content=hashes[index].hex())
-                )
-                continue
-            signatures[index] = image.signature
-            sizes[index] = image.size
-            notes += [Note(names[index], warning) for warning in image.warnings]
-            if hashes[index].hex() in quarantined:
-                note = "on the quarantine list, although it can be read: remove its line from the list"
-                notes.append(Note(names[index], note))
-    if isinstance(source.images, FileImages) and source.name.startswith("folder:"):
-        ignored = ignored_files(source.images.root, source.images.names)
-        notes += [Note(printable(file), f"ignored: {reason}") for file, reason in ignored]
+    for index, image in enumerate(images):
+        if image.signature is None:
+            bad.append(QuarantinedFile(file=names[index], reason=image.reason, content=hashes[index].hex()))
+            continue
+        signatures[index] = image.signature
+        sizes[index] = image.size
+        notes += [Note(names[index], warning) for warning in image.warnings]
+        if hashes[index].hex() in quarantined:
+            note = "on the quarantine list, although it can be read: remove its line from the list"
+            notes.append(Note(names[index], note))
+    notes += [
+        Note(_passed_over_name(source, entry), f"passed over: {entry.reason}") for entry in source.passed_over
+    ]
 
     left_out = sorted(quarantined | {entry.content for entry in bad})
     splits, training_error, split_notes = _split_as_training(source, left_out)
@@ -127,7 +144,12 @@ def check(source: RawDataset, workers: int | None = None) -> CheckReport:
         sizes=size_range(sizes[readable], [names[index] for index in readable]),
         training_error=training_error,
         split_notes=split_notes,
+        passed_over=describe_passed_over(source.passed_over),
     )
+
+
+def _passed_over_name(source: RawDataset, entry: PassedOver) -> str:
+    return printable(source.root / entry.name if source.root else entry.name)
 
 
 def quarantine(source: RawDataset, bad: Sequence[QuarantinedFile]) -> Path | None:
@@ -142,10 +164,9 @@ def quarantine(source: RawDataset, bad: Sequence[QuarantinedFile]) -> Path | Non
     return quarantine_list.file
 
 
-def _read_all(source: RawDataset, workers: int) -> Iterator[_CheckedImage]:
+def _read_all(source: RawDataset, indices: range, workers: int) -> Iterator[_CheckedImage]:
     pool = ThreadPoolExecutor(workers)
-    count = len(source.labels)
-    chunks = [range(start, min(start + CHUNK_SIZE, count)) for start in range(0, count, CHUNK_SIZE)]
+    chunks = [indices[start : start + CHUNK_SIZE] for start in range(0, len(indices), CHUNK_SIZE)]
     try:
         for images in pool.map(lambda chunk: [_read(source, index) for index in chunk], chunks):
             yield from images
@@ -180,17 +201,17 @@ def _split_as_training(
     # as a Subset of a Subset, each split says which samples it has
     indexed_source = replace(source, images=Subset(source.images, all_indices))
     try:
-        dataset = prepare(indexed_source, left_out)
+        dataset = prepare(indexed_source, left_out, "stop")
     except UserError as error:
         usual_names = [name for name in ("train", "val", "test") if name in source.splits]
         published = {name: source.splits[name] for name in dict.fromkeys([*usual_names, *source.splits])}
-        return published or {"all": all_indices}, str(error), source.notes
+        return published or {"all": all_indices}, str(error), (*source.notes, *source.warnings)
     splits = {
         name: split.images.indices
         for name, split in dataset.splits.items()
         if isinstance(split.images, Subset)
     }
-    return splits, None, dataset.notes
+    return splits, None, (*dataset.notes, *dataset.warnings)
 
 
 def _find_duplicates(

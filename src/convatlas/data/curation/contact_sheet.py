@@ -3,11 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from convatlas.data.dataset import Dataset
@@ -16,24 +14,13 @@ from convatlas.data.images.resize import resize
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms import counter_rng
 from convatlas.errors import UserError, printable
-from convatlas.plotting import figure_png, plot_style
+from convatlas.plotting import Tile, TileRow, draw_tiles, figure_png, plot_style, stack_pngs
 
 NUM_COLUMNS = 8  # images a row
 MAX_CLASSES = 10  # one row each
 MAX_AUGMENTED = 4  # images whose augmentations are shown, one row each
 MAX_SIDE = 160  # pixels of an image's longer side
 MAX_NAME_LENGTH = 24  # characters of a class name
-
-
-class ImageRow(NamedTuple):
-    label: str
-    images: list[Pixels]
-
-
-class ImageGrid(NamedTuple):
-    title: str
-    rows: list[ImageRow]
-    column_titles: Sequence[str]
 
 
 def draw_contact_sheet(
@@ -46,24 +33,36 @@ def draw_contact_sheet(
     part.
     """
     indices_by_label = _choose_images(dataset, seed)
+    counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.classes))
     rows = [
-        ImageRow(_class_name(dataset, label), [_small_image(dataset, index) for index in indices])
+        TileRow(
+            [Tile(_small_image(dataset, index)) for index in indices],
+            f"{_class_name(dataset, label)}\n{counts[label]:,} {'image' if counts[label] == 1 else 'images'}",
+        )
         for label, indices in indices_by_label.items()
     ]
     total = f" of {len(dataset.classes):,}" if len(rows) < len(dataset.classes) else ""
     title = f"{printable(dataset.name)}: training images, {len(rows)}{total} classes"
-    grids = [ImageGrid(title, rows, [])]
-    augmented = [indices[0] for indices in indices_by_label.values() if indices][:MAX_AUGMENTED]
-    if training is not None and augmented:
-        labels = dataset.splits["train"].labels[augmented]
-        rows = [
-            ImageRow(_class_name(dataset, int(label)), images)
-            for label, images in zip(labels, _augmentations(training, augmented), strict=True)
-        ]
-        epochs = [f"epoch {epoch}" for epoch in range(1, NUM_COLUMNS)]
-        grids.append(ImageGrid(recipe, rows, ["in evaluation", *epochs]))
     with plot_style(parse_math=False):
-        return _draw_png(grids)
+        sheets = [figure_png(draw_tiles(rows, title))]
+        augmented = [indices[0] for indices in indices_by_label.values() if indices][:MAX_AUGMENTED]
+        if training is not None and augmented:
+            labels = dataset.splits["train"].labels[augmented]
+            titles = ["in evaluation", *(f"epoch {epoch}" for epoch in range(1, NUM_COLUMNS))]
+            rows = [
+                TileRow(
+                    [
+                        Tile(image, text if number == 0 else "")
+                        for image, text in zip(images, titles, strict=True)
+                    ],
+                    _class_name(dataset, int(label)),
+                )
+                for number, (label, images) in enumerate(
+                    zip(labels, _augmentations(training, augmented), strict=True)
+                )
+            ]
+            sheets.append(figure_png(draw_tiles(rows, recipe)))
+    return stack_pngs(sheets)
 
 
 def _choose_images(dataset: Dataset, seed: int) -> dict[int, list[int]]:
@@ -112,27 +111,3 @@ def _augmentations(training: TrainBatches, indices: Sequence[int]) -> list[list[
 def _class_name(dataset: Dataset, label: int) -> str:
     name = printable(dataset.classes[label])
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 3] + "..."
-
-
-def _draw_png(grids: Sequence[ImageGrid]) -> bytes:
-    heights = [0.3 + 1.1 * len(grid.rows) for grid in grids]  # inches
-    figure = Figure(figsize=(1.1 * NUM_COLUMNS + 1.6, sum(heights)), layout="constrained")
-    subfigures = figure.subfigures(len(grids), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for subfigure, grid in zip(subfigures, grids, strict=True):
-        subfigure.suptitle(grid.title, x=0.01, ha="left", fontsize=10)
-        _draw_grid(subfigure, grid)
-    return figure_png(figure)
-
-
-def _draw_grid(subfigure: SubFigure, grid: ImageGrid) -> None:
-    all_axes = subfigure.subplots(len(grid.rows), NUM_COLUMNS, squeeze=False)
-    for axes in all_axes.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    for row_axes, row in zip(all_axes, grid.rows, strict=True):
-        row_axes[0].set_ylabel(row.label, rotation=0, ha="right", va="center")
-        for axes, image in zip(row_axes, row.images, strict=False):
-            pixels = image.squeeze(2) if image.shape[2] == 1 else image
-            axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    for axes, title in zip(all_axes[0], grid.column_titles, strict=False):
-        axes.set_title(title, pad=3)

@@ -5,12 +5,13 @@ from pathlib import PurePath
 from convatlas.data.images.decode import EXTENSIONS, EncodedImage, Pixels, is_grayscale
 
 _EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
 _DEEP_MODES = ("I", "F")  # the first letter of Pillow's modes of 16 and 32 bits
 _PNG_DEPTH_OFFSET = 24  # the byte of a PNG's header with the bits per channel

@@ -5,6 +5,8 @@ Finished shards are kept when packing is interrupted and run again.
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from convatlas.data.sources.quarantine import NAME as QUARANTINE
 from convatlas.data.transforms.preprocessing import UnreadableSample
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.runtime.device import usable_cores
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.progress import track
 from convatlas.storage.atomic import FILE_OPS, atomic_write
 from convatlas.storage.lock import NAME as LOCK
@@ -71,12 +74,13 @@ def pack(
     shorter: int | None = 256,
     files: bool = False,
     workers: int | None = None,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> PackResult:
     """Write the splits of `dataset`, one after another, to the folder `path`.
 
     The store holds uint8 pixels with the shorter side resized to `shorter` (smaller images, and with None all
     images, keep their size), or with `files` the image files themselves. Unreadable samples are left out and
-    returned.
+    returned. The ranks share the shards.
 
     Raises UsageError if the folder holds anything else, or another process packs into it; UserError if no
     image can be read; OSError if writing fails.
@@ -85,31 +89,43 @@ def pack(
         raise UsageError(
             f"{dataset.name} has no image files to pack: leave out --files, and its pixels are packed"
         )
+    with ExitStack() as stack:
+        ranks.run_on_main(lambda: stack.enter_context(_lock(path)))
+        return _pack(dataset, path, shorter, files, workers, ranks)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
     path.mkdir(parents=True, exist_ok=True)
     check_no_links(path)
     with folder_lock(path):
-        return _pack(dataset, path, shorter, files, workers)
+        yield
 
 
-def _pack(dataset: Dataset, path: Path, shorter: int | None, files: bool, workers: int | None) -> PackResult:
+def _pack(
+    dataset: Dataset, path: Path, shorter: int | None, files: bool, workers: int | None, ranks: Ranks
+) -> PackResult:
     spec = _PackSpec(
         source=dataset.name,
         digest=dataset.sha256,
         kind="files" if files else "pixels",
         shorter=None if files else shorter,
     )
-    if _prepare_folder(path, spec):
+    if ranks.run_on_main(lambda: _prepare_folder(path, spec)):
         manifest_file = path / "manifest.json"
         manifest = from_json(read_regular(manifest_file), StoreManifest, str(manifest_file))
         return PackResult(path, sum(manifest.counts), sum(manifest.shards), ())
     writer = _ShardWriter(dataset, path, spec, np.cumsum([0, *map(len, dataset.splits.values())]))
-    missing = [number for number in range(writer.num_shards) if writer.read_record(number) is None]
-    num_processes = min(usable_cores() if workers is None else workers, len(missing))
+    all_missing = ranks.run_on_main(writer.missing_shards)
+    missing = all_missing[ranks.rank :: ranks.world_size]
+    cores = max(1, usable_cores() // ranks.local_world_size)
+    num_processes = min(cores if workers is None else workers, len(missing))
     description = f"packing shards of {SHARD_SAMPLES} images"
     shards = map_in_processes(writer.write, missing, num_processes, _WORKERS_DIED)
     for _ in track(shards, len(missing), description):
         pass
-    return writer.finish()
+    ranks.all_gather(None)  # all shards are written
+    return ranks.run_on_main(writer.finish)
 
 
 def _prepare_folder(path: Path, spec: _PackSpec) -> bool:
@@ -142,6 +158,9 @@ class _ShardWriter:
     @property
     def num_shards(self) -> int:
         return -(-int(self.split_offsets[-1]) // SHARD_SAMPLES)
+
+    def missing_shards(self) -> list[int]:
+        return [number for number in range(self.num_shards) if self.read_record(number) is None]
 
     def write(self, number: int) -> int:
         """Write a shard, then the record that says that it is complete. Returns its number."""

@@ -3,17 +3,23 @@
 import csv
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convatlas.data.curation.near_duplicates import LENGTH, find_near_duplicates, signature
+from convatlas.data.sources.conflicts import describe_conflicts, find_conflicts
 from convatlas.data.sources.files import FileImages
 from convatlas.data.sources.quarantine import Quarantine
-from convatlas.data.sources.source import RawDataset, check_every_class
-from convatlas.data.sources.split import stratified_holdout
+from convatlas.data.sources.source import RawDataset
+from convatlas.data.sources.split import join_groups, stratified_holdout
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.runtime.progress import track
+
+MAX_NAMES = 3  # classes that a note names
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,13 @@ class SplitManifest:
     files: FileImages
     splits: dict[str, NDArray[np.int64]]
     left_out: int
+    notes: tuple[str, ...] = ()
 
     def manifest(self, folder: Path) -> bytes:
         """The manifest as CSV, with names relative to `folder`. Raises UserError for an unsupported name."""
         groups = self.source.groups
         split_by_index = {int(index): split for split, indices in self.splits.items() for index in indices}
-        path_to_root = _path_below(folder, self.files.root)
+        path_to_root = os.path.relpath(os.path.abspath(self.files.root), os.path.abspath(folder))
         rows = [("file", "label", "split", "group") if groups is not None else ("file", "label", "split")]
         for index in sorted(split_by_index):
             name = self.files.names[index]
@@ -58,8 +65,16 @@ class SplitManifest:
             ) from None
 
 
-def split_files(source: RawDataset, val: float, test: float, seed: int | None = None) -> SplitManifest:
-    """Split a source's files by class, and by group if it has groups.
+def split_files(
+    source: RawDataset,
+    val: float,
+    test: float,
+    seed: int | None = None,
+    group_near_duplicates: bool = False,
+) -> SplitManifest:
+    """Split a source's files by class, and by group if it has groups. Files of the same content stay
+    together,
+    and on request images that look alike.
 
     `val` and `test` are fractions of the samples. Without a seed the split is that of a training: by content
     alone.
@@ -84,28 +99,62 @@ def split_files(source: RawDataset, val: float, test: float, seed: int | None = 
     usable = np.array(
         [i for i, content_hash in enumerate(hashes) if content_hash.hex() not in quarantined], np.int64
     )
+    conflicts = find_conflicts(source.images, source.labels, hashes, usable)
+    if conflicts:
+        pairs = describe_conflicts(conflicts, source.images, source.labels, source.classes)
+        raise UserError(
+            f"{printable(source.name)} has {sum(map(len, conflicts)):,} files with the same content under "
+            "different "
+            f"classes: {pairs}; remove the wrong ones"
+        )
     groups = None if source.groups is None else [source.groups[i] for i in usable]
+    notes = []
+    if group_near_duplicates:
+        groups, count = near_duplicate_groups(source, usable, groups)
+        notes.append(f"{count:,} images look like others and stay in one split with them")
     val_indices, test_indices, train_indices = stratified_holdout(
         source.labels[usable], [hashes[i] for i in usable], [val, test], groups, seed
     )
     splits = {"train": usable[train_indices], "val": usable[val_indices], "test": usable[test_indices]}
     unit = "images" if groups is None else "groups"
     for name, indices in splits.items():
-        change = "lower --val and --test" if name == "train" else f"change --{name}"
-        hint = f"it has too few {unit}, so add some or {change}"
-        check_every_class(source.classes, source.labels[indices], name, hint)
-    return SplitManifest(source, source.images, splits, len(hashes) - len(usable))
+        present = set(source.labels[indices].tolist())
+        missing = [label for label in range(len(source.classes)) if label not in present]
+        if missing and (name == "train" or not len(indices)):
+            raise UserError(
+                f"{name} has no images of class {printable(source.classes[missing[0]])}: it has too few "
+                f"{unit}, so "
+                f"add some or {'lower --val and --test' if name == 'train' else f'change --{name}'}"
+            )
+        if missing:
+            few = ", ".join(printable(source.classes[label]) for label in missing[:MAX_NAMES])
+            more = f" and {len(missing) - MAX_NAMES:,} more" if len(missing) > MAX_NAMES else ""
+            notes.append(f"{name} has no images of {few}{more}, which have too few {unit}")
+    return SplitManifest(source, source.images, splits, len(hashes) - len(usable), tuple(notes))
 
 
-def _path_below(folder: Path, root: Path) -> str:
-    """The path from a folder down to `root`. Raises UsageError if `root` is not below the folder."""
-    path = os.path.relpath(os.path.abspath(root), os.path.abspath(folder))
-    if path.split(os.sep)[0] == os.pardir:
-        raise UsageError(
-            f"a manifest can only name files below its folder: "
-            f"expected --out in {printable(root)} or above it"
-        )
-    return path
+def near_duplicate_groups(
+    source: RawDataset, indices: NDArray[np.int64], groups: Sequence[str] | None
+) -> tuple[list[str], int]:
+    """A group for each sample at `indices`: those that look alike, or are of one group of `groups`, share
+    one.
+
+    Also the number of samples that look like another. Every image is read; broken ones are alone.
+    """
+    signatures = np.zeros((len(indices), LENGTH), np.uint8)
+    readable = []
+    for number, index in enumerate(track(indices.tolist(), len(indices), "reading images")):
+        try:
+            image = source.images.image(index)
+            signatures[number] = signature(image.decode(source.channels, (image.height, image.width)))
+        except UserError:
+            continue
+        readable.append(number)
+    hashes = [bytes(source.content_hashes[indices[number]]) for number in readable]
+    pairs, _ = find_near_duplicates(signatures[readable], hashes)
+    names = list(groups) if groups is not None else [source.images.name(index) for index in indices.tolist()]
+    linked = [[readable[pair.first], readable[pair.second]] for pair in pairs]
+    return join_groups(names, linked), len({number for pair in linked for number in pair})
 
 
 def _manifest_name(name: str) -> str:

@@ -22,8 +22,11 @@ from PIL import Image
 from convatlas.errors import UserError, printable
 from convatlas.storage.regular_file import read_regular
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
 MAX_PIXELS = 100_000_000
 _MAX_PIXELS_BY_FORMAT = {"WEBP": MAX_PIXELS // 2}  # its decoder holds four copies of an image
 # Pixels times scans of a JPEG: a progressive one has ten scans, a hostile one thousands in a few kilobytes.
@@ -48,6 +51,9 @@ class UnreadableImage(UserError):
         self.name = printable(name)
         self.reason = printable(reason)
         super().__init__(f"{self.name}: {self.reason}")
+
+    def __reduce__(self) -> tuple[type["UnreadableImage"], tuple[str, str]]:
+        return type(self), (self.name, self.reason)  # one rank sends it to another
 
 
 class SizedImage(Protocol):

@@ -32,6 +32,10 @@ class EvalBatches(torch.utils.data.Dataset[Batch | UserError]):
         return -(-len(self.split) // self.batch_size)
 
     @property
+    def images_per_step(self) -> int:
+        return self.batch_size
+
+    @property
     def steps(self) -> int:
         """The number of batches of this rank."""
         return len(range(self.rank, self.num_batches, self.world_size))

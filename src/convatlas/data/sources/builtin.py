@@ -161,6 +161,7 @@ def _in_memory(
         splits=splits or {},
         val_fraction=val_fraction,
         hflip_safe=classes != DIGITS,
+        published=True,
     )
 
 

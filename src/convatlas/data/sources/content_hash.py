@@ -4,6 +4,7 @@ A file that keeps its size and modification time is not read again.
 """
 
 import hashlib
+import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,9 +31,9 @@ def hash_files(root: Path, names: Sequence[str]) -> list[bytes]:
     stats = [_stat(root / name) for name in names]
     entries = read_entry("content-hashes", str(root.resolve()), dict[bytes, CachedHash]) or {}
     hashes: list[bytes | None] = []
-    for key, stat in zip(keys, stats, strict=True):
+    for key, state in zip(keys, stats, strict=True):
         entry = entries.get(key)
-        hashes.append(entry[2] if entry and entry[:2] == stat else None)
+        hashes.append(entry[2] if entry and entry[:2] == state else None)
 
     missing = [index for index, digest in enumerate(hashes) if digest is None]
     if missing:
@@ -45,27 +46,26 @@ def hash_files(root: Path, names: Sequence[str]) -> list[bytes]:
             )
             for index, digest in track(results, len(missing), "reading files once"):
                 hashes[index] = digest
-        for key, stat, digest in zip(keys, stats, hashes, strict=True):
-            if stat and digest:
-                entries[key] = *stat, digest
+        for key, state, digest in zip(keys, stats, hashes, strict=True):
+            if state and digest:
+                entries[key] = *state, digest
         write_entry("content-hashes", str(root.resolve()), entries)
     return [digest or content_hash(b"unreadable " + key) for key, digest in zip(keys, hashes, strict=True)]
 
 
 def _stat(file: Path) -> tuple[int, int] | None:
-    """The size and the modification time in nanoseconds; None if the file does not exist."""
+    """The size and the modification time in nanoseconds; None if it is not a file."""
     try:
-        stat = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return stat.st_size, stat.st_mtime_ns
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def _hash_file(file: Path) -> bytes | None:
-    """The hash of the content; None if it cannot be read."""
+    """The hash of the content; None if it cannot be read, or is not a file: a pipe may never end."""
     try:
         with open_regular(file) as content:
-            digest = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]
-            return digest.digest()[:LENGTH]
+            return hashlib.file_digest(content, "sha256").digest()[:LENGTH]
     except OSError:
         return None

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from convatlas.data.images import decode
 from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.errors import MissingDataError, printable
 
 
 @dataclass(frozen=True)
 class FileImages:
-    """Image files below a folder; `names` are relative to it."""
+    """Image files; `names` are relative to `root`, or absolute."""
 
     root: Path
     names: Sequence[str]
@@ -26,31 +27,11 @@ class FileImages:
         return decode.open_image(self.root / self.names[index])
 
 
-def list_images(folder: Path) -> list[str]:
-    """The names of all image files below a folder, in alphabetical order within each folder.
-
-    Hidden files and folders are skipped. Links to files that do not exist are listed: reading them reports
-    them.
-    """
-    images: list[str] = []
-    for path, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        relative = Path(path).relative_to(folder)
-        images += [
-            str(relative / name)
-            for name in sorted(names)
-            if is_image_name(name) and _is_file_or_dangling_link(Path(path, name))
-        ]
-    return images
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file's name has an image extension and is not hidden."""
-    return name.lower().endswith(decode.EXTENSIONS) and not name.startswith(".")
-
-
-def _is_file_or_dangling_link(file: Path) -> bool:
-    return file.is_file() or (file.is_symlink() and not file.exists())
+def missing_data(path: Path | str, problem: str, expected: str) -> MissingDataError:
+    """The error for a path that is not what a source needs; a relative one is also shown as it was looked "
+    "for."""
+    place = "" if os.path.isabs(path) else f" (looked for {printable(os.path.abspath(path))})"
+    return MissingDataError(f"{printable(path)} {problem}{place}: expected {expected}")
 
 
 def detect_channels(files: FileImages) -> int:

@@ -23,7 +23,8 @@ from convatlas.data.images.decode import EncodedImage, UnreadableImage
 from convatlas.data.sources.arrow import ArrowImages, file_stamp, first_line, require_inside
 from convatlas.data.sources.content_hash import LENGTH, content_hash
 from convatlas.data.sources.labels import encode_labels, validate_class_name
-from convatlas.data.sources.source import SPLIT_NAMES, RawDataset
+from convatlas.data.sources.source import RawDataset
+from convatlas.data.sources.split_names import SPLIT_NAMES
 from convatlas.errors import UserError, printable
 from convatlas.runtime.progress import track
 from convatlas.storage.cache import cached
@@ -91,6 +92,7 @@ def open_huggingface(location: str) -> RawDataset:
         ],
         splits=published_splits,
         notes=notes,
+        published=not os.path.exists(os.path.expanduser(location)),
         root=Path(os.path.commonpath([file.parent for file in files])),
     )
 

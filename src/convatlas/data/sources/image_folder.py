@@ -1,42 +1,47 @@
 """A folder of images: PATH/class/image, or PATH/{train,val,test}/class/image.
 
-The classes are the folders' names.
+The classes are the folders' names, in Unicode's composed form (NFC): a name has the same letters on every
+system.
 """
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 
 from convatlas.data.sources import content_hash
-from convatlas.data.sources.files import FileImages, detect_channels, list_images
-from convatlas.data.sources.source import SPLIT_NAMES, RawDataset
-from convatlas.errors import UserError, printable
+from convatlas.data.sources.files import FileImages, detect_channels, missing_data
+from convatlas.data.sources.folder_layout import EXPECTED, find_layout
+from convatlas.data.sources.source import RawDataset
+from convatlas.errors import printable
 
 
 def open_image_folder(path: Path) -> RawDataset:
-    """Open the images of a folder. Raises UserError for a path that is no folder."""
+    """Open the images of a folder.
+
+    Raises UserError for a path that is no folder, and for one whose splits and classes are unclear.
+    """
     if not path.is_dir():
-        raise UserError(
-            f"{printable(path)} is not a folder: expected PATH/class/image or PATH/train/class/image"
-        )
-    split_folders = {
-        SPLIT_NAMES[folder.name.lower()]: folder
-        for folder in sorted(path.iterdir())
-        if folder.is_dir() and folder.name.lower() in SPLIT_NAMES
-    }
-    images = {split: _images_by_class(folder) for split, folder in (split_folders or {"": path}).items()}
-    classes = tuple(sorted(set().union(*images.values())))
+        raise missing_data(path, "is not a folder", EXPECTED)
+    layout = find_layout(path)
+    notes = list(layout.notes)
+    folder_of: dict[str, str] = {}  # the first folder of each class
+    for folder in sorted(set().union(*layout.images.values())):
+        name = unicodedata.normalize("NFC", folder)
+        if folder_of.setdefault(name, folder) != folder:
+            notes.append(f"two folders are named {name}, in different Unicode forms: they are one class")
+    classes = tuple(sorted(folder_of))
+    index_of = {name: index for index, name in enumerate(classes)}
     names: list[str] = []
     labels: list[int] = []
-    ranges: dict[str, range] = {}
-    for split, images_by_class in images.items():
+    splits = {}
+    for split, images_by_folder in layout.images.items():
         start = len(names)
-        prefix = split_folders[split].relative_to(path) if split else Path()
-        for label, name in enumerate(classes):
-            class_images = images_by_class.get(name, [])
-            names += [str(prefix / name / image) for image in class_images]
-            labels += [label] * len(class_images)
-        ranges[split] = range(start, len(names))
+        for folder in sorted(images_by_folder, key=lambda name: unicodedata.normalize("NFC", name)):
+            names += images_by_folder[folder]
+            labels += [index_of[unicodedata.normalize("NFC", folder)]] * len(images_by_folder[folder])
+        if split:
+            splits[split] = np.arange(start, len(names))
     files = FileImages(path, names)
     return RawDataset(
         name=f"folder:{path}",
@@ -45,22 +50,9 @@ def open_image_folder(path: Path) -> RawDataset:
         images=files,
         labels=np.array(labels, np.int64),
         content_hashes=content_hash.hash_files(path, names),
-        splits={split: np.arange(span.start, span.stop) for split, span in ranges.items() if split},
-        notes=tuple(
-            f"{folder.name} was taken as the {split} split"
-            for split, folder in split_folders.items()
-            if folder.name != split
-        ),
+        splits=splits,
+        notes=tuple(map(printable, notes)),
+        passed_over=tuple(layout.passed_over),
+        hint=layout.hint,
         root=path,
     )
-
-
-def _images_by_class(folder: Path) -> dict[str, list[str]]:
-    """The names of the images in every subfolder that has any."""
-    subfolders = sorted(
-        subfolder
-        for subfolder in folder.iterdir()
-        if subfolder.is_dir() and not subfolder.name.startswith(".")
-    )
-    images = {subfolder.name: list_images(subfolder) for subfolder in subfolders}
-    return {name: files for name, files in images.items() if files}

@@ -6,7 +6,6 @@ as ILSVRC2012_val_00000001.JPEG, with one of the published lists of labels. Ince
 are a split of their own. Classes are WNIDs in alphabetical order, the usual numbering.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.sources import content_hash
-from convatlas.data.sources.files import FileImages, is_image_name
+from convatlas.data.sources.files import FileImages, missing_data
 from convatlas.data.sources.imagenet_labels import (
     BLACKLISTS,
     LABEL_READERS,
@@ -25,7 +24,9 @@ from convatlas.data.sources.imagenet_labels import (
     read_numbers,
 )
 from convatlas.data.sources.labels import encode_labels
+from convatlas.data.sources.passed_over import NO_CLASS, NO_IMAGES, PassedOver
 from convatlas.data.sources.source import RawDataset
+from convatlas.data.sources.walk import list_images
 from convatlas.errors import UserError, printable
 
 # as the archives of 2012 unpack; Kaggle's; the archive of 2015; and in the folder of one of these
@@ -38,6 +39,8 @@ def open_imagenet(path: Path) -> RawDataset:
 
     Raises UserError for a file that is missing, and says where it was looked for.
     """
+    if not path.is_dir():
+        raise missing_data(path, "is not a folder", "that of ILSVRC 2012")
     layout = next((layout for layout in LAYOUTS if _has_train_and_val(path / layout)), None)
     if layout is None:
         places = ", ".join(str(Path(layout, "{train,val}")) for layout in LAYOUTS)
@@ -47,13 +50,16 @@ def open_imagenet(path: Path) -> RawDataset:
         )
     train_folder = Path(layout, "train")
     val_folder = Path(layout, "val")
-    wnids, names = _list_wnid_folders(path, train_folder)
+    passed_over: list[PassedOver] = []
+    by_folder, flat = _list_images(path, train_folder, passed_over)
+    passed_over += [PassedOver(name, NO_CLASS) for name in flat]
+    wnids, names = _by_wnid(path / train_folder, by_folder)
     if not names:
         raise UserError(
             f"{printable(path / train_folder)} has no folders of images: expected one for every WNID, such "
             "as n01440764"
         )
-    val_wnids, val_names, max_number = _list_val(path, val_folder)
+    val_wnids, val_names, max_number = _list_val(path, val_folder, passed_over)
     val_indices = np.arange(len(names), len(names) + len(val_names))
     splits = {"train": np.arange(len(names)), "val": val_indices, "test": val_indices}
     notes = [
@@ -77,6 +83,8 @@ def open_imagenet(path: Path) -> RawDataset:
         content_hashes=content_hash.hash_files(path, names),
         splits=splits,
         notes=tuple(notes),
+        passed_over=tuple(passed_over),
+        published=True,
         root=path,
     )
 
@@ -85,35 +93,46 @@ def _has_train_and_val(folder: Path) -> bool:
     return (folder / "train").is_dir() and (folder / "val").is_dir()
 
 
-def _list_wnid_folders(path: Path, folder: Path) -> tuple[list[str], list[str]]:
-    """The WNIDs and the names, relative to `path`, of the images in a folder's folders of WNIDs."""
+def _list_images(
+    path: Path, folder: Path, passed_over: list[PassedOver]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The images in each subfolder of a folder, and those directly in it; names relative to `path`."""
+    listing = list_images(path / folder)
+    passed_over += [entry._replace(name=f"{folder}/{entry.name}") for entry in listing.passed_over]
+    empty = [entry.name for entry in listing.passed_over if entry.reason == NO_IMAGES]
+    by_folder: dict[str, list[str]] = {name: [] for name in empty if "/" not in name}
+    flat = []
+    for name in listing.images:
+        subfolder, slash, file = name.partition("/")
+        if not slash:
+            flat.append(f"{folder}/{name}")
+        elif "/" in file:
+            passed_over.append(PassedOver(f"{folder}/{name}", "in a folder below that of its WNID"))
+        else:
+            by_folder.setdefault(subfolder, []).append(f"{folder}/{name}")
+    return by_folder, flat
+
+
+def _by_wnid(folder: Path, by_folder: dict[str, list[str]]) -> tuple[list[str], list[str]]:
+    """The WNIDs and the names of the images in folders of WNIDs."""
     wnids: list[str] = []
     names: list[str] = []
-    with os.scandir(path / folder) as entries:
-        subfolders = sorted(
-            entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()
-        )
-    for wnid in subfolders:
+    for wnid, images in sorted(by_folder.items()):
         if not WNID.fullmatch(wnid):
             raise UserError(
-                f"{printable(path / folder)} holds {printable(wnid)}: expected folders named by WNIDs, such "
+                f"{printable(folder)} holds {printable(wnid)}: expected folders named by WNIDs, such "
                 "as n01440764; with other names use folder:PATH"
             )
-        images = _image_names(path / folder / wnid)
-        names += [f"{folder}/{wnid}/{name}" for name in images]
+        names += images
         wnids += [wnid] * len(images)
     return wnids, names
 
 
-def _image_names(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_image_name(entry.name) and not entry.is_dir())
-
-
-def _list_val(path: Path, folder: Path) -> tuple[list[str], list[str], int]:
+def _list_val(path: Path, folder: Path, passed_over: list[PassedOver]) -> tuple[list[str], list[str], int]:
     """The WNIDs and the names of the validation images, and the largest number that a blacklist may name."""
-    wnids, names = _list_wnid_folders(path, folder)
-    flat_names = _image_names(path / folder)
+    by_folder, flat = _list_images(path, folder, passed_over)
+    wnids, names = _by_wnid(path / folder, by_folder)
+    flat_names = [name.rpartition("/")[2] for name in flat]
     if names and flat_names:
         raise UserError(
             f"{printable(path / folder)} holds {len(flat_names):,} images beside its folders of WNIDs, "

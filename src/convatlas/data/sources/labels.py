@@ -1,6 +1,7 @@
 """Labels as text: the names that a class may have, the order of classes, and the index of every label."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
@@ -33,11 +34,11 @@ def are_numbers(classes: Iterable[str]) -> bool:
 
 
 def validate_class_name(label: str, position: str) -> str:
-    """A class's name without the space around it.
+    """A class's name without the space around it, in Unicode's composed form (NFC).
 
     Raises UserError, which starts with `position`, for a name that is empty, too long, or more than one line.
     """
-    name = label.strip()
+    name = unicodedata.normalize("NFC", label.strip())
     if len(name.splitlines()) != 1 or len(name) > MAX_LENGTH or "\0" in name:
         excerpt = f"{name[:40]}..." if len(name) > 40 else name
         raise UserError(

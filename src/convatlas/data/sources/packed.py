@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.images.decode import DecodedImage, EncodedImage
+from convatlas.data.sources.files import missing_data
 from convatlas.data.sources.source import RawDataset
 from convatlas.errors import UserError, printable
 from convatlas.storage.records import Record, from_json
@@ -161,6 +162,7 @@ def open_packed(path: Path) -> RawDataset:
             name: np.flatnonzero(entries["split"] == number) for number, name in enumerate(manifest.splits)
         },
         hflip_safe=manifest.mirrors,
+        published=True,  # `data pack` has decided
         root=path,
     )
 
@@ -170,6 +172,8 @@ def _read_files(path: Path) -> tuple[StoreManifest, bytes, bytes, list[int]]:
 
     Raises UserError for files that are missing.
     """
+    if not path.is_dir():
+        raise missing_data(path, "is not a folder", "one that data pack wrote")
     file = path / "manifest.json"
     try:
         data = read_regular(file)

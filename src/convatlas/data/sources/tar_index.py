@@ -6,6 +6,7 @@ A shard is read once, from start to end; damaged and hostile archives are refuse
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,12 +20,13 @@ from convatlas.data.images import decode
 from convatlas.data.images.decode import EncodedImage, UnreadableImage
 from convatlas.data.sources import content_hash
 from convatlas.data.sources.labels import encode_labels, validate_class_name
+from convatlas.data.sources.passed_over import extension_reason
 from convatlas.data.sources.safe_tarfile import TAR_ERRORS, LimitedTarInfo
 from convatlas.errors import UserError, printable
 from convatlas.storage.cache import cached
 from convatlas.storage.regular_file import open_regular
 
-FORMAT = 2  # of the cached index
+FORMAT = 3  # of the cached index
 LABEL_EXTENSIONS = (".cls", ".json", ".txt")  # in order of preference: .txt is often a caption beside a class
 MAX_MEMBERS = 1_000_000
 MAX_IMAGE_BYTES = 512 << 20
@@ -48,6 +50,7 @@ class ShardIndex(msgspec.Struct, frozen=True):
     sizes: bytes  # int64
     content_hashes: bytes  # of all images, one after the other
     all_grayscale: bool  # whether every readable image has one channel
+    passed_over: dict[str, int]  # the members of samples without an image, by reason
 
 
 class ImageMember(NamedTuple):
@@ -67,6 +70,7 @@ class Sample:
     labels: dict[str, str | None] = field(
         default_factory=dict
     )  # by extension; None for a member without a label
+    others: list[str] = field(default_factory=list)  # the names of further members
 
 
 class Annotation(msgspec.Struct):
@@ -112,6 +116,8 @@ def index_shard(path: Path, file: BinaryIO) -> ShardIndex:
                 elif extension in LABEL_EXTENSIONS:
                     data = _read_content(archive, member, MAX_LABEL_BYTES, path)
                     _add_label(samples, key, extension, data, name, path)
+                else:
+                    samples.setdefault(key, Sample()).others.append(name)
     except TAR_ERRORS as error:
         if compression := _compression(file):
             raise UserError(
@@ -245,8 +251,11 @@ def _parse_label(extension: str, data: bytes) -> str | None:
 def _index(samples: dict[str, Sample], all_grayscale: bool, path: Path) -> ShardIndex:
     images: list[ImageMember] = []
     labels: list[str] = []
+    passed_over: Counter[str] = Counter()
     for key, sample in samples.items():
         if sample.image is None:
+            others = sample.others or [f"{key}{extension}" for extension in sample.labels]
+            passed_over.update(map(extension_reason, others))
             continue
         subject = f"{printable(path)}: {printable(sample.image.name)}"
         texts = [sample.labels.get(extension) for extension in LABEL_EXTENSIONS]
@@ -268,6 +277,7 @@ def _index(samples: dict[str, Sample], all_grayscale: bool, path: Path) -> Shard
         sizes=pack_int64([image.size for image in images]),
         content_hashes=b"".join(image.content_hash for image in images),
         all_grayscale=all_grayscale,
+        passed_over=dict(passed_over),
     )
 
 

@@ -18,8 +18,12 @@ from numpy.typing import NDArray
 from convatlas.data.images.decode import EncodedImage
 from convatlas.data.sources import content_hash
 from convatlas.data.sources.braces import expand_braces
-from convatlas.data.sources.labels import are_numbers, sort_classes, validate_class_name
-from convatlas.data.sources.source import SPLIT_NAMES, RawDataset
+from convatlas.data.sources.class_names import read_class_names
+from convatlas.data.sources.files import missing_data
+from convatlas.data.sources.labels import are_numbers, sort_classes
+from convatlas.data.sources.passed_over import PassedOver
+from convatlas.data.sources.source import RawDataset
+from convatlas.data.sources.split_names import SPLIT_NAMES
 from convatlas.data.sources.tar_index import (
     MAX_LABEL_BYTES,
     ShardIndex,
@@ -29,7 +33,6 @@ from convatlas.data.sources.tar_index import (
 )
 from convatlas.errors import UserError, printable
 from convatlas.runtime.progress import track
-from convatlas.storage.regular_file import open_regular
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,12 @@ def open_webdataset(pattern: str) -> RawDataset:
             for start in range(0, len(hashes), content_hash.LENGTH)
         ],
         splits=splits,
+        passed_over=tuple(
+            PassedOver(str(file), reason)
+            for file, index in zip(files, indexes, strict=True)
+            for reason, count in index.passed_over.items()
+            for _ in range(count)
+        ),
         root=root,
     )
 
@@ -151,9 +160,8 @@ def _match_files(pattern: str) -> list[Path]:
     for name in expand_braces(pattern):
         matches = [name] if os.path.exists(name) else glob.glob(name)
         if not matches:
-            raise UserError(
-                f"no shard matches {printable(name)}: expected the path of tar files, such as "
-                "shards/train-{000..012}.tar"
+            raise missing_data(
+                name, "matches no shard", "the path of tar files, such as shards/train-{000..012}.tar"
             )
         files.update(Path(os.path.abspath(match)) for match in matches)
     for file in sorted(files):
@@ -190,31 +198,22 @@ def _splits_from_names(files: Sequence[Path], root: Path) -> list[str]:
 
 
 def _read_class_names(classes: tuple[str, ...], file: Path) -> tuple[str, ...]:
-    """The names of classes that are numbers, from a file with one a line; `classes` if there is no file."""
+    """The names of classes that are numbers, from a file of class names; `classes` if there is no file."""
     if not are_numbers(classes) or not file.is_file():
         return classes
-    with open_regular(file) as stream:
-        content = stream.read(MAX_LABEL_BYTES + 1)
-    if len(content) > MAX_LABEL_BYTES:
-        raise UserError(f"{printable(file)} is too large for a list of classes: expected one name a line")
-    lines = [line.strip() for line in content.decode("utf-8-sig", errors="replace").splitlines()]
-    names: dict[str, str] = {}  # number by name
+    names = read_class_names(file, MAX_LABEL_BYTES)
+    numbers: dict[int, str] = {}  # as the shards write them
     for number in classes:
-        line = int(number)
-        if not 0 <= line < len(lines) or not lines[line]:
+        index = int(number)
+        if index not in names:
             raise UserError(
-                f"{printable(file)} names no class {line}, which the shards hold: expected one name a line, "
+                f"{printable(file)} names no class {index}, which the shards hold: expected one name a line, "
                 "from 0"
             )
-        name = validate_class_name(lines[line], f"{printable(file)}, line {line + 1}")
-        if name in names:
-            if int(names[name]) == line:
-                raise UserError(
-                    f"the shards beside {printable(file)} write the class {line} as {names[name]} and as "
-                    f"{number}: write it in one way"
-                )
+        if index in numbers:
             raise UserError(
-                f"{printable(file)} gives the name {printable(name)} twice: give every class its own"
+                f"the shards beside {printable(file)} write the class {index} as {numbers[index]} and as "
+                f"{number}: write it in one way"
             )
-        names[name] = number
-    return tuple(names)
+        numbers[index] = number
+    return tuple(names[index] for index in numbers)

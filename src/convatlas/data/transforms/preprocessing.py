@@ -95,7 +95,7 @@ class Preprocessing(Record, frozen=True, kw_only=True):
         self, images: ImageSource, indices: NDArray[np.int64]
     ) -> tuple[Tensor, list[UnreadableSample]]:
         """Load (n, channels, *input_size), uint8, and list the unreadable samples, which are zeros in it."""
-        if isinstance(images, ArrayImages):
+        if isinstance(images, ArrayImages) and images.array.shape[1] == self.channels:
             return self(torch.from_numpy(images.array[indices])), []
         return load_batch(images, indices, self.transform, self.shape)
 

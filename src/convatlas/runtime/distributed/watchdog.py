@@ -104,7 +104,7 @@ class Watchdog(threading.Thread):
             if dead_ranks:
                 error = UserError(
                     f"rank {dead_ranks[0]} (of {self.world_size}) has died: what was saved is complete; "
-                    f"continue with --resume, or let torchrun --max-restarts N do so by itself"
+                    f"run the same command again, or let torchrun --max-restarts N do so by itself"
                 )
             exit_code = int(getattr(error, "exit_code", 1))
             if not self._claim_failure(exit_code):
@@ -124,9 +124,8 @@ class Watchdog(threading.Thread):
 
     def _lost_store_message(self) -> str:
         owner = "rank 0" if self.rank else "torchrun"
-        return (
-            f"{owner} has died, and the store of the {self.world_size} ranks with it: continue with --resume"
-        )
+        store = f"the store of the {self.world_size} ranks"
+        return f"{owner} has died, and {store} with it: run the same command again"
 
     def _claim_failure(self, exit_code: int) -> bool:
         """Whether this rank is the first to fail, and so the one that reports it."""
@@ -182,7 +181,7 @@ class Watchdog(threading.Thread):
             print(
                 f"convatlas: rank {first}{others} has made no progress for {self._timeout:g} s, and the "
                 f"others wait for it: it was last in {heartbeats[first].location}; all ranks end now, "
-                f"continue with --resume (CONVATLAS_TIMEOUT sets the time)",
+                f"run the same command again (CONVATLAS_TIMEOUT sets the time)",
                 file=sys.stderr,
                 flush=True,
             )

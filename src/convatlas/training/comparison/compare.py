@@ -113,10 +113,10 @@ def _read_lines(file: Path, type_: type[T]) -> list[T]:
     """The lines of a file, none where it is missing. The last may be torn: a process may be writing it."""
     decoder = msgspec.json.Decoder(type_)
     lines: list[T] = []
+    if not file.exists():
+        return []
     try:
         lines.extend(decoder.decode(line) for line in read_json_lines(file))
-    except FileNotFoundError:
-        return []
     except (msgspec.DecodeError, RecursionError) as error:
         raise UserError(f"{printable(file)} is damaged at line {len(lines) + 1}: {error}") from None
     return lines

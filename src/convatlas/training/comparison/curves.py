@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 
 from convatlas.errors import printable
 from convatlas.formatting import RUN_LETTERS
-from convatlas.plotting import figure_png, plot_style
+from convatlas.plotting import LOG_RATIO, figure_png, needs_log_scale, plot_style
 from convatlas.training.comparison.compare import MetricLine, RunRecord
 
+# Okabe and Ito 2008, without yellow, which is pale on white
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 MAX_FIELDS = 3  # differing fields in a legend
 MAX_NAME = 44  # characters of a folder's name
-LOG_RATIO = 20  # between the runs' highest values, from which on the axis is logarithmic
 MAX_MARKED = 40  # points of a curve that each have a marker
 
 
@@ -26,15 +27,14 @@ def draw_curves(records: Sequence[RunRecord], differences: Sequence[dict[str, An
     names = [
         f"{letter}  {name}" for letter, name in zip(RUN_LETTERS, _names(records, differences), strict=False)
     ]
-    columns = min(len(names), max(1, 150 // (max(map(len, names)) + 8)))
+    columns = min(len(names), max(1, 120 // (max(map(len, names)) + 8)))
     rows = -(-len(names) // columns)
     with plot_style():
-        figure = Figure(figsize=(10.5, 3.1 + 0.19 * rows), layout="constrained")
-        panels = figure.subplots(1, 3)
+        figure = Figure(figsize=(9, 4.6 + 0.19 * rows), layout="constrained")
+        panels = figure.subplot_mosaic([["loss", "top1"], ["lr", "lr"]], height_ratios=(3, 1))
         colors = _run_colors(len(records))
-        for axis, key, label in zip(
-            panels, ("loss", "top1", "lr"), ("loss", "top-1 %", "learning rate"), strict=True
-        ):
+        for key, label in (("loss", "loss"), ("top1", "top-1 %"), ("lr", "learning rate")):
+            axis = panels[key]
             axis.set(xlabel="epoch", ylabel=label)
             training = [_points(record.scores("train"), key) for record in records]
             validation = [_points(record.scores("val"), key) for record in records]
@@ -47,9 +47,12 @@ def draw_curves(records: Sequence[RunRecord], differences: Sequence[dict[str, An
                     _draw(axis, points, color=color, lw=0.7, alpha=0.5)
                 for points, color in zip(validation, colors, strict=True):
                     _draw(axis, points, color=color, lw=1.6, marker="o" if len(points) < MAX_MARKED else None)
-            if key != "top1":
-                _scale(axis, [max(y for _, y in points) for points in training if points])
-        handles = [panels[0].plot([], [], color=color, lw=2.5)[0] for color in colors]
+            if key == "top1":
+                axis.set_title("bold: validation, its best with a star; thin: training", color="0.35")
+                _mark_best(axis, validation, colors)
+            else:
+                _scale(axis, label, [*training, *validation])
+        handles = [panels["loss"].plot([], [], color=color, lw=2.5)[0] for color in colors]
         legend = figure.legend(
             handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize=8
         )
@@ -75,12 +78,23 @@ def _dashes(curves: Sequence[Sequence[tuple[float, float]]], i: int) -> Any:
     return (5 * alike.index(i), (5, 5 * (len(alike) - 1))) if len(alike) > 1 else "-"
 
 
-def _scale(axis: Axes, highest: Sequence[float]) -> None:
-    """Linear from 0; logarithmic where one run would flatten another."""
-    if min(highest, default=0) > 0 and max(highest) > LOG_RATIO * min(highest):
+def _mark_best(axis: Axes, curves: Sequence[Sequence[tuple[float, float]]], colors: Sequence[Any]) -> None:
+    for points, color in zip(curves, colors, strict=True):
+        if points:
+            epoch, top1 = max(points, key=lambda point: point[1])
+            axis.plot([epoch], [top1], "*", color=color, ms=11, mec="white", zorder=5)
+
+
+def _scale(axis: Axes, label: str, curves: Sequence[Sequence[tuple[float, float]]]) -> None:
+    """Linear from 0; logarithmic where one run, or a spike, would flatten the others, and then said."""
+    values = [y for points in curves for _, y in points]
+    highest = [max(y for _, y in points) for points in curves if points]
+    flattens = min(highest, default=0) > 0 and max(highest) > LOG_RATIO * min(highest)
+    if flattens or needs_log_scale(values):
         axis.set_yscale("log")
         axis.set_ylim(bottom=max(axis.get_ylim()[0], min(highest) / 1000))
         axis.yaxis.set_major_formatter("{x:g}")
+        axis.set_ylabel(f"{label}, logarithmic")
     else:
         axis.set_ylim(bottom=0)
 
@@ -111,7 +125,7 @@ def _short(value: Any) -> str:
 
 
 def _run_colors(count: int) -> list[Any]:
-    """Ten that are easy to distinguish; for more runs, steps of one scale."""
-    if count <= 10:
-        return [f"C{i}" for i in range(count)]
-    return [*matplotlib.colormaps["turbo"].resampled(count)(range(count))]
+    """Eight that all eyes distinguish; for more runs, steps of one scale."""
+    if count <= len(COLORS):
+        return list(COLORS[:count])
+    return [*matplotlib.colormaps["viridis"].resampled(count)(range(count))]

@@ -147,9 +147,10 @@ def scaling_table(
     count: int,
     loader: LoaderRate | None = None,
 ) -> list[ScalingRow]:
-    """1, 2, 4, ... 64 devices, on to 4,096, and `count`."""
+    """1, 2, 4, ... devices, to 4,096 or one for each image of a batch, and `count`."""
     single = estimate(cost, work, step_time, device, 1, loader)
-    counts = sorted({*COUNTS, *EXTRAPOLATED_COUNTS, count} - {1})
+    useful = {number for number in (*COUNTS, *EXTRAPOLATED_COUNTS) if number <= work.batch}
+    counts = sorted({*useful, count} - {1})
     rate = single.images_per_second
     return [single, *(estimate(cost, work, step_time, device, n, loader, rate) for n in counts)]
 
