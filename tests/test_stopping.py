@@ -202,7 +202,7 @@ def test_a_command_stops_while_it_starts(seconds: float, tmp_path: Path) -> None
 
 # By command: its arguments, and the function in which it waits
 COMMANDS: dict[str, tuple[list[str], str]] = {
-    "eval": (["eval", "RUN"], "convatlas.evaluation.request.predict_split"),
+    "eval": (["eval", "RUN"], "convatlas.evaluation.request.predict_batches"),
     "predict": (["predict", "RUN", "IMAGE", "--engine", "eager"], "convatlas.inference.eager.build"),
     "data check": (["data", "check", "digits"], "convatlas.data.curation.check.find_near_duplicates"),
     "data pack": (

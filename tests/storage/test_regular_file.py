@@ -25,6 +25,7 @@ def test_a_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:
         for open_file in (open_regular, open_user_file):
             with open_file(tmp_path / name) as stream:
                 assert stream.read() == b"content"
+                assert stream.name == str(tmp_path / name)
         assert read_regular(tmp_path / name) == read_user_file(tmp_path / name) == b"content"
 
 

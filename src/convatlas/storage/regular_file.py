@@ -22,7 +22,9 @@ _KINDS = {
 def open_regular(path: Path, buffering: int = DEFAULT_BUFFER_SIZE) -> BufferedReader:
     """Open a file, or a link to one, for reading, without waiting. Raises OSError; also for a folder, a pipe,
     a device and a socket."""
-    return BufferedReader(FileIO(_open_descriptor(path, os.O_RDONLY)), buffering)
+    descriptor = _open_descriptor(path, os.O_RDONLY)
+    # with its name, which errors of other libraries state
+    return BufferedReader(FileIO(os.fspath(path), opener=lambda *_: descriptor), buffering)
 
 
 def read_regular(path: Path) -> bytes:
