@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from convatlas.models import create_model as create_model
     from convatlas.models import editions as editions
     from convatlas.models import list_models as list_models
+    from convatlas.training.result import Result as Result
     from convatlas.training.run import Run as Run
-    from convatlas.training.train import Result as Result
     from convatlas.training.train import train as train
 
 # Names are looked up on first use: `convatlas --help` must not wait for torch to be imported.

@@ -1,9 +1,12 @@
 """Speeds side by side: rows in turn, medians of ratios taken round by round, a process for each row."""
 
+import signal
+
 import pytest
 
-from convatlas.benchmark.harness import run_in_subprocess, run_interleaved, table_cells
+from convatlas.benchmark.harness import exit_code, run_in_subprocess, run_interleaved, table_cells
 from convatlas.errors import UserError
+from convatlas.runtime.signals import StoppedBySignal
 
 SPEEDS = {"baseline": [10.0, 20.0, 5.0], "baseline-tuned": [20.0, 30.0, 10.0], "ours": [40.0, 60.0, 30.0]}
 
@@ -41,19 +44,66 @@ def test_a_row_that_cannot_be_measured_says_why_and_the_others_stand() -> None:
     assert [row["ratio"] for row in rows] == [1, None, 4]
     assert [row["ratio_tuned"] for row in rows] == [None, None, None]
     assert table_cells(rows)[1] == ("onnx", "-", "-", "-", "-")
+    assert exit_code(rows) == 1
 
 
-def test_an_interrupted_table_has_the_rows_that_were_measured() -> None:
+@pytest.mark.parametrize(
+    ("stop", "message", "code"),
+    [
+        (KeyboardInterrupt(), "interrupted", 130),
+        (StoppedBySignal(signal.SIGINT, "interrupted"), "interrupted", 130),
+        (StoppedBySignal(signal.SIGTERM, "stopped by SIGTERM"), "stopped by SIGTERM", 143),
+    ],
+)
+def test_a_table_that_a_signal_stopped_has_the_rows_that_were_measured(
+    stop: BaseException, message: str, code: int
+) -> None:
     def measure(name: str) -> dict[str, float]:
         if name == "ours":
-            raise KeyboardInterrupt
+            raise stop
         return {"images_per_second": SPEEDS[name][0], "memory_bytes": 2e6}
 
     rows = run_interleaved(["baseline", "baseline-tuned", "ours"], 2, measure, lambda line: None)
     assert [row["images_per_second"] for row in rows] == [10, 20, None]
-    assert rows[2]["error"] == "interrupted before it was measured"
-    with pytest.raises(KeyboardInterrupt):
+    assert [row.get("error") for row in rows] == [None, None, f"{message} before it was measured"]
+    assert exit_code(rows) == code
+    with pytest.raises(type(stop)):
         run_interleaved(["ours"], 2, measure, lambda line: None)
+    (row,) = run_interleaved(["ours"], 2, measure, lambda line: None, earlier=rows)
+    assert row["images_per_second"] is None
+    assert row["stopped"] == code
+
+
+def test_a_row_that_failed_before_a_signal_still_says_why() -> None:
+    def measure(name: str) -> dict[str, float]:
+        if name == "onnx":
+            raise UserError("no such operator")
+        if name == "ours":
+            raise StoppedBySignal(signal.SIGTERM, "stopped by SIGTERM")
+        return {"images_per_second": 10.0, "memory_bytes": 2e6}
+
+    rows = run_interleaved(["baseline", "onnx", "ours"], 1, measure, lambda line: None)
+    assert [row.get("error") for row in rows[1:]] == [
+        "no such operator",
+        "stopped by SIGTERM before it was measured",
+    ]
+    assert exit_code(rows) == 143
+
+
+def test_a_signal_in_a_later_round_is_the_exit_code_of_a_table_without_errors() -> None:
+    calls = 0
+
+    def measure(name: str) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise StoppedBySignal(signal.SIGTERM, "stopped by SIGTERM")
+        return {"images_per_second": SPEEDS[name][0], "memory_bytes": 2e6}
+
+    rows = run_interleaved(["baseline", "ours"], 2, measure, lambda line: None)
+    assert [row.get("stopped") for row in rows] == [None, 143]
+    assert exit_code(rows) == 143
+    assert exit_code(rows[:1]) == 0
 
 
 def test_a_row_that_fails_is_named_with_its_last_line() -> None:

@@ -238,7 +238,7 @@ def test_help_lists_commands_and_options(words: list[str], capsys: pytest.Captur
             ["check", "digits", "--jsn"],
             "unknown option '--jsn': the nearest is '--json'; see convatlas data check --help",
         ),
-        (["check", "digits", "--workers", "0"], "--workers should be 1 or more, not 0"),
+        (["check", "digits", "--workers", "0"], "--workers should be 1 to 1,024, not 0"),
         (["info", "digits", "--recipe", "quick"], "--recipe needs --model"),
         (["info", "digits", "--model", "resnet21_cifar"], "unknown network 'resnet21_cifar'"),
         (["info", "digits", "--model", "lenet5", "--recipe", "quik"], "unknown recipe 'quik'"),

@@ -72,7 +72,10 @@ def test_importing_the_package_does_not_import_torch() -> None:
             ["train", "lenet5", "--data", "digits", "--device", "gpu"],
             "unknown device 'gpu': expected auto, cpu, cuda or cuda:N",
         ),
-        (["train", "lenet5", "--data", "digits", "--workers", "-1"], "--workers should be 0 or more"),
+        (
+            ["train", "lenet5", "--data", "digits", "--workers", "-1"],
+            "--workers should be 0 to 1,024, not -1",
+        ),
         (
             ["train", "lenet5", "--data", "digits", "--set", "recipe.optimiser.lr=1"],
             "'optimiser': the nearest is 'optimizer'",

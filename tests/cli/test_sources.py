@@ -125,10 +125,12 @@ def test_the_banner_counts_what_is_passed_over_and_the_run_stays_the_same(
     assert main(command) == 0
     assert "passed over" not in capsys.readouterr().out
     (photos / WNIDS[0] / "x.heic").write_bytes(b"x")
+    (run,) = (photos / "runs").iterdir()
+    (run / "report.md").unlink()  # so that the run continues, and writes it again
     assert main(command) == 0  # the run's pictures are below the data now
     out = " ".join(capsys.readouterr().out.split())
     assert "passed over 1 file: 1 .heic (not readable here); 1 folder: runs/lenet5-" in out
-    assert len(list((photos / "runs").iterdir())) == 1  # the same run, which had ended
+    assert list((photos / "runs").iterdir()) == [run]  # the same run
     assert main(["data", "info", "folder:."]) == 0
     assert "passed over: 1 file: 1 .heic (not readable here)" in capsys.readouterr().out
 
@@ -168,6 +170,8 @@ def test_a_run_resumes_where_its_data_are_now(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(train("folder:photos", "--workers", "0")) == 0
+    report = Path("run", "report.md").absolute()
+    report.unlink()  # a run that has ended needs no data
     os.rename("photos", "moved")
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
@@ -178,6 +182,8 @@ def test_a_run_resumes_where_its_data_are_now(
     assert f"looked for {Path.cwd()}/photos" in error
     assert "--data" in error
     assert main([*resume, "--data", "folder:../moved"]) == 0
+    assert report.exists()
+    report.unlink()
     (Path("../moved") / WNIDS[0] / f"{WNIDS[0]}_0.jpg").unlink()
     capsys.readouterr()
     assert main([*resume, "--data", "folder:../moved"]) == 1

@@ -98,7 +98,7 @@ def test_a_file_that_is_no_list_is_named(runs: list[Path], tmp_path: Path) -> No
         ca.evaluate(runs[0], subset=tmp_path / "list.txt")
     with pytest.raises(UserError, match=r"cannot read .*nothing.txt \(No such file or directory\)"):
         ca.evaluate(runs[0], subset=tmp_path / "nothing.txt")
-    with pytest.raises(UserError, match="Is a directory"):
+    with pytest.raises(UserError, match=r"cannot read .* \(it is a folder\)"):
         ca.evaluate(runs[0], subset=tmp_path)
 
 

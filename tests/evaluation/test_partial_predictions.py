@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +31,25 @@ def expected(photos: str) -> dict[str, Any]:
     return without_times(ca.evaluate(make_classifier(0, data=photos, batch_size=4), crops="10"))
 
 
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
-    """Raise KeyboardInterrupt in the network's call of this number; returns the list that counts calls."""
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def interrupt_after(
+    monkeypatch: pytest.MonkeyPatch, calls: int, stop: Callable[[], None] = interrupt
+) -> list[int]:
+    """Stop in the network's call of this number; returns the list that counts calls."""
     count = [0]
     logits = Classifier.logits
 
     def counted(self: Classifier, images: Any) -> Any:
         count[0] += 1
         if count[0] == calls:
-            raise KeyboardInterrupt
+            stop()
         return logits(self, images)
 
     monkeypatch.setattr(Classifier, "logits", counted)
@@ -59,6 +71,27 @@ def test_an_interrupted_evaluation_computes_only_the_rest(
     assert before > 1
     assert total == fresh[0]
     assert not list(run.glob("predictions/*.partial"))
+
+
+def test_a_command_that_sigterm_stops_saves_what_it_has_predicted(
+    run: Path,
+    expected: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    count = interrupt_after(monkeypatch, 41, terminate)
+    command = ["eval", str(run), "--crops", "10", "--json"]
+    assert main(command) == 143
+    assert capsys.readouterr().err.splitlines()[-1] == "convatlas: stopped by SIGTERM"
+    assert list(run.glob("predictions/*.partial/*.safetensors"))
+    assert not list(run.rglob("*.tmp"))
+    count[0] = 41
+    assert main(command) == 0
+    assert without_times(json.loads(capsys.readouterr().out)) == json.loads(json.dumps(expected))
+    continued = count[0] - 41
+    fresh = interrupt_after(monkeypatch, -1)
+    ca.evaluate(make_classifier(0, data=str(expected["data"]), batch_size=4), crops="10")
+    assert continued == fresh[0] - 40
 
 
 def test_damaged_partial_predictions_are_computed_again(
@@ -87,15 +120,20 @@ def test_a_folder_that_cannot_be_written_is_done_without(
     assert document | {"notes": expected["notes"]} == expected
 
 
-def evaluate_as_rank(run: str, crops: str, die_after: int | None) -> int:
-    if die_after is not None:
+def die() -> None:
+    os._exit(9)
+
+
+def evaluate_as_rank(run: str, crops: str, calls: int | None, end: Callable[[], None] = die) -> int:
+    """`end` is called in the network's call of the number `calls`."""
+    if calls is not None:
         logits = Classifier.logits
         count = [0]
 
         def counted(self: Classifier, images: Any) -> Any:
             count[0] += 1
-            if count[0] == die_after:
-                os._exit(9)
+            if count[0] == calls:
+                end()
             return logits(self, images)
 
         Classifier.logits = counted  # type: ignore[method-assign]
@@ -124,3 +162,29 @@ def test_a_lost_rank_costs_its_own_share_only(
     fresh = interrupt_after(monkeypatch, -1)
     ca.evaluate(make_classifier(0, data=str(expected["data"]), batch_size=4), crops="10")
     assert 0 < count[0] - fresh[0] <= fresh[0] / 2
+
+
+def test_ranks_that_sigterm_stops_save_what_they_have_predicted(
+    run: Path, expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = (evaluate_as_rank, str(run), "10", 21, terminate)
+    results = finish_ranks(start_ranks(tmp_path, [job, job]))
+    assert [result.exit_code for result in results] == [143, 143], results
+    assert {file.stem[-2:] for file in run.glob("predictions/*.partial/*.safetensors")} == {"-0", "-1"}
+    count = interrupt_after(monkeypatch, -1)
+    assert without_times(ca.evaluate(run, crops="10")) == expected
+    continued = count[0]
+    ca.evaluate(make_classifier(0, data=str(expected["data"]), batch_size=4), crops="10")
+    assert continued == count[0] - continued - 40
+
+
+def test_partial_predictions_are_not_written_through_a_link(
+    run: Path, expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (run / "predictions").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(partial_predictions, "SAVE_SECONDS", -1.0)
+    document = without_times(ca.evaluate(run, crops="10"))
+    assert any("is not written through" in note for note in document["notes"])
+    assert document | {"notes": expected["notes"]} == expected
+    assert not list((tmp_path / "elsewhere").iterdir())

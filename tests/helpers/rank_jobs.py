@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import convatlas as ca
 from convatlas import models, recipes
+from convatlas.cli.main import main
 from convatlas.data import open_dataset
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.train_batches import TrainBatches
@@ -26,6 +28,8 @@ from convatlas.layers.batch_norm import SyncBatchNorm2d, convert_sync_batchnorm
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.distributed.rendezvous import init_ranks
 from convatlas.runtime.runtime import Runtime
+from convatlas.storage import checked_safetensors
+from convatlas.training import checkpoint
 from convatlas.training.objective import Objective
 from convatlas.training.run import RunFile, serialize_run_file
 from convatlas.training.step import accumulate_gradients
@@ -134,6 +138,18 @@ def train_arguments(out: Path, run: ca.Run) -> list[str]:
     """The arguments of `convatlas` that train `run` into `out`."""
     file = write_run_file(run, out.parent / f"{run.id}.json")
     return ["train", str(file), "--out", str(out), "--workers", "0"]
+
+
+def train_on_a_slow_disk(arguments: list[str]) -> int:
+    """Run `convatlas ARGUMENTS`; every checkpoint takes seconds to write."""
+    write_checked = checked_safetensors.write_checked
+
+    def write_slowly(*written: Any) -> None:
+        time.sleep(3)
+        write_checked(*written)
+
+    setattr(checkpoint, "write_checked", write_slowly)  # noqa: B010
+    return main(arguments)
 
 
 def training_losses(

@@ -45,6 +45,14 @@ def test_a_file_is_fetched_once(server: FileServer, tmp_path: Path) -> None:
     assert server.requests == ["GET /a.bin"]
 
 
+def test_a_link_in_place_of_the_part_is_not_written_through(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"1")
+    (tmp_path / ".a.bin.part").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match="is a link, and is not written through"):
+        fetch(server, tmp_path / "a.bin")
+    assert (tmp_path / "precious").read_bytes() == b"1"
+
+
 def test_progress_counts_chunks(server: FileServer, tmp_path: Path) -> None:
     totals = []
 

@@ -19,6 +19,7 @@ from convatlas.storage.checked_safetensors import read_checked
 from convatlas.training import loop
 from convatlas.training.run import RunFile, serialize_run_file
 from convatlas.training.run_folder import read_run_folder
+from convatlas.training.validation import is_due
 
 EPOCHS = 12  # 528 steps
 NUM_KILLS = 12
@@ -130,18 +131,19 @@ def test_a_signal_to_the_process_group_saves_and_sets_the_exit_code(
     read_checked(checkpoint)
 
 
-def stop_at_step_33(out: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def stop_at_step_32(out: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Train until a signal within the first of two epochs; returns the checkpoints, oldest first."""
-    is_due = loop.is_due
+    signals: list[int] = []
 
     def raise_signal(step: int, every: int, last: int) -> bool:
-        if step == 32 and every == 44:  # the first call after a step; the loop stops after the next one
+        if step == 32 and not signals:  # after the step; the loop stops before the next one
+            signals.append(step)
             signal.raise_signal(signal.SIGTERM)
         return is_due(step, every, last)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "is_due", raise_signal)
-        with pytest.raises(StoppedBySignal, match="saved at step 33 of 88"):
+        with pytest.raises(StoppedBySignal, match="saved at step 32 of 88"):
             ca.train(small_run(epochs=2), out=out)
     return sorted((out / "checkpoints").iterdir())
 
@@ -154,7 +156,7 @@ def two_epochs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stopping_within_an_epoch_and_continuing_leaves_no_trace(
     two_epochs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_at_step_33(tmp_path / "run", monkeypatch)
+    stop_at_step_32(tmp_path / "run", monkeypatch)
     ca.train(small_run(epochs=2), out=tmp_path / "run", workers=1)
     assert_same_run(tmp_path / "run", two_epochs)
 
@@ -162,7 +164,7 @@ def test_stopping_within_an_epoch_and_continuing_leaves_no_trace(
 def test_resume_takes_the_run_from_its_folder(
     two_epochs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_at_step_33(tmp_path / "run", monkeypatch)
+    stop_at_step_32(tmp_path / "run", monkeypatch)
     assert training.resume(tmp_path / "run").out == tmp_path / "run"
     assert_same_run(tmp_path / "run", two_epochs)
     with pytest.raises(UsageError, match=r"holds no run\.json: expected a run's folder"):
@@ -175,7 +177,7 @@ def test_a_corrupt_checkpoint_is_replaced_by_the_one_before(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    newest = stop_at_step_33(tmp_path / "run", monkeypatch)[-1]
+    newest = stop_at_step_32(tmp_path / "run", monkeypatch)[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
@@ -188,7 +190,7 @@ def test_a_corrupt_checkpoint_is_replaced_by_the_one_before(
 def test_a_log_that_has_lost_lines_is_written_again(
     two_epochs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_at_step_33(tmp_path / "run", monkeypatch)
+    stop_at_step_32(tmp_path / "run", monkeypatch)
     log = tmp_path / "run" / "metrics.jsonl"
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
     training.resume(tmp_path / "run")
@@ -198,7 +200,7 @@ def test_a_log_that_has_lost_lines_is_written_again(
 def test_a_run_without_a_usable_checkpoint_is_not_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for checkpoint in stop_at_step_33(tmp_path / "run", monkeypatch):
+    for checkpoint in stop_at_step_32(tmp_path / "run", monkeypatch):
         checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
     with pytest.raises(UserError, match="none of the 2 checkpoints"):
         ca.train(small_run(epochs=2), out=tmp_path / "run")
@@ -207,7 +209,7 @@ def test_a_run_without_a_usable_checkpoint_is_not_started_again(
 def test_a_damaged_log_is_refused_on_resume_by_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_at_step_33(tmp_path / "run", monkeypatch)
+    stop_at_step_32(tmp_path / "run", monkeypatch)
     log = tmp_path / "run" / "metrics.jsonl"
     data = bytearray(log.read_bytes())
     data[data.index(b'"step":3,') + len(b'"step":')] = ord("4")
@@ -222,7 +224,7 @@ def test_a_damaged_log_is_refused_on_resume_by_its_line(
 def test_another_environment_is_refused_and_can_be_forced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stop_at_step_33(tmp_path / "run", monkeypatch)
+    stop_at_step_32(tmp_path / "run", monkeypatch)
     run_file = read_run_folder(tmp_path / "run")
     assert run_file is not None
     older = dict(run_file.environment) | {"torch": "0.1"}

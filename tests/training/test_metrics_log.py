@@ -86,7 +86,7 @@ def test_the_null_display_shows_nothing(capfd: pytest.CaptureFixture[str]) -> No
             display.advance()
             rates = {"images_per_second": 10.0, "data_wait": 0.1}
             display.update(step / 10, {"loss": 1.0, "top1": 50.0, "lr": 0.1}, rates)
-    display.epoch(1.0, {"loss": 1.0, "lr": 0.1}, {"loss": 1.0, "top1": 50.0}, best=True)
+    display.epoch(1.0, {"loss": 1.0, "lr": 0.1}, {"loss": 1.0, "top1": 50.0})
     display.key_values({"note": "a note"})
     display.say("a line")
     captured = capfd.readouterr()

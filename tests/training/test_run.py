@@ -103,7 +103,7 @@ def test_a_count_that_is_too_small_is_refused_by_its_path(path: str, value: int)
         run = run.replace(recipe=run.recipe.replace(**{path.removeprefix("recipe."): value}))
     else:
         run = run.replace(**{path: value})
-    message = rf"^{path} should be {value + 1} or more, not {value}: .*--set {path}=N"
+    message = rf"^{path} should be {value + 1} to 1,000,.*, not {value}: .*--set {path}=N"
     with pytest.raises(UsageError, match=message):
         resolve_run(run, CPU)
 

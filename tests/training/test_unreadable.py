@@ -18,6 +18,7 @@ from convatlas.errors import UserError
 from convatlas.runtime.signals import StoppedBySignal
 from convatlas.training import loop
 from convatlas.training.run_folder import read_run_folder
+from convatlas.training.validation import is_due
 
 TRUNCATED = ("train/dark/3", "train/dark/4", "train/light/17", "val/light/5", "test/dark/0")
 
@@ -120,18 +121,17 @@ def test_a_resumed_run_logs_the_broken_files_as_if_never_stopped(
     truncate_photos(photos)
     ca.train(photo_run(photos), out=tmp_path / "uninterrupted")
     (photos / NAME).unlink()
-    is_due = loop.is_due
     signals: list[int] = []
 
     def raise_signal_once(step: int, every: int, last: int) -> bool:
-        if step == 6 and not signals:  # after a validation; the loop stops after the next step
+        if step == 6 and not signals:  # before a validation, which is made when the run continues
             signals.append(step)
             signal.raise_signal(signal.SIGTERM)
         return is_due(step, every, last)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "is_due", raise_signal_once)
-        with pytest.raises(StoppedBySignal, match="saved at step 7"):
+        with pytest.raises(StoppedBySignal, match="saved at step 6"):
             ca.train(photo_run(photos), out=tmp_path / "stopped")
     assert "val" in {event["split"] for event in unreadable_events(tmp_path / "stopped")}
     ca.train(photo_run(photos), out=tmp_path / "stopped", workers=workers)

@@ -9,22 +9,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from convatlas.errors import UserError
+from convatlas.runtime.signals import StoppedBySignal
 
-INTERRUPTED = "interrupted before it was measured"  # the error of a row
 Measurement = dict[str, float]  # images_per_second, memory_bytes
 
 
 def run_interleaved(
-    names: Sequence[str], rounds: int, measure: Callable[[str], Measurement], say: Callable[[str], None]
+    names: Sequence[str],
+    rounds: int,
+    measure: Callable[[str], Measurement],
+    say: Callable[[str], None],
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """Measure the rows in turn, `rounds` times. Returns the rows of a `bench` document: medians, with `ratio`
     to the row `baseline` and `ratio_tuned` to the row `baseline-tuned`.
 
     A row whose measurement raises UserError is not measured again: its figures are None, and `error` says
-    why. After a KeyboardInterrupt the rows have what was measured until then, if anything was.
+    why. After a stop by a signal the rows have what was measured until then, if anything was, in these or the
+    `earlier` rows of the table: `stopped` is then the signal's exit code in each incomplete row.
     """
     measurements: dict[str, list[Measurement]] = {name: [] for name in names}
     errors: dict[str, str] = {}
+    stopped: dict[str, int] = {}  # by row that a signal left incomplete: its exit code
     try:
         for round_index in range(rounds):
             for name in (name for name in names if name not in errors):
@@ -37,11 +43,24 @@ def run_interleaved(
                 measurements[name].append(measurement)
                 rate = format_rate(measurement["images_per_second"])
                 say(f"round {round_index + 1} of {rounds}, {name}: {rate} images/s")
-    except KeyboardInterrupt:
-        if not any(measurements.values()):
+    except (KeyboardInterrupt, StoppedBySignal) as error:
+        if not any(measurements.values()) and not any(row["images_per_second"] for row in earlier):
             raise
-        say("interrupted: these are the rows that were measured until then")
-    return [_row(name, measurements, errors.get(name, INTERRUPTED)) for name in names]
+        message = str(error) or "interrupted"
+        say(f"{message}: these are the rows that were measured until then")
+        code = error.exit_code if isinstance(error, StoppedBySignal) else 130
+        incomplete = [name for name in names if name not in errors and len(measurements[name]) < rounds]
+        stopped = dict.fromkeys(incomplete, code)
+        errors |= dict.fromkeys(incomplete, f"{message} before it was measured")
+    rows = [_row(name, measurements, errors.get(name, "")) for name in names]
+    return [row | ({"stopped": stopped[row["name"]]} if row["name"] in stopped else {}) for row in rows]
+
+
+def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
+    """0 when all rows were measured, 1 when one could not be, a signal's exit code when it ended the
+    measurement."""
+    stopped = [row["stopped"] for row in rows if "stopped" in row]
+    return stopped[0] if stopped else int(any("error" in row for row in rows))
 
 
 def _row(name: str, measurements: Mapping[str, Sequence[Measurement]], error: str) -> dict[str, Any]:

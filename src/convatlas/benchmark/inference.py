@@ -67,7 +67,9 @@ def benchmark_inference(model: str, rounds: int, compile: bool, say: Callable[[s
             write_photographs(Path(scratch))
         for kind, names in names_by_kind.items():
             available = [name for name in names if not missing[name]]
-            rows += _measure_kind(model, kind, available, rounds, Path(scratch), say)
+            rows += _measure_kind(model, kind, available, rounds, Path(scratch), say, rows)
+            if any("stopped" in row for row in rows):
+                break
     for name, requirement in missing.items():
         if requirement:
             say(f"{name} is left out: it needs {requirement}")
@@ -97,7 +99,13 @@ def _batch_size(device: torch.device) -> int:
 
 
 def _measure_kind(
-    model: str, kind: str, names: list[str], rounds: int, scratch: Path, say: Callable[[str], None]
+    model: str,
+    kind: str,
+    names: list[str],
+    rounds: int,
+    scratch: Path,
+    say: Callable[[str], None],
+    earlier: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """The document's rows of one kind of work, a key of CPU_ROWS or CUDA_ROWS."""
 
@@ -106,7 +114,7 @@ def _measure_kind(
         arguments = ("bench", "inference", model, "--row", row, "--photos", str(scratch))
         return run_in_subprocess(f"{model}, {row}", *arguments)
 
-    rows = run_interleaved(names, rounds, measure, lambda line: say(f"{line}{kind}"))
+    rows = run_interleaved(names, rounds, measure, lambda line: say(f"{line}{kind}"), earlier)
     return [row | {"name": row["name"] + kind} for row in rows]
 
 

@@ -21,6 +21,15 @@ def _describe_default(default: str) -> str:
 Json = Annotated[bool, arg(help="Print one JSON document on stdout, and nothing else there.")]
 
 
+MAX_WORKERS = 1024
+
+
+def check_workers(workers: int | None, least: int = 0) -> None:
+    """Raises UsageError for a number of processes that no machine starts."""
+    if workers is not None and not least <= workers <= MAX_WORKERS:
+        raise UsageError(f"--workers should be {least} to {MAX_WORKERS:,}, not {workers:,}")
+
+
 def positive(option: str, value: float) -> float:
     """Raises UsageError for a number that is not above 0."""
     if not value > 0:

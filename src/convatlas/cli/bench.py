@@ -43,15 +43,14 @@ class Bench:
             "train": self._training,
             "data": self._data,
         }[self.kind]
-        from convatlas.benchmark.harness import INTERRUPTED
+        from convatlas.benchmark.harness import exit_code
 
         document, title = run()
         if self.json or self.row is not None:
             print_json(document)
         else:
             self._print(document, title)
-        errors = {row["error"] for row in document.get("rows", ()) if "error" in row}
-        return 130 if INTERRUPTED in errors else int(bool(errors))
+        return exit_code(document.get("rows", ()))
 
     def _inference(self) -> tuple[dict[str, Any], str]:
         from convatlas.benchmark import inference

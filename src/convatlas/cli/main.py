@@ -9,6 +9,7 @@ from convatlas import __version__
 from convatlas.cli.parse import parse
 from convatlas.errors import FailedOnOtherRank, UserError, printable
 from convatlas.runtime.num_threads import VARIABLE, parse_threads
+from convatlas.runtime.signals import StoppedBySignal, raise_on_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,10 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"convatlas {__version__}")
         return 0
     try:
-        return parse(arguments)() or 0
+        with raise_on_signals(several_ranks=os.environ.get("WORLD_SIZE", "1") not in ("", "1")):
+            return parse(arguments)() or 0
     except FailedOnOtherRank as error:
         return error.exit_code
     except UserError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except StoppedBySignal as error:
         return _fail(str(error), error.exit_code, debug)
     except KeyboardInterrupt:
         return _fail("interrupted", 130, debug)
@@ -48,10 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             debug,
         )
     except Exception as error:
-        from convatlas.runtime.signals import StoppedBySignal
-
-        if isinstance(error, StoppedBySignal):
-            return _fail(str(error), error.exit_code, debug)
         if debug:
             raise
         return _fail(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json, arg, positive
+from convatlas.cli.arguments import Json, arg, check_workers, positive
 from convatlas.cli.output import display, print_json
 from convatlas.errors import UsageError, printable
 
@@ -65,8 +65,7 @@ class Train:
     json: Json = False
 
     def __call__(self) -> None:
-        if self.workers is not None and self.workers < 0:
-            raise UsageError(f"--workers should be 0 or more, not {self.workers}")
+        check_workers(self.workers)
         progress = display(self.json)
         progress.say("convatlas: loading PyTorch")
         from convatlas import training

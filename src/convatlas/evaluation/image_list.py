@@ -9,6 +9,7 @@ from convatlas.data import Split
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.evaluation.metrics import Labels
 from convatlas.names import unescape_name
+from convatlas.storage.regular_file import open_regular
 
 MAX_BYTES = 64 << 20
 MAX_SHOWN_CHARACTERS = 200  # of a line in a message
@@ -54,9 +55,11 @@ def _read_lines(file: Path) -> list[tuple[int, str]]:
     """The lines that are not empty, with their numbers from 1."""
     expected = "expected a list of image names, one a line"
     try:
-        if file.stat().st_size > MAX_BYTES:
+        with open_regular(file) as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
             raise UserError(f"{printable(file)} is larger than {MAX_BYTES:,} bytes: {expected}")
-        text = file.read_text("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read {printable(file)} ({error.strerror}): {expected}") from None
     except UnicodeDecodeError:

@@ -1,6 +1,5 @@
 """Predictions of an evaluation that is under way: an interrupted one, or one that lost a rank, computes only
-the
-rest. They stand in a folder beside the cached predictions until all are there."""
+the rest. They stand in a folder beside the cached predictions until all are there."""
 
 import shutil
 import time
@@ -27,7 +26,7 @@ class PartialPredictions:
     """The files of one evaluation in `folder` (None: nothing is saved); those of other weights, data or
     settings are not read.
 
-    A folder that cannot be written is no error: the files only save time.
+    A folder that cannot be written, or is a link, is no error: the files only save time.
     """
 
     folder: Path | None
@@ -39,6 +38,8 @@ class PartialPredictions:
 
     def __post_init__(self) -> None:
         self._last_save = self.clock()
+        if self.folder is not None and (self.folder.is_symlink() or self.folder.parent.is_symlink()):
+            self.folder = None  # nothing is written through a link, or deleted behind it
 
     def read(self) -> list[BatchPredictions]:
         """The predictions of all ranks that were saved before. Damaged files are left out."""

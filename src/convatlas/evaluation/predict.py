@@ -1,6 +1,7 @@
 """The prediction loop: a network on every sample of a split once, in batches of one fixed shape."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from itertools import chain
 from typing import NamedTuple
 
@@ -39,17 +40,24 @@ def predict_split(
     average: Average = "probabilities",
     description: str = "",
     ranks: Ranks = SINGLE_PROCESS,
+    after_batch: Callable[[int], None] | None = None,
 ) -> Predictions:
     """Predict every sample of `source` that can be read, in the split's order.
 
-    `source` holds this rank's share of the batches, and every rank gets all predictions. The other arguments
-    are those of `predict_batches`. Raises UserError when no sample of the split can be read, or a logit is
-    not finite.
+    `source` holds this rank's share of the batches, and every rank gets all predictions. `after_batch` is
+    called with the number of each batch that this rank has predicted. The other arguments are those of
+    `predict_batches`. Raises UserError when no sample of the split can be read, or a logit is not finite.
     """
-    batches = predict_batches(
-        model, source, range(source.steps), device, num_workers, average, description, ranks
-    )
-    return merge_batches(list(chain(*ranks.all_gather(list(batches)))), source.split)
+    steps = range(source.steps)
+    predicted: list[BatchPredictions] = []
+    with closing(
+        predict_batches(model, source, steps, device, num_workers, average, description, ranks)
+    ) as batches:
+        for number, batch in enumerate(batches):
+            predicted.append(batch)
+            if after_batch is not None:
+                after_batch(number)
+    return merge_batches(list(chain(*ranks.all_gather(predicted))), source.split)
 
 
 def predict_batches(
@@ -61,23 +69,24 @@ def predict_batches(
     average: Average = "probabilities",
     description: str = "",
     ranks: Ranks = SINGLE_PROCESS,
-) -> Iterator[BatchPredictions]:
-    """Yield the predictions of the given steps of `source`.
+) -> Generator[BatchPredictions]:
+    """Yield the predictions of the given steps of `source`. Close it to end the workers that load the data.
 
     `model` maps uint8 images (n, c, h, w) to logits (n, classes); the shape is the same for every batch,
     except for full images (`FullImage`). The logits of an image's views are averaged by `average`. With a
     `description`, progress is shown under it.
     """
     batches = iterate_batches(SelectedSteps(source, steps), 0, len(steps), num_workers)
-    for _, batch in track(batches, len(steps), description) if description else batches:
-        indices = batch.indices.numpy()  # without the padding of the last batch
-        readable = ~np.isin(indices, [sample.index for sample in batch.unreadable])
-        logits = np.zeros((0, 0), np.float32)
-        if readable.any():
-            with torch.inference_mode():  # not around the yield: the mode is the thread's
-                logits = _predict_batch(model, batch, device, average)[: len(indices)][readable]
-        ranks.heartbeat()
-        yield BatchPredictions(logits, indices[readable], batch.unreadable)
+    with closing(batches):
+        for _, batch in track(batches, len(steps), description) if description else batches:
+            indices = batch.indices.numpy()  # without the padding of the last batch
+            readable = ~np.isin(indices, [sample.index for sample in batch.unreadable])
+            logits = np.zeros((0, 0), np.float32)
+            if readable.any():
+                with torch.inference_mode():  # not around the yield: the mode is the thread's
+                    logits = _predict_batch(model, batch, device, average)[: len(indices)][readable]
+            ranks.heartbeat()
+            yield BatchPredictions(logits, indices[readable], batch.unreadable)
 
 
 def merge_batches(batches: Sequence[BatchPredictions], split: Split) -> Predictions:

@@ -77,6 +77,8 @@ def store(folder: Path, predictions: Predictions) -> list[str]:
     if num_bytes > MAX_BYTES:
         size = f"{num_bytes / 1e9:.1f} GB"
         return [f"the predictions take {size} and are not cached: those of fewer images would be"]
+    if folder.is_symlink():
+        return [f"{printable(folder)} is a link, and is not written through: the predictions are not cached"]
     try:
         folder.mkdir(exist_ok=True)
         write_predictions(cache_file(folder, predictions.metadata), predictions)

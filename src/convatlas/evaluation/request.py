@@ -2,6 +2,7 @@
 predictions are cached."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -160,20 +161,22 @@ def _predict_all(request: EvalRequest, partial: PartialPredictions, ranks: Ranks
     saved = ranks.run_on_main(partial.read)
     missing = _missing_steps(saved, len(source.split), source.images_per_step)
     computed: list[BatchPredictions] = []
+    batches = predict_batches(
+        _logits_fn(member.classifier, protocol),
+        source,
+        missing[ranks.rank :: ranks.world_size],
+        member.classifier.runtime.device,
+        default_num_workers(request.split, ranks),
+        protocol.average,
+        f"{printable(member.name)}, {protocol.label}",
+        ranks,
+    )
     try:
-        for batch in predict_batches(
-            _logits_fn(member.classifier, protocol),
-            source,
-            missing[ranks.rank :: ranks.world_size],
-            member.classifier.runtime.device,
-            default_num_workers(request.split, ranks),
-            protocol.average,
-            f"{printable(member.name)}, {protocol.label}",
-            ranks,
-        ):
-            computed.append(batch)
-            partial.add(batch)
-    except BaseException:
+        with closing(batches):
+            for batch in batches:
+                computed.append(batch)
+                partial.add(batch)
+    except BaseException:  # also StoppedBySignal
         partial.save()
         raise
     if ranks.world_size > 1:

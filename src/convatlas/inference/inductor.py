@@ -1,6 +1,10 @@
 """torch.compile with frozen weights: one batch shape, about half a minute of compiling."""
 
+import atexit
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,7 +14,7 @@ from convatlas.inference.graph import InferenceModule, InferFn
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import Precision
 from convatlas.runtime.runtime import Runtime
-from convatlas.storage.cache import cache_dir
+from convatlas.storage.cache import private_folder
 
 MAX_BATCH = 32
 
@@ -40,6 +44,9 @@ def build(module: InferenceModule, example: Tensor, precision: Precision) -> Inf
 def _use_private_cache() -> None:
     """Keep compiled code in the user's cache: others may write into the default folder."""
     if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        folder = cache_dir() / "inductor"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = private_folder("inductor")
+        if folder is None:
+            temporary = tempfile.mkdtemp(prefix="convatlas-inductor-")
+            atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+            folder = Path(temporary)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)

@@ -5,7 +5,9 @@ one by one, each on all cores. So one image has the shortest latency, many have 
 two shapes are ever compiled.
 """
 
+import errno
 import sys
+import tempfile
 import warnings
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convatlas.errors import printable
 from convatlas.inference.graph import InferenceModule, InferFn, export_program
 from convatlas.runtime.device import Precision
 from convatlas.storage.cache import cached_folder, folder_key
@@ -67,10 +70,27 @@ def read_model(file: Path) -> Any:
 
 
 def write_model(model: Any, file: Path, metadata: dict[str, str]) -> None:
-    """Write `file`, which ends in .xml, and the fp32 weights beside it, with `metadata` in it."""
+    """Write `file`, which ends in .xml, and the fp32 weights beside it, with `metadata` in it.
+
+    Raises OSError when the disk refuses.
+    """
     for key, value in metadata.items():
         model.set_rt_info(value, key)
-    library().save_model(model, file, compress_to_fp16=False)
+    try:
+        library().save_model(model, file, compress_to_fp16=False)
+    except RuntimeError as error:  # whatever the system's error was
+        reason = _system_error(file) or printable(str(error).strip().splitlines()[-1])
+        raise OSError(errno.EIO, f"OpenVINO could not write it: {reason}", str(file)) from None
+
+
+def _system_error(file: Path) -> str:
+    """Why nothing can be written beside a file; "" where it can."""
+    try:
+        with tempfile.TemporaryFile(dir=file.parent) as probe:
+            probe.write(bytes(1 << 20))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def cache_key(module: InferenceModule, example: Tensor) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from convatlas.data.sources.labels import validate_class_name
 from convatlas.errors import UserError, printable
+from convatlas.storage.regular_file import open_regular
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 MAX_BYTES = 16 << 20
@@ -86,9 +87,11 @@ def _transformers_config(
 
 def _read_json(file: Path) -> dict[str, Any] | None:
     try:
-        if file.stat().st_size > MAX_BYTES:
+        with open_regular(file) as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
             raise UserError(f"{printable(file)} is too large for a configuration: expected a JSON object")
-        content = json.loads(file.read_bytes())
+        content = json.loads(data)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -18,7 +18,7 @@ from convatlas.interop.file_kinds import describe_other_kind
 from convatlas.interop.main_part import main_part
 from convatlas.interop.nested_tensors import tensors_of
 from convatlas.models import Architecture
-from convatlas.storage.regular_file import open_regular_file, read_regular_file
+from convatlas.storage.regular_file import open_user_file, read_user_file
 from convatlas.storage.utf8_path import utf8_path
 
 # What a folder's weights are called, ours and Hugging Face's, the preferred first
@@ -79,7 +79,7 @@ def weights_sha256(path: Path) -> str:
     files = [file, *_shards(file)] if file.name.endswith(INDEX_SUFFIX) else [file]
     digests = []
     for part in files:
-        with open_regular_file(part) as stream:
+        with open_user_file(part) as stream:
             digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
@@ -120,7 +120,7 @@ def find_weights(path: Path) -> Path:
 
 
 def _read_file(file: Path) -> WeightFile:
-    with open_regular_file(file) as stream:
+    with open_user_file(file) as stream:
         description = describe_other_kind(stream, file)
         if description:
             raise UserError(f"{printable(file)} {printable(description)}")
@@ -192,11 +192,11 @@ def _read_config(file: Path) -> Mapping[str, Any] | None:
 
 
 def _read_json(file: Path) -> Any:
-    with open_regular_file(file) as stream:
+    with open_user_file(file) as stream:
         too_large = stream.seek(0, 2) > MAX_JSON_BYTES
     if too_large:
         raise UserError(f"{printable(file)} is too large for a description of weights: download it again")
     try:
-        return json.loads(read_regular_file(file))
+        return json.loads(read_user_file(file))
     except (ValueError, RecursionError):
         raise UserError(f"{printable(file)} is no JSON: download it again") from None

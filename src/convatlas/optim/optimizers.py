@@ -32,6 +32,8 @@ class SGD(Record, frozen=True, tag=True, kw_only=True):
     bias_lr: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.nesterov and not self.momentum > 0:
+            raise ValueError("nesterov needs a momentum above 0: set nesterov=false, or a momentum")
         if self.nesterov and self.lr_in_velocity:
             raise ValueError(
                 "nesterov has no form with the learning rate in the velocity: choose one of them"

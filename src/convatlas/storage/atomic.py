@@ -4,20 +4,30 @@ Everything that is read back later is written by them.
 """
 
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from convatlas.storage.lock import hold, try_lock
+from convatlas.storage.regular_file import open_unlinked, read_regular
+
+STALE_FILE_SECONDS = 3600.0
+UNLOCKED_SECONDS = 60.0  # more than passes between making a folder and locking it
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 class FileOps:
     """The system calls of a durable write. Tests use a simulated disk instead, and stop it at every call."""
 
     def open_new(self, path: Path) -> int:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        path.unlink(missing_ok=True)  # of a killed process that had the same process id, or a stranger's link
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def open_append(self, path: Path) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        return open_unlinked(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
     def write(self, file: int, data: bytes) -> None:
         remaining = memoryview(data)
@@ -80,10 +90,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
     When the block raises, everything in it is deleted. Raises OSError when `path` is a folder that already
     exists: it is not replaced.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process that had the same process id
-    scratch.mkdir(parents=True)
-    try:
+    with scratch_folder(path) as scratch:
         yield scratch / path.name
         for folder, _, names in os.walk(scratch, topdown=False):
             for name in names:
@@ -92,8 +99,42 @@ def atomic_output(path: Path) -> Iterator[Path]:
             FILE_OPS.fsync_folder(Path(folder))
         FILE_OPS.rename(scratch / path.name, path)
         FILE_OPS.fsync_folder(path.parent)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, removed after the block. It is locked meanwhile, so that a later
+    process can tell that of a process that was killed, and removes it."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    if scratch.is_symlink():
+        scratch.unlink()
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a killed process that had the same process id
+    scratch.mkdir()
+    try:
+        with hold(os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)) as file:
+            try_lock(file)
+            yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders in `folder` whose processes were killed while they wrote: a
+    folder that no process has locked, a file that is an hour old, since a file is written in one go."""
+    for entry in list(os.scandir(folder)):
+        if not _TEMPORARY.fullmatch(entry.name):
+            continue
+        with suppress(OSError):  # another process may be removing it, too
+            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if not entry.is_dir(follow_symlinks=False):
+                if age > STALE_FILE_SECONDS:
+                    os.unlink(entry.path)
+            elif age > UNLOCKED_SECONDS:
+                with hold(os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as file:
+                    if try_lock(file):
+                        shutil.rmtree(entry.path)
 
 
 class AppendOnlyFile:
@@ -103,7 +144,7 @@ class AppendOnlyFile:
         self.path = path
         self.ops = ops
         self.file = ops.open_append(path)
-        content = path.read_bytes()
+        content = read_regular(path)
         self.length = content.rfind(b"\n") + 1  # bytes of whole lines
         if self.length < len(content):
             ops.truncate(self.file, self.length)

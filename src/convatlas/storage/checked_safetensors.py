@@ -23,7 +23,7 @@ from torch import Tensor
 from convatlas.errors import UserError
 from convatlas.storage.atomic import FILE_OPS, FileOps, atomic_write
 from convatlas.storage.records import to_json
-from convatlas.storage.regular_file import read_regular_file
+from convatlas.storage.regular_file import read_user_file
 
 # ResNet-1202 with its optimiser's state needs 2 MiB; a hostile header of 66 MB takes seconds to parse
 MAX_HEADER_BYTES = 8 << 20
@@ -64,7 +64,7 @@ def read_checked(path: Path) -> tuple[dict[str, Tensor], bytes]:
 
     Raises UserError for a file that is missing, damaged or not of this format.
     """
-    data = read_regular_file(path)
+    data = read_user_file(path)
     header_length = _header_length(data)
     if not 2 <= header_length <= min(MAX_HEADER_BYTES, len(data) - 8):
         raise UserError(f"{path} is damaged or not a safetensors file: its header should end inside the file")

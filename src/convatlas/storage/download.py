@@ -11,6 +11,7 @@ from pathlib import Path
 from convatlas.errors import UserError, printable
 from convatlas.storage.atomic import FILE_OPS
 from convatlas.storage.lock import folder_lock
+from convatlas.storage.regular_file import open_unlinked
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0  # without a byte
@@ -73,7 +74,8 @@ def _fetch(url: str, part: Path, track: Track, name: str) -> None:
         length = response.headers.get("Content-Length")
         end = start + int(length) if length else None
         num_chunks = max(1, -(-((end or 0) - start) // CHUNK_BYTES))
-        with part.open("ab" if continues else "wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if continues else os.O_TRUNC)
+        with os.fdopen(open_unlinked(part, flags), "ab" if continues else "wb") as file:
             for _ in track(_copy_chunks(response, file), num_chunks, f"fetching {name}, MiB"):
                 pass
             file.flush()

@@ -14,7 +14,7 @@ from typing import Any
 from convatlas.errors import UserError, printable
 from convatlas.storage.atomic import FILE_OPS, AppendOnlyFile, FileOps
 from convatlas.storage.records import encode_json
-from convatlas.storage.regular_file import read_regular_file
+from convatlas.storage.regular_file import read_user_file
 
 _HASHED = re.compile(rb'(\{.*),"hash":"([0-9a-f]{16})"\}', re.DOTALL)
 
@@ -26,7 +26,7 @@ def read_json_lines(file: Path) -> Iterator[bytes]:
     file that cannot be read.
     """
     previous = b""
-    for number, line in enumerate(read_regular_file(file).split(b"\n")[:-1], 1):
+    for number, line in enumerate(read_user_file(file).split(b"\n")[:-1], 1):
         previous = _check(line, previous, number, file)
         yield line
 

@@ -8,36 +8,59 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from convatlas.errors import UsageError, printable
+from convatlas.storage.regular_file import open_unlinked
+
+NAME = ".lock"
+_held: set[int] = set()  # the descriptors of this process's locks
 
 
 @contextmanager
 def folder_lock(folder: Path, timeout: float = 0.0) -> Iterator[None]:
     """Lock `folder` for this process. Raises UsageError, naming the owner, when another process still holds
-    the lock after `timeout` seconds."""
-    with open(folder / ".lock", "a+") as file:
+    the lock after `timeout` seconds; OSError when `.lock` there is no regular file."""
+    with hold(open_unlinked(folder / NAME, os.O_RDWR | os.O_CREAT)) as file:
         end = time.monotonic() + timeout
-        locked = _try_lock(file)
+        locked = try_lock(file)
         while not locked and time.monotonic() < end:
             time.sleep(0.1)
-            locked = _try_lock(file)
+            locked = try_lock(file)
         if not locked:
-            file.seek(0)
-            owner = printable(file.read().strip()) or "another process"
+            owner = printable(os.pread(file, 200, 0).decode(errors="replace").strip()) or "another process"
             raise UsageError(
                 f"{folder} is being written by {owner}: wait for it to end, or give another folder with --out"
             )
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
         yield
 
 
-def _try_lock(file: TextIO) -> bool:
+@contextmanager
+def hold(file: int) -> Iterator[int]:
+    """An open file that is closed after the block, and at once in every forked child: a lock belongs to the
+    open file, so a child that kept it would hold the lock of a parent that has died."""
+    _held.add(file)
+    try:
+        yield file
+    finally:
+        if file in _held:  # else in a child
+            _held.remove(file)
+            os.close(file)
+
+
+def try_lock(file: int) -> bool:
+    """Lock an open file or folder, if no other process has."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def _close_in_child() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)

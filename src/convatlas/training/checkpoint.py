@@ -138,6 +138,14 @@ class CheckpointManager:
             writing, self._writing = self._writing, None
             writing.result()
 
+    def save_and_wait(
+        self, state: TrainState, objective: Objective, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Save before the run ends: no rank returns before the checkpoint is on the disk, since torchrun ends
+        all ranks when the first has ended."""
+        self.save(state, objective, optimizer)
+        self._ranks.run_on_main(self.wait)
+
     def load(self, objective: Objective, optimizer: torch.optim.Optimizer) -> TrainState:
         """Load, on every rank, the newest whole checkpoint, and truncate the log to it; a new state where
         there is none.
@@ -179,6 +187,7 @@ class CheckpointManager:
     def _read_newest(self) -> tuple[TrainState, dict[str, Tensor]]:
         self.wait()
         files = self._newest_first()
+        reason = ""
         for file in files:
             try:
                 tensors, document = read_checked(file)
@@ -188,12 +197,13 @@ class CheckpointManager:
                 self._log.truncate(metadata.metrics_length)  # fails where the log has lost lines
             except UserError as error:
                 self.warnings.append(f"{error}; falling back to the checkpoint before")
+                reason = reason or str(error)
                 continue
             return TrainState(metadata.step, metadata.plateau, tensors["running_totals"]), tensors
         if files:
             raise UserError(
-                f"none of the {len(files)} checkpoints in {self.folder.checkpoints} can be used: "
-                "to start again, remove that folder"
+                f"none of the {len(files)} checkpoints in {self.folder.checkpoints} can be used ({reason}): "
+                "put back what is lost, or remove that folder to start again"
             )
         self._log.truncate(0)
         return TrainState(), {}

@@ -1,51 +1,63 @@
 """The training loop.
 
-Everything a step does is a function of (run, step): nothing depends on what ran before.
+What a step does is a function of (run, step): nothing depends on what ran before.
 """
 
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from itertools import chain
 
-from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import iterate_batches
 from convatlas.errors import UserError
 from convatlas.evaluation.metrics import score_samples
-from convatlas.evaluation.predict import predict_split
-from convatlas.evaluation.predictions import Predictions
 from convatlas.evaluation.results import classification_scores
 from convatlas.runtime.signals import StoppedBySignal
 from convatlas.training.checkpoint import TrainState
 from convatlas.training.context import TrainContext
 from convatlas.training.progress import ThroughputMeter
 from convatlas.training.step import TrainStep
+from convatlas.training.validation import evaluate_split, is_due, unvalidated_scores
 
 
 def fit(ctx: TrainContext) -> None:
     """Train to the run's last step, continuing from the folder's newest whole checkpoint.
 
-    Raises StoppedBySignal when a signal came (saved), UserError when the loss is not finite (saved, the step
-    named).
+    Raises StoppedBySignal when a signal came, UserError when the loss is not finite; both saved.
     """
-    run, recipe, runtime, ranks = ctx.run, ctx.run.recipe, ctx.runtime, ctx.runtime.ranks
     state = ctx.checkpoints.load(ctx.objective, ctx.optimizer)
-    state.running_totals = state.running_totals.to(runtime.device)
-    validations = [line for line in ctx.log.lines() if line.get("split") == "val" and "event" not in line]
-    best_top1 = max((line["top1"] for line in validations), default=-1.0)
-    ctx.display.start(state.step, [*ctx.checkpoints.warnings, *ctx.log.warnings])
+    state.running_totals = state.running_totals.to(ctx.runtime.device)
+    start, lines = state.step, ctx.log.lines()
+    ctx.display.start(start, [*ctx.checkpoints.warnings, *ctx.log.warnings], lines)
+    try:
+        train_scores = ctx.runtime.ranks.run_on_main(lambda: unvalidated_scores(ctx.run, state.step, lines))
+        if train_scores is not None:
+            _finish_step(ctx, state, train_scores)
+        _train(ctx, state)
+    except StoppedBySignal as stopped:  # between two steps, or in the first one
+        if state.step > start:
+            ctx.checkpoints.save_and_wait(state, ctx.objective, ctx.optimizer)
+        message = f"stopped and saved at step {state.step} of {ctx.run.steps}"
+        raise StoppedBySignal(stopped.number, message, agreed=True) from None
+    ctx.checkpoints.wait()
+    if ctx.stop:
+        raise StoppedBySignal(ctx.stop.number, f"stopped and saved at step {state.step}, the last")
+
+
+def _train(ctx: TrainContext, state: TrainState) -> None:
+    run, recipe, runtime, ranks = ctx.run, ctx.run.recipe, ctx.runtime, ctx.runtime.ranks
     forward_backward = runtime.compiled_forward_backward(ctx.objective, ctx.display.say)
     train_step = TrainStep(ctx.objective, ctx.optimizer, runtime, recipe, ctx.train, forward_backward)
-    batches = iterate_batches(
-        ctx.train, state.step, run.steps, ctx.workers, pin_memory=runtime.device.type == "cuda"
-    )
+    start = state.step
+    batches = iterate_batches(ctx.train, start, run.steps, ctx.workers, runtime.device.type == "cuda")
     meter = ThroughputMeter()
     with closing(batches), ctx.display.live_line():
-        for step, batch in meter.timed(runtime.prefetch(batches)):
+        for step, batch in meter.timed(ctx.stop.interrupting(runtime.prefetch(batches))):
             lr = recipe.lr_at(step / run.steps, state.plateau)
             train_step.prepare(step, lr)
-            loss, logits = train_step.backward(batch, step, ctx.display.on_microbatch)
-            non_finite = (
-                runtime.device.type == "cpu" and not loss.isfinite()
-            )  # a GPU is not waited for at every step
+            with ctx.stop.interrupts() if runtime.compile and step == start else nullcontext():
+                loss, logits = train_step.backward(batch, step, ctx.display.on_microbatch)
+            # a GPU is not waited for at every step
+            non_finite = runtime.device.type == "cpu" and not loss.isfinite()
             diverged, unreadable, signal = ranks.all_reduce_max(
                 non_finite, len(batch.unreadable), ctx.stop.number
             )
@@ -56,54 +68,43 @@ def fit(ctx: TrainContext) -> None:
             ctx.display.advance()
             if unreadable:
                 ctx.unreadable.record(state.step, "train", chain(*ranks.all_gather(batch.unreadable)))
-            position = {"step": state.step, "epoch": state.step / run.steps_per_epoch}
-            validating = is_due(state.step, run.validate_every, run.steps)
-            saving = is_due(state.step, run.save_every, run.steps)
-            if validating or is_due(state.step, run.log_every, run.steps):
+            train_scores = {}
+            if any(is_due(state.step, every, run.steps) for every in (run.validate_every, run.log_every)):
                 train_scores = state.averages(ranks) | {"lr": lr}
-                ctx.log.log(**position, split="train", **train_scores)
+                epoch = state.step / run.steps_per_epoch
+                ctx.log.log(step=state.step, epoch=epoch, split="train", **train_scores)
                 rates = meter.read(recipe.batch)
                 ctx.log.log_timing(step=state.step, **rates)
-                ctx.display.update(position["epoch"], train_scores, rates)
-            if validating:
-                with meter.paused():
-                    predictions = evaluate_split(ctx, ctx.val)
-                ctx.unreadable.record(state.step, "val", predictions.unreadable)
-                scores = classification_scores(score_samples(predictions.logits, predictions.labels))
-                ctx.log.log(**position, split="val", **scores)
-                if recipe.plateau is not None:
-                    state.plateau = recipe.plateau.next_state(state.plateau, 100 - scores["top1"])
-                ctx.display.epoch(position["epoch"], train_scores, scores, best=scores["top1"] >= best_top1)
-                best_top1 = max(best_top1, scores["top1"])
-            if saving or signal:
-                ctx.checkpoints.save(state, ctx.objective, ctx.optimizer, position if saving else None)
+                ctx.display.update(epoch, train_scores, rates)
+            with meter.paused():
+                _finish_step(ctx, state, train_scores)
             if signal:
-                ctx.checkpoints.wait()
-                raise StoppedBySignal(signal, f"stopped and saved at step {state.step} of {run.steps}")
+                raise StoppedBySignal(signal, "")
 
 
-def is_due(step: int, every: int, last: int) -> bool:
-    return step % every == 0 or step == last
-
-
-def evaluate_split(ctx: TrainContext, split: EvalBatches) -> Predictions:
-    """The predictions on a split, at the run's fixed batch shape; with several ranks, of rank 0's network."""
-    ctx.objective.eval()
-    ctx.runtime.ranks.broadcast_buffers(ctx.objective)
-    with ctx.runtime.autocast():
-        return predict_split(
-            ctx.objective.logits, split, ctx.runtime.device, ctx.workers, ranks=ctx.runtime.ranks
-        )
+def _finish_step(ctx: TrainContext, state: TrainState, train_scores: Mapping[str, float]) -> None:
+    """Validate and save where it is due; a run that was stopped in its validation continues here."""
+    run = ctx.run
+    position = {"step": state.step, "epoch": state.step / run.steps_per_epoch}
+    if is_due(state.step, run.validate_every, run.steps):
+        with ctx.stop.interrupts():
+            predictions = evaluate_split(ctx, ctx.val)
+        ctx.unreadable.record(state.step, "val", predictions.unreadable)
+        scores = classification_scores(score_samples(predictions.logits, predictions.labels))
+        ctx.log.log(**position, split="val", **scores)
+        if run.recipe.plateau is not None:
+            state.plateau = run.recipe.plateau.next_state(state.plateau, 100 - scores["top1"])
+        ctx.display.epoch(position["epoch"], train_scores, scores)
+    if is_due(state.step, run.save_every, run.steps):
+        ctx.checkpoints.save(state, ctx.objective, ctx.optimizer, position)
 
 
 def _abort_non_finite(ctx: TrainContext, state: TrainState) -> None:
     ctx.objective.restore_statistics()
-    ctx.checkpoints.save(state, ctx.objective, ctx.optimizer)
-    ctx.checkpoints.wait()
-    lower = ctx.run.recipe.optimizer.lr / 4
+    ctx.checkpoints.save_and_wait(state, ctx.objective, ctx.optimizer)
+    step, epoch = state.step + 1, state.step / ctx.run.steps_per_epoch
     raise UserError(
-        f"the loss is not finite at step {state.step + 1} (epoch "
-        f"{state.step / ctx.run.steps_per_epoch:.2f}): the weights before "
-        f"it are saved in {ctx.folder.checkpoints}; train again with a lower rate, for example --set "
-        f"recipe.optimizer.lr={lower:g}"
+        f"the loss is not finite at step {step} (epoch {epoch:.2f}): the weights before it are saved in "
+        f"{ctx.folder.checkpoints}; train again with a lower rate, for example --set "
+        f"recipe.optimizer.lr={ctx.run.recipe.optimizer.lr / 4:g}"
     )

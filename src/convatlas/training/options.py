@@ -9,7 +9,8 @@ from convatlas.errors import UsageError
 from convatlas.names import encodable
 from convatlas.recipes import Epochs
 from convatlas.storage.records import override
-from convatlas.storage.regular_file import read_regular_file
+from convatlas.storage.regular_file import read_user_file
+from convatlas.training.bounds import check_numbers
 from convatlas.training.pretrained import PretrainedFile
 from convatlas.training.run import Pretrained, Run, RunFile, read_run_file
 
@@ -51,17 +52,20 @@ def run_from_options(
         recipe_of_epochs = run.recipe.without_adapting("budget").replace(budget=Epochs(epochs))
         run = run.replace(recipe=recipe_of_epochs)
     if batch is not None:
+        check_numbers(run.recipe.replace(batch=batch), "recipe")
         run = run.replace(recipe=run.recipe.at_batch(batch))
+    check_numbers(run)
     for assignment in overrides:
         run = override(run, assignment)
         scope, _, path = assignment.partition("=")[0].partition(".")
         if scope == "recipe":
             run = run.replace(recipe=run.recipe.without_adapting(path.partition(".")[0]))
+        check_numbers(run)
     return RunOptions(run, file)
 
 
 def open_run_file(path: Path) -> RunFile:
     """A `run.json`, or the one in a run's folder. Raises UsageError for anything else."""
     file = path / "run.json" if path.is_dir() else path
-    data = read_regular_file(file, UsageError, "expected a run.json, or a run's folder")
+    data = read_user_file(file, UsageError, "expected a run.json, or a run's folder")
     return read_run_file(data, str(file))

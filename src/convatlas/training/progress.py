@@ -84,6 +84,7 @@ class ProgressDisplay:
         self._last_plain = 0.0
         self._first_loss_shown = False
         self._header_shown = False
+        self._best_top1 = -1.0
 
     def say(self, text: str = "", style: str | None = None) -> None:
         self.console.print("\n".join(printable(line) for line in text.split("\n")), style=style)
@@ -100,7 +101,10 @@ class ProgressDisplay:
         if compiling:
             self.say("  compiling at the first step: about a minute")
 
-    def start(self, step: int, warnings: Sequence[str]) -> None:
+    def start(self, step: int, warnings: Sequence[str], lines: Sequence[Mapping[str, Any]] = ()) -> None:
+        """`lines` are those of the log so far."""
+        validations = [line for line in lines if line.get("split") == "val" and "event" not in line]
+        self._best_top1 = max((line["top1"] for line in validations), default=-1.0)
         for warning in warnings:
             self.say(f"warning: {warning}")
         if step:
@@ -153,10 +157,11 @@ class ProgressDisplay:
             self._last_plain = now
             self.say(f"  {self._text}  {format_duration(self._seconds_left())} left")
 
-    def epoch(self, epoch: float, train: Mapping[str, float], val: Mapping[str, Any], best: bool) -> None:
+    def epoch(self, epoch: float, train: Mapping[str, float], val: Mapping[str, Any]) -> None:
         """A row for the epoch that has just been validated; the best so far has a star. Off a terminal, where
-        the
-        lines of `update` stand between the rows, each is a sentence of its own."""
+        the lines of `update` stand between the rows, each is a sentence of its own."""
+        best = val["top1"] >= self._best_top1
+        self._best_top1 = max(self._best_top1, val["top1"])
         if not self.live:
             self.say(
                 f"  epoch {epoch:.4g} done: train loss {train['loss']:.4f}, val loss {val['loss']:.4f}, "

@@ -19,6 +19,7 @@ from convatlas.optim.losses import PixelCrossEntropy
 from convatlas.recipes import ClassWeights, Recipe
 from convatlas.runtime.device import Precision, best_precision
 from convatlas.storage.records import diff
+from convatlas.training.bounds import check_numbers
 from convatlas.training.pretrained import PretrainedFile, PretrainedWeights, resolve_pretrained
 from convatlas.training.run import DataContent, Run
 
@@ -48,7 +49,7 @@ def resolve_run(
     Raises UsageError where network, recipe and data do not fit together, UserError when the data of a
     complete run has changed (`force` takes it all the same, with the same classes).
     """
-    _check_counts(run)
+    check_numbers(run)
     entry = models.get_entry(run.model.name, run.model.edition)
     if entry.task != "classification":
         raise UsageError(
@@ -94,20 +95,6 @@ def resolve_run(
     )
     resolved = resolved.replace(save_every=run.save_every or min(resolved.validate_every, 200))
     return ResolvedRun(resolved, dataset, network, start)
-
-
-def _check_counts(run: Run) -> None:
-    for name, value, minimum in (
-        ("recipe.batch", run.recipe.batch, 1),
-        ("recipe.micro_batch", run.recipe.micro_batch, 1),
-        ("evaluation_batch", run.evaluation_batch, 1),
-        ("log_every", run.log_every, 1),
-        ("save_every", run.save_every, 0),
-    ):
-        if value is not None and value < minimum:
-            raise UsageError(
-                f"{name} should be {minimum} or more, not {value}: give another with --set {name}=N"
-            )
 
 
 def _resolve_model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture:

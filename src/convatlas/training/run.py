@@ -4,9 +4,7 @@ Complete before training starts, hashed to an id.
 """
 
 import functools
-import hashlib
 import operator
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -23,10 +21,11 @@ from convatlas.names import encodable
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
+from convatlas.storage.sealed_json import is_sealed, sealed_json
+from convatlas.training.bounds import check_numbers
 
 FORMAT = 2
 MAX_VALIDATIONS = 50  # about, of a recipe that repeats a small set until it has enough steps
-_CHECKSUM = re.compile(rb'"sha256": ?"([0-9a-f]{64})"\s*\}\s*$')  # the last field of a run.json
 
 
 # Fields that format 2 did not have at first: they are hashed where they differ from these defaults, so that
@@ -243,9 +242,16 @@ def read_run_file(data: bytes, where: str) -> RunFile:
             f"{where} has format version {version}{writer}: this ConvAtlas reads version {FORMAT}; train "
             "again, or continue with the version that wrote it"
         )
-    if "sha256" in header or "id" in header:
-        _check_sha256(data, where)
+    if ("sha256" in header or "id" in header) and not is_sealed(data):
+        raise UsageError(
+            f"{where} was changed after ConvAtlas wrote it: restore it, or remove its 'id' and 'sha256' to "
+            "start it as a new run"
+        )
     document = from_json(data, _RunDocument, where)
+    try:
+        check_numbers(document.run)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
     if document.id and document.id != document.run.id:
         raise UsageError(
             f"{where} has the id of another run: remove its 'id' and 'sha256' to start it as a new run"
@@ -255,26 +261,5 @@ def read_run_file(data: bytes, where: str) -> RunFile:
 
 def serialize_run_file(run_file: RunFile) -> bytes:
     """The bytes of `run.json`, with the run's id and a SHA-256 of all other bytes."""
-    document = {
-        "run": run_file.run,
-        "environment": run_file.environment,
-        "id": run_file.run.id,
-        "sha256": "0" * 64,
-    }
-    builtins = {key: msgspec.json.decode(to_json(value)) for key, value in document.items()}
-    data = to_json(builtins, indent=2)
-    checksum = _CHECKSUM.search(data)
-    assert checksum is not None
-    return data[: checksum.start(1)] + hashlib.sha256(data).hexdigest().encode() + data[checksum.end(1) :]
-
-
-def _check_sha256(data: bytes, where: str) -> None:
-    checksum = _CHECKSUM.search(data)
-    if checksum is not None:
-        zeroed = data[: checksum.start(1)] + b"0" * 64 + data[checksum.end(1) :]
-        if hashlib.sha256(zeroed).hexdigest().encode() == checksum[1]:
-            return
-    raise UsageError(
-        f"{where} was changed after ConvAtlas wrote it: restore it, or remove its 'id' and 'sha256' to "
-        "start it as a new run"
-    )
+    document = {"run": run_file.run, "environment": run_file.environment, "id": run_file.run.id}
+    return sealed_json({key: msgspec.json.decode(to_json(value)) for key, value in document.items()})

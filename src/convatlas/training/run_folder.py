@@ -11,7 +11,7 @@ from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.storage.atomic import FILE_OPS, FileOps, atomic_write
 from convatlas.storage.lock import folder_lock
 from convatlas.storage.records import diff
-from convatlas.storage.regular_file import read_regular_file
+from convatlas.storage.regular_file import check_no_links, read_user_file
 from convatlas.training.run import Run, RunFile, read_run_file, serialize_run_file
 
 ORPHAN_SECONDS = 15.0  # that loader workers may outlive a killed rank, and hold its folder
@@ -46,7 +46,7 @@ def read_run_folder(path: Path) -> RunFile | None:
     file = path / "run.json"
     if not os.path.lexists(file):
         return None
-    return read_run_file(read_regular_file(file), str(file))
+    return read_run_file(read_user_file(file), str(file))
 
 
 @contextmanager
@@ -61,8 +61,8 @@ def open_run_folder(
     """Start a run's folder, or continue in it; rank 0 alone does. `existing` is the folder's run.json, None
     for a new run.
 
-    Raises UsageError when the folder holds another run, another process writes there, or the environment
-    differs from the one in which the run was started (`force` continues all the same).
+    Raises UsageError when the folder holds another run or a link, another process writes there, or the
+    environment differs from the one in which the run was started (`force` continues all the same).
     """
     folder = RunFolder(path, run_file if existing is None else existing)
     if ranks.rank:
@@ -71,6 +71,7 @@ def open_run_folder(
     if existing is None and path.is_dir() and any(entry.name != ".lock" for entry in path.iterdir()):
         raise UsageError(f"{printable(path)} is not empty and holds no run: give another folder with --out")
     path.mkdir(parents=True, exist_ok=True)
+    check_no_links(path)
     with folder_lock(path, ORPHAN_SECONDS if ranks.restart_count else 0.0):
         if existing is None:
             atomic_write(path / "run.json", serialize_run_file(run_file), ops)

@@ -2,23 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
 import torch
 
 from convatlas import analysis, models
-from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata, write_model_file
-from convatlas.classifier.training_images import FILE_NAME, write_training_images
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
 from convatlas.errors import MissingDataError, UsageError, UserError, printable, wrong_type
-from convatlas.evaluation import predictions as stored_predictions
-from convatlas.evaluation.metrics import score_samples
-from convatlas.evaluation.predictions import Predictions
-from convatlas.evaluation.results import majority_sentence, results_document
 from convatlas.layers.batch_norm import convert_sync_batchnorm
 from convatlas.layers.init import glorot_uniform, he_normal
 from convatlas.runtime.compilation import should_compile
@@ -27,12 +19,12 @@ from convatlas.runtime.distributed.ranks import Ranks
 from convatlas.runtime.distributed.rendezvous import init_ranks
 from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.runtime import Runtime
-from convatlas.runtime.signals import stop_on_signals
-from convatlas.training import report
+from convatlas.runtime.signals import StopRequest, explain_stop, stop_on_signals
+from convatlas.storage.regular_file import check_no_links
 from convatlas.training.batches import train_batches
 from convatlas.training.checkpoint import CheckpointManager
 from convatlas.training.context import TrainContext
-from convatlas.training.loop import evaluate_split, fit
+from convatlas.training.loop import fit
 from convatlas.training.metrics_log import FileMetricsLog, MetricsLog
 from convatlas.training.objective import Objective, class_weights, freeze
 from convatlas.training.planning.memory_guard import MemoryGuard
@@ -41,27 +33,15 @@ from convatlas.training.pretrained import PretrainedFile, load_pretrained
 from convatlas.training.progress import NullDisplay, ProgressDisplay, banner_rows
 from convatlas.training.rank_checks import check_batch_divides, check_ranks_agree
 from convatlas.training.resolve import ResolvedRun, resolve_run
+from convatlas.training.result import Result, read_result, write_result
 from convatlas.training.run import Run, RunFile
 from convatlas.training.run_folder import RunFolder, open_run_folder, read_run_folder
 from convatlas.training.tensorboard_log import TensorBoardLog, check_installed, tensorboard_command
 from convatlas.training.unreadable import UnreadableImageLog
+from convatlas.training.validation import evaluate_split
 from convatlas.training.warnings import run_warnings
 
 LogFormat = Literal["tensorboard"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a training left: its folder, its id, the metrics of validation and test, the report."""
-
-    out: Path
-    run_id: str
-    metrics: dict[str, Any]
-    report: Path
-
-    def __repr__(self) -> str:
-        scores = [f"{name} {value:.2f}" for name, value in self.metrics.items() if name.endswith("top1")]
-        return f"<Result of run {self.run_id[:8]}: {', '.join(scores)}; {printable(self.report)}>"
 
 
 def train(
@@ -74,13 +54,12 @@ def train(
     weights: PretrainedFile | None = None,
     log: LogFormat | None = None,
 ) -> Result:
-    """Train, or continue where the folder is.
+    """Train, or continue where the folder is; a run that has ended is left as it is.
 
     `out` defaults to runs/MODEL-DATA-ID8; `workers` are the processes that load data (None: as many as it
     takes). `weights`: the file of `run.pretrained`, where it has been read. `log`: where the figures of the
-    log are written as well. Under torchrun this process is
-    one of several (`convatlas.runtime.distributed.rendezvous.init_ranks`); rank 0 alone writes and shows
-    anything.
+    log are written as well. Under torchrun this process is one of several
+    (`convatlas.runtime.distributed.rendezvous.init_ranks`); rank 0 alone writes and shows anything.
 
     Raises UsageError for what does not fit together, before anything is written; UserError for a job that
     fails; StoppedBySignal when a signal stopped it (saved).
@@ -93,6 +72,10 @@ def train(
         resolved = resolve_run(run, select_device(device, ranks), force, weights)
         path = Path(out) if out else default_folder(resolved.run)
         existing = ranks.run_on_main(lambda: read_run_folder(path))
+        if existing is not None and existing.run == resolved.run:
+            result = _finished(path, existing, shown, ranks)
+            if result is not None:
+                return result
         return _train(
             resolved, path, existing, select_device(device, ranks), workers, force, shown, ranks, log
         )
@@ -107,7 +90,8 @@ def resume(
     log: LogFormat | None = None,
     data: str | None = None,
 ) -> Result:
-    """Continue the run in a folder. `data`: where the run's data are now, if they were moved.
+    """Continue the run in a folder; one that has ended is left as it is. `data`: where the run's data are
+    now, if they were moved.
 
     Raises UsageError for a folder without a run, and as `train`.
     """
@@ -118,6 +102,9 @@ def resume(
         existing = ranks.run_on_main(lambda: read_run_folder(path))
         if existing is None:
             raise UsageError(f"{printable(path)} holds no run.json: expected a run's folder")
+        result = _finished(path, existing, shown, ranks)
+        if result is not None:
+            return result
         torch_device = select_device(device, ranks)
         try:
             resolved = resolve_run(existing.run, torch_device, force, data=data)
@@ -126,6 +113,22 @@ def resume(
                 f"{error}; if the run's data were moved, say where they are with --data"
             ) from None
         return _train(resolved, path, existing, torch_device, workers, force, shown, ranks, log)
+
+
+def _finished(path: Path, run_file: RunFile, display: ProgressDisplay, ranks: Ranks) -> Result | None:
+    """The result of a run that has ended, of which nothing is written again; None for another."""
+
+    def read() -> Result | None:
+        check_no_links(path)
+        return read_result(path, run_file)
+
+    result = ranks.run_on_main(read)
+    if result is not None:
+        display.say(
+            f"{path} has ended before, and nothing in it is changed: test top-1 "
+            f"{result.metrics['test_top1']:.2f} %; report {result.report}"
+        )
+    return result
 
 
 def default_folder(run: Run) -> Path:
@@ -158,11 +161,8 @@ def _train(
     guard = MemoryGuard.of(run, runtime, resolved.network)
     if not force:
         guard.check()
-    waits = ranks.world_size > 1
-    with (
-        open_run_folder(path, run_file, existing, force, ranks) as folder,
-        stop_on_signals(wait_for_ranks=waits) as stop,
-    ):
+    several_ranks = ranks.world_size > 1
+    with open_run_folder(path, run_file, existing, force, ranks) as folder:
         warnings = (*resolved.dataset.warnings, *run_warnings(run, resolved.dataset))
         passed_over = resolved.dataset.passed_over
         rows = banner_rows(
@@ -190,15 +190,20 @@ def _train(
                 checkpoints=checkpoints,
                 unreadable=UnreadableImageLog(run, dataset, log, display),
                 display=display,
-                stop=stop,
+                stop=StopRequest(several_ranks),
                 workers=default_num_workers(train_split, ranks) if workers is None else workers,
             )
-            with guard.explain_oom(objective):
+            with guard.explain_oom(objective), stop_on_signals(context.stop):
                 fit(context)
-                predictions = evaluate_split(context, context.test)
-            context.unreadable.record(run.steps, "test", predictions.unreadable)
-            context.unreadable.quarantine()
-            return ranks.run_on_main(lambda: finish(context, predictions))
+            saved = (
+                f"stopped after the last step, which is saved: convatlas train --resume {path} evaluates it"
+            )
+            with explain_stop(printable(saved)):
+                with guard.explain_oom(objective):
+                    predictions = evaluate_split(context, context.test)
+                context.unreadable.record(run.steps, "test", predictions.unreadable)
+                context.unreadable.quarantine()
+                return ranks.run_on_main(lambda: write_result(context, predictions))
 
 
 @contextmanager
@@ -247,68 +252,3 @@ def build_objective(resolved: ResolvedRun, ranks: Ranks) -> Objective:
     frozen = freeze(run, model)
     weights = class_weights(run)
     return Objective(model, normalizer, recipe.loss, recipe.auxiliary, recipe.ema, frozen, weights)
-
-
-def finish(ctx: TrainContext, predictions: Predictions) -> Result:
-    """Store the test predictions, the classifier and the report; rank 0 alone does."""
-    run = ctx.run
-    folder = ctx.folder.path
-    # the predictions first: the log's test line says that the run has ended
-    predictions_file = folder / stored_predictions.FILE
-    predictions_file.parent.mkdir(exist_ok=True)
-    stored_predictions.write_run_predictions(predictions_file, predictions, run.id, ctx.dataset)
-    train_hashes = ctx.dataset.splits["train"].content_hashes
-    write_training_images(folder / FILE_NAME, train_hashes, run.id, run.data.name)
-    samples = score_samples(predictions.logits, predictions.labels)
-    results = results_document(samples, ctx.dataset.classes)
-    lines = [line for line in ctx.log.lines() if line.get("split") != "test"]
-    scores = {key: results[key] for key in ("top1", "top5", "loss", "n")}
-    ctx.log.log(step=run.steps, epoch=run.steps / run.steps_per_epoch, split="test", **scores)
-    ctx.log.sync()
-    metrics = {
-        "val_top1": report.last_validation(lines),
-        "test_top1": results["top1"],
-        "test_loss": results["loss"],
-        "test_n": results["n"],
-        "test_balanced_accuracy": results["balanced_accuracy"],
-        "test_macro_f1": results["macro_f1"],
-        "test_majority_share": results["majority_class"]["share"],
-    }
-    eval_model = ctx.objective.eval_model
-    metadata = _metadata(ctx, metrics)
-    write_model_file(ctx.folder.model_file, metadata, eval_model, ctx.objective.normalizer)
-    classifier = Classifier(metadata, eval_model, ctx.objective.normalizer, ctx.runtime)
-    page = report.write_report(ctx, lines, predictions, samples, results, classifier)
-    low, high = results["top1_interval"]
-    ctx.display.say(
-        f"test top-1 {results['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}, {results['n']:,} "
-        f"images); report {page}"
-    )
-    ctx.display.say(
-        f"balanced accuracy {results['balanced_accuracy']:.2f} %, macro F1 {results['macro_f1']:.2f} %; "
-        f"{majority_sentence(results)}"
-    )
-    return Result(folder, run.id, metrics, page)
-
-
-def _metadata(ctx: TrainContext, metrics: dict[str, Any]) -> ClassifierMetadata:
-    run = ctx.run
-    provenance: dict[str, Any] = {
-        "run": run.id,
-        "data": run.data.name,
-        "data_sha256": ctx.dataset.sha256,
-        "recipe": run.recipe.name,
-        "seed": run.seed,
-    }
-    if run.recipe.crop:  # dense evaluation uses its scale
-        provenance["crop"] = msgspec.to_builtins(run.recipe.crop)
-    return ClassifierMetadata(
-        format=FORMAT,
-        network=run.model,
-        classes=ctx.dataset.classes,
-        preprocessing=run.content.preprocessing,
-        precision="fp32" if run.precision == "auto" else run.precision,
-        batch=run.evaluation_batch,
-        provenance=provenance | dict(ctx.folder.run_file.environment),
-        metrics=metrics,
-    )

@@ -1,9 +1,14 @@
 """The packed store: it holds what its source holds, and a damaged or unfinished store is refused."""
 
 import json
+import multiprocessing
 import os
 import pickle
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +17,7 @@ from PIL import Image
 from convatlas.data import open_dataset
 from convatlas.data.curation import pack as packing
 from convatlas.data.curation.pack import pack
-from convatlas.data.dataset import Dataset
+from convatlas.data.dataset import Dataset, ImageSource
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing
 from convatlas.errors import UsageError, UserError
 from convatlas.storage.atomic import FILE_OPS
@@ -180,7 +185,9 @@ def test_a_forged_index_that_points_outside_its_shards_is_refused(photos: Datase
 
     pack(photos, tmp_path / "store")
     manifest, index = (tmp_path / "store" / name for name in ("manifest.json", "index.bin"))
-    text = manifest.read_text()
+    document = json.loads(manifest.read_text())
+    del document["sha256"]  # as a forger would, who could also compute it
+    text = json.dumps(document)
     content = index.read_bytes()
     for key, value in (
         ("shard", 9),
@@ -223,3 +230,130 @@ def test_a_pickled_store_holds_no_content(photos: Dataset, tmp_path: Path, files
     first = images.image(0).decode(3, (0, 0))
     assert len(pickle.dumps(images)) == before
     assert (pickle.loads(pickle.dumps(images)).image(0).decode(3, (0, 0)) == first).all()
+
+
+def test_a_flipped_bit_anywhere_in_the_manifest_is_named(photos: Dataset, tmp_path: Path) -> None:
+    pack(photos, tmp_path / "store", workers=0)
+    file = tmp_path / "store" / "manifest.json"
+    data = file.read_bytes()
+    for bit in range(0, 8 * len(data), 43):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"manifest\.json"):
+            open_dataset(f"packed:{tmp_path / 'store'}")
+
+
+def test_a_store_of_version_0_2_0_whose_manifest_has_no_hash_is_read(photos: Dataset, tmp_path: Path) -> None:
+    pack(photos, tmp_path / "store", workers=0)
+    before = open_dataset(f"packed:{tmp_path / 'store'}")
+    file = tmp_path / "store" / "manifest.json"
+    document = json.loads(file.read_bytes())
+    del document["sha256"]
+    file.write_text(json.dumps(document))
+    assert open_dataset(f"packed:{tmp_path / 'store'}").sha256 == before.sha256
+
+
+def test_a_flipped_bit_anywhere_in_a_finished_shards_record_makes_the_shard_again(
+    photos: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "SHARD_SAMPLES", 2)
+    monkeypatch.setattr(packing._ShardWriter, "finish", lambda writer: writer)
+    writer: Any = pack(photos, tmp_path / "store", workers=0)
+    file = writer._record_file(0)
+    data = file.read_bytes()
+    assert writer.read_record(0) is not None
+    for bit in range(0, 8 * len(data), 43):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        assert writer.read_record(0) is None
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_store_is_the_same(
+    photos: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "SHARD_SAMPLES", 7)
+    pack(photos, tmp_path / "expected", workers=0)
+    encode = packing._ShardWriter._encode
+
+    def die_once(writer: packing._ShardWriter, images: ImageSource, index: int) -> object:
+        if multiprocessing.parent_process() is not None:
+            try:
+                (tmp_path / "died").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+            except FileExistsError:
+                pass
+        return encode(writer, images, index)
+
+    monkeypatch.setattr(packing._ShardWriter, "_encode", die_once)
+    pack(photos, tmp_path / "store", workers=2)
+    assert (tmp_path / "died").exists()
+    for file in (tmp_path / "expected").iterdir():
+        if file.name != ".lock":
+            assert (tmp_path / "store" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_workers_that_always_die_end_the_packing(
+    photos: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "SHARD_SAMPLES", 7)
+    monkeypatch.setattr(packing._ShardWriter, "_encode", lambda *arguments: os._exit(9))
+    with pytest.raises(UserError, match="the workers that pack have died 3 times: free some memory"):
+        pack(photos, tmp_path / "store", workers=2)
+
+
+def test_a_second_packing_into_one_folder_is_refused(
+    photos: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = packing._ShardWriter._encode
+    refused: list[str] = []
+
+    def pack_meanwhile(writer: packing._ShardWriter, images: ImageSource, index: int) -> object:
+        if not refused:
+            with pytest.raises(UsageError, match=f"is being written by process {os.getpid()} on ") as error:
+                pack(photos, tmp_path / "store", workers=0)
+            refused.append(str(error.value))
+        return encode(writer, images, index)
+
+    monkeypatch.setattr(packing._ShardWriter, "_encode", pack_meanwhile)
+    assert pack(photos, tmp_path / "store", workers=0).samples == 40
+    assert refused
+
+
+def test_workers_end_with_a_packing_that_is_killed(
+    photos: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "SHARD_SAMPLES", 7)
+    workers = tmp_path / "workers"
+    workers.mkdir()
+
+    def hang(*arguments: object) -> None:
+        (workers / str(os.getpid())).touch()
+        time.sleep(60)
+
+    monkeypatch.setattr(packing._ShardWriter, "_encode", hang)
+    packing_process = multiprocessing.get_context("fork").Process(
+        target=pack, args=(photos, tmp_path / "store"), kwargs={"workers": 2}
+    )
+    packing_process.start()
+    wait_until(lambda: len(list(workers.iterdir())) == 2)
+    packing_process.kill()
+    packing_process.join()
+    wait_until(lambda: not any(Path("/proc", worker.name).exists() for worker in workers.iterdir()))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_link_in_the_folder_of_a_store_is_not_written_through(photos: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "plan.json").symlink_to(tmp_path / "victim")
+    with pytest.raises(UsageError, match=r"plan\.json is a link"):
+        pack(photos, tmp_path / "store", workers=0)
+    assert (tmp_path / "victim").read_bytes() == b"precious"

@@ -25,6 +25,7 @@ from helpers.rank_jobs import (
     rank_run,
     start_ranks,
     train_arguments,
+    train_on_a_slow_disk,
     training_losses,
 )
 from helpers.small_runs import last_step, weights_sha256
@@ -197,6 +198,19 @@ def test_a_loss_that_is_not_finite_ends_both_ranks_with_a_checkpoint(tmp_path: P
     checkpoints = tmp_path / "run" / "checkpoints"
     assert str(checkpoints) in error
     assert [file.name for file in checkpoints.iterdir()] == [f"{step - 1:08d}.safetensors"]
+
+
+def test_no_rank_ends_while_another_saves_before_the_end(tmp_path: Path) -> None:
+    run = rank_run("resnet20_cifar")
+    optimizer = run.recipe.optimizer.replace(lr=1e30)
+    run = run.replace(recipe=run.recipe.replace(optimizer=optimizer))
+    out = tmp_path / "run"
+    ranks = start_ranks(tmp_path, [(train_on_a_slow_disk, train_arguments(out, run))] * 2)
+    while all(rank.process.is_alive() for rank in ranks):
+        time.sleep(0.02)
+    # torchrun ends the others as soon as one has ended: the checkpoint must be there
+    assert [file.suffix for file in (out / "checkpoints").iterdir()] == [".safetensors"]
+    assert [result.exit_code for result in finish_ranks(ranks, 60)] == [1, 1]
 
 
 @pytest.mark.parametrize(

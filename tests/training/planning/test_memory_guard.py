@@ -16,7 +16,7 @@ import convatlas as ca
 from convatlas import models, recipes
 from convatlas.errors import UsageError, UserError
 from convatlas.runtime import hardware
-from convatlas.training import loop
+from convatlas.training import validation
 from convatlas.training.run import RunFile, serialize_run_file
 from convatlas.training.step import TrainStep
 
@@ -88,7 +88,7 @@ def raise_in(monkeypatch: pytest.MonkeyPatch, phase: str, error: Exception) -> N
     if phase == "training":
         monkeypatch.setattr(TrainStep, "backward", fail)
     else:
-        monkeypatch.setattr(loop, "predict_split", fail)
+        monkeypatch.setattr(validation, "predict_split", fail)
 
 
 @pytest.mark.parametrize(

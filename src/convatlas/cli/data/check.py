@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from convatlas.cli.arguments import Json, arg
+from convatlas.cli.arguments import Json, arg, check_workers
 from convatlas.cli.data.tables import DataName, print_classes, size_range, sizes_document
 from convatlas.cli.output import paragraph, print_json
-from convatlas.errors import UsageError, printable
+from convatlas.errors import printable
 
 if TYPE_CHECKING:
     from convatlas.data.curation.check import CheckReport
@@ -34,8 +34,7 @@ class Check:
     json: Json = False
 
     def __call__(self) -> int:
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers should be 1 or more, not {self.workers}")
+        check_workers(self.workers, 1)
         from convatlas.data import open_source
         from convatlas.data.curation.check import check
         from convatlas.runtime.distributed.rendezvous import init_ranks

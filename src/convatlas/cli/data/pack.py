@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from convatlas.cli.arguments import Json, arg
+from convatlas.cli.arguments import Json, arg, check_workers
 from convatlas.cli.data.tables import DataName, data_notes
 from convatlas.cli.output import print_json
 from convatlas.errors import UsageError, printable
+
+MAX_SIDE = 1 << 14
 
 
 @dataclass
@@ -28,8 +30,9 @@ class Pack:
     json: Json = False
 
     def __call__(self) -> int:
-        if self.side < 1 or (self.workers is not None and self.workers < 1):
-            raise UsageError("--side and --workers should be 1 or more")
+        check_workers(self.workers, 1)
+        if not 1 <= self.side <= MAX_SIDE:
+            raise UsageError(f"--side should be 1 to {MAX_SIDE:,} pixels, not {self.side:,}")
         from convatlas.data import open_dataset
         from convatlas.data.curation.pack import pack
         from convatlas.runtime.distributed.rendezvous import init_ranks

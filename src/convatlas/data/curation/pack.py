@@ -4,9 +4,9 @@ Finished shards are kept when packing is interrupted and run again.
 """
 
 import hashlib
-import multiprocessing
 import os
-import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from convatlas.data.curation.worker_pool import map_in_processes
 from convatlas.data.dataset import Dataset, ImageSource
 from convatlas.data.images.decode import EncodedImage, ImageLike, UnreadableImage
 from convatlas.data.images.deep_pixels import ValueRange
@@ -28,9 +29,17 @@ from convatlas.runtime.device import usable_cores
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.progress import track
 from convatlas.storage.atomic import FILE_OPS, atomic_write
+from convatlas.storage.lock import NAME as LOCK
+from convatlas.storage.lock import folder_lock
 from convatlas.storage.records import Record, encode_json, from_json, record_sha256, to_json
+from convatlas.storage.regular_file import check_no_links, read_regular
+from convatlas.storage.sealed_json import sealed_json
 
 SHARD_SAMPLES = 500
+_WORKERS_DIED = (
+    "the workers that pack have died {deaths} times: free some memory or use --workers 1, and run data pack "
+    "again: finished shards are kept"
+)
 
 
 class _PackSpec(Record, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,13 +86,29 @@ def pack(
     images, keep their size), or with `files` the image files themselves. Unreadable samples are left out and
     returned. The ranks share the shards.
 
-    Raises UsageError if the folder holds anything else, UserError if no image can be read, OSError if writing
-    fails.
+    Raises UsageError if the folder holds anything else, or another process packs into it; UserError if no
+    image can be read; OSError if writing fails.
     """
     if files and not isinstance(dataset.splits["train"].images.image(0), EncodedImage):
         raise UsageError(
             f"{dataset.name} has no image files to pack: leave out --files, and its pixels are packed"
         )
+    with ExitStack() as stack:
+        ranks.run_on_main(lambda: stack.enter_context(_lock(path)))
+        return _pack(dataset, path, shorter, files, workers, ranks)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    path.mkdir(parents=True, exist_ok=True)
+    check_no_links(path)
+    with folder_lock(path):
+        yield
+
+
+def _pack(
+    dataset: Dataset, path: Path, shorter: int | None, files: bool, workers: int | None, ranks: Ranks
+) -> PackResult:
     spec = _PackSpec(
         source=dataset.name,
         digest=dataset.sha256,
@@ -93,7 +118,7 @@ def pack(
     )
     if ranks.run_on_main(lambda: _prepare_folder(path, spec)):
         manifest_file = path / "manifest.json"
-        manifest = from_json(manifest_file.read_bytes(), StoreManifest, str(manifest_file))
+        manifest = from_json(read_regular(manifest_file), StoreManifest, str(manifest_file))
         return PackResult(path, sum(manifest.counts), sum(manifest.shards), ())
     writer = _ShardWriter(dataset, path, spec, np.cumsum([0, *map(len, dataset.splits.values())]))
     all_missing = ranks.run_on_main(writer.missing_shards)
@@ -101,40 +126,29 @@ def pack(
     cores = max(1, usable_cores() // ranks.local_world_size)
     num_processes = min(cores if workers is None else workers, len(missing))
     description = f"packing shards of {SHARD_SAMPLES} images"
-    if num_processes > 1:
-        context = multiprocessing.get_context("fork")
-        with context.Pool(num_processes, initializer=_ignore_interrupts) as pool:
-            for _ in track(pool.imap_unordered(writer.write, missing), len(missing), description):
-                pass
-    else:
-        for number in track(missing, len(missing), description):
-            writer.write(number)
+    shards = map_in_processes(writer.write, missing, num_processes, _WORKERS_DIED)
+    for _ in track(shards, len(missing), description):
+        pass
     ranks.all_gather(None)  # all shards are written
     return ranks.run_on_main(writer.finish)
 
 
 def _prepare_folder(path: Path, spec: _PackSpec) -> bool:
     """Create a store's folder, or accept one of an interrupted run. Returns whether the store is complete."""
-    path.mkdir(parents=True, exist_ok=True)
     for temporary in path.glob(".*.tmp"):  # left by a process that was killed while it wrote
         temporary.unlink(missing_ok=True)
     spec_file = path / "plan.json"
     if spec_file.exists():
-        if from_json(spec_file.read_bytes(), _PackSpec, str(spec_file)) != spec:
+        if from_json(read_regular(spec_file), _PackSpec, str(spec_file)) != spec:
             raise UsageError(
                 f"{printable(path)} holds another packed store, or one of data that has since changed: "
                 f"choose another folder with --out"
             )
-    elif any(entry.name != QUARANTINE for entry in path.iterdir()):
+    elif any(entry.name not in (QUARANTINE, LOCK) for entry in path.iterdir()):
         raise UsageError(f"{printable(path)} is not empty: choose another folder with --out")
     else:
         atomic_write(spec_file, to_json(spec, indent=2))
     return (path / "manifest.json").exists()
-
-
-def _ignore_interrupts() -> None:
-    """In a process of the pool: the parent process handles Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
@@ -196,13 +210,19 @@ class _ShardWriter:
             names=tuple(names),
             unreadable=tuple(unreadable),
         )
-        atomic_write(self._record_file(number), encode_json(record))
+        encoded = encode_json(record)
+        atomic_write(
+            self._record_file(number), hashlib.sha256(encoded).hexdigest().encode() + b"\n" + encoded
+        )
         return number
 
     def read_record(self, number: int) -> _ShardRecord | None:
-        """The record of a complete shard, else None."""
+        """The record of a complete shard, else None: missing, damaged or of another version."""
         try:
-            record = msgspec.json.decode(self._record_file(number).read_bytes(), type=_ShardRecord)
+            digest, _, encoded = read_regular(self._record_file(number)).partition(b"\n")
+            if hashlib.sha256(encoded).hexdigest().encode() != digest:
+                return None
+            record = msgspec.json.decode(encoded, type=_ShardRecord)
             size = (self.path / shard_name(number)).stat().st_size
         except (OSError, msgspec.DecodeError):
             return None
@@ -246,7 +266,7 @@ class _ShardWriter:
         )
         atomic_write(self.path / "index.bin", index)
         atomic_write(self.path / "names.jsonl", names)
-        atomic_write(self.path / "manifest.json", to_json(manifest, indent=2))
+        atomic_write(self.path / "manifest.json", sealed_json(msgspec.to_builtins(manifest)))
         unreadable = [UnreadableSample(*sample) for record in records for sample in record.unreadable]
         for number in range(self.num_shards):  # the index now holds their content
             FILE_OPS.remove(self._record_file(number))

@@ -7,9 +7,7 @@ JPEG is decoded at half its scale or less, and of other formats each 2x2 pixels 
 """
 
 import io
-import os
 import re
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from convatlas.data.images.file_format import FORMATS
 from convatlas.data.images.unreadable import UnreadableImage as UnreadableImage
 from convatlas.data.images.unreadable import UnreadableOnError
 from convatlas.errors import UserError
+from convatlas.storage.regular_file import read_regular
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
@@ -249,13 +248,10 @@ class EncodedImage:
 def open_image(path: Path) -> EncodedImage:
     """Read an image file. Raises UnreadableImage, also for a path that is not a file."""
     with UnreadableOnError(str(path)):
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):  # reading from a pipe would wait for ever
-            raise UnreadableImage(
-                str(path), "a folder without images" if stat.S_ISDIR(mode) else "not a file"
-            )
-        with open(path, "rb") as file:
-            return EncodedImage(file.read(), str(path))
+        try:
+            return EncodedImage(read_regular(path), str(path))
+        except IsADirectoryError:
+            raise UnreadableImage(str(path), "a folder without images") from None
 
 
 def is_grayscale(image: EncodedImage) -> bool:

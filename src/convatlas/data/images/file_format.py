@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from convatlas.storage.regular_file import open_regular
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # that are read
 HEADER_BYTES = 32
 _SIGNATURES = {
@@ -25,6 +27,6 @@ def has_image_signature(header: bytes) -> bool:
 
 
 def is_image_by_content(file: Path) -> bool:
-    """Whether a regular file starts as an image. Raises OSError."""
-    with open(file, "rb") as content:
+    """Whether a file starts as an image. Raises OSError; also for a pipe and a device."""
+    with open_regular(file) as content:
         return has_image_signature(content.read(HEADER_BYTES))

@@ -27,14 +27,18 @@ class EvalBatches(torch.utils.data.Dataset[Batch | UserError]):
     world_size: int = 1
 
     @property
+    def num_batches(self) -> int:
+        """The number of batches of all ranks."""
+        return -(-len(self.split) // self.batch_size)
+
+    @property
     def images_per_step(self) -> int:
         return self.batch_size
 
     @property
     def steps(self) -> int:
         """The number of batches of this rank."""
-        num_batches = -(-len(self.split) // self.batch_size)
-        return len(range(self.rank, num_batches, self.world_size))
+        return len(range(self.rank, self.num_batches, self.world_size))
 
     def __getitem__(self, step: int) -> Batch | UserError:
         start = (self.rank + step * self.world_size) * self.batch_size

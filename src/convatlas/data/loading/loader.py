@@ -18,7 +18,7 @@ from convatlas.data.loading.multi_crop_batches import MultiCropBatch
 from convatlas.errors import UserError
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
-from convatlas.runtime.signals import ignore_stop_signals
+from convatlas.runtime.signals import ignore_stop_signals, postpone_signals
 
 MAX_DEATHS = 3  # of workers in a row, without a batch in between
 RESTART_SECONDS = 0.2
@@ -76,7 +76,7 @@ def _worker_pool(
     The workers ignore the signals that ask a job to stop; they are killed on exit.
     """
     other_children = multiprocessing.active_children()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), postpone_signals():  # torch cannot end a loader that is half made
         warnings.simplefilter("ignore")  # torch warns of more workers than cores; the user chose the number
         loader = torch.utils.data.DataLoader(
             dataset,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from convatlas.data.sources.safe_tarfile import TAR_ERRORS, LimitedTarInfo
 from convatlas.errors import UserError
+from convatlas.storage.regular_file import open_regular, read_regular
 
 MAX_MEMBER_BYTES = 200_000_000
 
@@ -45,13 +46,16 @@ def read_cifar(
 
 
 def _read_folder(folder: Path, members: tuple[str, ...]) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in members if (folder / name).is_file()}
+    return {name: read_regular(folder / name) for name in members if (folder / name).is_file()}
 
 
 def _read_archive(path: Path, members: tuple[str, ...]) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     mode: Literal["r|gz", "r|"] = "r|gz" if path.suffix == ".gz" else "r|"
-    with tarfile.open(path, mode, tarinfo=LimitedTarInfo) as archive:
+    with (
+        open_regular(path) as file,
+        tarfile.open(fileobj=file, mode=mode, tarinfo=LimitedTarInfo) as archive,
+    ):
         for member in archive:
             name = Path(member.name).name
             if member.isfile() and name in members and member.size <= MAX_MEMBER_BYTES:

@@ -13,6 +13,7 @@ from typing import Any
 
 from convatlas.data.sources.labels import validate_class_name
 from convatlas.errors import UserError, printable
+from convatlas.storage.regular_file import open_regular
 
 MAX_BYTES = 16 << 20
 EXPECTED = "expected one name a line, index,name a line, a JSON list, or a JSON object from index to name"
@@ -80,9 +81,11 @@ def imagenet_class_names(num_classes: int = 1000) -> tuple[str, ...]:
 
 def _read_text(file: Path, max_bytes: int) -> str:
     try:
-        if file.stat().st_size > max_bytes:
+        with open_regular(file) as stream:
+            content = stream.read(max_bytes + 1)
+        if len(content) > max_bytes:
             raise UserError(f"{printable(file)} is too large for a list of classes: {EXPECTED}")
-        return file.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read {printable(file)}: {error.strerror}") from None
     except UnicodeDecodeError as error:

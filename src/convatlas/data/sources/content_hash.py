@@ -12,6 +12,7 @@ from pathlib import Path
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.progress import track
 from convatlas.storage.cache import read_entry, write_entry
+from convatlas.storage.regular_file import open_regular
 
 LENGTH = 16  # bytes of a SHA-256 that make a hash
 BATCH = 500  # files that are submitted to the threads at a time
@@ -64,9 +65,7 @@ def _stat(file: Path) -> tuple[int, int] | None:
 def _hash_file(file: Path) -> bytes | None:
     """The hash of the content; None if it cannot be read, or is not a file: a pipe may never end."""
     try:
-        if not stat.S_ISREG(file.stat().st_mode):
-            return None
-        with open(file, "rb") as content:
+        with open_regular(file) as content:
             return hashlib.file_digest(content, "sha256").digest()[:LENGTH]
     except OSError:
         return None

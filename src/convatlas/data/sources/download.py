@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from convatlas.data.sources.safe_tarfile import TAR_ERRORS, LimitedTarInfo
 from convatlas.errors import UserError, printable
-from convatlas.storage.atomic import atomic_output, atomic_write
+from convatlas.storage.atomic import atomic_output, atomic_write, scratch_folder
 from convatlas.storage.cache import cache_dir
 
 MAX_FILES = 20_000  # of a package
@@ -68,9 +68,9 @@ class DownloadSpec:
 
     def _unpack_package(self, package: str, folder: Path) -> None:
         """Move the files of a Debian package into `folder`, if the package could be read to its end."""
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{self.name}.") as scratch:
-            if _unpack_debian(package, self._select, Path(scratch)):
-                for file in Path(scratch).iterdir():
+        with scratch_folder(folder) as scratch:
+            if _unpack_debian(package, self._select, scratch):
+                for file in scratch.iterdir():
                     file.replace(folder / file.name)
 
     def _select(self, member: str) -> str | None:
@@ -124,8 +124,8 @@ class DebianTree:
             if folder.is_dir():
                 return folder
         cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent, prefix=f".{self.name}.") as scratch:
-            unpacked = Path(scratch, self.name)
+        with scratch_folder(cached) as scratch:
+            unpacked = scratch / self.name
             if not (_unpack_debian(self.package, self._select, unpacked) and unpacked.is_dir()):
                 raise UserError(
                     f"{self.name} is not on this machine and could not be fetched: install Debian's package "

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.errors import UserError
+from convatlas.storage.regular_file import open_regular
 
 MAX_BYTES = 4 << 30
 
@@ -22,8 +23,11 @@ MAX_BYTES = 4 << 30
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """The array in an idx file. Raises UserError with the file, what was expected and what it holds."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            return _read_array(path, file, dimensions)
+        with open_regular(path) as raw:
+            if path.suffix != ".gz":
+                return _read_array(path, raw, dimensions)
+            with gzip.open(raw) as file:
+                return _read_array(path, file, dimensions)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}): get the file again") from None
 

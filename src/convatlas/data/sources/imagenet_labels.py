@@ -6,6 +6,7 @@ from pathlib import Path
 
 from convatlas.data.sources.meta_mat import read_structs
 from convatlas.errors import UserError, printable
+from convatlas.storage.regular_file import read_regular
 
 LIST_FOLDERS = (
     "",
@@ -100,7 +101,7 @@ def _read_synsets(file: Path) -> dict[int, str]:
     wnids: dict[int, str] = {}
     try:
         for row, (number, text) in enumerate(
-            read_structs(file.read_bytes(), "synsets", ["ILSVRC2012_ID", "WNID"]), 1
+            read_structs(read_regular(file), "synsets", ["ILSVRC2012_ID", "WNID"]), 1
         ):
             if not (isinstance(number, float) and number.is_integer()) or int(number) in wnids:
                 raise ValueError(f"row {row} has the number {number!r}")
@@ -130,7 +131,7 @@ def _validate_wnid(text: str, position: str) -> str:
 def _read_lines(file: Path) -> list[str]:
     """The lines of a list without the space around them. Raises UserError for an empty list."""
     _check_size(file)
-    lines = file.read_text("utf-8-sig", errors="replace").rstrip().splitlines()
+    lines = read_regular(file).decode("utf-8-sig", errors="replace").rstrip().splitlines()
     if not lines:
         raise UserError(f"{printable(file)} is empty, and so is not the published list: get it again")
     return [line.strip() for line in lines]

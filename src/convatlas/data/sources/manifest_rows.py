@@ -9,6 +9,7 @@ import msgspec
 
 from convatlas.data.sources.manifest_columns import UNDERSTOOD, detect_separator, find_columns
 from convatlas.errors import UserError, printable
+from convatlas.storage.regular_file import open_user_file
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")  # extensions
 MAX_LINE = 64 << 10  # bytes
@@ -80,7 +81,7 @@ def _read_json_lines(path: Path) -> Iterator[tuple[int, ManifestRow]]:
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield every line with its number, from 1."""
-    with open(path, "rb") as file:
+    with open_user_file(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
             if len(line) > MAX_LINE:
                 raise UserError(

@@ -26,6 +26,8 @@ from convatlas.data.sources.source import RawDataset
 from convatlas.errors import UserError, printable
 from convatlas.names import unescape_name
 from convatlas.storage.records import Record, from_json
+from convatlas.storage.regular_file import open_regular, read_regular
+from convatlas.storage.sealed_json import is_sealed
 
 FORMAT = 1
 ENTRY = np.dtype(
@@ -62,6 +64,7 @@ class StoreManifest(Record, frozen=True, kw_only=True, omit_defaults=True):
     index_sha256: str
     names_sha256: str
     value_range: ValueRange | None = None
+    sha256: str = ""  # of all other bytes of the file; ConvAtlas 0.2.0 wrote none
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class PackedImages:
     def _names(self) -> Sequence[str]:
         return [
             unescape_name(msgspec.json.decode(line, type=str))
-            for line in (self.path / "names.jsonl").read_bytes().splitlines()
+            for line in read_regular(self.path / "names.jsonl").splitlines()
         ]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -127,7 +130,8 @@ def shard_name(number: int) -> str:
 
 def _map_file(file: Path) -> NDArray[np.uint8]:
     # a plain array over the mapping, because slicing a memmap is ten times slower
-    return np.asarray(np.memmap(file, np.uint8, "r"))
+    with open_regular(file) as stream:
+        return np.asarray(np.memmap(stream, np.uint8, "r"))
 
 
 def open_packed(path: Path) -> RawDataset:
@@ -179,16 +183,19 @@ def _read_files(path: Path) -> tuple[StoreManifest, bytes, bytes, list[int]]:
         raise missing_data(path, "is not a folder", "one that data pack wrote")
     file = path / "manifest.json"
     try:
-        data = file.read_bytes()
-        version = from_json(data, dict[str, Any], str(file)).get("format")
+        data = read_regular(file)
+        header = from_json(data, dict[str, Any], str(file))
+        version = header.get("format")
         if version != FORMAT:
             raise UserError(
                 f"{printable(file)} has format version {version}: this ConvAtlas reads version {FORMAT}; "
                 "pack the data again"
             )
+        if "sha256" in header and not is_sealed(data):
+            raise UserError(f"{printable(file)} is damaged or was changed: pack the data again")
         manifest = from_json(data, StoreManifest, str(file))
-        index = (path / "index.bin").read_bytes()
-        names = (path / "names.jsonl").read_bytes()
+        index = read_regular(path / "index.bin")
+        names = read_regular(path / "names.jsonl")
         sizes = [(path / shard_name(number)).stat().st_size for number in range(len(manifest.shards))]
     except OSError as error:
         hint = "expected a folder of data pack"

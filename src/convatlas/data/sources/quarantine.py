@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 
 from convatlas.data.sources.content_hash import content_hash
-from convatlas.errors import UserError
+from convatlas.errors import UserError, printable
 from convatlas.storage.atomic import AppendOnlyFile
 from convatlas.storage.cache import cache_dir
-from convatlas.storage.records import Record, encode_json
+from convatlas.storage.records import Record, encode_json, record_sha256
+from convatlas.storage.regular_file import read_regular
 
 NAME = "quarantine.jsonl"
 
@@ -25,6 +26,11 @@ class QuarantinedFile(Record, frozen=True, kw_only=True):
     file: str
     reason: str
     content: str  # the content hash in hexadecimal
+    hash: str = ""  # of the other three; a line that a person or ConvAtlas 0.2.0 wrote may have none
+
+    def digest(self) -> str:
+        """The hash of such a line: a flipped bit would give an image back to the trainings."""
+        return record_sha256((self.file, self.reason, self.content))[:16]
 
 
 class Quarantine:
@@ -46,16 +52,22 @@ class Quarantine:
         entries = []
         for file in sorted(self.lists):
             try:
-                lines = file.read_bytes().splitlines()
+                lines = read_regular(file).splitlines()
             except OSError:
                 continue
             for line in lines:
                 try:
-                    entries.append(msgspec.json.decode(line, type=QuarantinedFile))
-                except msgspec.DecodeError as error:
+                    entry = msgspec.json.decode(line, type=QuarantinedFile)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                     raise UserError(
                         f"{file} is not a list of broken files ({error}): fix that line or remove the file"
                     ) from None
+                if entry.hash not in ("", entry.digest()):
+                    raise UserError(
+                        f"{file} is damaged: the hash of {printable(entry.file)} does not match its line; "
+                        "remove that line, and data check writes it again"
+                    )
+                entries.append(entry)
         return entries
 
     def add(self, entries: Iterable[QuarantinedFile]) -> None:
@@ -67,7 +79,7 @@ class Quarantine:
             for entry in entries:
                 if entry.content not in known:
                     known.add(entry.content)
-                    lines.append(encode_json(entry))
+                    lines.append(encode_json(entry.replace(hash=entry.digest())))
             lines.sync()
         finally:
             lines.close()

@@ -24,6 +24,7 @@ from convatlas.data.sources.passed_over import extension_reason
 from convatlas.data.sources.safe_tarfile import TAR_ERRORS, LimitedTarInfo
 from convatlas.errors import UserError, printable
 from convatlas.storage.cache import cached
+from convatlas.storage.regular_file import open_regular
 
 FORMAT = 3  # of the cached index
 LABEL_EXTENSIONS = (".cls", ".json", ".txt")  # in order of preference: .txt is often a caption beside a class
@@ -84,7 +85,7 @@ def cached_index(path: Path) -> tuple[list[int], ShardIndex]:
 
     Raises UserError like `index_shard`.
     """
-    with open(path, "rb", buffering=1 << 20) as file:
+    with open_regular(path, 1 << 20) as file:
         stamp = shard_stamp(file.fileno())
         return stamp, cached("shards", str(path), stamp, ShardIndex, lambda: index_shard(path, file))
 

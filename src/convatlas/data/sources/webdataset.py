@@ -68,7 +68,7 @@ class TarImages:
         shard = self._shard(index)
         path = self.files[shard]
         try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
                 stamp = shard_stamp(file)
                 data = os.pread(file, int(self.sizes[index]), int(self.offsets[index]))

@@ -59,15 +59,15 @@ def init_ranks(environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
             rank, world_size, local_rank, local_world_size, restart_count, watchdog=watchdog
         )
         yield ranks
-    except StoppedBySignal as stopped:  # on all ranks, at the same step
-        watchdog.stop()
-        with suppress(RuntimeError):
-            ranks.all_reduce_max(0)  # no rank leaves before rank 0 has saved
-            _destroy_group()
-        if rank:
-            raise FailedOnOtherRank(stopped.exit_code) from None
-        raise
     except BaseException as error:
+        if isinstance(error, StoppedBySignal) and error.agreed:  # on all ranks, at the same step, and saved
+            watchdog.stop()
+            with suppress(RuntimeError):
+                ranks.all_reduce_max(0)
+                _destroy_group()
+            if rank:
+                raise FailedOnOtherRank(error.exit_code) from None
+            raise
         cause = watchdog.resolve_failure(error)
         if cause is error:
             raise

@@ -1,0 +1,51 @@
+"""Evaluation within a training: when it is due, and on which ranks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convatlas.data.loading.eval_batches import EvalBatches
+from convatlas.evaluation.predict import predict_split
+from convatlas.evaluation.predictions import Predictions
+from convatlas.runtime.signals import StoppedBySignal
+from convatlas.training.context import TrainContext
+from convatlas.training.run import Run
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+    return step % every == 0 or step == last
+
+
+def unvalidated_scores(run: Run, step: int, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, float] | None:
+    """The training scores at `step`, where a stop in the validation has left no scores of validation in the
+    log; else None."""
+    if not step or not is_due(step, run.steps_per_epoch, run.steps):
+        return None
+    scores = {line["split"]: line for line in lines if line["step"] == step and "event" not in line}
+    return None if "val" in scores else scores["train"]
+
+
+def evaluate_split(ctx: TrainContext, split: EvalBatches) -> Predictions:
+    """The predictions on a split, at the run's fixed batch shape; with several ranks, of rank 0's network.
+
+    Raises StoppedBySignal on all ranks where one of several has received a signal.
+    """
+    ranks = ctx.runtime.ranks
+    common_batches = split.num_batches // ranks.world_size
+
+    def stop_together(batch: int) -> None:
+        if batch < common_batches:
+            (signal,) = ranks.all_reduce_max(ctx.stop.number)
+            if signal:
+                raise StoppedBySignal(signal, "", agreed=True)
+
+    ctx.objective.eval()
+    ranks.broadcast_buffers(ctx.objective)
+    with ctx.runtime.autocast():
+        return predict_split(
+            ctx.objective.logits,
+            split,
+            ctx.runtime.device,
+            ctx.workers,
+            ranks=ranks,
+            after_batch=stop_together if ranks.world_size > 1 else None,
+        )
