@@ -18,7 +18,7 @@ def is_due(step: int, every: int, last: int) -> bool:
 def unvalidated_scores(run: Run, step: int, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, float] | None:
     """The training scores at `step`, where a stop in the validation has left no scores of validation in the
     log; else None."""
-    if not step or not is_due(step, run.steps_per_epoch, run.steps):
+    if not step or not is_due(step, run.validate_every, run.steps):
         return None
     scores = {line["split"]: line for line in lines if line["step"] == step and "event" not in line}
     return None if "val" in scores else scores["train"]
