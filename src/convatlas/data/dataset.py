@@ -81,9 +81,9 @@ class Dataset:
     """A data set that is ready for training and evaluation.
 
     `splits` holds train, val and test, and any further split that the source publishes; of a data set that is
-    evaluated only, the published splits and `all`. `size` is the
-    (height, width) of every image, or None if they differ. `sha256` hashes everything that a run reads from
-    the data set. `quarantined` lists the content hashes of the known broken samples, which are left out.
+    evaluated only, the published splits and `all`. `size` is the (height, width) of every image, or None if
+    they differ. `sha256` hashes everything that a run reads from the data set. `quarantined` lists the
+    content hashes of the known broken samples, which are left out.
     """
 
     name: str

@@ -21,8 +21,7 @@ class EvalData(NamedTuple):
     """The samples of `split` at `indices` (None: all of them).
 
     trained_on: the samples of the split whose content a network was trained on, by their indices in it; they
-        are
-        left out where `indices` lacks them. notes: decisions, for the user.
+        are left out where `indices` lacks them. notes: decisions, for the user.
     """
 
     dataset: Dataset
@@ -46,8 +45,7 @@ def select_eval_data(
 
     data: None is the data that all of them were trained on.
     split: None is the test split; in a set without splits it is every image, unless it is that of the
-        training,
-        whose held-out test images are taken.
+        training, whose held-out test images are taken.
     subset: a file with the names of some of the images.
 
     Images with the content of a training image are left out. They are counted where the split `train` is

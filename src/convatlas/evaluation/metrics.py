@@ -85,8 +85,7 @@ def balanced_accuracy(confusion: NDArray[np.int64]) -> float:
 
 def f1_scores(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """(classes,): the harmonic mean of precision and recall of each class, in percent; NaN for a class that
-    is
-    neither a label nor predicted."""
+    is neither a label nor predicted."""
     with np.errstate(invalid="ignore"):
         f1: NDArray[np.float64] = 200 * confusion.diagonal() / (confusion.sum(axis=0) + confusion.sum(axis=1))
     return f1

@@ -32,8 +32,7 @@ def results_document(
 ) -> dict[str, Any]:
     """The part of the document of `eval` that follows from predictions: the scores, the interval of top-1,
     balanced accuracy, macro F1, the accuracy of always predicting the largest class, calibration, accuracy
-    per
-    class and the confusion matrix."""
+    per class and the confusion matrix."""
     confusion = metrics.confusion(samples)
     f1 = metrics.f1_scores(confusion)
     per_class = [
@@ -63,8 +62,7 @@ def results_document(
 
 def majority_sentence(document: dict[str, Any]) -> str:
     """Whether a document of `eval` is better than always predicting the largest class, as far as its images
-    can
-    tell."""
+    can tell."""
     majority = document["majority_class"]
     low, high = document["top1_interval"]
     share = majority["share"]

@@ -56,8 +56,7 @@ class DataSpec(Record, frozen=True, omit_defaults=True):
     """A data set by the name that users type; its content is None until it has been opened.
 
     `conflicts`: files with the same content under different classes stop the run before it starts, or are
-    left
-    out. The default is not written, so that a run keeps the id that it had before the field existed.
+    left out. The default is not written, so that a run keeps the id that it had before the field existed.
     """
 
     name: str

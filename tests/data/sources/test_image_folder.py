@@ -142,8 +142,7 @@ def test_images_beside_the_splits_and_without_a_class_are_counted(tmp_path: Path
     assert dataset.classes == ("cat", "dog")
     assert dataset.passed_over == (
         "5 files: 4 not in the folder of a class, 1 .heic (not readable here); 1 folder: sketches (beside "
-        "the "
-        "splits)"
+        "the splits)"
     )
 
 

@@ -335,9 +335,8 @@ def test_a_listed_pipe_or_device_does_not_hang(photos: Path) -> None:
 
 
 UNDERSTOOD = (
-    "file (or filename, path, image, ...) and label (or class, target, category, ...), and optionally "
-    "split and "
-    "group"
+    "file (or filename, path, image, ...) and label (or class, target, category, ...), and optionally split "
+    "and group"
 )
 ONE_OBJECT = f"expected one JSON object a line, with {UNDERSTOOD}"
 ON_A_DRIVE = "is on a drive of another computer: name files from the list's folder"

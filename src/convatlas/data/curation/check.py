@@ -62,8 +62,7 @@ class CheckReport:
 
     `classes` counts the readable images by class and split. `training_error` says why no training can use the
     data set. `split_notes` say how it is split. The `duplicates` are pairs within `max_distance`.
-    `passed_over`
-    counts the files and folders that are not used, by reason.
+    `passed_over` counts the files and folders that are not used, by reason.
     """
 
     name: str

@@ -70,8 +70,7 @@ def split_files(
     group_near_duplicates: bool = False,
 ) -> SplitManifest:
     """Split a source's files by class, and by group if it has groups. Files of the same content stay
-    together,
-    and on request images that look alike.
+    together, and on request images that look alike.
 
     `val` and `test` are fractions of the samples. Without a seed the split is that of a training: by content
     alone.
@@ -101,8 +100,7 @@ def split_files(
         pairs = describe_conflicts(conflicts, source.images, source.labels, source.classes)
         raise UserError(
             f"{printable(source.name)} has {sum(map(len, conflicts)):,} files with the same content under "
-            "different "
-            f"classes: {pairs}; remove the wrong ones"
+            f"different classes: {pairs}; remove the wrong ones"
         )
     groups = None if source.groups is None else [source.groups[i] for i in usable]
     notes = []
@@ -120,8 +118,8 @@ def split_files(
         if missing and (name == "train" or not len(indices)):
             raise UserError(
                 f"{name} has no images of class {printable(source.classes[missing[0]])}: it has too few "
-                f"{unit}, so "
-                f"add some or {'lower --val and --test' if name == 'train' else f'change --{name}'}"
+                f"{unit}, so add some or "
+                f"{'lower --val and --test' if name == 'train' else f'change --{name}'}"
             )
         if missing:
             few = ", ".join(printable(source.classes[label]) for label in missing[:MAX_NAMES])

@@ -28,8 +28,7 @@ class FileImages:
 
 
 def missing_data(path: Path | str, problem: str, expected: str) -> MissingDataError:
-    """The error for a path that is not what a source needs; a relative one is also shown as it was looked "
-    "for."""
+    """The error for a path that is not what a source needs; a relative one is also shown as an absolute."""
     place = "" if os.path.isabs(path) else f" (looked for {printable(os.path.abspath(path))})"
     return MissingDataError(f"{printable(path)} {problem}{place}: expected {expected}")
 

@@ -42,8 +42,7 @@ def find_layout(path: Path) -> FolderLayout:
     if named_like_splits and len(named_like_splits) == len(classes):
         raise UserError(
             f"{printable(path)} holds {_list(named_like_splits)}, which look like splits and not like "
-            "classes: "
-            "rename them to train, val and test"
+            "classes: rename them to train, val and test"
         )
     if named_like_splits:
         notes.append(f"taken as classes, although they look like splits: {_list(named_like_splits)}")
@@ -52,9 +51,7 @@ def find_layout(path: Path) -> FolderLayout:
     if unclassified and not classes:
         raise UserError(
             f"{printable(path)} holds {len(unclassified):,} images and no folders of classes: expected "
-            f"{EXPECTED}, "
-            "or a "
-            "list of labels, manifest:FILE"
+            f"{EXPECTED}, or a list of labels, manifest:FILE"
         )
     hint = _hint(path, *next(iter(classes.items()))) if len(classes) == 1 else f"expected {EXPECTED}"
     return FolderLayout({"": classes}, passed_over + _without_class(unclassified), notes, hint)
@@ -83,8 +80,7 @@ def _layout_of_splits(
         if split in by_split:
             raise UserError(
                 f"{printable(path)} holds {printable(split_folders[split])} and {printable(folder)}, which "
-                "are "
-                f"both the {split} split: put all of their images into one of them"
+                f"are both the {split} split: put all of their images into one of them"
             )
         by_split[split] = classes
         split_folders[split] = folder
@@ -92,12 +88,10 @@ def _layout_of_splits(
             notes.append(f"{prefix} was taken as the {split} split")
     if flat and not by_split:
         raise UserError(
-            f"{printable(path)} holds images directly in {_list(flat)}"
-            f"{f', beside {_list(others)}' if others else ''}: expected a folder for each class in a "
-            "split, such "
-            f"as {printable(flat[0])}/cat/1.jpg (if {printable(flat[0])} is a class itself, put the "
-            "folders of "
-            "all classes into a folder train), or a list of labels, manifest:FILE"
+            f"{printable(path)} holds images directly in "
+            f"{_list(flat)}{f', beside {_list(others)}' if others else ''}: expected a folder for each class "
+            f"in a split, such as {printable(flat[0])}/cat/1.jpg (if {printable(flat[0])} is a class itself, "
+            "put the folders of all classes into a folder train), or a list of labels, manifest:FILE"
         )
     if len(by_split) == 1 and (classes_beside := _folders_with_images(path, others)):
         (folder,) = split_folders.values()

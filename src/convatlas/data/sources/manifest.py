@@ -81,15 +81,13 @@ def _find_files(path: Path, root: Path, entries: dict[str, Entry]) -> tuple[dict
         if files.setdefault(name, entry) != entry:
             raise UserError(
                 f"{printable(path)} lists {printable(name)} twice, in two Unicode forms and with another "
-                "label, "
-                "split or group: keep one of the lines"
+                "label, split or group: keep one of the lines"
             )
     if missing and len(missing) == len(entries):
         raise UserError(
             f"{printable(path)} lists {printable(missing[0])} and no file that exists (looked for "
             f"{printable(os.path.abspath(root / missing[0]))}): files are named absolutely, or from the "
-            "list's "
-            "own folder"
+            "list's own folder"
         )
     warnings = []
     if missing:

@@ -17,9 +17,8 @@ NAMES = {
 }
 REQUIRED = ("file", "label")
 UNDERSTOOD = (
-    "file (or filename, path, image, ...) and label (or class, target, category, ...), and optionally "
-    "split and "
-    "group"
+    "file (or filename, path, image, ...) and label (or class, target, category, ...), and optionally split "
+    "and group"
 )
 MAX_COLUMNS = 12  # that a message shows
 

@@ -178,17 +178,15 @@ def _check_training(source: RawDataset, splits: Splits, usable: NDArray[np.int64
     if splits and not len(splits.get("train", ())):
         others = " and ".join(split for split in splits if split != "train")
         raise UserError(
-            f"{name} has {others} but no train images: it can be evaluated on, and a training needs a "
-            "folder or "
-            "split train"
+            f"{name} has {others} but no train images: it can be evaluated on, and a training needs a folder "
+            "or split train"
         )
     train = splits.get("train", usable)
     for label in _missing_classes(source, train):
         where = "train" if splits else "it"
         raise UserError(
-            f"{name}: {where} has no images of class {printable(source.classes[label])}: add some, or "
-            "remove the "
-            "class elsewhere"
+            f"{name}: {where} has no images of class {printable(source.classes[label])}: add some, or remove "
+            "the class elsewhere"
         )
 
 
@@ -225,16 +223,14 @@ def _hold_out(
         if not len(members):
             raise UserError(
                 f"{printable(source.name)} is too small to split: its {len(pool):,} images of "
-                f"{len(source.classes)} classes leave none for {name}; a class needs {len(splits)} {unit} "
-                "to be "
-                "in every split"
+                f"{len(source.classes)} classes leave none for {name}; a class needs {len(splits)} {unit} to "
+                "be in every split"
             )
     for label in _missing_classes(source, splits["train"]):
         raise UserError(
             f"{printable(source.name)} is too small to split: no images of class "
             f"{printable(source.classes[label])} are left for train; a class needs {len(splits)} {unit} to "
-            "be in "
-            "every split"
+            "be in every split"
         )
     return splits
 

@@ -29,9 +29,8 @@ def stratified_holdout(
 
     Samples of one group, and samples with the same content, stay together: such a set goes to the split that
     still needs most samples of the set's most frequent class. Every split has a sample of every class that
-    has
-    as many sets as there are splits; of fewer, the last split comes first. A `seed` gives another order than
-    content alone.
+    has as many sets as there are splits; of fewer, the last split comes first. A `seed` gives another order
+    than content alone.
     """
     keys = [bytes(content_hash) for content_hash in content_hashes]  # samples are taken in this order
     if seed is not None:
@@ -68,8 +67,7 @@ def _by_name(groups: Sequence[str]) -> dict[str, list[int]]:
 
 
 def join_groups(groups: Sequence[str], copies: Sequence[Sequence[int]]) -> list[str]:
-    """The group of each sample, after the groups of each set of `copies` (samples' indices) have become "
-    "one."""
+    """The group of each sample, after the groups of each set of `copies` (samples' indices) became one."""
     parent: dict[str, str] = {}
 
     def root(group: str) -> str:
