@@ -91,7 +91,13 @@ DOCUMENT: dict[str, Any] = {
     "top1_interval": [15.0039, 84.9961],
     "ece": 12.5,
     "reliability": [{"low": 0.0, "high": 100.0, "n": 4, "confidence": 62.5, "accuracy": 50.0}],
-    "per_class": [{"name": "a|b", "n": 4, "top1": 50.0}, {"name": "<c>\x1b", "n": 0, "top1": None}],
+    "balanced_accuracy": 50.0,
+    "macro_f1": 33.333,
+    "majority_class": {"name": "a|b", "share": 100.0},
+    "per_class": [
+        {"name": "a|b", "n": 4, "top1": 50.0, "f1": 66.667},
+        {"name": "<c>\x1b", "n": 0, "top1": None, "f1": None},
+    ],
     "confusion": [[2, 2], [0, 0]],
     "protocol": {
         "label": "10 crops",
@@ -118,7 +124,8 @@ DOCUMENT: dict[str, Any] = {
 MARKDOWN = """# Ensemble of 2 on photos
 
 **Top-1 50.00 %** (95 % interval 15.00 to 85.00, 4 images); mean negative log-likelihood 0.6931; \
-expected calibration error 12.50 %.
+expected calibration error 12.50 %. Balanced accuracy 50.00 %, macro F1 33.33 %; worse than always \
+predicting the largest class, a\\|b (100.00 %).
 
 | | |
 |---|---|
@@ -152,10 +159,10 @@ Rows are the true classes, columns the predicted ones.
 
 ![Confusion matrix](confusion.png)
 
-| class | images | top-1 % |
-|---|---:|---:|
-| a\\|b | 4 | 50.00 |
-| \\<c\\>\\\\x1b | 0 | - |
+| class | images | top-1 % | F1 % |
+|---|---:|---:|---:|
+| a\\|b | 4 | 50.00 | 66.67 |
+| \\<c\\>\\\\x1b | 0 | - | - |
 
 ## Not counted
 

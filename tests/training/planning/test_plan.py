@@ -161,7 +161,6 @@ def test_the_document_describes_run_device_and_scaling(
     assert not any(row["extrapolated"] for row in document["rows"])
     assert document["requested"] == next(row for row in document["rows"] if row["devices"] == 3)
     assert (document["requested"]["images"], document["requested"]["busy_devices"]) == (11, 3)
-    assert document["rows"][-1]["limited_by"] == "batch"
     assert document["fits"]
     assert document["largest_batch"] > 32
     assert document["data"]["loader_images_per_second"] > 0
