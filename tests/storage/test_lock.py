@@ -54,7 +54,7 @@ def test_a_lock_ends_with_its_process_and_not_with_the_workers_that_outlive_it(t
         owner.wait()
         try:
             os.kill(worker, 0)  # it lives
-            with folder_lock(tmp_path):
+            with folder_lock(tmp_path, timeout=5):  # until the child has run for the first time
                 pass
         finally:
             os.kill(worker, signal.SIGKILL)

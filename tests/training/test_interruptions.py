@@ -274,7 +274,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_it_can_continue(tmp_path: Path
     error = stderr.read_text()
     assert process.exitcode == 1
     assert len(error.strip().splitlines()) == 1
-    assert f"cannot read or write {out}/checkpoints/00000011.safetensors: File too large" in error
+    assert f"cannot read or write {out}/checkpoints/00000044.safetensors: File too large" in error
     assert list((out / "checkpoints").iterdir()) == []
     process = start_command(["train", "--resume", str(out)], stderr)
     process.join(60)

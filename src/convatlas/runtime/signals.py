@@ -172,7 +172,7 @@ def _message(number: int) -> str:
     return "interrupted" if number == signal.SIGINT else "stopped by SIGTERM"
 
 
-def ignore_stop_signals(worker: int = 0) -> None:
+def ignore_stop_signals() -> None:
     """Ignore SIGINT and SIGTERM in a worker process: a signal to the whole process group must not end the
     workers before the last save."""
     for n in STOP_SIGNALS:

@@ -3,6 +3,9 @@ dies."""
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,3 +169,47 @@ def test_ranks_share_every_training_batch_and_every_evaluated_sample(world_size:
         eval_batches = EvalBatches(SPLIT, PREPROCESSING, 16, rank, world_size)
         evaluated += [batch.indices for batch in load(eval_batches, 0, eval_batches.steps)]
     assert sorted(torch.cat(evaluated).tolist()) == list(range(50))
+
+
+@dataclass(frozen=True)
+class WritesItsProcess(torch.utils.data.Dataset[Batch | UserError]):
+    """Batches whose loading writes the number of the worker process to a file."""
+
+    batches: EvalBatches
+    file: Path
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        self.file.write_text(str(os.getpid()))
+        return self.batches[step]
+
+
+def load_for_ever(file: Path) -> None:
+    split = Split(ArrayImages(np.zeros((4, 1, 8, 8), np.uint8)), np.zeros(4, np.int64))
+    batches = EvalBatches(split, fixed_size_preprocessing(1, (8, 8), (8, 8)), 2)
+    for _ in iterate_batches(WritesItsProcess(batches, file), 0, 1, num_workers=1):
+        time.sleep(100)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_end_with_a_killed_process(method: str, tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    program = (
+        f"import multiprocessing; multiprocessing.set_start_method({method!r})\n"
+        "import pathlib, sys, test_loader\n"
+        "if __name__ == '__main__': test_loader.load_for_ever(pathlib.Path(sys.argv[1]))"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(file)], env=os.environ | {"PYTHONPATH": path}
+    )
+    end = time.monotonic() + 60
+    while not (file.exists() and file.read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+    worker = int(file.read_text())
+    os.kill(worker, 0)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{worker}").exists()

@@ -18,7 +18,7 @@ from convatlas.data.loading.multi_crop_batches import MultiCropBatch
 from convatlas.errors import UserError
 from convatlas.runtime.device import usable_cores
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
-from convatlas.runtime.signals import ignore_stop_signals, postpone_signals
+from convatlas.runtime.signals import end_with_parent, ignore_stop_signals, postpone_signals
 
 MAX_DEATHS = 3  # of workers in a row, without a batch in between
 RESTART_SECONDS = 0.2
@@ -84,7 +84,7 @@ def _worker_pool(
             sampler=steps,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            worker_init_fn=ignore_stop_signals,
+            worker_init_fn=_start_worker,
             collate_fn=_to_numpy,  # each item is a complete batch, not a list of samples
         )
         batches = iter(loader)
@@ -107,6 +107,12 @@ def _worker_pool(
     finally:
         kill_workers()
         atexit.unregister(kill_workers)
+
+
+def _start_worker(worker: int) -> None:
+    """A worker outlives no process that has been killed, whatever the method by which it was started."""
+    ignore_stop_signals()
+    end_with_parent()
 
 
 def default_num_workers(split: Split, ranks: Ranks = SINGLE_PROCESS) -> int:
