@@ -53,6 +53,22 @@ def test_the_summary_says_what_was_read_and_what_was_assumed(
     assert f"convatlas predict {out} IMAGE..." in text
 
 
+def test_the_part_that_was_taken_and_what_was_ignored_are_said(
+    resnet: str, tmp_path: Path, capsys: Capture
+) -> None:
+    state = torch.load(resnet, weights_only=True)
+    optimizer = {"state": {0: {"momentum": torch.zeros(3)}}}
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}, "optimizer": optimizer},
+        tmp_path / "checkpoint.pth",
+    )
+    code, _ = run(tmp_path, str(tmp_path / "checkpoint.pth"))
+    text = capsys.readouterr().out
+    assert code == 0
+    assert "taken from: state_dict" in text
+    assert "ignored: optimizer" in text
+
+
 def test_size_mean_and_std_are_taken_and_not_assumed(resnet: str, tmp_path: Path, capsys: Capture) -> None:
     words = ["--size", "192", "--mean", "0.1,0.2,0.3", "--std", "0.5", "--classes", "imagenet", "--model"]
     code, out = run(tmp_path, resnet, *words, "resnet18")

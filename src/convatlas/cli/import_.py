@@ -119,6 +119,8 @@ def _document(out: Path, classifier: "Classifier") -> dict[str, object]:
         "std": std,
         "assumed": metadata.provenance["assumed"],
         "sha256": metadata.provenance["sha256"],
+        "part": metadata.provenance.get("part", ""),
+        "ignored": metadata.provenance.get("ignored", ""),
     }
 
 
@@ -144,6 +146,10 @@ def _print_summary(out: Path, file: Path, classifier: "Classifier") -> None:
         for tensor in (classifier.normalizer.mean, classifier.normalizer.std)
     )
     print(f"images: {crop}{height}x{width}; mean {mean}; std {std}")
+    if provenance.get("part"):
+        print(f"taken from: {printable(provenance['part'])}")
+    if provenance.get("ignored"):
+        paragraph(f"ignored: {printable(provenance['ignored'])}", 2)
     if provenance["assumed"]:
         assumed = "; ".join(map(printable, provenance["assumed"]))
         paragraph(f"assumed, since nothing says otherwise: {assumed}", 2)

@@ -14,9 +14,9 @@ from convatlas.interop.candidates import Candidate, Request
 from convatlas.interop.hub_config import WeightsConfig, read_weights_config
 from convatlas.interop.identify import identify
 from convatlas.interop.input_options import InputOptions, choose_normalizer, choose_preprocessing
-from convatlas.interop.load_weights import copy_matched
+from convatlas.interop.load_weights import copy_matched, summarize_paths
 from convatlas.interop.remote_weights import RemoteWeights, fetch_remote, is_remote
-from convatlas.interop.state_dict_match import SOURCES
+from convatlas.interop.state_dict_match import SOURCES, match_state_dict
 from convatlas.interop.twins import absent_twins, is_known_architecture
 from convatlas.interop.weight_file import WeightFile, read_weight_file, weights_sha256
 from convatlas.storage.records import parse_assignment
@@ -111,11 +111,19 @@ def _classifier_of(
     )
     class_names, assumed_classes = _choose_classes(identified, options.classes, config, name)
     network = models.build(architecture)
-    copy_matched(network, weights.tensors, identified.match, name)
+    # the whole file once more, now that the network is known: to say which part was taken, and what was not
+    match = match_state_dict(network, weights.content, source, config=weights.config)
+    if match is not None and match.exact:
+        copy_matched(network, weights.content, match, name)
+    else:
+        match = identified.match
+        copy_matched(network, weights.tensors, match, name)
     provenance: dict[str, Any] = {
         "imported": Path(name).name if remote is None else remote.name,
         "sha256": sha256,
         "source": source,
+        "part": printable(match.part),
+        "ignored": summarize_paths(match.ignored, match.part),
         "assumed": [
             *assumed_size,
             *assumed_statistics,
