@@ -15,6 +15,7 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
+from plain_loop import top1
 from torch import Tensor
 
 from convatlas import models
@@ -27,7 +28,6 @@ LARGE_SET = 10_000  # images
 MARGIN = 8 / 7  # of a photograph in evaluation
 WEIGHT_DECAY = 5e-4
 MIN_AREA = 0.25  # of a random crop of a photograph
-EVAL_BATCH_SIZE = 250
 
 
 def main() -> None:
@@ -145,15 +145,6 @@ def train(model: torch.nn.Module, dataset: Dataset, size: int, rate: float, imag
         optimizer.step()
         scheduler.step()
     return time.perf_counter() - start
-
-
-@torch.no_grad()
-def top1(model: torch.nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy in percent."""
-    model.eval()
-    batches = zip(torch.split(images, EVAL_BATCH_SIZE), torch.split(labels, EVAL_BATCH_SIZE), strict=True)
-    correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in batches)
-    return 100 * correct / len(labels)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 from convatlas.data.images import decode
-from convatlas.data.images.decode import Pixels, UnreadableImage
+from convatlas.data.images.decode import Pixels
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.sources.content_hash import content_hash
 from convatlas.data.sources.split import stratified_holdout
 from convatlas.errors import UserError, printable

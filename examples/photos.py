@@ -39,7 +39,7 @@ from PIL import Image
 
 from convatlas.data.sources.download import DebianTree
 from convatlas.errors import UsageError, UserError, printable
-from convatlas.runtime.device import usable_cores
+from convatlas.runtime.num_threads import usable_cores
 from convatlas.runtime.progress import track
 
 STAMPS = DebianTree("tuxpaint-stamps", "tuxpaint-stamps-default", "/usr/share/tuxpaint/stamps", (".png",))

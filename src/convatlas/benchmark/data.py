@@ -29,8 +29,9 @@ from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing
 from convatlas.data.transforms.random_crop import RandomResizedCrop
 from convatlas.errors import UserError, unknown_name
-from convatlas.runtime.device import best_precision, select_device, usable_cores
+from convatlas.runtime.device import best_precision, select_device
 from convatlas.runtime.memory import peak_memory_bytes, tune_malloc
+from convatlas.runtime.num_threads import usable_cores
 from convatlas.runtime.runtime import Runtime
 
 PHOTO_WIDTH, PHOTO_HEIGHT = 500, 375

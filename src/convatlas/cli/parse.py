@@ -87,7 +87,7 @@ def _sentence(event: object, command: type | None) -> str:
 def _unknown_option(option: str, command: type) -> str:
     known = [_option(field.name) for field in dataclasses.fields(command)]
     if "--set" in known:
-        from convatlas.cli.settings import setting_for_option
+        from convatlas.cli.option_hints import setting_for_option
 
         setting = setting_for_option(option)
         if setting:

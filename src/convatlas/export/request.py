@@ -44,9 +44,12 @@ def export_classifier(
         raise wrong_type("what export_classifier takes", given, expected)
     check_request(to, opset, max_drop)
     source = None if isinstance(classifier, Classifier) else Path(classifier)
-    if out is None and source is None:
+    if out is not None:
+        path = Path(out)
+    elif source is not None:
+        path = default_path(source, to)
+    else:
         raise UsageError(f"say where the export is written: out={DEFAULT_NAMES[to]!r}")
-    path = Path(out) if out is not None else default_path(Path(classifier), to)  # type: ignore[arg-type]
     check_is_new(path, to)
     loaded = load(source) if source is not None else classifier
     assert isinstance(loaded, Classifier)

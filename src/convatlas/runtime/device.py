@@ -7,7 +7,6 @@ import torch
 
 from convatlas.errors import UsageError
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
-from convatlas.runtime.num_threads import usable_cores as usable_cores
 
 Precision = Literal["fp32", "tf32", "bf16"]
 

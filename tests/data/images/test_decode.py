@@ -14,9 +14,10 @@ from PIL import Image, ImageOps
 
 from convatlas.data.curation.image_warnings import image_warnings
 from convatlas.data.images import decode
-from convatlas.data.images.decode import EncodedImage, UnreadableImage, is_grayscale
+from convatlas.data.images.decode import EncodedImage, is_grayscale
 from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import resize_center_crop
+from convatlas.data.images.unreadable import UnreadableImage
 
 
 def decode_file(

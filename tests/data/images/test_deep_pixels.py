@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.images.decode import EncodedImage
 from convatlas.data.images.deep_pixels import ValueRange, to_uint8, usual_range
+from convatlas.data.images.unreadable import UnreadableImage
 
 
 def encoded(values: NDArray[Any], kind: str = "tiff") -> EncodedImage:

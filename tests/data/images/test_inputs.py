@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from convatlas.classifier import Classifier
-from convatlas.data.images.decode import UnreadableImage, open_image
+from convatlas.data.images.decode import open_image
 from convatlas.data.images.inputs import iterate_images, read_image
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.errors import UsageError, UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)

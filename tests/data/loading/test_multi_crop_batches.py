@@ -15,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from convatlas.data.dataset import ArrayImages, Split
-from convatlas.data.images.decode import DecodedImage, ImageLike, Pixels, UnreadableImage
+from convatlas.data.images.decode import DecodedImage, ImageLike, Pixels
 from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import Box
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.loading.multi_crop_batches import MultiCropBatches
 from convatlas.data.sources.files import FileImages
 from convatlas.data.transforms.multi_crop import FullImage, InceptionCrops, MultiCrop, TenCrop

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convatlas.data import open_dataset
-from convatlas.data.images.decode import UnreadableImage
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.sources.arrow import ArrowImages, file_stamp, first_line, require_inside
 from convatlas.errors import UserError
 

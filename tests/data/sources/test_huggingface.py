@@ -22,7 +22,8 @@ from PIL import Image
 
 from convatlas.data import open_dataset
 from convatlas.data.dataset import Dataset
-from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.images.decode import EncodedImage
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.loading.loader import iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.sources import huggingface

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convatlas.data import Dataset, open_dataset
-from convatlas.data.images.decode import UnreadableImage
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.errors import UserError
 
 RNG = np.random.default_rng(0)

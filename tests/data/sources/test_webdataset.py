@@ -30,7 +30,8 @@ from PIL import Image
 
 from convatlas.data import open_dataset
 from convatlas.data.dataset import Dataset
-from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.images.decode import EncodedImage
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.sources import tar_index
 from convatlas.errors import UserError
 

@@ -17,8 +17,9 @@ from convatlas.data.curation.image_warnings import image_warnings
 from convatlas.data.curation.near_duplicates import LENGTH, MAX_DISTANCE, find_near_duplicates, signature
 from convatlas.data.curation.statistics import Counts, ImageSize, class_counts, size_range
 from convatlas.data.dataset import Subset
-from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.images.decode import EncodedImage
 from convatlas.data.images.deep_pixels import ValueRange
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.sources.passed_over import PassedOver, describe_passed_over
 from convatlas.data.sources.quarantine import Quarantine, QuarantinedFile
 from convatlas.data.sources.source import RawDataset, prepare
@@ -29,8 +30,8 @@ from convatlas.data.transforms.value_range import (
 )
 from convatlas.errors import UserError, printable
 from convatlas.names import escape_name
-from convatlas.runtime.device import usable_cores
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
+from convatlas.runtime.num_threads import usable_cores
 from convatlas.runtime.progress import track
 
 CHUNK_SIZE = 50  # images that a thread reads at a time

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from convatlas.data.dataset import Dataset
-from convatlas.data.images.decode import Pixels, UnreadableImage
+from convatlas.data.images.decode import Pixels
 from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import resize
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms import counter_rng
 from convatlas.data.transforms.value_range import dataset_value_range

@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 
 from convatlas.data.curation.worker_pool import map_in_processes
 from convatlas.data.dataset import Dataset, ImageSource
-from convatlas.data.images.decode import EncodedImage, ImageLike, UnreadableImage
+from convatlas.data.images.decode import EncodedImage, ImageLike
 from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import Box, crop_resize
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.sources.packed import ENTRY, FORMAT, StoreManifest, shard_name
 from convatlas.data.sources.quarantine import NAME as QUARANTINE
 from convatlas.data.transforms.preprocessing import UnreadableSample
 from convatlas.data.transforms.value_range import dataset_value_range
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.names import escape_name
-from convatlas.runtime.device import usable_cores
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
+from convatlas.runtime.num_threads import usable_cores
 from convatlas.runtime.progress import track
 from convatlas.storage.atomic import FILE_OPS, atomic_write
 from convatlas.storage.lock import NAME as LOCK

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.dataset import ArrayImages, Dataset
-from convatlas.data.images.decode import UnreadableImage
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.transforms import counter_rng
 from convatlas.data.transforms.normalize import MAX_ARRAY_SAMPLES, MAX_FILE_SAMPLES, ChannelMeanStd
 from convatlas.data.transforms.preprocessing import Preprocessing

@@ -23,8 +23,7 @@ from PIL import Image
 from convatlas.data.images import jpeg_header, orientation
 from convatlas.data.images.deep_pixels import BIT_DEPTH_RANGE, DEEP_MODES, ValueRange, deep_values, to_uint8
 from convatlas.data.images.file_format import FORMATS
-from convatlas.data.images.unreadable import UnreadableImage as UnreadableImage
-from convatlas.data.images.unreadable import UnreadableOnError
+from convatlas.data.images.unreadable import UnreadableImage, UnreadableOnError
 from convatlas.errors import UserError
 from convatlas.storage.regular_file import read_regular
 

@@ -11,7 +11,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from convatlas.data.images.decode import DecodedImage, EncodedImage, ImageLike, UnreadableImage, open_image
+from convatlas.data.images.decode import DecodedImage, EncodedImage, ImageLike, open_image
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.errors import UsageError, printable
 
 ImageInput = (

@@ -10,7 +10,7 @@ from torch import Tensor
 from convatlas.data.images.decode import ImageLike
 from convatlas.data.images.inputs import image_name, read_image
 from convatlas.errors import UserError
-from convatlas.runtime.device import usable_cores
+from convatlas.runtime.num_threads import usable_cores
 from convatlas.runtime.threads import single_threaded_pool
 
 

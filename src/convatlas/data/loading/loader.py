@@ -16,8 +16,8 @@ from convatlas.data.dataset import ArrayImages, Split
 from convatlas.data.loading.batch import Batch
 from convatlas.data.loading.multi_crop_batches import MultiCropBatch
 from convatlas.errors import UserError
-from convatlas.runtime.device import usable_cores
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
+from convatlas.runtime.num_threads import usable_cores
 from convatlas.runtime.signals import end_with_parent, ignore_stop_signals, postpone_signals
 
 MAX_DEATHS = 3  # of workers in a row, without a batch in between

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from convatlas.data.dataset import Split
-from convatlas.data.images.decode import DecodedImage, ImageLike, UnreadableImage
+from convatlas.data.images.decode import DecodedImage, ImageLike
 from convatlas.data.images.resize import resize, resize_center_crop, resize_to_each
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.transforms.multi_crop import CropView, FullImage, MultiCrop
 from convatlas.data.transforms.preprocessing import Preprocessing, UnreadableSample
 from convatlas.errors import UserError

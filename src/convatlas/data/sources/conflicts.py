@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.dataset import ImageSource
-from convatlas.data.images.decode import UnreadableImage
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.errors import UserError, printable
 
 MAX_PAIRS = 3  # that a message names

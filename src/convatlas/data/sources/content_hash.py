@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from convatlas.runtime.device import usable_cores
+from convatlas.runtime.num_threads import usable_cores
 from convatlas.runtime.progress import track
 from convatlas.storage.cache import read_entry, write_entry
 from convatlas.storage.regular_file import open_regular

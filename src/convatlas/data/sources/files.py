@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convatlas.data.images import decode
-from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.images.decode import EncodedImage
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.errors import MissingDataError, printable
 
 

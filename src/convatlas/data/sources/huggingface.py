@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from convatlas.data.dataset import Subset
 from convatlas.data.images import decode
-from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.images.decode import EncodedImage
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.sources.arrow import ArrowImages, file_stamp, first_line, require_inside
 from convatlas.data.sources.content_hash import LENGTH, content_hash
 from convatlas.data.sources.labels import encode_labels, validate_class_name

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.images import decode
-from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.images.decode import EncodedImage
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.sources import content_hash
 from convatlas.data.sources.labels import encode_labels, validate_class_name
 from convatlas.data.sources.passed_over import extension_reason

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convatlas.data.dataset import ArrayImages, ImageSource
-from convatlas.data.images.decode import ImageLike, UnreadableImage
+from convatlas.data.images.decode import ImageLike
 from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import resize_center_crop
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.runtime.threads import single_threaded_pool
 from convatlas.storage.records import Record
 

@@ -3,8 +3,9 @@
 import numpy as np
 
 from convatlas.data.dataset import ArrayImages, Dataset, ImageSource
-from convatlas.data.images.decode import EncodedImage, UnreadableImage
+from convatlas.data.images.decode import EncodedImage
 from convatlas.data.images.deep_pixels import ValueRange, usual_range
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.transforms import counter_rng
 from convatlas.errors import UserError, printable
 
