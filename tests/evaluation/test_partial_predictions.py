@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,17 @@ def die() -> None:
     os._exit(9)
 
 
+def wait_for_signal(waiting: Path) -> None:
+    waiting.touch()
+    time.sleep(60)
+
+
+def terminate_after(waiting: Path) -> None:
+    while not waiting.exists():
+        time.sleep(0.01)
+    terminate()
+
+
 def evaluate_as_rank(run: str, crops: str, calls: int | None, end: Callable[[], None] = die) -> int:
     """`end` is called in the network's call of the number `calls`."""
     if calls is not None:
@@ -167,8 +180,9 @@ def test_a_lost_rank_costs_its_own_share_only(
 def test_ranks_that_sigterm_stops_save_what_they_have_predicted(
     run: Path, expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = (evaluate_as_rank, str(run), "10", 21, terminate)
-    results = finish_ranks(start_ranks(tmp_path, [job, job]))
+    ends = [partial(end, tmp_path / "waiting") for end in (wait_for_signal, terminate_after)]
+    jobs = [(evaluate_as_rank, str(run), "10", 21, end) for end in ends]
+    results = finish_ranks(start_ranks(tmp_path, jobs))
     assert [result.exit_code for result in results] == [143, 143], results
     assert {file.stem[-2:] for file in run.glob("predictions/*.partial/*.safetensors")} == {"-0", "-1"}
     count = interrupt_after(monkeypatch, -1)

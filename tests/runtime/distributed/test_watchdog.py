@@ -20,7 +20,9 @@ TIMEOUT = 100.0  # seconds of the clock below
 
 class MemoryStore:
     """The methods of torch's Store that the watchdog calls. Once `lost`, every call fails as without its
-    process."""
+    process; `lost_when_acknowledged`: that process ends as soon as a failure is acknowledged."""
+
+    lost_when_acknowledged = False
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
@@ -54,6 +56,8 @@ class MemoryStore:
         with self._lock:
             total = int(self.values.get(key, b"0")) + amount
             self.values[key] = str(total).encode()
+        if amount and key == "acknowledged":
+            self.lost = self.lost_when_acknowledged
         return total
 
 
@@ -229,6 +233,16 @@ def test_of_two_failures_the_first_is_reported_and_the_second_is_silent(
     resolved = second.resolve_failure(UserError("cannot read the data"))
     assert isinstance(resolved, FailedOnOtherRank)
     assert resolved.exit_code == 2
+
+
+def test_the_second_failure_stays_silent_when_the_first_rank_ends_at_once(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "ACK_SECONDS", 0.0)
+    first, second = join_ranks(store)
+    first.resolve_failure(UsageError("unknown network"))
+    store.lost_when_acknowledged = True
+    assert isinstance(second.resolve_failure(UsageError("unknown network")), FailedOnOtherRank)
 
 
 def test_a_rank_that_has_died_is_named(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ all end when one of them has failed, died or hangs."""
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,9 +14,11 @@ from typing import NamedTuple
 from torch._C._distributed_c10d import Store
 
 from convatlas.errors import FailedOnOtherRank, UserError
+from convatlas.runtime.signals import STOP_SIGNALS
 
 POLL_SECONDS = 0.5  # between two looks at the store
 ACK_SECONDS = 5.0  # how long a failed rank stays, until the others have acknowledged its failure
+SAVE_SECONDS = 3.0  # how long a rank may save, when a signal has stopped another one
 _PACKAGE = Path(__file__).parent.parent.parent
 
 
@@ -108,8 +111,9 @@ class Watchdog(threading.Thread):
                 )
             exit_code = int(getattr(error, "exit_code", 1))
             if not self._claim_failure(exit_code):
-                self._store.add("acknowledged", 1)
-                return FailedOnOtherRank(int(self._store.get("exit code")))
+                first_error = FailedOnOtherRank(int(self._store.get("exit code")))
+                self._store.add("acknowledged", 1)  # the last request: the store may end with the first rank
+                return first_error
             others = set(range(self.world_size)) - {self.rank, *dead_ranks}
             present = [rank for rank in others if self._store.check([f"rank {rank}"])]
             end = time.monotonic() + ACK_SECONDS
@@ -160,8 +164,11 @@ class Watchdog(threading.Thread):
     def _poll(self) -> None:
         self.publish()
         if self._store.check(["failed"]):
+            exit_code = int(self._store.get("exit code"))
+            if self._stop_training(exit_code - 128):
+                return
             self._store.add("acknowledged", 1)
-            self._exit(int(self._store.get("exit code")))
+            self._exit(exit_code)
         now = time.monotonic()
         heartbeats = self._heartbeats()
         for rank, heartbeat in enumerate(heartbeats):
@@ -173,6 +180,14 @@ class Watchdog(threading.Thread):
         waited_for = len(behind) < self.world_size
         if waited_for and all(now - self._last_progress[rank][1] > self._timeout for rank in behind):
             self._report_hang(behind, heartbeats)
+
+    def _stop_training(self, number: int) -> bool:
+        """Pass on the signal that has stopped another rank, which torchrun may not have sent to this one yet.
+        Returns whether this rank stops by itself, within the time that saving may take."""
+        if number not in STOP_SIGNALS or signal.getsignal(number) == signal.SIG_DFL:
+            return False
+        os.kill(os.getpid(), number)
+        return self._stopping.wait(SAVE_SECONDS)
 
     def _report_hang(self, behind: list[int], heartbeats: list[Heartbeat]) -> None:
         if self._claim_failure(1):
