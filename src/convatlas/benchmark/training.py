@@ -27,6 +27,7 @@ from convatlas.data.loading.loader import iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import unknown_name
+from convatlas.layers.fused_batch_norm import choose_kernels, fuse_batch_norm
 from convatlas.runtime import hardware
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import best_precision, select_device
@@ -179,15 +180,17 @@ def _convatlas_steps(
     model: str, images: Tensor, labels: Tensor, recipe: recipes.Recipe, compile: bool
 ) -> Iterator[None]:
     device = select_device()
+    network = models.create_model(model, _edition(model))
+    kernels = None if compile else choose_kernels(network, device)
     runtime = Runtime(device, best_precision(device), compile)
     split = Split(ArrayImages(images.numpy()), labels.numpy())
     channels, height, width = images.shape[1:]
     preprocessing = fixed_size_preprocessing(channels, (height, width), (height, width))
-    network = models.create_model(model, _edition(model))
     auxiliary = recipe.auxiliary or dict.fromkeys(network.heads, AUXILIARY_WEIGHT)
     normalizer = recipe.normalize.fit(split.images, preprocessing)
     objective = Objective(network, normalizer, recipe.loss, auxiliary, recipe.ema)
     runtime.to_device(objective)
+    fuse_batch_norm(objective, kernels)
     optimizer = recipe.optimizer.build(objective.model)
     forward_backward = runtime.compiled_forward_backward(objective, partial(print, file=sys.stderr))
     batches = TrainBatches(split, preprocessing, recipe.augment, recipe.batch, seed=0)

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -142,11 +143,9 @@ def measure_device(
     """
     cuda = device.type == "cuda"
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    side, copy_bytes = (8192, 1 << 30) if cuda else (2048, 1 << 28)
+    max_side, copy_bytes = (8192, 1 << 30) if cuda else (2048, 1 << 28)
     memory, reserved_bytes = available_memory(device, ranks.local_world_size)
-    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    product = torch.empty(side, side, dtype=dtype, device=device)
-    flops = 2 * side**3 / _min_seconds(lambda: torch.mm(a, b, out=product), device)
+    flops = _measure_product(max_side, dtype, device)
     source = torch.ones(copy_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     bandwidth = 2 * copy_bytes / _min_seconds(lambda: target.copy_(source), device)
@@ -165,6 +164,24 @@ def measure_device(
         intra_node_bandwidth=link_bandwidth,
         devices_per_node=ranks.local_world_size,
     )
+
+
+def _measure_product(max_side: int, dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of products of square matrices of `max_side` rows, or of as many as take a tenth of the time: a
+    CPU without units for the precision would take minutes for the largest."""
+    side = max_side // 16
+    while True:
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        product = torch.empty(side, side, dtype=dtype, device=device)
+        multiply = partial(torch.mm, a, b, out=product)
+        multiply()  # warm-up
+        synchronize(device)
+        start = time.perf_counter()
+        multiply()
+        synchronize(device)
+        if side == max_side or time.perf_counter() - start > SECONDS_PER_RATE / 10:
+            return 2 * side**3 / _min_seconds(multiply, device)
+        side *= 2
 
 
 def _measure_link(ranks: Ranks, exchange_bytes: int, device: torch.device) -> float:

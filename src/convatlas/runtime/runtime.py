@@ -20,7 +20,8 @@ class Runtime:
     """Device, precision, compilation, threads and ranks of a computation.
 
     `compile` is a decision already made (not `auto`), so that it can be recorded. `threads` defaults to
-    those of `default_threads`. Raises UsageError for tf32 on a CPU.
+    those of `default_threads`. `kernels`: the compiler of those that training steps use, or `torch`, to
+    be recorded. Raises UsageError for tf32 on a CPU.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Runtime:
         compile: bool = False,
         threads: int | None = None,
         ranks: Ranks = SINGLE_PROCESS,
+        kernels: str = "torch",
     ):
         if precision == "tf32" and device.type == "cpu":
             raise UsageError("precision tf32 needs a CUDA device: use fp32 or bf16 on a CPU")
@@ -37,6 +39,7 @@ class Runtime:
         self.precision = precision
         self.compile = compile
         self.ranks = ranks
+        self.kernels = kernels
         if device.type == "cpu":
             tune_malloc()
             self.threads = threads or default_threads(ranks.local_world_size)
@@ -139,4 +142,5 @@ class Runtime:
             "threads": self.threads,
             "ranks": self.ranks.world_size,
             "compile": self.compile,
+            "kernels": self.kernels,
         }

@@ -12,6 +12,7 @@ from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
 from convatlas.errors import MissingDataError, UsageError, UserError, printable, wrong_type
 from convatlas.layers.batch_norm import convert_sync_batchnorm
+from convatlas.layers.fused_batch_norm import choose_kernels, fuse_batch_norm
 from convatlas.layers.init import glorot_uniform, he_normal
 from convatlas.runtime.compilation import should_compile
 from convatlas.runtime.device import select_device
@@ -155,7 +156,12 @@ def _train(
     cost = analysis.analyze(resolved.network, run.content.preprocessing.shape)
     precision = "fp32" if run.precision == "auto" else run.precision
     compiling = ranks.run_on_main(lambda: _decide_to_compile(run, device, existing, cost.macs))
-    runtime = Runtime(device, precision, compiling, ranks=ranks)
+    warnings = [*resolved.dataset.warnings, *run_warnings(run, resolved.dataset)]
+    plain = existing is not None and existing.environment.get("kernels") == "torch"
+    kernels = None if plain or compiling else choose_kernels(resolved.network, device, warnings.append)
+    runtime = Runtime(
+        device, precision, compiling, ranks=ranks, kernels=kernels.compiler if kernels else "torch"
+    )
     run_file = RunFile(run=run, environment=dict(runtime.environment()))
     check_ranks_agree(run, run_file.environment, ranks, force)
     guard = MemoryGuard.of(run, runtime, resolved.network)
@@ -163,7 +169,6 @@ def _train(
         guard.check()
     several_ranks = ranks.world_size > 1
     with open_run_folder(path, run_file, existing, force, ranks) as folder:
-        warnings = (*resolved.dataset.warnings, *run_warnings(run, resolved.dataset))
         passed_over = resolved.dataset.passed_over
         rows = banner_rows(
             run, run_file.environment, runtime.describe(), cost, str(path), warnings, passed_over
@@ -173,6 +178,7 @@ def _train(
             if log_format == "tensorboard":
                 display.say(f"  to see the figures: {tensorboard_command(folder)}")
             objective = build_objective(resolved, ranks)
+            fuse_batch_norm(objective, kernels)
             runtime.to_device(objective)
             dataset = resolved.dataset
             train_split = dataset.splits["train"]

@@ -15,6 +15,7 @@ from convatlas.data.dataset import ArrayImages, Split
 from convatlas.data.loading.batch import Batch
 from convatlas.data.loading.loader import default_num_workers, iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
+from convatlas.layers.fused_batch_norm import choose_kernels, fuse_batch_norm
 from convatlas.runtime.distributed.ranks import Ranks
 from convatlas.runtime.hardware import DeviceSpec, synchronize
 from convatlas.runtime.runtime import Runtime
@@ -104,6 +105,7 @@ class StepProfiler:
         if run.recipe.ema is not None:
             self.objective.ema = run.recipe.ema.build(self.objective.model).requires_grad_(False)
         runtime.to_device(self.objective)
+        fuse_batch_norm(self.objective, choose_kernels(self.objective, runtime.device))
         self.optimizer = run.recipe.optimizer.build(self.objective.model)
 
     def passes(
