@@ -178,7 +178,7 @@ class Classifier:
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 images (n, channels, *size) -> logits (n, classes), float32."""
-        with torch.inference_mode(), self.runtime.autocast():
+        with self.runtime.turn(), torch.inference_mode(), self.runtime.autocast():
             logits: Tensor = self.model(self.normalizer(images))
         return logits.float()
 
@@ -282,7 +282,8 @@ class Classifier:
             engine = build_engine(self.inference_module(), images, name)
             self.engines[name] = engine
             say(f"engine {engine.name}: {engine.why}")
-        return self.engines[name](images)
+        with self.runtime.turn(say):
+            return self.engines[name](images)
 
 
 def choose_precision(metadata: ClassifierMetadata, device: torch.device) -> Precision:

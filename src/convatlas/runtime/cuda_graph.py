@@ -31,23 +31,30 @@ class ForwardBackward(Protocol):
 
 
 class EagerForwardBackward:
-    """The eager pass, operator by operator. `module` maps images and targets to loss and logits."""
+    """The eager pass, operator by operator. `module` maps images and targets to loss and logits; `turn` is
+    the context of what computes."""
 
     def __init__(
-        self, module: nn.Module, autocast: Callable[[], AbstractContextManager[object]], ranks: Ranks
+        self,
+        module: nn.Module,
+        autocast: Callable[[], AbstractContextManager[object]],
+        ranks: Ranks,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ):
         self.module = module
         self._autocast = autocast
         self._ranks = ranks
+        self._turn = turn
 
     def __call__(
         self, images: Tensor, targets: Tensor, share: float = 1.0, last: bool = True
     ) -> tuple[Tensor, Tensor]:
-        with self._autocast(), nullcontext() if last else self._ranks.no_sync(self.module):
-            loss, logits = self.module(images, targets)
-        self._ranks.heartbeat(collective=True)
-        torch.autograd.backward(loss * share)
-        return loss.detach(), logits.detach()
+        with self._turn():
+            with self._autocast(), nullcontext() if last else self._ranks.no_sync(self.module):
+                loss, logits = self.module(images, targets)
+            self._ranks.heartbeat(collective=True)
+            torch.autograd.backward(loss * share)
+            return loss.detach(), logits.detach()
 
 
 def capture_cuda_graph(work: Callable[[], list[Tensor]]) -> tuple[list[Tensor], Callable[[], None]]:

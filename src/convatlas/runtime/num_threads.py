@@ -10,9 +10,16 @@ MAX_THREADS = 1024
 VARIABLE = "CONVATLAS_THREADS"  # set by --threads
 
 
+def usable_core_numbers() -> tuple[int, ...]:
+    """The cores that this process may run on, by the system's numbers."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
 def usable_cores() -> int:
-    """The number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may run on."""
+    return len(usable_core_numbers())
 
 
 def default_threads(local_ranks: int = 1, environment: Mapping[str, str] = os.environ) -> int:

@@ -3,17 +3,19 @@ same on a CPU and on a GPU."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convatlas.errors import UsageError
+from convatlas.runtime.core_turns import core_turns
 from convatlas.runtime.cuda_graph import CudaGraphForwardBackward, EagerForwardBackward, ForwardBackward
 from convatlas.runtime.device import Precision, cpu_matrix_features
 from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.memory import tune_malloc
-from convatlas.runtime.num_threads import default_threads
+from convatlas.runtime.num_threads import default_threads, usable_core_numbers
 
 
 class Runtime:
@@ -91,7 +93,7 @@ class Runtime:
     def forward_backward(self, module: nn.Module, warn: Callable[[str], None]) -> ForwardBackward:
         """The module's forward and backward on this rank alone. On CUDA it is a CUDA graph, except with
         several ranks, whose exchange would interrupt it."""
-        eager = EagerForwardBackward(module, self.autocast, self.ranks)
+        eager = EagerForwardBackward(module, self.autocast, self.ranks, partial(self.turn, warn))
         if self.device.type == "cuda" and self.ranks.world_size == 1:
             return CudaGraphForwardBackward(eager, warn)
         return eager
@@ -99,6 +101,13 @@ class Runtime:
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """A context with bf16 autocast where the precision is bf16."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def turn(self, say: Callable[[str], None] = lambda line: None) -> contextlib.AbstractContextManager[None]:
+        """This process's turn on its cores, if others of ours share them: see `CoreTurns`. Several ranks take
+        none: one would wait for another that waits for its turn."""
+        if self.device.type != "cpu" or self.ranks.world_size > 1:
+            return contextlib.nullcontext()
+        return core_turns(self.threads, usable_core_numbers()).turn(say)
 
     def seed_step(self, value: int) -> None:
         """Seed everything random inside a step (dropout)."""
@@ -111,10 +120,11 @@ class Runtime:
         self, optimizer: torch.optim.Optimizer, clip: Callable[[Iterable[Tensor]], None] | None = None
     ) -> None:
         """Clip the gradients, update the parameters, and set the gradients to None."""
-        if clip is not None:
-            clip(p for group in optimizer.param_groups for p in group["params"])
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        with self.turn():
+            if clip is not None:
+                clip(p for group in optimizer.param_groups for p in group["params"])
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     def describe(self) -> str:
         """Device, threads and precision in one line for people."""

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.evaluation.predict import predict_split
 from convatlas.evaluation.predictions import Predictions
@@ -38,11 +40,15 @@ def evaluate_split(ctx: TrainContext, split: EvalBatches) -> Predictions:
             if signal:
                 raise StoppedBySignal(signal, "", agreed=True)
 
+    def logits(images: Tensor) -> Tensor:
+        with ctx.runtime.turn():
+            return ctx.objective.logits(images)
+
     ctx.objective.eval()
     ranks.broadcast_buffers(ctx.objective)
     with ctx.runtime.autocast():
         return predict_split(
-            ctx.objective.logits,
+            logits,
             split,
             ctx.runtime.device,
             ctx.workers,
