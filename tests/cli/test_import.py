@@ -178,7 +178,7 @@ def test_imagenets_names_for_another_number_of_outputs_are_refused(tmp_path: Pat
     )
 
 
-def test_twins_need_the_edition(tmp_path: Path, capsys: Capture) -> None:
+def test_ambiguous_networks_need_the_edition(tmp_path: Path, capsys: Capture) -> None:
     """pytorchcv's resnet50b has the names and shapes of its resnet50, and the stride elsewhere."""
     weights = save(tmp_path, "resnet50", "pytorchcv", edition="torchvision", width=0.25, num_classes=3)
     for words in ([], ["--model", "resnet50"]):

@@ -67,7 +67,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
             ["train", "lenet5", "--data", "digits", "--recipe", "quik"],
             "unknown recipe 'quik': the nearest is 'quick'",
         ),
-        (["train", "lenet5", "--data", "digits", "--epochs", "0"], "--epochs should be greater than 0"),
+        (["train", "lenet5", "--data", "digits", "--epochs", "0"], "--epochs should be more than 0 and"),
         (
             ["train", "lenet5", "--data", "digits", "--device", "gpu"],
             "unknown device 'gpu': expected auto, cpu, cuda or cuda:N",

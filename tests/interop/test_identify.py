@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from convatlas import models
 from convatlas.errors import UsageError, UserError
 from convatlas.interop import tensor_names
+from convatlas.interop.ambiguous_networks import assumed_exclusions, hidden_arguments
 from convatlas.interop.candidates import Request
 from convatlas.interop.identify import identify
 from convatlas.interop.import_classifier import parse_arguments
 from convatlas.interop.load_weights import load_weights, to_library_state_dict
 from convatlas.interop.operations import differing_arguments, list_operations
-from convatlas.interop.twins import absent_twins, hidden_choices
 from convatlas.models.resnet_v2 import UNITS
 
 CHOICE = re.compile(r"((?:--\w+ [\w.=]+ ?)+)\(pytorchcv's (\w+)\)")
@@ -26,7 +26,7 @@ RESNETS = (50, 101, 152)
 LIBRARIES = {"torchvision": torchvision, "timm": timm, "pytorchcv": pytorchcv}
 
 # networks whose names and shapes are those of another network of the same library
-TWINS = [
+AMBIGUOUS_NETWORKS = [
     *(f"{name}{n}{b}" for name in ("resnet", "seresnet", "preresnet") for n in RESNETS for b in ("", "b")),
     "preresnet200",
     "preresnet200b",
@@ -124,10 +124,10 @@ def test_a_file_gives_its_librarys_own_logits_or_is_refused(library: str, name: 
     "name",
     [
         pytest.param(name, marks=[pytest.mark.slow] * (name not in ("resnet50b", "seresnet50")))
-        for name in TWINS
+        for name in AMBIGUOUS_NETWORKS
     ],
 )
-def test_twins_are_refused_until_the_stride_is_given(name: str) -> None:
+def test_ambiguous_networks_are_refused_until_the_stride_is_given(name: str) -> None:
     """pytorchcv's networks of equal names and shapes: `resnet50b` has the stride in another convolution. Each
     option that the refusal names gives the logits of the network that it names, and of no other."""
     peer = build_peer("pytorchcv", name)
@@ -136,27 +136,27 @@ def test_twins_are_refused_until_the_stride_is_given(name: str) -> None:
         expected = peer(images)
     with pytest.raises(UsageError, match="equal names and shapes that differ in stride") as refusal:
         identify(peer.state_dict(), "weights.pth", Request())
-    choices = {twin: options for options, twin in CHOICE.findall(str(refusal.value))}
+    choices = {network: options for options, network in CHOICE.findall(str(refusal.value))}
     stem = name.removesuffix("b")
     assert choices.keys() == {stem, f"{stem}b"}
-    for twin, options in choices.items():
+    for network, options in choices.items():
         logits = import_logits(peer.state_dict(), images, request_of(options))
-        assert (relative_difference(logits, expected) < 1e-4) == (twin == name)
+        assert (relative_difference(logits, expected) < 1e-4) == (network == name)
 
 
 def request_of(options: str) -> Request:
     """The request of a command line's `--edition E --set KEY=VALUE`."""
     words = options.split()
     pairs = list(zip(words[::2], words[1::2], strict=True))
-    said = dict(pairs)
+    options_by_name = dict(pairs)
     return Request(
-        said.get("--model"),
-        said.get("--edition"),
+        options_by_name.get("--model"),
+        options_by_name.get("--edition"),
         parse_arguments([value for option, value in pairs if option == "--set"]),
     )
 
 
-def test_naming_the_network_does_not_decide_between_twins() -> None:
+def test_naming_the_network_does_not_decide_between_ambiguous_networks() -> None:
     state = build_peer("pytorchcv", "resnet50b").state_dict()
     with pytest.raises(
         UsageError, match=r"say --edition paper \(pytorchcv's resnet50\) or --edition torchvis"
@@ -165,11 +165,11 @@ def test_naming_the_network_does_not_decide_between_twins() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnetblur18", "resnetaa50", "resnetblur50"])
-def test_twins_that_the_atlas_lacks_are_named_as_an_assumption(name: str) -> None:
+def test_ambiguous_networks_that_the_atlas_lacks_are_named_as_an_assumption(name: str) -> None:
     with torch.device("meta"):
         state = timm(name)().state_dict()
     candidate = identify(state, "weights.pth", Request())
-    assert name in " ".join(absent_twins(candidate.match.source, candidate.architecture.name))
+    assert name in " ".join(assumed_exclusions(candidate.match.source, candidate.architecture.name))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_an_argument_that_tensors_do_not_show_is_listed_as_hidden(name: str) -> 
     thing."""
     size = models.get_entry(name).input[1:]
     defaults = models.get_entry(name).default_arguments()
-    listed = hidden_choices("convatlas", name)
+    listed = hidden_arguments("convatlas", name)
     default = build_small(name)
     assert default is not None
     for argument, values in VALUES.items():

@@ -19,7 +19,7 @@ from convatlas.classifier import write_model_file
 from convatlas.classifier.model_file import read_model_file
 from convatlas.cli.main import main
 from convatlas.errors import UsageError, UserError
-from convatlas.interop import import_classifier, torchvision_weights
+from convatlas.interop import hub_cache, import_classifier, torchvision_weights
 from convatlas.interop.load_weights import to_library_state_dict
 from convatlas.interop.torchvision_weights import MIRROR_VARIABLE, WEIGHTS, Weights, find_weights
 
@@ -272,6 +272,57 @@ def test_without_the_hub_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=r"cannot fetch hf:someone/net .*import a file that is on") as error:
         import_classifier("hf:someone/net")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("fetched", ["hf:someone/net", "hf:someone/net@v1"])
+def test_without_a_connection_a_revision_that_was_fetched_is_used_and_said(
+    fetched: str, hub: FileServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"id2label": {"0": "cat", "1": "dog"}, "image_size": 96}
+    put(hub, {"model.safetensors": safetensors.torch.save(state_dict(num_classes=2)), "config.json": config})
+    online = import_classifier(fetched).metadata
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for name in (fetched, f"hf:someone/net@{COMMIT}"):
+        assert import_classifier(name).metadata == online
+        assert capsys.readouterr().err == (
+            f"convatlas: no connection to the Hub: the cached revision {COMMIT} of hf:someone/net is used\n"
+        )
+    (other,) = {"hf:someone/net", "hf:someone/net@v1"} - {fetched}
+    for name in (other, f"hf:someone/net@{COMMIT[:-1]}0", f"hf:someone/net@{COMMIT[:7]}", "hf:someone/other"):
+        with pytest.raises(UserError, match=f"cannot fetch {name} "):
+            import_classifier(name)
+
+
+def test_without_a_connection_a_cached_file_that_is_damaged_is_refused(
+    hub: FileServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(hub, {"model.safetensors": safetensors.torch.save(state_dict(num_classes=2))})
+    import_classifier("hf:someone/net")
+    (cached,) = (file.resolve() for file in cache.rglob("model.safetensors"))
+    cached.write_bytes(cached.read_bytes()[:-1] + b"?")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="does not have the SHA-256 that the Hub lists: it was deleted"):
+        import_classifier("hf:someone/net")
+    with pytest.raises(UserError, match="cannot fetch hf:someone/net "):
+        import_classifier("hf:someone/net")
+
+
+def test_what_the_hub_no_longer_has_is_not_taken_from_the_cache(hub: FileServer) -> None:
+    put(hub, {"model.safetensors": safetensors.torch.save(state_dict(num_classes=2))})
+    import_classifier("hf:someone/net")
+    hub.files.clear()
+    with pytest.raises(UserError, match=r"cannot fetch hf:someone/net \(it does not exist"):
+        import_classifier("hf:someone/net")
+
+
+@pytest.mark.parametrize("revision", ["../../../precious", "/etc/passwd", "a\0b", "x" * 1000])
+def test_a_revision_leads_nowhere_outside_the_cache(revision: str, cache: Path) -> None:
+    (cache / "hub").mkdir(parents=True)
+    (cache / "precious").write_text(COMMIT)
+    hub_cache.store_ref("someone/net", revision, COMMIT)
+    assert [path for path in cache.rglob("*") if path.is_file()] == [cache / "precious"]
+    assert hub_cache.cached_snapshot("someone/net", revision) is None
 
 
 def test_nothing_is_fetched_for_a_file(

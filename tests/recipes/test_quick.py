@@ -25,6 +25,11 @@ def quick_for(network: str, images: int) -> Recipe:
     return recipes.fit_to_data(recipes.get_recipe("quick", entry), entry, images)
 
 
+def finetune_for(network: str, images: int) -> Recipe:
+    entry = models.get_entry(network)
+    return recipes.fit_to_data(recipes.get_recipe("finetune", entry), entry, images)
+
+
 def rate(recipe: Recipe) -> float:
     assert isinstance(recipe.optimizer, SGD)
     return recipe.optimizer.lr
@@ -62,6 +67,13 @@ def test_networks_without_batch_norm_have_a_tenth_of_the_rate_and_hes_first_weig
     assert rate(finetune) <= 0.001
     for network in ("vgg11_bn", "resnet18", "mobilenet_v1", "inception_v3"):
         assert quick_for(network, 55_000).init == "default"
+
+
+@pytest.mark.parametrize("network", ["lenet5", "resnet20_cifar", "resnet18", "vgg11"])
+def test_fine_tuning_at_its_low_rate_has_a_thousand_steps_on_a_small_set(network: str) -> None:
+    recipe = finetune_for(network, 1438)
+    assert recipe.budget.steps(1438 // recipe.batch) == 1000
+    assert finetune_for(network, 55_000).budget == Epochs(3)
 
 
 def test_a_large_set_is_trained_on_as_before() -> None:

@@ -123,6 +123,19 @@ def test_a_damaged_log_is_refused_by_its_line(folder: RunFolder) -> None:
         FileMetricsLog(folder)
 
 
+def test_a_damaged_log_of_timing_is_to_be_removed_alone(folder: RunFolder) -> None:
+    with closing(FileMetricsLog(folder)) as log:
+        log.log(step=1, split="train", loss=1.0)
+        log.log_timing(step=1, seconds=1.0)
+    folder.timing_file.write_bytes(folder.timing_file.read_bytes().replace(b"1.0", b"2.0"))
+    with pytest.raises(UserError, match=r"timing\.jsonl is damaged at line 1: .*remove this file:") as error:
+        FileMetricsLog(folder)
+    assert "start again" not in str(error.value)
+    folder.timing_file.unlink()  # as the sentence says
+    with closing(FileMetricsLog(folder)) as log:
+        assert [line["step"] for line in log.lines()] == [1]
+
+
 def test_the_next_line_raises_what_ended_the_pending_work(folder: RunFolder) -> None:
     pending: Future[None] = Future()
     pending.set_exception(OSError(errno.ENOSPC, "No space left on device"))

@@ -28,10 +28,3 @@ def check_workers(workers: int | None, least: int = 0) -> None:
     """Raises UsageError for a number of processes that no machine starts."""
     if workers is not None and not least <= workers <= MAX_WORKERS:
         raise UsageError(f"--workers should be {least} to {MAX_WORKERS:,}, not {workers:,}")
-
-
-def positive(option: str, value: float) -> float:
-    """Raises UsageError for a number that is not above 0."""
-    if not value > 0:
-        raise UsageError(f"{option} should be greater than 0, not {value}")
-    return value

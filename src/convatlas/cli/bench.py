@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json, arg, positive
+from convatlas.cli.arguments import Json, arg
 from convatlas.cli.output import display, paragraph, print_json, print_table
 from convatlas.errors import printable
 
@@ -64,12 +64,15 @@ class Bench:
 
     def _training(self) -> tuple[dict[str, Any], str]:
         from convatlas.benchmark import training
+        from convatlas.training.bounds import check_option
 
         model = self.model or "resnet20_cifar"
-        batch = None if self.batch is None else int(positive("--batch", self.batch))
+        check_option("--batch", self.batch, "recipe.batch")
         if self.row is not None:
-            return training.measure_row(model, batch, self.row), ""
-        document = training.benchmark_training(model, batch, self.rounds, self.compile, display(True).say)
+            return training.measure_row(model, self.batch, self.row), ""
+        document = training.benchmark_training(
+            model, self.batch, self.rounds, self.compile, display(True).say
+        )
         step = f"a training step of {document['batch']} images {document['input']}"
         return document, f"{model}, {step}; baseline is {document['baseline']}"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json, arg, check_workers, positive
+from convatlas.cli.arguments import Json, arg, check_workers
 from convatlas.cli.output import display, print_json
 from convatlas.errors import UsageError, printable
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Options that describe a new run, and so cannot be given with the file of one
 RUN_OPTIONS = ("data", "epochs", "batch", "set", "seed", "weights")
+# The numbers among the options, and the field of the run that each sets
+FIELD_OF_OPTION = {"epochs": "recipe.budget.count", "batch": "recipe.batch", "seed": "seed"}
 
 
 @dataclass
@@ -90,6 +92,7 @@ class Train:
         progress.say(f"  convatlas predict {result.out} IMAGE...")
 
     def _options(self) -> "RunOptions":
+        from convatlas.training.bounds import check_option
         from convatlas.training.options import RunOptions, open_run_file, run_from_options
 
         if self.model.endswith(".json"):
@@ -99,14 +102,16 @@ class Train:
             raise UsageError(
                 "train needs a network's name, for example: convatlas train lenet5 --data fashion-mnist"
             )
+        for option, field in FIELD_OF_OPTION.items():
+            check_option(f"--{option}", getattr(self, option), field)
         return run_from_options(
             model=self.model,
             data=self.data,
             edition=self.edition,
             recipe=self.recipe,
             seed=self.seed,
-            epochs=None if self.epochs is None else positive("--epochs", self.epochs),
-            batch=None if self.batch is None else int(positive("--batch", self.batch)),
+            epochs=self.epochs,
+            batch=self.batch,
             weights=self.weights,
             overrides=self.set,
         )

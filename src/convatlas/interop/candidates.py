@@ -11,9 +11,9 @@ from torch import Tensor
 
 from convatlas import models
 from convatlas.errors import UsageError
+from convatlas.interop.ambiguous_networks import hidden_arguments
 from convatlas.interop.state_dict_match import StateDictMatch, match_state_dict, rename_fn
-from convatlas.interop.tensor_names import LIBRARIES, networks_with, variants
-from convatlas.interop.twins import hidden_choices
+from convatlas.interop.tensor_names import LIBRARIES, Variant, networks_with, variants
 from convatlas.models import Architecture, Network
 
 USUAL_WIDTHS = (0.25, 0.5, 0.75, 1.25, 1.5, 2.0)
@@ -46,104 +46,94 @@ class Request:
 
 
 def exact_candidates(tensors: Mapping[str, Tensor], request: Request) -> list[Candidate]:
-    """All builds that the tensors fit exactly, each library's own edition before others of it."""
+    """All builds that the tensors fit exactly, each library's own edition in place of others of it."""
     candidates: list[Candidate] = []
     for library in LIBRARIES:
-        by_edition: dict[str, list[Candidate]] = {}
-        for name, edition, arguments in variants_of(library, tensors, request):
-            fitting = _fit(name, edition, arguments, library, tensors, request)
-            by_edition.setdefault(edition if edition == library else "", []).extend(fitting)
+        fitting = [
+            candidate
+            for variant in possible_variants(library, tensors, request)
+            for candidate in _fitting_builds(variant, tensors, request)
+        ]
         # A library's edition computes what it computes at any size; other editions may do so at one alone
-        candidates += by_edition.get(library) or by_edition.get("", [])
+        own = [candidate for candidate in fitting if candidate.architecture.edition == library]
+        candidates += own or fitting
     return candidates
 
 
-def variants_of(
-    library: str, tensors: Mapping[str, Tensor], request: Request
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(name, edition, arguments) of builds that may fit: all of a network that is named, else those in the
-    index of names."""
+def possible_variants(library: str, tensors: Mapping[str, Tensor], request: Request) -> Iterator[Variant]:
+    """The variants that may fit: all of a network that is named, else those in the index of names."""
     if request.model is not None:
-        listed = ((request.model, *variant) for variant in variants(request.model, library))
+        listed = variants(request.model, library)
     else:
-        listed = (variant[1:] for variant in networks_with(tensors) if variant[0] == library)
-    for name, edition, arguments in listed:
-        known = models.get_entry(name).default_arguments(edition)
-        if request.edition in (None, edition) and all(key in known for key in request.arguments):
-            yield name, edition, arguments
+        listed = (variant for variant in networks_with(tensors) if variant.library == library)
+    for variant in listed:
+        known = models.get_entry(variant.name).default_arguments(variant.edition)
+        if request.edition in (None, variant.edition) and all(key in known for key in request.arguments):
+            yield variant
 
 
-def _fit(
-    name: str,
-    edition: str,
-    arguments: dict[str, Any],
-    library: str,
-    tensors: Mapping[str, Tensor],
-    request: Request,
-) -> Iterator[Candidate]:
-    """The builds of one variant that the tensors fit exactly."""
-    hidden = {
-        key: (request.arguments[key],) if key in request.arguments else values
-        for key, values in hidden_choices(library, name).items()
-    }
+def _fitting_builds(variant: Variant, tensors: Mapping[str, Tensor], request: Request) -> Iterator[Candidate]:
+    """The builds of one variant that the tensors fit exactly: at most one for each choice of the hidden
+    arguments."""
+    hidden = dict(hidden_arguments(variant.library, variant.name))
+    hidden |= {key: (request.arguments[key],) for key in hidden if key in request.arguments}
     for values in product(*hidden.values()):
-        fixed = arguments | dict(zip(hidden, values, strict=True)) | dict(request.arguments)
-        for shaped in shape_arguments(name, edition, fixed, library, tensors, request.size, request.config):
-            candidate = compare(name, edition, shaped, library, tensors, request.config)
+        fixed = with_arguments(variant, dict(zip(hidden, values, strict=True)) | dict(request.arguments))
+        for shaped in shaped_variants(fixed, tensors, request):
+            candidate = compare(shaped, tensors, request.config)
             if candidate is not None and candidate.match.exact:
                 yield candidate
                 break
 
 
-def shape_arguments(
-    name: str,
-    edition: str,
-    fixed: dict[str, Any],
-    library: str,
-    tensors: Mapping[str, Tensor],
-    size: int | None,
-    config: Mapping[str, Any] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Arguments to try, the likeliest first: those that are fixed, with those that shapes show."""
-    default = _build(name, edition, fixed)
-    known = models.get_entry(name).default_arguments(edition)
-    rename = rename_fn(library, default.architecture, config) if default and default.architecture else None
-    if default is None or rename is None:
+def with_arguments(variant: Variant, arguments: Mapping[str, Any]) -> Variant:
+    """The variant with these arguments besides its own, and in their place where it has them."""
+    return variant._replace(arguments={**variant.arguments, **arguments})
+
+
+def shaped_variants(variant: Variant, tensors: Mapping[str, Tensor], request: Request) -> Iterator[Variant]:
+    """Variants to try, the likeliest first: this one, with arguments that shapes show besides its own."""
+    default = _build(variant)
+    if default is None:
+        return
+    assert default.architecture is not None
+    rename = rename_fn(variant.library, default.architecture, request.config)
+    if rename is None:
         return
     pairs = [
-        (key, tensor.shape, tensors[rename(key, default)].shape)
+        (key, tensor.shape, tensors[name].shape)
         for key, tensor in default.state_dict().items()
-        if rename(key, default) in tensors
+        if (name := rename(key, default)) in tensors
     ]
     shown = {}
-    keys = {key: shape for key, _, shape in pairs}
+    shapes = {key: shape for key, _, shape in pairs}
     first = next(iter(default.state_dict()))
     for argument, key, axis in (("num_classes", f"{default.classifier}.weight", 0), ("in_chans", first, 1)):
-        if key in keys and len(keys[key]) > axis and keys[key][axis] > 0:
-            shown[argument] = keys[key][axis]
-    start = shown | fixed
-    yield start
-    resized = {"image_size": size} if size is not None and "image_size" not in fixed else {}
-    if resized:
-        yield start | resized
+        if key in shapes and len(shapes[key]) > axis and shapes[key][axis] > 0:
+            shown[argument] = shapes[key][axis]
+    start = variant._replace(arguments={**shown, **variant.arguments})
+    sizes: list[dict[str, int]] = [{}]
+    if request.size is not None and "image_size" not in variant.arguments:
+        sizes.append({"image_size": request.size})
+    yield from (with_arguments(start, size) for size in sizes)
+    if not _differs_in_layers(pairs, default.classifier):
+        return
     ratios = Counter(
         shape[0] / expected[0]
         for key, expected, shape in pairs
         if len(expected) == 4 and len(shape) == 4 and not key.startswith(default.classifier)
     )
-    widths = [ratio for ratio, _ in ratios.most_common(3)]
+    widths = [ratio for ratio, _ in ratios.most_common(3) if 0 < ratio <= 64]
+    known = models.get_entry(variant.name).default_arguments(variant.edition)
     choices = {
-        "width": dict.fromkeys((*(width for width in widths if 0 < width <= 64), *USUAL_WIDTHS)),
+        "width": dict.fromkeys((*widths, *USUAL_WIDTHS)),
         "groups": dict.fromkeys((known.get("groups"), *GROUPS)),
         "reduction": dict.fromkeys((known.get("reduction"), *REDUCTIONS)),
     }
-    free = {key: values for key, values in choices.items() if key in known and key not in fixed}
-    if not _differs_in_layers(pairs, default.classifier):
-        return
+    free = {key: values for key, values in choices.items() if key in known and key not in variant.arguments}
     for values in product(*free.values()):
-        yield start | dict(zip(free, values, strict=True))
-        if resized:
-            yield start | resized | dict(zip(free, values, strict=True))
+        for size in sizes:
+            yield with_arguments(start, size | dict(zip(free, values, strict=True)))
 
 
 def _differs_in_layers(pairs: list[tuple[str, torch.Size, torch.Size]], classifier: str) -> bool:
@@ -154,23 +144,22 @@ def _differs_in_layers(pairs: list[tuple[str, torch.Size, torch.Size]], classifi
     )
 
 
-def _build(name: str, edition: str, arguments: Mapping[str, Any]) -> Network | None:
+def _build(variant: Variant) -> Network | None:
     """The network on meta tensors; None for arguments that it cannot take."""
     try:
         with torch.device("meta"):
-            return models.create_model(name, edition=edition, **arguments)
+            return models.create_model(variant.name, edition=variant.edition, **variant.arguments)
     except (UsageError, ValueError, RuntimeError):  # such as channels that groups do not divide
         return None
 
 
 def compare(
-    name: str,
-    edition: str,
-    arguments: Mapping[str, Any],
-    library: str,
-    tensors: Mapping[str, Tensor],
-    config: Mapping[str, Any] | None = None,
+    variant: Variant, tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
 ) -> Candidate | None:
-    network = _build(name, edition, arguments)
-    match = match_state_dict(network, tensors, library, config=config) if network is not None else None
-    return Candidate(network, match) if network is not None and match is not None else None
+    """The network of a variant with its match; None for arguments that it cannot take, and where the library
+    has no network that computes the same."""
+    network = _build(variant)
+    if network is None:
+        return None
+    match = match_state_dict(network, tensors, variant.library, config=config)
+    return Candidate(network, match) if match is not None else None

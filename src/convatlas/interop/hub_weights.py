@@ -2,13 +2,15 @@
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.interop.hub_cache import cached_snapshot, hub_cache_dir, sha256_in_cache, store_ref
 from convatlas.interop.hub_config import CONFIG, PREPROCESSOR, WeightsConfig, read_weights_config
-from convatlas.storage.cache import cache_dir, file_sha256
+from convatlas.runtime.progress import is_main_process
+from convatlas.storage.cache import file_sha256
 
 WEIGHTS = "model.safetensors"
 _REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -27,6 +29,7 @@ class HubRepository:
 def fetch_repository(reference: str) -> HubRepository:
     """Fetch `REPO` or `REPO@REVISION` (a branch, a tag or a commit) into the user's cache.
 
+    Without a connection the revision is taken from the cache, if it is there, and a line on stderr says so.
     Raises UsageError for an impossible name, UserError without huggingface_hub, for a repository that cannot
     be reached or does not exist, and for one without a single file of safetensors.
     """
@@ -57,20 +60,37 @@ def fetch_repository(reference: str) -> HubRepository:
     except HFValidationError as error:
         raise UsageError(f"hf:{printable(reference)} names no repository: {_sentence(error)}") from None
     except (HTTPError, OSError, ValueError) as error:
+        has_reply = getattr(error, "response", None) is not None
+        is_offline = isinstance(error, HTTPError | ConnectionError) and not has_reply
+        if is_offline and (snapshot := cached_snapshot(name, revision or "main")):
+            return _open_cached(name, snapshot)
         raise UserError(
             f"cannot fetch hf:{printable(reference)} ({_sentence(error)}): check the name and the "
             "connection, or import a file that is on this machine"
         ) from None
-    _check_sha256(path, sizes[weights], name)
+    lfs = sizes[weights].lfs
+    _check_sha256(path, lfs.sha256 if lfs is not None else None, name)
+    store_ref(name, revision or "main", commit)
     return HubRepository(name, commit, path, read_weights_config(path.parent))
+
+
+def _open_cached(name: str, snapshot: Path) -> HubRepository:
+    """The repository at a commit as the cache has it. Raises UserError like `fetch_repository`."""
+    commit = snapshot.name
+    if is_main_process():
+        print(
+            f"convatlas: no connection to the Hub: the cached revision {commit} of hf:{name} is used",
+            file=sys.stderr,
+        )
+    path = snapshot / _choose_weights([file.name for file in snapshot.iterdir()], name)
+    _check_sha256(path, sha256_in_cache(path), name)
+    return HubRepository(name, commit, path, read_weights_config(snapshot))
 
 
 def _fetch_file(name: str, file: str, commit: str, endpoint: str | None) -> Path:
     from huggingface_hub import hf_hub_download
 
-    return Path(
-        hf_hub_download(name, file, revision=commit, cache_dir=cache_dir() / "hub", endpoint=endpoint)
-    )
+    return Path(hf_hub_download(name, file, revision=commit, cache_dir=hub_cache_dir(), endpoint=endpoint))
 
 
 def _choose_weights(names: list[str], repository: str) -> str:
@@ -88,9 +108,8 @@ def _choose_weights(names: list[str], repository: str) -> str:
     )
 
 
-def _check_sha256(path: Path, sibling: Any, name: str) -> None:
+def _check_sha256(path: Path, expected: str | None, name: str) -> None:
     """Raise UserError for a file whose hash is not the one that the Hub lists; it is deleted."""
-    expected = sibling.lfs.sha256 if sibling.lfs is not None else None
     if expected is not None and file_sha256(path) != expected:
         path.resolve().unlink()
         path.unlink(missing_ok=True)

@@ -12,18 +12,19 @@ from torch import Tensor
 
 from convatlas import models
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.interop.ambiguous_networks import library_name
 from convatlas.interop.candidates import (
     Candidate,
     Request,
     compare,
     exact_candidates,
-    shape_arguments,
-    variants_of,
+    possible_variants,
+    shaped_variants,
+    with_arguments,
 )
 from convatlas.interop.operations import differing_arguments, list_operations
 from convatlas.interop.state_dict_match import SOURCES
-from convatlas.interop.tensor_names import LIBRARIES, networks_with
-from convatlas.interop.twins import library_name
+from convatlas.interop.tensor_names import LIBRARIES, Variant, networks_with
 
 IMAGE_SIDES = range(32, 513, 16)  # tried for networks whose first linear layer depends on the size
 MAX_TRIED = 12  # builds of a network that fits none, to name the nearest
@@ -79,11 +80,9 @@ def _ambiguity(groups: list[list[Candidate]], file: object, request: Request) ->
     differences = dict.fromkeys(name for other in others for name in _differences(first, other, request))
     choices = []
     for candidate in (first, *others):
-        twin = library_name(candidate.match.source, candidate.architecture)
-        choices.append(
-            f"{_options(candidate, [first, *others], request)}"
-            + (f" ({candidate.match.source}'s {twin})" * bool(twin))
-        )
+        options = _options(candidate, [first, *others], request)
+        name = library_name(candidate.match.source, candidate.architecture)
+        choices.append(f"{options} ({candidate.match.source}'s {name})" if name else options)
     return (
         f"{printable(file)} fits {len(groups)} networks with equal names and shapes that differ in "
         f"{' and '.join(differences)}, and does not say which it was trained in: say {' or '.join(choices)}"
@@ -116,25 +115,22 @@ def _misfit(tensors: Mapping[str, Tensor], file: object, request: Request) -> Us
             "nor the atlas's own: name its network with --model to see what differs"
         )
     tried = [
-        (name, edition, arguments, library)
+        with_arguments(variant, request.arguments)
         for library in LIBRARIES
-        for name, edition, arguments in variants_of(library, tensors, request)
+        for variant in possible_variants(library, tensors, request)
     ]
     if not tried:
         return _unknown_request(tensors, file, request)
     compared = [
         candidate
-        for name, edition, arguments, library in tried
-        for shaped in islice(
-            shape_arguments(name, edition, arguments | dict(request.arguments), library, tensors, None),
-            MAX_TRIED,
-        )
-        if (candidate := compare(name, edition, shaped, library, tensors)) is not None
+        for variant in tried
+        for shaped in islice(shaped_variants(variant, tensors, Request()), MAX_TRIED)
+        if (candidate := compare(shaped, tensors)) is not None
     ]
     if not compared:
-        name, edition, arguments, _ = tried[0]
+        first = tried[0]
         with torch.device("meta"):  # raises UsageError for a value that the network cannot take
-            models.create_model(name, edition=edition, **(arguments | dict(request.arguments)))
+            models.create_model(first.name, edition=first.edition, **first.arguments)
         return UserError(
             f"{printable(file)} fits no build of the atlas with these arguments: leave out --set"
         )
@@ -173,12 +169,12 @@ def _unknown_request(tensors: Mapping[str, Tensor], file: object, request: Reque
         # raises for what does not exist
         models.get_architecture(request.model, request.edition or "paper", **dict(request.arguments))
         return UserError(f"no library has {request.model}, edition {request.edition}: leave out --edition")
-    names = sorted({variant[1] for variant in networks_with(tensors)})
-    said = [f"edition {request.edition}"] if request.edition else []
-    said += [f"{key}={value}" for key, value in request.arguments.items()]
+    names = sorted({variant.name for variant in networks_with(tensors)})
+    options = [f"edition {request.edition}"] if request.edition else []
+    options += [f"{key}={value}" for key, value in request.arguments.items()]
     return UsageError(
         f"{printable(file)} has the tensor names of {' and '.join(names)}, which cannot be built with "
-        f"{' and '.join(map(printable, said))}: correct --edition or --set"
+        f"{' and '.join(map(printable, options))}: correct --edition or --set"
     )
 
 
@@ -189,7 +185,8 @@ def _image_side(nearest: Candidate, tensors: Mapping[str, Tensor]) -> int | None
         return None
     for side in IMAGE_SIDES:
         arguments = dict(architecture.arguments) | {"image_size": side}
-        resized = compare(architecture.name, architecture.edition, arguments, nearest.match.source, tensors)
+        variant = Variant(nearest.match.source, architecture.name, architecture.edition, arguments)
+        resized = compare(variant, tensors)
         if resized is not None and resized.match.exact:
             return side
     return None

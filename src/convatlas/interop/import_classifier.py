@@ -10,6 +10,7 @@ from convatlas import models
 from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata
 from convatlas.data.sources.class_names import imagenet_class_names, list_class_names
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.interop.ambiguous_networks import assumed_exclusions, is_known_architecture
 from convatlas.interop.candidates import Candidate, Request
 from convatlas.interop.hub_config import WeightsConfig, read_weights_config
 from convatlas.interop.identify import identify
@@ -17,7 +18,6 @@ from convatlas.interop.input_options import InputOptions, choose_normalizer, cho
 from convatlas.interop.load_weights import copy_matched, summarize_paths
 from convatlas.interop.remote_weights import RemoteWeights, fetch_remote, is_remote
 from convatlas.interop.state_dict_match import SOURCES, match_state_dict
-from convatlas.interop.twins import absent_twins, is_known_architecture
 from convatlas.interop.weight_file import WeightFile, read_weight_file, weights_sha256
 from convatlas.storage.records import parse_assignment
 
@@ -128,7 +128,11 @@ def _classifier_of(
             *assumed_size,
             *assumed_statistics,
             *assumed_classes,
-            *(absent_twins(source, architecture.name) if config is None and options.model is None else ()),
+            *(
+                assumed_exclusions(source, architecture.name)
+                if config is None and options.model is None
+                else ()
+            ),
         ],
     }
     metadata = ClassifierMetadata(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from convatlas.interop.state_dict_match import is_averaged, splits
+from convatlas.interop.state_dict_match import is_averaged, parent, splits
 
 # The first components of tensor names, without numbers, of the networks here and in other libraries
 FIRST_NAMES = re.compile(
@@ -19,8 +19,8 @@ def main_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the best part, by their names in it: `state_dict.backbone.conv1.weight` as
     `conv1.weight`.
 
-    Of every path before a name, that is taken behind which most tensors have a usual first name; of equals
-    averaged weights, then the longest, then the first in the file. Tensors beside it, such as `fc.weight`,
+    The part is the path before which most tensors have a usual first name; of equals averaged weights, then
+    the longest, then the first in the file. Tensors beside it, such as `fc.weight`,
     keep their names, and other parts are left out.
     """
     counts: dict[str, int] = {}
@@ -31,7 +31,7 @@ def main_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not counts:
         return dict(tensors)
     part = max(counts, key=lambda prefix: (counts[prefix], is_averaged(prefix), len(prefix)))
-    beside = part[: part.rstrip(".").rfind(".") + 1]
+    beside = parent(part)
     chosen = {path.removeprefix(part): tensor for path, tensor in tensors.items() if path.startswith(part)}
     for path, tensor in tensors.items():
         name = path.removeprefix(beside)

@@ -196,11 +196,12 @@ def _beside(part: str, parts: Collection[str]) -> list[str]:
     return [
         prefix
         for prefix in parts
-        if not prefix.startswith(part) and (prefix in before or _parent(prefix) in before)
+        if not prefix.startswith(part) and (prefix in before or parent(prefix) in before)
     ]
 
 
-def _parent(prefix: str) -> str:
+def parent(prefix: str) -> str:
+    """The prefix without its last component: `a.` for `a.b.`, and empty for `a.`."""
     return prefix[: prefix.rstrip(".").rfind(".") + 1]
 
 

@@ -7,9 +7,10 @@ whose shapes are worth comparing. `scripts/tensor_names.py` writes the index.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 import torch
 
@@ -20,9 +21,15 @@ from convatlas.models import Argument, Network
 LIBRARIES = (*SOURCES, "convatlas")
 INDEX = "tensor_names.json"
 
-Arguments = dict[str, Argument]
-Variant = tuple[str, str, str, Arguments]
-"""A library, a network, an edition, and the arguments that change the names of its tensors"""
+
+class Variant(NamedTuple):
+    """A network of the atlas under the tensor names of a library. `arguments` are those that differ from the
+    edition's defaults."""
+
+    library: str
+    name: str
+    edition: str
+    arguments: Mapping[str, Argument]
 
 
 def networks_with(names: Iterable[str]) -> list[Variant]:
@@ -30,8 +37,9 @@ def networks_with(names: Iterable[str]) -> list[Variant]:
     return _index().get(_names_hash(names), [])
 
 
-def variants(name: str, library: str) -> Iterator[tuple[str, Arguments]]:
-    """Each edition of a network that `library` has, with the arguments that change the tensors' names."""
+def variants(name: str, library: str) -> Iterator[Variant]:
+    """Each edition of a network that `library` has, with every choice of the arguments that change the
+    tensors' names."""
     for edition in models.editions(name):
         if library != "convatlas":
             mapping = SOURCES[library].get(name)
@@ -39,25 +47,20 @@ def variants(name: str, library: str) -> Iterator[tuple[str, Arguments]]:
                 continue
         defaults = models.get_entry(name).default_arguments(edition)
         if "aux" in defaults:
-            yield edition, {"aux": True}
-            yield edition, {"aux": False}
+            choices: list[dict[str, Argument]] = [{"aux": True}, {"aux": False}]
         elif name.startswith("resnet") and defaults.get("shortcut") == "A":
             # the paper's choice for CIFAR has no tensors; other libraries' networks have projections
-            yield edition, {"shortcut": "A"}
-            yield edition, {"shortcut": "B"}
+            choices = [{"shortcut": "A"}, {"shortcut": "B"}]
         else:
-            yield edition, {}
+            choices = [{}]
+        yield from (Variant(library, name, edition, arguments) for arguments in choices)
 
 
 def all_variants(name: str) -> list[Variant]:
     """All variants of a network; [] for one that does not classify images."""
     if models.get_entry(name).task != "classification":
         return []
-    return [
-        (library, name, edition, arguments)
-        for library in LIBRARIES
-        for edition, arguments in variants(name, library)
-    ]
+    return [variant for library in LIBRARIES for variant in variants(name, library)]
 
 
 def build_index(names: Iterable[str]) -> dict[str, list[Variant]]:
@@ -66,14 +69,13 @@ def build_index(names: Iterable[str]) -> dict[str, list[Variant]]:
     for name in names:
         builds: dict[str, Network] = {}  # shared by the libraries
         for variant in all_variants(name):
-            library, _, edition, arguments = variant
-            build = f"{edition} {arguments}"
+            build = f"{variant.edition} {variant.arguments}"
             if build not in builds:
                 with torch.device("meta"):
-                    builds[build] = models.create_model(name, edition=edition, **arguments)
+                    builds[build] = models.create_model(name, edition=variant.edition, **variant.arguments)
             network = builds[build]
             assert network.architecture is not None
-            rename = rename_fn(library, network.architecture)
+            rename = rename_fn(variant.library, network.architecture)
             assert rename is not None
             tensor_names = [rename(key, network) for key in network.state_dict()]
             index.setdefault(_names_hash(tensor_names), []).append(variant)
@@ -83,7 +85,7 @@ def build_index(names: Iterable[str]) -> dict[str, list[Variant]]:
 def read_index() -> dict[str, list[Variant]]:
     """The index that ships with the package."""
     document = json.loads(files(__package__).joinpath(INDEX).read_text(encoding="utf-8"))
-    return {key: [(*variant[:3], variant[3]) for variant in listed] for key, listed in document.items()}
+    return {key: [Variant(*row) for row in rows] for key, rows in document.items()}
 
 
 @cache

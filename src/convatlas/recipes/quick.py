@@ -18,7 +18,10 @@ from convatlas.recipes.recipe import Epochs, Recipe
 SMALL_SET = 10_000
 SMALLER_BATCH = 4  # times smaller
 MIN_STEPS = 500
-FINETUNE_MIN_STEPS = 200
+# Validation top-1 on digits (1,438 training images, one thread), mean of three seeds, from weights of one
+# epoch of `quick` on Fashion-MNIST, after 200, 500 and 1,000 steps: LeNet-5 91.1, 95.5 and 96.8 %, ResNet-20
+# at half width 89.4, 97.4 and 99.1 %; 1,000 were best for every seed. `quick` from random weights: 99.8 %.
+FINETUNE_MIN_STEPS = 1000
 CLIP_NORM = 2.0
 
 QUICK = Recipe(

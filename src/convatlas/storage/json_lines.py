@@ -16,33 +16,34 @@ from convatlas.storage.atomic import FILE_OPS, AppendOnlyFile, FileOps
 from convatlas.storage.records import encode_json
 from convatlas.storage.regular_file import read_user_file
 
+RESTORE = "restore the file, or remove it with its folder and start again"
 _HASHED = re.compile(rb'(\{.*),"hash":"([0-9a-f]{16})"\}', re.DOTALL)
 
 
-def read_json_lines(file: Path) -> Iterator[bytes]:
+def read_json_lines(file: Path, remedy: str = RESTORE) -> Iterator[bytes]:
     """The whole lines of a file, checked; a torn last line is left out, since a process may be writing it.
 
-    Raises UserError for a line that is damaged, or that does not follow the line before, and for a
-    file that cannot be read.
+    Raises UserError, which ends with `remedy`, for a line that is damaged, or that does not follow the line
+    before, and UserError for a file that cannot be read.
     """
     previous = b""
     for number, line in enumerate(read_user_file(file).split(b"\n")[:-1], 1):
-        previous = _check(line, previous, number, file)
+        previous = _check(line, previous, number, file, remedy)
         yield line
 
 
 class JsonLines:
     """A file of hashed JSON lines, open for appending.
 
-    Raises UserError when what is there is damaged, OSError when the disk refuses.
+    Raises UserError, which ends with `remedy`, when what is there is damaged, OSError when the disk refuses.
     """
 
-    def __init__(self, path: Path, ops: FileOps = FILE_OPS):
+    def __init__(self, path: Path, ops: FileOps = FILE_OPS, remedy: str = RESTORE):
         self._file = AppendOnlyFile(path, ops)
         self._hashes = [b""]  # of no line, of the first line, of the second, ...
         self._ends = [0]  # in bytes, of the same
         try:
-            for line in read_json_lines(path):
+            for line in read_json_lines(path, remedy):
                 self._hashes.append(_hash_of(line))
                 self._ends.append(self._ends[-1] + len(line) + 1)
         except UserError:
@@ -84,13 +85,13 @@ class JsonLines:
         self._file.close()
 
 
-def _check(line: bytes, previous: bytes, number: int, file: Path) -> bytes:
+def _check(line: bytes, previous: bytes, number: int, file: Path, remedy: str) -> bytes:
     """The line's hash."""
     match = _HASHED.fullmatch(line)
     if match is None or _digest(match[1], previous) != match[2]:
         raise UserError(
             f"{printable(file)} is damaged at line {number}: its hash does not match the line and those "
-            "before; restore the file, or remove it with its folder and start again"
+            f"before; {remedy}"
         )
     return match[2]
 

@@ -82,12 +82,23 @@ def check_numbers(record: object, path: str = "") -> None:
     `record` may be a document; `path` is its own, in a larger one.
     """
     for name, value in _numbers(msgspec.to_builtins(record), path):
-        low, high = range_of(name)
-        if not low <= value <= high:  # true for NaN, too
-            shown = f"{value:g}" if isinstance(value, float) else _shorten(str(value))
-            raise UsageError(
-                f"{name} should be {_describe(low, high)}, not {shown}: give another with --set {name}=N"
-            )
+        if problem := _problem(value, name):
+            raise UsageError(f"{name} {problem}: give another with --set {name}=N")
+
+
+def check_option(option: str, value: float | None, path: str) -> None:
+    """Raises UsageError, which names the option, for a number that the field at `path` cannot be."""
+    if value is not None and (problem := _problem(value, path)):
+        raise UsageError(f"{option} {problem}")
+
+
+def _problem(value: float, path: str) -> str:
+    """What a number of the field at a path should be; "" for one inside the range."""
+    low, high = range_of(path)
+    if low <= value <= high:  # false for NaN, too
+        return ""
+    shown = f"{value:g}" if isinstance(value, float) else _shorten(str(value))
+    return f"should be {_describe(low, high)}, not {shown}"
 
 
 def range_of(path: str) -> tuple[float, float]:

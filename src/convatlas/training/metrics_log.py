@@ -14,6 +14,8 @@ from convatlas.storage.atomic import FILE_OPS, FileOps
 from convatlas.storage.json_lines import JsonLines, read_json_lines
 from convatlas.training.run_folder import RunFolder
 
+REMOVE_TIMING = "remove this file: it holds only speeds and times, and the run continues without them"
+
 
 class MetricsLog:
     """The logs as every rank but 0 has them: nothing is written, and there are no lines."""
@@ -57,7 +59,7 @@ class FileMetricsLog(MetricsLog):
         super().__init__()
         self._file = folder.metrics_file
         self._metrics = JsonLines(folder.metrics_file, ops)
-        self._timing: JsonLines | None = JsonLines(folder.timing_file, ops)
+        self._timing: JsonLines | None = JsonLines(folder.timing_file, ops, REMOVE_TIMING)
         self._pending: Future[None] | None = None
 
     def log(self, **line: Any) -> None:

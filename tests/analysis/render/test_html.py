@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from convatlas import models
 from convatlas.analysis import Report, analyze
-from convatlas.analysis.render.html import TreeNode, render_html, tree_nodes
+from convatlas.analysis.render.html import TreeNode, marked_trees, render_html, tree_nodes
+from convatlas.analysis.render.tables import marked_rows
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,13 @@ def test_stages_come_first_and_repeated_blocks_are_one_line(resnet: Report) -> N
     assert [node.name for node in conv4.children[1].children] == ["1", "2", "3", "4", "5"]
 
 
-def test_every_layer_is_on_the_page_once_and_shares_add_up(resnet: Report) -> None:
-    def leaves_of(node: TreeNode) -> list[TreeNode]:
-        if not node.children:
-            return [node]
-        return [leaf for child in node.children for leaf in leaves_of(child)]
+def leaves_of(node: TreeNode) -> list[TreeNode]:
+    if not node.children:
+        return [node]
+    return [leaf for child in node.children for leaf in leaves_of(child)]
 
+
+def test_every_layer_is_on_the_page_once_and_shares_add_up(resnet: Report) -> None:
     leaves = [leaf for node in tree_nodes(resnet) for leaf in leaves_of(node)]
     assert len(leaves) == len(resnet.rows)
     assert sum(leaf.macs for leaf in leaves) == pytest.approx(100)
@@ -82,6 +84,34 @@ def test_two_networks_share_a_page_with_their_comparison(resnet: Report) -> None
     assert page.count("<h1>") == 3
     assert '<tr class="changed"><td>multiply-adds *</td>' in page
     assert "<tr><td>parameters</td>" in page
+
+
+def test_lines_in_which_two_networks_differ_are_marked_as_in_the_terminal(resnet: Report) -> None:
+    with torch.device("meta"):
+        other = analyze(models.create_model("resnet50", "torchvision"), (3, 224, 224))
+    reports = (resnet, other)
+    stages, layers = marked_rows(reports), marked_rows(reports, depth=99)
+    for tree, (stage_rows, changed_stages), (layer_rows, changed_layers) in zip(
+        marked_trees(reports), stages, layers, strict=True
+    ):
+        assert [node.name for node in tree] == [row[0] for row in stage_rows]
+        assert [node.changed for node in tree] == changed_stages
+        leaves = [leaf for node in tree for leaf in leaves_of(node)]
+        assert {leaf.cells: leaf.changed for leaf in leaves} == {
+            (row[0].removesuffix(" *"), *row[1:]): is_changed
+            for row, is_changed in zip(layer_rows, changed_layers, strict=True)
+        }
+        assert all(leaf.name.endswith(" *") == leaf.changed for leaf in leaves)
+    page = render_html(*reports)
+    assert '<div class="line changed"><span class="name" style="--depth:0">conv3_x *</span>' in page
+    assert '<div class="line"><span class="name" style="--depth:0">conv2_x</span>' in page
+
+
+def test_no_line_of_one_network_or_of_two_that_have_little_in_common_is_marked(resnet: Report) -> None:
+    with torch.device("meta"):
+        other = analyze(models.create_model("vgg11"), (3, 224, 224))
+    for reports in ((resnet,), (resnet, other)):
+        assert 'class="line changed"' not in render_html(*reports)
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")

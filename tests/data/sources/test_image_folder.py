@@ -1,5 +1,6 @@
 """Folders of images, with and without splits."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,12 @@ def test_one_class_of_each_split_in_another_unicode_form_is_one_class(tmp_path: 
     dataset = open_dataset(f"folder:{tmp_path}")
     assert dataset.classes == ("caf\u00e9", "tea")
     assert np.bincount(dataset.splits["test"].labels).tolist() == [2, 2]
+
+
+def test_two_classes_that_are_equal_once_they_are_escaped_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, {os.fsdecode(b"caf\xff"): 4, r"caf\xff": 4, "tea": 4})
+    with pytest.raises(UserError, match=r"two folders of classes that are written caf\\xff, one") as error:
+        open_dataset(f"folder:{tmp_path}")
+    assert "\n" not in str(error.value)
+    (tmp_path / r"caf\xff").rename(tmp_path / "coffee")
+    assert open_dataset(f"folder:{tmp_path}").classes == (r"caf\xff", "coffee", "tea")

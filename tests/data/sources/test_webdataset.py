@@ -35,6 +35,7 @@ from convatlas.data.images.decode import EncodedImage
 from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.sources import tar_index
 from convatlas.errors import UserError
+from convatlas.names import unescape_name
 
 RNG = np.random.default_rng(0)
 CLASSES = ("cat", "dog")
@@ -287,6 +288,14 @@ def test_names_that_are_not_utf8_are_read_and_escaped(tmp_path: Path, indexed: l
         names = set(read_all(open_dataset(f"tar:{file}")))
         assert names == {f"{file}/\\x{byte}{n:04}.png" for byte in ("e4", "f6") for n in range(10)}
     assert indexed.count("0.tar") == 1
+
+
+def test_a_name_that_is_not_utf8_is_escaped_as_everywhere_and_can_be_read_back(tmp_path: Path) -> None:
+    members = [(f"\xe4\\x{name}", data) for name, data in samples(range(10))]
+    file = write_shard(tmp_path / "0.tar", members, tarfile.GNU_FORMAT, encoding="latin-1")
+    names = sorted(read_all(open_dataset(f"tar:{file}")))
+    assert names[0] == f"{file}/\\xe4\\x5cx0000.png"
+    assert unescape_name(names[0].removeprefix(f"{file}/")) == os.fsdecode(b"\xe4\\x0000.png")
 
 
 @pytest.mark.skipif(not shutil.which("tar"), reason="the command tar is not installed")

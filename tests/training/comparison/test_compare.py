@@ -272,6 +272,16 @@ def test_every_two_runs_are_paired_by_their_predictions(run_folders: list[Path])
         assert pair["difference"] == pytest.approx(100 * (correct[j].mean() - correct[i].mean()))
 
 
+def test_a_damaged_log_of_timing_is_to_be_removed_alone(run_folders: list[Path], tmp_path: Path) -> None:
+    damaged = copy_folder(run_folders[1], tmp_path / "damaged")
+    timing = damaged / "timing.jsonl"
+    timing.write_bytes(timing.read_bytes().replace(b'"seconds":', b'"seconds": '))
+    with pytest.raises(UserError, match=r"timing\.jsonl is damaged at line 1: .*remove this file:"):
+        compare.read_runs([run_folders[0], damaged])
+    timing.unlink()
+    compare.read_runs([run_folders[0], damaged])
+
+
 def test_a_run_that_stopped_is_compared_as_far_as_it_came(
     run_folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,12 +1,12 @@
 """A report as one HTML page: the network as a foldable tree, stages first, repeated blocks as one line."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from convatlas.analysis.render.comparison import LEGEND, compare, report_names
-from convatlas.analysis.render.tables import COLUMNS, row_cells, title, totals
+from convatlas.analysis.render.comparison import CHANGED, LEGEND, compare, report_names
+from convatlas.analysis.render.tables import COLUMNS, have_common_layers, row_cells, title, totals
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import CONVENTION, ModuleNode, Row
 
@@ -20,6 +20,7 @@ class TreeNode:
     macs: float  # share of the network's, in percent
     params: float  # share of the network's, in percent
     children: "tuple[TreeNode, ...]"
+    changed: bool = False  # whether the other network has no equal line; its name ends in `CHANGED`
 
 
 def render_html(*reports: ReportData) -> str:
@@ -29,9 +30,10 @@ def render_html(*reports: ReportData) -> str:
     if len(reports) == 2:
         names = list(report_names(*reports))
         tables = compare(*reports)
+    trees = marked_trees(reports)
     page: str = _template("page.html").render(
         names=" against ".join(names),
-        networks=[_network(report) for report in reports],
+        networks=[_network(report, tree) for report, tree in zip(reports, trees, strict=True)],
         tables=tables,
         legend=LEGEND,
         columns=COLUMNS,
@@ -42,12 +44,13 @@ def render_html(*reports: ReportData) -> str:
 
 def render_fragment(report: ReportData) -> str:
     """A table whose stages unfold, for a notebook: without a script, its styles for itself alone."""
-    fragment: str = _template("notebook.html").render(columns=COLUMNS, network=_network(report))
+    fragment: str = _template("notebook.html").render(
+        columns=COLUMNS, network=_network(report, tree_nodes(report))
+    )
     return fragment
 
 
-def _network(report: ReportData) -> dict[str, Any]:
-    stages = tree_nodes(report)
+def _network(report: ReportData, stages: Sequence[TreeNode]) -> dict[str, Any]:
     largest_share = max([1.0, *(share for stage in stages for share in (stage.macs, stage.params))])
     return {
         "title": title(report),
@@ -65,6 +68,35 @@ def _template(name: str) -> Any:
 
     loader = PackageLoader("convatlas.analysis.render", ".")
     return Environment(loader=loader, autoescape=True).get_template(name)
+
+
+def marked_trees(reports: Sequence[ReportData]) -> list[tuple[TreeNode, ...]]:
+    """The stages of each network. Lines that the other network does not have are marked, as in `marked_rows`:
+    none where the networks have few names of layers in common."""
+    trees = [tree_nodes(report) for report in reports]
+    if not have_common_layers(reports):
+        return trees
+    lines = [{(node.name, node.cells) for node in _all_nodes(tree)} for tree in trees]
+    return [_mark(tree, other) for tree, other in zip(trees, reversed(lines), strict=True)]
+
+
+def _all_nodes(nodes: Sequence[TreeNode]) -> Iterator[TreeNode]:
+    for node in nodes:
+        yield node
+        yield from _all_nodes(node.children)
+
+
+def _mark(
+    nodes: Sequence[TreeNode], other_lines: Container[tuple[str, tuple[str, ...]]]
+) -> tuple[TreeNode, ...]:
+    marked = []
+    for node in nodes:
+        children = _mark(node.children, other_lines)
+        if (node.name, node.cells) in other_lines:
+            marked.append(replace(node, children=children))
+        else:
+            marked.append(replace(node, name=f"{node.name} {CHANGED}", children=children, changed=True))
+    return tuple(marked)
 
 
 def tree_nodes(report: ReportData) -> tuple[TreeNode, ...]:

@@ -143,8 +143,7 @@ def marked_rows(
     Such rows end in `CHANGED`. None is marked where the networks have few names of layers in common.
     """
     tables = [[row_cells(row) for row in select_rows(report, depth)] for report in reports]
-    names = [{cells[0] for cells in table} for table in tables]
-    are_alike = len(tables) == 2 and 2 * len(names[0] & names[1]) >= max(map(len, names))
+    are_alike = have_common_layers(reports, depth)
     result = []
     for table, other in zip(tables, reversed(tables), strict=True):
         changed = [are_alike and cells not in other for cells in table]
@@ -154,6 +153,12 @@ def marked_rows(
         ]
         result.append((rows, changed))
     return result
+
+
+def have_common_layers(reports: Sequence[ReportData], depth: int | None = None) -> bool:
+    """Whether there are two reports, and half of the names of their rows are in both."""
+    names = [{row.path for row in select_rows(report, depth)} for report in reports]
+    return len(names) == 2 and 2 * len(names[0] & names[1]) >= max(map(len, names))
 
 
 def _report_markdown(report: ReportData, rows: Sequence[Sequence[str]], changed: Sequence[bool]) -> str:

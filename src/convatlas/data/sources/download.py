@@ -1,22 +1,22 @@
 """The files of published data sets: found on this machine, downloaded, or taken from a Debian package."""
 
 import hashlib
-import http.client
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-import urllib.error
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from convatlas.data.sources.safe_tarfile import TAR_ERRORS, LimitedTarInfo
-from convatlas.errors import UserError, printable
-from convatlas.storage.atomic import atomic_output, atomic_write, scratch_folder
+from convatlas.errors import UserError
+from convatlas.runtime.progress import track
+from convatlas.storage.atomic import atomic_write, scratch_folder
 from convatlas.storage.cache import cache_dir
+from convatlas.storage.download import download_file
 
 MAX_FILES = 20_000  # of a package
 MAX_BYTES = 1 << 30  # of all files of a package together
@@ -57,8 +57,7 @@ class DownloadSpec:
         if self.package:
             self._unpack_package(self.package, cached)
         for file in self.files:
-            if not (cached / file).exists():
-                self._download(file, cached)
+            self._download(file, cached)
         return cached
 
     def path(self, file: str) -> Path:
@@ -78,26 +77,20 @@ class DownloadSpec:
         return name if name in self.files else None
 
     def _download(self, file: str, folder: Path) -> None:
-        """Download a file and check its MD5."""
-        import torch
+        """Download a file and check its MD5; a download that has stopped continues."""
+        try:
+            download_file(self.url + file, folder / file, lambda part: self._problem(file, part), track)
+        except UserError as error:
+            install = f", or install Debian's package {self.package}" if self.package else ""
+            raise UserError(
+                f"{self.name} is not on this machine: {error}; otherwise put {', '.join(self.files)} into a "
+                f"folder and name it in CONVATLAS_DATA{install}"
+            ) from None
 
-        with atomic_output(folder / file) as scratch:
-            try:
-                torch.hub.download_url_to_file(self.url + file, str(scratch))
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                if isinstance(error, urllib.error.HTTPError):
-                    error.close()
-                install = f", install Debian's package {self.package}" if self.package else ""
-                raise UserError(
-                    f"{self.name} is not on this machine and could not be downloaded ({printable(error)}): "
-                    f"put {', '.join(self.files)} into a folder and name it in CONVATLAS_DATA{install}"
-                ) from None
-            md5 = hashlib.md5(scratch.read_bytes(), usedforsecurity=False).hexdigest()
-            if md5 != self.files[file]:
-                raise UserError(
-                    f"{self.url}{file} has MD5 {md5}, expected {self.files[file]}: nothing was kept; try "
-                    "again later"
-                )
+    def _problem(self, file: str, content: Path) -> str:
+        """What is wrong with a complete download; "" if nothing is."""
+        md5 = hashlib.md5(content.read_bytes(), usedforsecurity=False).hexdigest()
+        return "" if md5 == self.files[file] else f"has MD5 {md5}, expected {self.files[file]}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ system.
 """
 
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from convatlas.data.sources import content_hash
 from convatlas.data.sources.files import FileImages, detect_channels, missing_data
 from convatlas.data.sources.folder_layout import EXPECTED, find_layout
 from convatlas.data.sources.source import RawDataset
-from convatlas.errors import printable
+from convatlas.errors import UserError, printable
 from convatlas.names import encodable
 
 
@@ -32,6 +34,7 @@ def open_image_folder(path: Path) -> RawDataset:
         if folder_of.setdefault(name, folder) != folder:
             notes.append(f"two folders are named {name}, in different Unicode forms: they are one class")
     classes = tuple(sorted(folder_of))
+    class_names = _class_names(classes, path)
     index_of = {name: index for index, name in enumerate(classes)}
     names: list[str] = []
     labels: list[int] = []
@@ -46,7 +49,7 @@ def open_image_folder(path: Path) -> RawDataset:
     files = FileImages(path, names)
     return RawDataset(
         name=encodable(f"folder:{path}"),
-        classes=tuple(map(encodable, classes)),
+        classes=class_names,
         channels=detect_channels(files),
         images=files,
         labels=np.array(labels, np.int64),
@@ -57,3 +60,15 @@ def open_image_folder(path: Path) -> RawDataset:
         hint=layout.hint,
         root=path,
     )
+
+
+def _class_names(folders: Sequence[str], path: Path) -> tuple[str, ...]:
+    """The names of the classes. Raises UserError for two folders that are equal once they are escaped."""
+    names = tuple(map(encodable, folders))
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise UserError(
+                f"{printable(path)} holds two folders of classes that are written {printable(name)}, one "
+                "with a byte that is no UTF-8 and one with these very letters: rename one of them"
+            )
+    return names

@@ -24,10 +24,11 @@ from convatlas.data.sources.labels import encode_labels, validate_class_name
 from convatlas.data.sources.passed_over import extension_reason
 from convatlas.data.sources.safe_tarfile import TAR_ERRORS, LimitedTarInfo
 from convatlas.errors import UserError, printable
+from convatlas.names import encodable
 from convatlas.storage.cache import cached
 from convatlas.storage.regular_file import open_regular
 
-FORMAT = 3  # of the cached index
+FORMAT = 4  # of the cached index
 LABEL_EXTENSIONS = (".cls", ".json", ".txt")  # in order of preference: .txt is often a caption beside a class
 MAX_MEMBERS = 1_000_000
 MAX_IMAGE_BYTES = 512 << 20
@@ -271,7 +272,7 @@ def _index(samples: dict[str, Sample], all_grayscale: bool, path: Path) -> Shard
         labels.append(validate_class_name(label, subject))
     classes, codes = encode_labels(labels)
     return ShardIndex(
-        names=[_as_utf8(image.name) for image in images],
+        names=[encodable(image.name) for image in images],
         classes=classes,
         labels=pack_int64(codes),
         offsets=pack_int64([image.offset for image in images]),
@@ -280,11 +281,6 @@ def _index(samples: dict[str, Sample], all_grayscale: bool, path: Path) -> Shard
         all_grayscale=all_grayscale,
         passed_over=dict(passed_over),
     )
-
-
-def _as_utf8(name: str) -> str:
-    """A member's name, with escapes such as `\\xe4` for bytes that are not UTF-8: documents can hold it."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def unpack_int64(data: bytes) -> NDArray[np.int64]:

@@ -18,7 +18,8 @@ from convatlas.errors import UsageError, UserError, printable
 from convatlas.evaluation import metrics, predictions
 from convatlas.evaluation.significance import Correctness, correctness, paired_comparison, pairing_problem
 from convatlas.formatting import RUN_LETTERS
-from convatlas.storage.json_lines import read_json_lines
+from convatlas.storage.json_lines import RESTORE, read_json_lines
+from convatlas.training.metrics_log import REMOVE_TIMING
 from convatlas.training.run import Run, RunFile
 from convatlas.training.run_folder import read_run_folder
 
@@ -95,7 +96,7 @@ def read_run(path: Path) -> RunRecord:
     if run_file.run.data.content is None:
         raise UserError(f"{printable(file)} holds a run that was never started: its data has not been opened")
     lines = _read_lines(path / "metrics.jsonl", MetricLine)
-    seconds = sum(line.seconds for line in _read_lines(path / "timing.jsonl", _TimingLine))
+    seconds = sum(line.seconds for line in _read_lines(path / "timing.jsonl", _TimingLine, REMOVE_TIMING))
     record = RunRecord(path, run_file, lines, seconds, None)
     predictions_file = path / predictions.FILE
     if record.test is None or not predictions_file.exists():
@@ -109,14 +110,14 @@ def read_run(path: Path) -> RunRecord:
     return RunRecord(path, run_file, lines, seconds, correctness(stored))
 
 
-def _read_lines(file: Path, type_: type[T]) -> list[T]:
+def _read_lines(file: Path, type_: type[T], remedy: str = RESTORE) -> list[T]:
     """The lines of a file, none where it is missing. The last may be torn: a process may be writing it."""
     decoder = msgspec.json.Decoder(type_)
     lines: list[T] = []
     if not file.exists():
         return []
     try:
-        lines.extend(decoder.decode(line) for line in read_json_lines(file))
+        lines.extend(decoder.decode(line) for line in read_json_lines(file, remedy))
     except (msgspec.DecodeError, RecursionError) as error:
         raise UserError(f"{printable(file)} is damaged at line {len(lines) + 1}: {error}") from None
     return lines

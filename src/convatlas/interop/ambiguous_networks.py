@@ -17,7 +17,7 @@ _BOTTLENECK_NETWORKS = {
 _CIFAR_BOTTLENECKS = ("resnetv2_164_cifar", "resnetv2_1001_cifar")
 
 
-def hidden_choices(source: str, name: str) -> Mapping[str, tuple[str | int, ...]]:
+def hidden_arguments(source: str, name: str) -> Mapping[str, tuple[str | int, ...]]:
     """The arguments of a network that neither the names nor the shapes of `source`'s tensors show, with the
     values that its networks have."""
     if name in ("inception_v2", "inception_v3"):
@@ -31,7 +31,7 @@ def hidden_choices(source: str, name: str) -> Mapping[str, tuple[str | int, ...]
 
 
 def library_name(source: str, architecture: Architecture) -> str | None:
-    """The name that `source` gives to this one of its twins; None where it is not known."""
+    """The name that `source` gives to this network among those of the same tensors; None where unknown."""
     if source != "pytorchcv":
         return None
     name = architecture.name
@@ -43,23 +43,23 @@ def library_name(source: str, architecture: Architecture) -> str | None:
 
 
 # Networks of a library that the atlas does not have and whose tensors nothing tells apart from these
-_ABSENT_TWINS = {
+_ABSENT_NETWORKS = {
     ("timm", "resnet18"): ("resnetblur18",),
     ("timm", "resnet50"): ("resnetaa50", "resnetblur50"),
     ("pytorchcv", "resnet20_cifar"): ("resdropresnet20_cifar10", "shakedropresnet20_cifar10"),
 }
 
 
-def absent_twins(source: str, name: str) -> list[str]:
+def assumed_exclusions(source: str, name: str) -> list[str]:
     """What is assumed of weights of this network that could be for another network, in words."""
     sources = ("timm",) if source == "torchvision" else (source,)  # torchvision's ResNets have timm's names
     return [
-        f"not {library}'s {' or '.join(_ABSENT_TWINS[library, name])}"
+        f"not {library}'s {' or '.join(_ABSENT_NETWORKS[library, name])}"
         for library in sources
-        if (library, name) in _ABSENT_TWINS
+        if (library, name) in _ABSENT_NETWORKS
     ]
 
 
 def is_known_architecture(architecture: str) -> bool:
     """Whether a network of this name in timm or transformers may be the one that its tensors fit."""
-    return not any(architecture in names for names in _ABSENT_TWINS.values())
+    return not any(architecture in names for names in _ABSENT_NETWORKS.values())
