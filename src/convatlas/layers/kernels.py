@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from convatlas.errors import UserError, printable
-from convatlas.runtime.device import cpu_matrix_features
+from convatlas.runtime.device import cpu_flags
 from convatlas.storage.cache import cached_folder, private_folder
 
 SOURCE = Path(__file__).parent / "batch_norm.cpp"
@@ -135,8 +136,8 @@ def load_kernels() -> Kernels:
         with tempfile.TemporaryDirectory() as folder:
             _compile(compiler, Path(folder))
             return Kernels(_load(Path(folder) / LIBRARY), version)
-    features = (platform.machine(), *cpu_matrix_features())
-    key = hashlib.sha256(repr((SOURCE.read_bytes(), FLAGS, version, features)).encode()).hexdigest()
+    made_from = (SOURCE.read_bytes(), FLAGS, version, platform.machine(), cpu_flags())
+    key = hashlib.sha256(repr(made_from).encode()).hexdigest()
     folder_of_key = cached_folder("kernels", key, lambda folder: _compile(compiler, folder))
     if folder_of_key is None:
         raise UserError("the cache cannot be written")
@@ -164,15 +165,21 @@ def _run(*command: str) -> str:
 def _load(path: Path) -> ctypes.CDLL:
     """Load a library whose OpenMP is the one that torch has loaded: a second one would have threads of its
     own, which wait for each other on the same cores."""
+    before = _openmp_libraries()
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise UserError(f"the compiled kernels cannot be loaded: {printable(error)}") from None
-    maps = Path("/proc/self/maps")
-    if maps.exists():
-        loaded = {
-            line.split()[-1] for line in maps.read_text().splitlines() if "omp" in line.rpartition("/")[2]
-        }
-        if len(loaded) > 1:
-            raise UserError(f"torch and the compiler have OpenMP libraries of their own ({len(loaded)})")
+    others = _openmp_libraries() - before
+    if before and others:
+        raise UserError(f"the compiler has another OpenMP than torch, {printable(min(others))}")
     return library
+
+
+def _openmp_libraries() -> set[str]:
+    """The OpenMP libraries that this process has loaded; none where the system does not list them."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return set()
+    return set(re.findall(r"/\S*/lib[gi]?omp\b\S*", maps))

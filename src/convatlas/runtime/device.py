@@ -24,12 +24,18 @@ def cpu_matrix_features() -> tuple[str, ...]:
         "i8mm",
         "asimd",
     ]
+    flags = cpu_flags()
+    return tuple(feature for feature in features if feature in flags)
+
+
+def cpu_flags() -> tuple[str, ...]:
+    """All extensions of the instruction set that this CPU reports; none where the system does not list
+    them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next(line for line in lines if line.startswith(("flags", "Features"))).split()
+        return tuple(next(line for line in lines if line.startswith(("flags", "Features"))).split()[2:])
     except (OSError, StopIteration):
         return ()
-    return tuple(feature for feature in features if feature in flags)
 
 
 def select_device(name: str = "auto", ranks: Ranks = SINGLE_PROCESS) -> torch.device:
