@@ -26,8 +26,34 @@ def test_ratios_are_medians_of_the_ratios_of_each_round() -> None:
     assert [row["images_per_second"] for row in rows] == [10, 20, 40]
     assert [row["ratio"] for row in rows] == [1, 2, 4]  # of 4, 3, 6
     assert [row["ratio_tuned"] for row in rows] == pytest.approx([0.5, 1, 2])
-    assert messages[4] == "round 2 of 3, baseline-tuned: 30.0 images/s"
-    assert table_cells(rows)[2] == ("ours", "40.0", "4.00", "2.00", "2")
+    assert [(row["lowest"], row["highest"]) for row in rows] == [(5, 20), (10, 30), (30, 60)]
+    assert messages[3].startswith("a round takes 0 s: there are 3, about 0 s to go")
+    assert messages[5] == "round 2 of 3, baseline-tuned: 30.0 images/s"
+    assert table_cells(rows)[2] == ("ours", "40.0", "30.0 to 60.0", "4.00", "2.00", "2")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rounds", "message"),
+    [
+        (10.0, 5, "a round takes 20 s: there are 5, about 1 min 20 s to go"),
+        (30.0, 2, "a round takes 1 min 00 s: there are 2, about 1 min 00 s to go"),
+        (100.0, 1, "a round takes 3 min 20 s: there is one; for an interval of several take --rounds N"),
+    ],
+)
+def test_by_default_rows_are_measured_for_two_minutes(
+    seconds: float, rounds: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def measure(name: str) -> dict[str, float]:
+        clock[0] += seconds
+        return {"images_per_second": 1.0, "memory_bytes": 2e6}
+
+    monkeypatch.setattr("convatlas.benchmark.harness.time.monotonic", lambda: clock[0])
+    messages: list[str] = []
+    rows = run_interleaved(["baseline", "ours"], None, measure, messages.append)
+    assert [row["rounds"] for row in rows] == [rounds, rounds]
+    assert message in messages
 
 
 def test_a_row_that_cannot_be_measured_says_why_and_the_others_stand() -> None:
@@ -43,7 +69,7 @@ def test_a_row_that_cannot_be_measured_says_why_and_the_others_stand() -> None:
     assert messages.count("onnx is left out: lenet5, onnx failed: no such operator") == 1
     assert [row["ratio"] for row in rows] == [1, None, 4]
     assert [row["ratio_tuned"] for row in rows] == [None, None, None]
-    assert table_cells(rows)[1] == ("onnx", "-", "-", "-", "-")
+    assert table_cells(rows)[1] == ("onnx", "-", "-", "-", "-", "-")
     assert exit_code(rows) == 1
 
 

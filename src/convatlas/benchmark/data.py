@@ -56,7 +56,7 @@ def _row_names() -> list[str]:
     return [*loaders, f"baseline-{cores}", *parallel_loaders, *single_steps]
 
 
-def benchmark_data(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+def benchmark_data(rounds: int | None, say: Callable[[str], None]) -> dict[str, Any]:
     """The document of `bench data`. `ratio_same` is the ratio to torchvision's row with as many loader
     processes."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -83,7 +83,7 @@ def benchmark_data(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
         "images": NUM_PHOTOS,
         "bytes_per_image": total_bytes // NUM_PHOTOS,
         "baseline": "torchvision" if is_installed("torchvision") else "Pillow",
-        "rounds": rounds,
+        "rounds": max(row["rounds"] for row in rows),
         "machine": Runtime(cpu, best_precision(cpu)).describe(),
         "rows": rows,
     }

@@ -51,7 +51,9 @@ _CUDA_NAMES = ("baseline", "baseline-tuned", "baseline-compiled", "timm-compiled
 CUDA_ROWS: dict[str, tuple[str, ...]] = {"": _CUDA_NAMES, ", batch 1": _CUDA_NAMES}
 
 
-def benchmark_inference(model: str, rounds: int, compile: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def benchmark_inference(
+    model: str, rounds: int | None, compile: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
     """The document of `bench inference`: the rows in turn, `rounds` times, as medians, with ratios to the
     baselines of the same kind of work. `share` is the rate of the row's multiply-adds, in percent of the
     device's largest measured matrix product."""
@@ -82,7 +84,7 @@ def benchmark_inference(model: str, rounds: int, compile: bool, say: Callable[[s
         "model": model,
         "input": "x".join(map(str, entry.input)),
         "batch": _batch_size(device),
-        "rounds": rounds,
+        "rounds": max(row["rounds"] for row in rows),
         "baseline": "torchvision" if torchvision_has(model) else "our edition of it",
         "peak_flops": peak,
         "machine": runtime.describe(),
@@ -102,7 +104,7 @@ def _measure_kind(
     model: str,
     kind: str,
     names: list[str],
-    rounds: int,
+    rounds: int | None,
     scratch: Path,
     say: Callable[[str], None],
     earlier: list[dict[str, Any]],

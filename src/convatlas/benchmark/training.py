@@ -46,14 +46,14 @@ ROWS = ("baseline", "baseline-tuned", "bf16", "compiled", "timm-compiled", "ours
 
 
 def benchmark_training(
-    model: str, batch: int | None, rounds: int, compile: bool, say: Callable[[str], None]
+    model: str, batch: int | None, rounds: int | None, compile: bool, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The document of `bench train`: the rows in turn, `rounds` times, as medians, with ratios to `baseline`
-    and to `baseline-tuned`. `share` is the rate of the row's multiply-adds (three times a forward's), in
+    """The document of `bench train`: the rows in turn, as medians of `rounds`, with ratios to `baseline` and
+    to `baseline-tuned`. `share` is the rate of the row's multiply-adds (three times a forward's), in
     percent of the device's largest measured matrix product."""
     entry = models.get_entry(model)
     device = select_device()
-    batch = batch or recipes.get_recipe("quick", entry).batch
+    batch = default_batch(model, batch)
     left_out = [] if compile and can_compile(device) else [name for name in ROWS if "compiled" in name]
     if not left_out and not timm_has(model):
         left_out.append("timm-compiled")
@@ -77,12 +77,25 @@ def benchmark_training(
         "model": model,
         "input": "x".join(map(str, entry.input)),
         "batch": batch,
-        "rounds": rounds,
+        "rounds": max(row["rounds"] for row in rows),
         "baseline": "torchvision" if torchvision_has(model) else "our network in a plain loop",
         "peak_flops": peak,
         "machine": runtime.describe(),
         "rows": rows,
     }
+
+
+def step_times(model: str, batch: int | None, seconds: float) -> dict[str, Any]:
+    """The times at which training steps of ours ended, in seconds of the machine's clock."""
+    tune_malloc()
+    steps = _training_steps(model, batch, "ours")
+    for _ in range(WARM_UP):
+        next(steps)
+    ends = [time.monotonic()]
+    while ends[-1] < ends[0] + seconds:
+        next(steps)
+        ends.append(time.monotonic())
+    return {"ends": ends}
 
 
 def measure_row(model: str, batch: int | None, row: str) -> dict[str, float]:
@@ -91,17 +104,7 @@ def measure_row(model: str, batch: int | None, row: str) -> dict[str, float]:
         raise unknown_name("row", row, ROWS)
     if row != "baseline":
         tune_malloc()
-    entry = models.get_entry(model)
-    recipe = recipes.get_recipe("quick", entry)
-    recipe = recipe.replace(batch=batch or recipe.batch, micro_batch=None)
-    generator = torch.Generator().manual_seed(0)
-    shape = (recipe.batch * NUM_BATCHES, *entry.input)
-    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, 10, (len(images),), generator=generator)
-    if row.startswith("ours"):
-        steps = _convatlas_steps(model, images, labels, recipe, "compiled" in row)
-    else:
-        steps = _plain_loop_steps(model, images, labels, recipe.batch, row)
+    steps = _training_steps(model, batch, row)
     for _ in range(WARM_UP):
         next(steps)
     device = select_device()
@@ -118,7 +121,26 @@ def measure_row(model: str, batch: int | None, row: str) -> dict[str, float]:
         hardware.synchronize(device)
         seconds_per_step.append((time.perf_counter() - start) / steps_per_timing)
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory_bytes()
-    return {"images_per_second": recipe.batch / statistics.median(seconds_per_step), "memory_bytes": memory}
+    rate = default_batch(model, batch) / statistics.median(seconds_per_step)
+    return {"images_per_second": rate, "memory_bytes": memory}
+
+
+def default_batch(model: str, batch: int | None) -> int:
+    """`batch`, or that of the recipe `quick`."""
+    return batch or recipes.get_recipe("quick", models.get_entry(model)).batch
+
+
+def _training_steps(model: str, batch: int | None, row: str) -> Iterator[None]:
+    """The steps of a row, on random images."""
+    entry = models.get_entry(model)
+    recipe = recipes.get_recipe("quick", entry).replace(batch=default_batch(model, batch), micro_batch=None)
+    generator = torch.Generator().manual_seed(0)
+    shape = (recipe.batch * NUM_BATCHES, *entry.input)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 10, (len(images),), generator=generator)
+    if row.startswith("ours"):
+        return _convatlas_steps(model, images, labels, recipe, "compiled" in row)
+    return _plain_loop_steps(model, images, labels, recipe.batch, row)
 
 
 def _edition(model: str) -> str:

@@ -27,10 +27,14 @@ class Bench:
     batch: Annotated[
         int | None, arg(metavar="N", help="Images a training step; default the quick recipe's.")
     ] = None
-    rounds: Annotated[int, arg(help="How often each row is measured; the median counts.")] = 5
+    rounds: Annotated[
+        int | None,
+        arg(metavar="N", help="How often each row is measured; the median counts. Default: for 2 minutes."),
+    ] = None
     compile: Annotated[bool, arg(help="Also measure compiled; compiling takes about a minute a round.")] = (
         False
     )
+    beside: Annotated[bool, arg(help="For train: two trainings at once, beside one alone.")] = False
     row: Annotated[str | None, arg(metavar="NAME", help="Measure this one row in this process.")] = field(
         default=None
     )
@@ -64,12 +68,18 @@ class Bench:
 
     def _training(self) -> tuple[dict[str, Any], str]:
         from convatlas.benchmark import training
+        from convatlas.benchmark.sharing import benchmark_sharing
         from convatlas.training.bounds import check_option
 
         model = self.model or "resnet20_cifar"
         check_option("--batch", self.batch, "recipe.batch")
+        if self.row is not None and self.row.startswith("steps "):
+            return training.step_times(model, self.batch, float(self.row.removeprefix("steps "))), ""
         if self.row is not None:
             return training.measure_row(model, self.batch, self.row), ""
+        if self.beside:
+            document = benchmark_sharing(model, self.batch, self.rounds, display(True).say)
+            return document, f"{model}, training in batches of {document['batch']}, all trainings together"
         document = training.benchmark_training(
             model, self.batch, self.rounds, self.compile, display(True).say
         )
@@ -92,9 +102,17 @@ class Bench:
         from convatlas.benchmark.harness import table_cells
 
         print(f"{title}; {document['machine']}")
-        columns: tuple[str, ...] = ("images/s", "to baseline", "to baseline-tuned", "peak MB")
+        columns: tuple[str, ...] = (
+            "images/s",
+            "lowest to highest",
+            "to baseline",
+            "to baseline-tuned",
+            "peak MB",
+        )
         cells = table_cells(document["rows"])
-        if self.kind == "train":
+        if self.beside:
+            columns, cells = (*columns[:2], "to alone"), [row[:4] for row in cells]
+        elif self.kind == "train":
             columns += ("% of matrix product",)
             shares = ["-" if row["share"] is None else f"{row['share']:.0f}" for row in document["rows"]]
             cells = [(*row, share) for row, share in zip(cells, shares, strict=True)]
