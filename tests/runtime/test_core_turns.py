@@ -20,7 +20,7 @@ from pathlib import Path
 from convatlas.runtime.core_turns import CoreTurns
 
 threads, folder = int(sys.argv[1]), Path(sys.argv[2])
-with CoreTurns(threads, eval(sys.argv[3]), folder).turn(print):
+with CoreTurns(threads, eval(sys.argv[3]), folder).turn(lambda line: None):
     print("computes", flush=True)
     sys.stdin.readline()
 print("done", flush=True)
@@ -138,6 +138,19 @@ def test_without_a_folder_of_its_own_a_process_does_not_wait(
     else:
         folder.symlink_to(tmp_path)
     assert seconds_to_a_turn(CoreTurns(2, [0, 1], folder)) < 0.3
+
+
+def test_cores_that_were_waited_for_are_kept_for_a_moment(
+    start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_turns, "TURN_SECONDS", 1.0)
+    end_turn_after(start(2), 0.1)
+    turns = CoreTurns(2, [0, 1], tmp_path)
+    assert seconds_to_a_turn(turns) > 0.05
+    began = time.monotonic()
+    end_turn_after(start(2), 0.5)
+    assert 0.5 < time.monotonic() - began < 5
+    assert seconds_to_a_turn(turns) > 0.1  # the time is over, although nothing was computed since
 
 
 def test_a_turn_ends_with_an_error(start: Callable[..., Process], tmp_path: Path) -> None:

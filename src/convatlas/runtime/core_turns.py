@@ -15,12 +15,16 @@ import stat
 import struct
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+# Seconds that a process keeps its cores once it has waited for them: threads that have computed still spin
+# for some milliseconds, on the cores of the next process
+TURN_SECONDS = 0.2
 MAX_WAIT = 30.0  # seconds: a process that computes for longer without an end takes no turns
 POLL_SECONDS = 0.0005
 SUSPENDED_POLL_SECONDS = 0.1  # between two looks whether the process that is waited for has been suspended
@@ -40,24 +44,39 @@ class CoreTurns:
         self._locked: list[int] = []
         self._announced = False
         self._takes_turns = True
+        self._computes = False
+        self._end = 0.0  # of the time for which the cores are kept
+        self._lock = threading.Lock()
         self._file = _open_locks(folder or _default_folder()) if sys.platform == "linux" else None
 
     @contextmanager
     def turn(self, say: Callable[[str], None]) -> Iterator[None]:
         """Inside this context this process has its cores. `say` is called once, with the process with which
         they are shared, and when there will be no more turns."""
-        if self._file is None or not self._takes_turns or self._locked:  # the last: within a turn
+        if self._file is None or not self._takes_turns or self._computes:  # the last: within a turn
             yield
             return
+        with self._lock:
+            self._computes = True
+            has_cores = bool(self._locked)
         try:
-            self._wait_for_cores(say)
+            if not has_cores:
+                self._wait_for_cores(say)
             yield
         finally:
-            while self._locked:
-                self._unlock(self._locked.pop())
+            self._computes = False
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        """Free the cores, if the time for which they are kept is over."""
+        with self._lock:
+            if not self._computes and time.monotonic() >= self._end:
+                while self._locked:
+                    self._unlock(self._locked.pop())
 
     def _wait_for_cores(self, say: Callable[[str], None]) -> None:
-        end = time.monotonic() + MAX_WAIT
+        start = time.monotonic()
+        end = start + MAX_WAIT
         if not self._lock_when_free(_QUEUE, end, say):
             return
         cores = [core + 1 for core in self._cores]
@@ -67,6 +86,11 @@ class CoreTurns:
                 break
         self._locked.remove(_QUEUE)
         self._unlock(_QUEUE)
+        if time.monotonic() > start + POLL_SECONDS:
+            self._end = time.monotonic() + TURN_SECONDS
+            timer = threading.Timer(TURN_SECONDS, self._end_turn)  # it may wait for data then
+            timer.daemon = True
+            timer.start()
 
     def _lock_when_free(self, byte: int, end: float, say: Callable[[str], None]) -> bool:
         """Whether the lock could be had; not while a suspended process holds it, or one that does not end its
