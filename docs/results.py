@@ -134,6 +134,11 @@ def measure(command: str) -> Any:
     return measurement
 
 
+def describe_machine(environment: dict[str, Any]) -> str:
+    threads = f"{environment['threads']} thread" + "s" * (environment["threads"] > 1)
+    return f"{threads} of a CPU with {environment['units'].replace(' ', ', ')}; torch {environment['torch']}."
+
+
 def copy_report_images() -> None:
     """Copy the images of one training's report, which the README shows."""
     for name in ("curves.png", "mistakes.png"):
@@ -175,9 +180,7 @@ def render(store: dict[str, Any]) -> str:
     ]
     environments = [item["environment"] for item in store.values() if "environment" in item]
     if environments:
-        units = environments[0]["units"].replace(" ", ", ")
-        threads, version = environments[0]["threads"], environments[0]["torch"]
-        sections.append(f"{threads} threads of a CPU with {units}; torch {version}.")
+        sections.append(describe_machine(environments[0]))
     sections += small_recipes_section(store)
     sections += finetuning_section(store)
     if any(optimizer_command(name) in store for name in OPTIMIZERS):
@@ -237,7 +240,8 @@ def finetuning_section(store: dict[str, Any]) -> list[str]:
             return []
         rows.append(f"| {name} | {_result_cells(runs)} |")
     commands = f"    {finetune_command(0)}\n    {from_scratch_command(0)}"
-    return ["## Fine-tuning, three seeds", "\n".join(rows), commands]
+    machine = describe_machine(runs[0]["environment"])
+    return ["## Fine-tuning, three seeds", "\n".join(rows), machine, commands]
 
 
 def quick_section(store: dict[str, Any]) -> list[str]:
