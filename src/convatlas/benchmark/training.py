@@ -28,6 +28,7 @@ from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import unknown_name
 from convatlas.layers.fused_batch_norm import choose_kernels, fuse_batch_norm
+from convatlas.layers.subsampled_conv import replace_strided_1x1_convs
 from convatlas.runtime import hardware
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import best_precision, select_device
@@ -213,6 +214,7 @@ def _convatlas_steps(
     objective = Objective(network, normalizer, recipe.loss, auxiliary, recipe.ema)
     runtime.to_device(objective)
     fuse_batch_norm(objective, kernels)
+    replace_strided_1x1_convs(objective, device)
     optimizer = recipe.optimizer.build(objective.model)
     forward_backward = runtime.compiled_forward_backward(objective, partial(print, file=sys.stderr))
     batches = TrainBatches(split, preprocessing, recipe.augment, recipe.batch, seed=0)

@@ -14,6 +14,7 @@ from convatlas.errors import MissingDataError, UsageError, UserError, printable,
 from convatlas.layers.batch_norm import convert_sync_batchnorm
 from convatlas.layers.fused_batch_norm import choose_kernels, fuse_batch_norm
 from convatlas.layers.init import glorot_uniform, he_normal
+from convatlas.layers.subsampled_conv import replace_strided_1x1_convs
 from convatlas.runtime.compilation import should_compile
 from convatlas.runtime.device import select_device
 from convatlas.runtime.distributed.ranks import Ranks
@@ -179,6 +180,7 @@ def _train(
                 display.say(f"  to see the figures: {tensorboard_command(folder)}")
             objective = build_objective(resolved, ranks)
             fuse_batch_norm(objective, kernels)
+            replace_strided_1x1_convs(objective, device)
             runtime.to_device(objective)
             dataset = resolved.dataset
             train_split = dataset.splits["train"]

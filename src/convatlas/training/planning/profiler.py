@@ -16,6 +16,7 @@ from convatlas.data.loading.batch import Batch
 from convatlas.data.loading.loader import default_num_workers, iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.layers.fused_batch_norm import choose_kernels, fuse_batch_norm
+from convatlas.layers.subsampled_conv import replace_strided_1x1_convs
 from convatlas.runtime.distributed.ranks import Ranks
 from convatlas.runtime.hardware import DeviceSpec, synchronize
 from convatlas.runtime.runtime import Runtime
@@ -106,6 +107,7 @@ class StepProfiler:
             self.objective.ema = run.recipe.ema.build(self.objective.model).requires_grad_(False)
         runtime.to_device(self.objective)
         fuse_batch_norm(self.objective, choose_kernels(self.objective, runtime.device))
+        replace_strided_1x1_convs(self.objective, runtime.device)
         self.optimizer = run.recipe.optimizer.build(self.objective.model)
 
     def passes(
