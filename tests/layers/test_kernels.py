@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from convatlas.layers import fused_batch_norm, kernels
-from convatlas.layers.kernels import Kernels, load_kernels
+from convatlas.layers.kernels import Kernels
 
 NORM = nn.BatchNorm2d(1)
 CPU = torch.device("cpu")
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _nothing_loaded() -> None:
-    load_kernels.cache_clear()
+    kernels._loaded.clear()
 
 
 @pytest.fixture
@@ -47,13 +47,15 @@ def cached_libraries() -> list[Path]:
     return list(Path(os.environ["CONVATLAS_CACHE"]).glob("kernels/*/*.so"))
 
 
-def test_the_compiler_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = choose(None)
+def test_the_compiler_runs_once_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVATLAS_CACHE", str(tmp_path))
+    lines: list[str] = []
+    chosen = fused_batch_norm.choose_kernels(NORM, CPU, pytest.fail, lines.append)
+    assert [line.startswith("convatlas: compiling kernels for this CPU, once") for line in lines] == [True]
     assert chosen is not None
     assert chosen.compiler
-    load_kernels.cache_clear()
-    monkeypatch.setattr(kernels, "_compile", pytest.fail)
-    choose(None)
+    kernels._loaded.clear()
+    assert fused_batch_norm.choose_kernels(NORM, CPU, pytest.fail, pytest.fail) is not None
 
 
 def test_a_damaged_library_is_compiled_again() -> None:
@@ -62,7 +64,7 @@ def test_a_damaged_library_is_compiled_again() -> None:
     content = library.read_bytes()
     library.unlink()
     library.write_bytes(content[:-1000])
-    load_kernels.cache_clear()
+    kernels._loaded.clear()
     choose(None)
     assert library.read_bytes() != content[:-1000]
 

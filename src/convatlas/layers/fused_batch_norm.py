@@ -74,14 +74,17 @@ def fuse_batch_norm(model: nn.Module, kernels: Kernels | None) -> None:
 
 
 def choose_kernels(
-    model: nn.Module, device: torch.device, warn: Callable[[str], None] = lambda line: None
+    model: nn.Module,
+    device: torch.device,
+    warn: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Kernels | None:
     """The kernels for a training of `model` on a CPU; None where it has no use for them, or where they cannot
-    be compiled: `warn` is called with the reason."""
+    be compiled: `warn` is called with the reason. `say` is called before a compiler runs."""
     if device.type != "cpu" or not any(type(module) is nn.BatchNorm2d for module in model.modules()):
         return None
     try:
-        kernels = load_kernels()
+        kernels = load_kernels(say)
         _check_kernels(kernels)
     except UserError as error:
         warn(f"training takes longer, with batch norm by torch: {error}")

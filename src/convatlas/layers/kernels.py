@@ -4,13 +4,13 @@ They call nothing of torch, so that no torch is needed to build the package, and
 """
 
 import ctypes
-import functools
 import hashlib
 import platform
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -122,30 +122,40 @@ def _rows_and_channels(x: Tensor) -> tuple[int, int]:
     return x.numel() // channels, channels
 
 
-@functools.cache
-def load_kernels() -> Kernels:
-    """Compile the kernels if the cache does not hold them, and load them.
+_loaded: list[Kernels] = []  # by this process: none, or one
+
+
+def load_kernels(say: Callable[[str], None] = lambda line: None) -> Kernels:
+    """Compile the kernels if the cache does not hold them, and load them. `say` is called before the compiler
+    runs.
 
     Raises UserError with the reason: no compiler, one that fails, or a library that does not load.
     """
+    if not _loaded:
+        _loaded.append(_compile_and_load(say))
+    return _loaded[0]
+
+
+def _compile_and_load(say: Callable[[str], None]) -> Kernels:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         raise UserError("no C++ compiler is installed (g++ or clang++)")
     version = _run(compiler, "--version").partition("\n")[0]
+
+    def compile_into(folder: Path) -> None:
+        say(f"convatlas: compiling kernels for this CPU, once, in some seconds: {printable(version)}")
+        _run(compiler, *FLAGS, str(SOURCE), "-o", str(folder / LIBRARY))
+
     if private_folder("kernels") is None:
         with tempfile.TemporaryDirectory() as folder:
-            _compile(compiler, Path(folder))
+            compile_into(Path(folder))
             return Kernels(_load(Path(folder) / LIBRARY), version)
     made_from = (SOURCE.read_bytes(), FLAGS, version, platform.machine(), cpu_flags())
     key = hashlib.sha256(repr(made_from).encode()).hexdigest()
-    folder_of_key = cached_folder("kernels", key, lambda folder: _compile(compiler, folder))
+    folder_of_key = cached_folder("kernels", key, compile_into)
     if folder_of_key is None:
         raise UserError("the cache cannot be written")
     return Kernels(_load(folder_of_key / LIBRARY), version)
-
-
-def _compile(compiler: str, folder: Path) -> None:
-    _run(compiler, *FLAGS, str(SOURCE), "-o", str(folder / LIBRARY))
 
 
 def _run(*command: str) -> str:

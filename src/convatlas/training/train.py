@@ -159,7 +159,9 @@ def _train(
     compiling = ranks.run_on_main(lambda: _decide_to_compile(run, device, existing, cost.macs))
     warnings = [*resolved.dataset.warnings, *run_warnings(run, resolved.dataset)]
     plain = existing is not None and existing.environment.get("kernels") == "torch"
-    kernels = None if plain or compiling else choose_kernels(resolved.network, device, warnings.append)
+    kernels = None
+    if not plain and not compiling:
+        kernels = choose_kernels(resolved.network, device, warnings.append, display.say)
     runtime = Runtime(
         device, precision, compiling, ranks=ranks, kernels=kernels.compiler if kernels else "torch"
     )
