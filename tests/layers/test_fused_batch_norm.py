@@ -37,6 +37,14 @@ def random_norm(channels: int, **options: Any) -> nn.BatchNorm2d:
     return norm
 
 
+def fused(norm: nn.BatchNorm2d, kernels: Kernels) -> nn.BatchNorm2d:
+    """A fused copy of `norm`."""
+    norm = copy.deepcopy(norm)
+    fuse_batch_norm(norm, kernels)
+    assert type(norm) is FusedBatchNorm2d
+    return norm
+
+
 Function = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
@@ -109,10 +117,9 @@ def test_every_use_of_the_output_has_the_gradients_of_torch(
 ) -> None:
     torch.manual_seed(0)
     norm = random_norm(24, momentum=momentum)
-    fused = FusedBatchNorm2d(copy.deepcopy(norm), kernels)
     x, residual = channels_last(6, 24, 33, 41) * 3 + 50, channels_last(6, 24, 33, 41)
     results = []
-    for module in (norm, fused):
+    for module in (norm, fused(norm, kernels)):
         inputs = [x.clone().requires_grad_(), residual.clone().requires_grad_()]
         for _ in range(2):
             y = function(module, *inputs)
@@ -131,7 +138,7 @@ def test_values_are_rounded_once(kernels: Kernels, shape: tuple[int, ...], dtype
     norm = nn.BatchNorm2d(shape[1])
     x, residual = channels_last(*shape, dtype=dtype), channels_last(*shape, dtype=dtype)
     expected = F.relu(copy.deepcopy(norm).double()(x.double()) + residual.double())
-    actual = F.relu(FusedBatchNorm2d(norm, kernels)(x) + residual)
+    actual = F.relu(fused(norm, kernels)(x) + residual)
     assert actual.dtype == dtype
     ulp = torch.finfo(dtype).eps
     torch.testing.assert_close(actual.double(), expected, rtol=ulp / 2 + 1e-5, atol=1e-5)
@@ -144,7 +151,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(kernels: Kernels) -> No
     results = []
     for number in (1, 2, 3):
         torch.set_num_threads(number)
-        norm = FusedBatchNorm2d(nn.BatchNorm2d(40), kernels)
+        norm = fused(nn.BatchNorm2d(40), kernels)
         a = x.clone().requires_grad_()
         y = F.relu(norm(a))
         torch.autograd.backward((y * weights).sum())
@@ -158,7 +165,7 @@ def test_a_value_that_is_not_finite_stays_so(kernels: Kernels) -> None:
     for value in (float("nan"), float("inf")):
         x = channels_last(2, 3, 4, 4, dtype=torch.float32)
         x[0, 1, 2, 3] = value
-        y = F.relu(FusedBatchNorm2d(nn.BatchNorm2d(3), kernels)(x))
+        y = F.relu(fused(nn.BatchNorm2d(3), kernels)(x))
         assert not y[:, 1].isfinite().any()
         assert y[:, 0].isfinite().all()
 
@@ -172,14 +179,14 @@ def test_a_value_that_is_not_finite_stays_so(kernels: Kernels) -> None:
     ids=["channels first", "float16"],
 )
 def test_images_without_a_kernel_are_normalized_by_torch(kernels: Kernels, x: Tensor) -> None:
-    norm = FusedBatchNorm2d(nn.BatchNorm2d(3), kernels)
+    norm = fused(nn.BatchNorm2d(3), kernels)
     y = norm(x)
     assert type(y) is Tensor
     torch.testing.assert_close(y, nn.BatchNorm2d(3)(x))
 
 
 def test_one_value_a_channel_is_the_error_of_torch(kernels: Kernels) -> None:
-    norm = FusedBatchNorm2d(nn.BatchNorm2d(3), kernels)
+    norm = fused(nn.BatchNorm2d(3), kernels)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         norm(channels_last(1, 3, 1, 1, dtype=torch.float32))
 
@@ -188,13 +195,12 @@ def test_evaluation_is_that_of_torch(kernels: Kernels) -> None:
     norm = nn.BatchNorm2d(3)
     x = channels_last(2, 3, 4, 4, dtype=torch.float32)
     norm(x)
-    fused = FusedBatchNorm2d(norm, kernels).eval()
-    assert torch.equal(fused(x), norm.eval()(x))
+    assert torch.equal(fused(norm, kernels).eval()(x), norm.eval()(x))
 
 
 def test_shapes_are_known_without_writing_the_output(kernels: Kernels) -> None:
     x = channels_last(2, 3, 4, 5, dtype=torch.float32)
-    pending = FusedBatchNorm2d(nn.BatchNorm2d(3), kernels)(x)
+    pending = fused(nn.BatchNorm2d(3), kernels)(x)
     assert isinstance(pending, PendingNorm)
     assert (pending.shape, pending.size(3), pending.dtype) == (x.shape, 5, torch.float32)
     assert pending._tensor is None
@@ -225,12 +231,12 @@ def test_a_network_trains_as_with_torch(kernels: Kernels, name: str) -> None:
         arguments["image_size"] = 80
     model: nn.Module = models.create_model(name, num_classes=7, **arguments).double().train()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fused = copy.deepcopy(model)
-    fuse_batch_norm(fused, kernels)
-    assert fused.state_dict().keys() == model.state_dict().keys()
+    fused_model = copy.deepcopy(model)
+    fuse_batch_norm(fused_model, kernels)
+    assert fused_model.state_dict().keys() == model.state_dict().keys()
     images = channels_last(4, 3, 32, 32) if "cifar" in name else channels_last(4, 3, 80, 80)
     results = []
-    for network in (model, fused):
+    for network in (model, fused_model):
         torch.manual_seed(1)  # dropout
         logits = network(images)
         (logits * torch.arange(7)).sum().backward()

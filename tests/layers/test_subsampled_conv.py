@@ -25,7 +25,10 @@ def test_outputs_and_gradients_are_those_of_the_convolution(
     conv = nn.Conv2d(5, 7, 1, stride, bias=bias).double()
     results = []
     images = torch.randn(3, 5, 11, 8, dtype=torch.float64)  # channels first: torch's own is right
-    for module in (conv, SubsampledConv2d(copy.deepcopy(conv))):
+    subsampled = copy.deepcopy(conv)
+    replace_strided_1x1_convs(subsampled, CPU)
+    assert type(subsampled) is SubsampledConv2d
+    for module in (conv, subsampled):
         x = images.clone().requires_grad_()
         y = module(x)
         results.append([y, *torch.autograd.grad(y.square().sum(), [x, *module.parameters()])])

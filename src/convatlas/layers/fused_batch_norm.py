@@ -24,15 +24,10 @@ _NO_RELU, _SIGN_FROM_INPUT, _SIGN_FROM_OUTPUT = range(3)  # `Relu` in batch_norm
 
 
 class FusedBatchNorm2d(nn.BatchNorm2d):
-    """`norm`, with its own parameters and statistics, for images (n, c, h, w) in channels-last format on a
-    CPU; other images are normalised by torch."""
+    """nn.BatchNorm2d for images (n, c, h, w) in channels-last format on a CPU; other images are normalised by
+    torch. `fuse_batch_norm` makes one of a batch norm."""
 
-    def __init__(self, norm: nn.BatchNorm2d, kernels: Kernels):
-        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-        self._parameters.update(norm._parameters)
-        self._buffers.update(norm._buffers)
-        self.training = norm.training
-        self.kernels = kernels
+    kernels: Kernels
 
     def forward(self, input: Tensor) -> Tensor:
         x = _materialized(input)
@@ -64,13 +59,14 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
 
 
 def fuse_batch_norm(model: nn.Module, kernels: Kernels | None) -> None:
-    """Replace every nn.BatchNorm2d in `model` by a fused one, if there are kernels."""
+    """Make every nn.BatchNorm2d in `model` a fused one, in place, if there are kernels: what refers to it,
+    such as a list of frozen modules, still does."""
     if kernels is None:
         return
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
-                setattr(parent, name, FusedBatchNorm2d(child, kernels))
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = FusedBatchNorm2d
+            module.kernels = kernels  # type: ignore[assignment]
 
 
 def choose_kernels(
@@ -100,7 +96,9 @@ def _check_kernels(kernels: Kernels) -> None:
         for _ in range(3)
     )
     results = []
-    for norm in (nn.BatchNorm2d(24), FusedBatchNorm2d(nn.BatchNorm2d(24), kernels)):
+    for fused in (False, True):
+        norm = nn.BatchNorm2d(24)
+        fuse_batch_norm(norm, kernels if fused else None)
         inputs = [x.clone().requires_grad_(), residual.clone().requires_grad_()]
         y = F.relu(norm(inputs[0]) + inputs[1])
         results.append([y, *torch.autograd.grad(y, [*inputs, norm.weight, norm.bias], gradient)])

@@ -14,14 +14,7 @@ SAFE_CHANNELS = 8  # from which on torch's own is right
 
 
 class SubsampledConv2d(nn.Conv2d):
-    """`conv`, a 1x1 convolution without padding, with its own parameters: (n, c, h, w) -> the same output."""
-
-    def __init__(self, conv: nn.Conv2d):
-        has_bias = conv.bias is not None
-        super().__init__(conv.in_channels, conv.out_channels, 1, bias=has_bias, device="meta")
-        self.stride = conv.stride
-        self._parameters.update(conv._parameters)
-        self.training = conv.training
+    """A 1x1 convolution without padding: (n, c, h, w) -> the same output as nn.Conv2d's."""
 
     def forward(self, input: Tensor) -> Tensor:
         vertical, horizontal = self.stride
@@ -29,14 +22,13 @@ class SubsampledConv2d(nn.Conv2d):
 
 
 def replace_strided_1x1_convs(model: nn.Module, device: torch.device) -> None:
-    """Replace the convolutions of `model` that torch cannot train on `device`."""
+    """Change the convolutions of `model` that torch cannot train on `device`, in place."""
     features = cpu_matrix_features()
     if device.type != "cpu" or "avx2" not in features or "avx512f" in features:
         return
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.Conv2d and _is_unsafe(child):
-                setattr(parent, name, SubsampledConv2d(child))
+    for module in model.modules():
+        if type(module) is nn.Conv2d and _is_unsafe(module):
+            module.__class__ = SubsampledConv2d
 
 
 def _is_unsafe(conv: nn.Conv2d) -> bool:
