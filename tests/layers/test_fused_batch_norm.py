@@ -198,6 +198,15 @@ def test_evaluation_is_that_of_torch(kernels: Kernels) -> None:
     assert torch.equal(fused(norm, kernels).eval()(x), norm.eval()(x))
 
 
+@pytest.mark.parametrize("changed", [0, 1], ids=["input", "residual"])
+def test_what_is_changed_before_it_is_used_is_an_error(kernels: Kernels, changed: int) -> None:
+    tensors = [channels_last(2, 3, 4, 5, dtype=torch.float32) for _ in range(2)]
+    y = fused(nn.BatchNorm2d(3), kernels)(tensors[0]) + tensors[1]
+    tensors[changed].add_(1)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        F.relu(y)
+
+
 def test_shapes_are_known_without_writing_the_output(kernels: Kernels) -> None:
     x = channels_last(2, 3, 4, 5, dtype=torch.float32)
     pending = fused(nn.BatchNorm2d(3), kernels)(x)

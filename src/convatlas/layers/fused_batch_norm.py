@@ -114,6 +114,7 @@ class PendingNorm:
         self._kernels = kernels
         self._inputs = inputs  # x, weight, bias, mean, inverse_std
         self._residual = residual
+        self._versions = self._current_versions()
         self._tensor: Tensor | None = None
 
     def tensor(self) -> Tensor:
@@ -145,7 +146,15 @@ class PendingNorm:
         total: Tensor = self.tensor() + residual
         return total
 
+    def _current_versions(self) -> list[int]:
+        return [t._version for t in (self._inputs[0], self._residual) if t is not None]
+
     def _write(self, relu: bool) -> Tensor:
+        if self._current_versions() != self._versions:
+            raise RuntimeError(
+                "the input of a batch norm, or what is added to its output, was changed in place before the "
+                "sum or its ReLU was used: change a copy of it"
+            )
         y: Tensor = _NormalizeAddRelu.apply(  # type: ignore[no-untyped-call]
             *self._inputs, self._residual, self._kernels, relu
         )
