@@ -107,6 +107,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
         (["compare"], "compare takes 2 to 26 runs' folders, not 0"),
         (["compare", "run", "./run"], "run is named twice"),
         (["bench", "inferense"], "unknown kind 'inferense'"),
+        (["bench", "data", "--beside"], "--beside is an option of bench train, not of bench data"),
     ],
 )
 def test_an_error_of_use_is_one_line_and_exit_code_2(

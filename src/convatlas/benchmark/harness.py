@@ -15,7 +15,7 @@ from convatlas.runtime.signals import StoppedBySignal
 
 DEFAULT_ROUNDS = 5
 DEFAULT_SECONDS = 120.0  # for all rounds
-Measurement = dict[str, float]  # images_per_second, memory_bytes
+Measurement = dict[str, float]  # images_per_second, and memory_bytes where it is measured
 
 
 def run_interleaved(
@@ -102,6 +102,7 @@ def _row(
         return statistics.median(ratios) if ratios else None
 
     rates = [measurement["images_per_second"] for measurement in own]
+    memory = [measurement["memory_bytes"] for measurement in own if "memory_bytes" in measurement]
     return {
         "name": name,
         "rounds": len(own),
@@ -110,7 +111,7 @@ def _row(
         "highest": max(rates),
         "ratio": ratio(baseline),
         "ratio_tuned": ratio("baseline-tuned"),
-        "memory_bytes": int(statistics.median(measurement["memory_bytes"] for measurement in own)),
+        "memory_bytes": int(statistics.median(memory)) if memory else None,
     }
 
 

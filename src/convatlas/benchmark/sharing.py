@@ -48,7 +48,7 @@ def benchmark_sharing(
 
     def measure(name: str) -> Measurement:
         ends = _run(model, images, ROWS[name])
-        return {"images_per_second": common_rate(ends) * images, "memory_bytes": 0.0}
+        return {"images_per_second": common_rate(ends) * images}
 
     rows = run_interleaved(list(ROWS), rounds, measure, say, baseline="alone")
     device = select_device()
@@ -81,18 +81,9 @@ def _run(model: str, batch: int, row: Row) -> list[list[float]]:
     last = max(row.starts)
     try:
         for start, following in itertools.pairwise((*row.starts, last)):
-            seconds = SECONDS + 2 * (last - start)
-            arguments = [
-                "bench",
-                "train",
-                model,
-                "--batch",
-                str(batch),
-                "--row",
-                f"steps {seconds}",
-                *threads,
-            ]
-            command = [sys.executable, "-m", "convatlas", *arguments]
+            seconds = str(SECONDS + 2 * (last - start))
+            arguments = ["train", model, "--batch", str(batch), "--seconds", seconds, *threads]
+            command = [sys.executable, "-m", "convatlas", "bench", *arguments]
             processes.append(
                 subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             )

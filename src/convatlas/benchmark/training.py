@@ -27,14 +27,13 @@ from convatlas.data.loading.loader import iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
 from convatlas.errors import unknown_name
-from convatlas.layers.fused_batch_norm import choose_kernels, fuse_batch_norm
-from convatlas.layers.subsampled_conv import replace_strided_1x1_convs
+from convatlas.layers.fused_batch_norm import choose_kernels
 from convatlas.runtime import hardware
 from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import best_precision, select_device
 from convatlas.runtime.memory import peak_memory_bytes, tune_malloc
 from convatlas.runtime.runtime import Runtime
-from convatlas.training.objective import Objective
+from convatlas.training.objective import Objective, prepare_for_training
 from convatlas.training.step import TrainStep
 
 WARM_UP = 3  # steps
@@ -212,9 +211,7 @@ def _convatlas_steps(
     auxiliary = recipe.auxiliary or dict.fromkeys(network.heads, AUXILIARY_WEIGHT)
     normalizer = recipe.normalize.fit(split.images, preprocessing)
     objective = Objective(network, normalizer, recipe.loss, auxiliary, recipe.ema)
-    runtime.to_device(objective)
-    fuse_batch_norm(objective, kernels)
-    replace_strided_1x1_convs(objective, device)
+    prepare_for_training(objective, runtime, kernels)
     optimizer = recipe.optimizer.build(objective.model)
     forward_backward = runtime.compiled_forward_backward(objective, partial(print, file=sys.stderr))
     batches = TrainBatches(split, preprocessing, recipe.augment, recipe.batch, seed=0)

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from convatlas.cli.arguments import Json, arg
 from convatlas.cli.output import display, paragraph, print_json, print_table
-from convatlas.errors import printable
+from convatlas.errors import UsageError, printable
 
 
 @dataclass
@@ -38,6 +38,9 @@ class Bench:
     row: Annotated[str | None, arg(metavar="NAME", help="Measure this one row in this process.")] = field(
         default=None
     )
+    seconds: Annotated[
+        float | None, arg(metavar="S", help="For train: print when the steps of S seconds end.")
+    ] = None
     photos: Annotated[Path | None, arg(metavar="FOLDER", help="For --row: the photographs to load.")] = None
     json: Json = False
 
@@ -49,8 +52,11 @@ class Bench:
         }[self.kind]
         from convatlas.benchmark.harness import exit_code
 
+        if self.kind != "train" and (self.beside or self.seconds is not None):
+            option = "--beside" if self.beside else "--seconds"
+            raise UsageError(f"{option} is an option of bench train, not of bench {self.kind}")
         document, title = run()
-        if self.json or self.row is not None:
+        if self.json or self.row is not None or self.seconds is not None:
             print_json(document)
         else:
             self._print(document, title)
@@ -73,8 +79,8 @@ class Bench:
 
         model = self.model or "resnet20_cifar"
         check_option("--batch", self.batch, "recipe.batch")
-        if self.row is not None and self.row.startswith("steps "):
-            return training.step_times(model, self.batch, float(self.row.removeprefix("steps "))), ""
+        if self.seconds is not None:
+            return training.step_times(model, self.batch, self.seconds), ""
         if self.row is not None:
             return training.measure_row(model, self.batch, self.row), ""
         if self.beside:

@@ -89,6 +89,16 @@ void statistics(const T* x, int64_t rows, int64_t channels, double* mean, double
   for (int64_t c = 0; c < channels; c++) variance[c] /= double(rows);
 }
 
+// Normalisation as one multiplication and one addition a value.
+template <class T>
+void scale_and_shift(int64_t channels, const real<T>* weight, const real<T>* bias, const real<T>* mean,
+                     const real<T>* inverse_std, real<T>* scale, real<T>* shift) {
+  for (int64_t c = 0; c < channels; c++) {
+    scale[c] = weight[c] * inverse_std[c];
+    shift[c] = bias[c] - mean[c] * scale[c];
+  }
+}
+
 // y = relu(x * scale + shift + residual), without the parts that are not asked for.
 template <class T, bool RESIDUAL, bool RELU>
 void apply(const T* x, const T* residual, T* y, int64_t rows, int64_t channels, const real<T>* __restrict scale,
@@ -125,10 +135,7 @@ void backward(const T* dy, const T* x, const T* y, T* dresidual, T* dx, int64_t 
   real<T>* __restrict shift = scale + channels;
   real<T>* __restrict slope = shift + channels;
   real<T>* __restrict offset = slope + channels;
-  for (int64_t c = 0; c < channels; c++) {
-    scale[c] = weight[c] * inverse_std[c];
-    shift[c] = bias[c] - mean[c] * scale[c];
-  }
+  scale_and_shift<T>(channels, weight, bias, mean, inverse_std, scale, shift);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t k = 0; k < chunks.count; k++) {
     real<T>* __restrict sum = &partial[2 * k * channels];
@@ -200,15 +207,12 @@ void normalize(const T* x, int64_t rows, int64_t channels, double eps, double mo
 }
 
 template <class T>
-void scale_and_shift(const T* x, const T* residual, T* y, int64_t rows, int64_t channels, const real<T>* weight,
-                     const real<T>* bias, const real<T>* mean, const real<T>* inverse_std, bool relu, int threads) {
+void forward(const T* x, const T* residual, T* y, int64_t rows, int64_t channels, const real<T>* weight,
+             const real<T>* bias, const real<T>* mean, const real<T>* inverse_std, bool relu, int threads) {
   std::vector<real<T>> factors(2 * channels);
   real<T>* scale = factors.data();
   real<T>* shift = scale + channels;
-  for (int64_t c = 0; c < channels; c++) {
-    scale[c] = weight[c] * inverse_std[c];
-    shift[c] = bias[c] - mean[c] * scale[c];
-  }
+  scale_and_shift<T>(channels, weight, bias, mean, inverse_std, scale, shift);
   auto function = residual ? (relu ? apply<T, true, true> : apply<T, true, false>)
                            : (relu ? apply<T, false, true> : apply<T, false, false>);
   function(x, residual ? residual : x, y, rows, channels, scale, shift, threads);
@@ -225,7 +229,7 @@ void scale_and_shift(const T* x, const T* residual, T* y, int64_t rows, int64_t 
   extern "C" void forward_##name(const T* x, const T* residual, T* y, int64_t rows, int64_t channels,               \
                                  const real<T>* weight, const real<T>* bias, const real<T>* mean,                   \
                                  const real<T>* inverse_std, int relu, int threads) {                               \
-    scale_and_shift(x, residual, y, rows, channels, weight, bias, mean, inverse_std, relu != 0, threads);           \
+    forward(x, residual, y, rows, channels, weight, bias, mean, inverse_std, relu != 0, threads);                   \
   }                                                                                                                 \
   extern "C" void backward_##name(const T* dy, const T* x, const T* y, T* dresidual, T* dx, int64_t rows,           \
                                   int64_t channels, const real<T>* weight, const real<T>* bias,                     \

@@ -25,7 +25,7 @@ from pathlib import Path
 # Seconds that a process keeps its cores once it has waited for them: threads that have computed still spin
 # for some milliseconds, on the cores of the next process
 TURN_SECONDS = 0.2
-MAX_WAIT = 30.0  # seconds: a process that computes for longer without an end takes no turns
+MAX_WAIT = 30.0  # seconds: a process that holds its cores for longer does not take turns
 POLL_SECONDS = 0.0005
 SUSPENDED_POLL_SECONDS = 0.1  # between two looks whether the process that is waited for has been suspended
 _QUEUE = 0  # the byte of the file whose lock is the place at the head of the queue; core N is byte N + 1

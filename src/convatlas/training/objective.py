@@ -8,9 +8,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from convatlas.data.transforms.normalize import Normalizer
+from convatlas.layers.fused_batch_norm import fuse_batch_norm
+from convatlas.layers.kernels import Kernels
+from convatlas.layers.subsampled_conv import replace_strided_1x1_convs
 from convatlas.models import Network
 from convatlas.optim.ema import Averaging
 from convatlas.optim.losses import Loss
+from convatlas.runtime.runtime import Runtime
 from convatlas.training.run import Run
 
 
@@ -117,6 +121,13 @@ class Objective(nn.Module):
     def _running_statistics(self) -> list[Tensor]:
         names = ("running_mean", "running_var", "num_batches_tracked")
         return [buffer for name, buffer in self.model.named_buffers() if name.endswith(names)]
+
+
+def prepare_for_training(objective: Objective, runtime: Runtime, kernels: Kernels | None) -> None:
+    """Move the objective to the runtime's device, with the layers that train fastest, or at all, there."""
+    runtime.to_device(objective)
+    fuse_batch_norm(objective, kernels)
+    replace_strided_1x1_convs(objective, runtime.device)
 
 
 def freeze(run: Run, model: Network) -> list[nn.Module]:

@@ -12,9 +12,8 @@ from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
 from convatlas.errors import MissingDataError, UsageError, UserError, printable, wrong_type
 from convatlas.layers.batch_norm import convert_sync_batchnorm
-from convatlas.layers.fused_batch_norm import choose_kernels, fuse_batch_norm
+from convatlas.layers.fused_batch_norm import choose_kernels
 from convatlas.layers.init import glorot_uniform, he_normal
-from convatlas.layers.subsampled_conv import replace_strided_1x1_convs
 from convatlas.runtime.compilation import should_compile
 from convatlas.runtime.device import select_device
 from convatlas.runtime.distributed.ranks import Ranks
@@ -28,7 +27,7 @@ from convatlas.training.checkpoint import CheckpointManager
 from convatlas.training.context import TrainContext
 from convatlas.training.loop import fit
 from convatlas.training.metrics_log import FileMetricsLog, MetricsLog
-from convatlas.training.objective import Objective, class_weights, freeze
+from convatlas.training.objective import Objective, class_weights, freeze, prepare_for_training
 from convatlas.training.planning.memory_guard import MemoryGuard
 from convatlas.training.planning.micro_batches import check_micro_batches
 from convatlas.training.pretrained import PretrainedFile, load_pretrained
@@ -181,9 +180,7 @@ def _train(
             if log_format == "tensorboard":
                 display.say(f"  to see the figures: {tensorboard_command(folder)}")
             objective = build_objective(resolved, ranks)
-            fuse_batch_norm(objective, kernels)
-            replace_strided_1x1_convs(objective, device)
-            runtime.to_device(objective)
+            prepare_for_training(objective, runtime, kernels)
             dataset = resolved.dataset
             train_split = dataset.splits["train"]
             context = TrainContext(

@@ -15,12 +15,12 @@ from convatlas.data.dataset import ArrayImages, Split
 from convatlas.data.loading.batch import Batch
 from convatlas.data.loading.loader import default_num_workers, iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
-from convatlas.layers.fused_batch_norm import choose_kernels, fuse_batch_norm
-from convatlas.layers.subsampled_conv import replace_strided_1x1_convs
+from convatlas.layers.fused_batch_norm import choose_kernels
 from convatlas.runtime.distributed.ranks import Ranks
 from convatlas.runtime.hardware import DeviceSpec, synchronize
 from convatlas.runtime.runtime import Runtime
 from convatlas.training.batches import train_batches
+from convatlas.training.objective import prepare_for_training
 from convatlas.training.planning.memory import USABLE, max_micro_batch
 from convatlas.training.planning.scaling import exposed_comm_seconds
 from convatlas.training.planning.step_time import LoaderRate, StepTime, fit_line
@@ -105,9 +105,7 @@ class StepProfiler:
         self.objective = untrained_objective(run)
         if run.recipe.ema is not None:
             self.objective.ema = run.recipe.ema.build(self.objective.model).requires_grad_(False)
-        runtime.to_device(self.objective)
-        fuse_batch_norm(self.objective, choose_kernels(self.objective, runtime.device))
-        replace_strided_1x1_convs(self.objective, runtime.device)
+        prepare_for_training(self.objective, runtime, choose_kernels(self.objective, runtime.device))
         self.optimizer = run.recipe.optimizer.build(self.objective.model)
 
     def passes(
