@@ -21,16 +21,17 @@ $(VENV)/core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/all: $(VENV)/core
-	@$(PIP) --editable '.[sets,hf,onnx,openvino,tensorboard,dev]'
+	@$(PIP) --editable '.[boxes,sets,hf,onnx,openvino,tensorboard,dev]'
 	@touch $@
 
-# The networks that ours are tested against. Their wheels have no operators for a CPU build of torch, so only
-# the tests and benchmarks may import them.
+# What ours is tested against. The wheels of the networks have no operators for a CPU build of torch, so only the
+# tests and benchmarks may import them.
 .peers/installed: constraints.txt
-	@$(PIP) --no-deps --upgrade --target .peers torchvision timm pytorchcv
+	@$(PIP) --no-deps --upgrade --target .peers torchvision timm pytorchcv \
+		torchmetrics lightning-utilities pycocotools
 	@touch $@
 
-peers: $(VENV)/core .peers/installed ## install torchvision, timm and pytorchcv into .peers, for tests and benchmarks
+peers: $(VENV)/core .peers/installed ## install what the tests and benchmarks compare with, torchvision and timm among it
 
 setup: $(VENV)/all ## install the project in editable form, with all extras, into .venv
 
