@@ -144,11 +144,13 @@ def build(
             for number in range(per_object)
         ]
         class_ids = {name: number for number, name in enumerate(sorted(class_folders), 1)}
+        names = ["background", *sorted(class_folders)]
         for split in SPLITS:
             for name in class_folders:
                 (new_folder / "classes" / split / name).mkdir(parents=True)
             for name in ("images", "masks"):
                 (new_folder / "masks" / split / name).mkdir(parents=True)
+        (new_folder / "masks" / "classes.txt").write_text("\n".join(names) + "\n")
         backgrounds = {split: load_backgrounds(split) for split in SPLITS}
         write = partial(
             write_composite, new_folder, backgrounds=backgrounds, class_ids=class_ids, size=size, seed=seed

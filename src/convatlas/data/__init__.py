@@ -7,7 +7,8 @@ from pathlib import Path
 
 from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
-from convatlas.data.sources.source import ALL, Conflicts, RawDataset, prepare, prepare_evaluation
+from convatlas.data.sources.prepare import prepare, prepare_evaluation
+from convatlas.data.sources.source import ALL, Conflicts, RawDataset
 from convatlas.errors import UsageError, UserError, unknown_name, wrong_type
 from convatlas.names import resolve_path
 
@@ -46,11 +47,11 @@ def open_evaluation_dataset(name: str, as_trained: bool = False) -> Dataset:
 
 def open_source(name: str) -> RawDataset:
     """The content of a data set, before it is split. Raises errors like `open_dataset`."""
-    from convatlas.data.sources import huggingface, image_folder, imagenet, manifest, packed, webdataset
+    from convatlas.data.sources import huggingface, imagenet, manifest, packed, webdataset
     from convatlas.data.sources.builtin import BUILTIN
 
     sources: dict[str, Callable[[str], RawDataset]] = {
-        "folder": lambda path: image_folder.open_image_folder(Path(path).expanduser()),
+        "folder": lambda path: _open_folder(Path(path).expanduser()),
         "manifest": lambda path: manifest.open_manifest(Path(path).expanduser()),
         "imagenet": lambda path: imagenet.open_imagenet(Path(path).expanduser()),
         "packed": lambda path: packed.open_packed(Path(path).expanduser()),
@@ -67,3 +68,11 @@ def open_source(name: str) -> RawDataset:
     if name not in BUILTIN:
         raise unknown_name("data set", name, [*BUILTIN, *(f"{kind}:PATH" for kind in sources)])
     return BUILTIN[name]()
+
+
+def _open_folder(path: Path) -> RawDataset:
+    from convatlas.data.sources import image_folder, mask_folder
+
+    if mask_folder.is_mask_folder(path):
+        return mask_folder.open_mask_folder(path)
+    return image_folder.open_image_folder(path)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from convatlas.data.images.decode import DecodedImage, ImageLike
 from convatlas.data.images.deep_pixels import ValueRange
+from convatlas.data.mask import MaskSource
 
 
 class ImageSource(Protocol):
@@ -58,11 +59,15 @@ class Subset:
 
 @dataclass(frozen=True)
 class Split:
-    """Images with labels (n,). `content_hashes` has one hash for each sample, or is empty."""
+    """Images with labels (n,). `content_hashes` has one hash for each sample, or is empty.
+
+    With `masks`, these are the targets, and a label is the class with most pixels beside the background.
+    """
 
     images: ImageSource
     labels: NDArray[np.int64]
     content_hashes: Sequence[bytes] = ()
+    masks: MaskSource | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,7 +78,15 @@ class Split:
         if isinstance(self.images, ArrayImages):
             images = ArrayImages(self.images.array[indices])
         hashes = [self.content_hashes[index] for index in indices] if len(self.content_hashes) else ()
-        return Split(images, self.labels[indices], hashes)
+        masks = None if self.masks is None else self.masks.subset(indices)
+        return Split(images, self.labels[indices], hashes, masks)
+
+    def class_sizes(self, num_classes: int) -> NDArray[np.int64]:
+        """(classes,): the images of each class, or with masks its pixels."""
+        if self.masks is not None:
+            sizes: NDArray[np.int64] = self.masks.pixel_counts.sum(axis=0)
+            return sizes
+        return np.bincount(self.labels, minlength=num_classes)
 
 
 @dataclass(frozen=True)
@@ -99,3 +112,8 @@ class Dataset:
     quarantined: tuple[str, ...] = ()
     root: Path | None = None  # the folder of the quarantine list
     value_range: ValueRange | None = None  # of pixels of more than 8 bits that were packed
+
+    @property
+    def task(self) -> str:
+        """What its targets are for: `segmentation` or `classification`."""
+        return "segmentation" if any(split.masks for split in self.splits.values()) else "classification"

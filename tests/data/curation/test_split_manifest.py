@@ -17,8 +17,9 @@ from convatlas.data import Dataset, open_dataset, open_source
 from convatlas.data.curation.split_manifest import split_files
 from convatlas.data.sources import manifest
 from convatlas.data.sources.files import FileImages
+from convatlas.data.sources.prepare import prepare
 from convatlas.data.sources.quarantine import Quarantine, QuarantinedFile
-from convatlas.data.sources.source import RawDataset, prepare
+from convatlas.data.sources.source import RawDataset
 
 RNG = np.random.default_rng(0)
 

@@ -21,8 +21,9 @@ from convatlas.data.images.decode import EncodedImage
 from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.sources.passed_over import PassedOver, describe_passed_over
+from convatlas.data.sources.prepare import prepare
 from convatlas.data.sources.quarantine import Quarantine, QuarantinedFile
-from convatlas.data.sources.source import RawDataset, prepare
+from convatlas.data.sources.source import RawDataset
 from convatlas.data.transforms.value_range import (
     dataset_value_range,
     describe_value_range,

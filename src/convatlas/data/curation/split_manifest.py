@@ -97,7 +97,7 @@ def split_files(
     )
     conflicts = find_conflicts(source.images, source.labels, hashes, usable)
     if conflicts:
-        pairs = describe_conflicts(conflicts, source.images, source.labels, source.classes)
+        pairs = describe_conflicts(conflicts, source.images, source.target_name)
         raise UserError(
             f"{printable(source.name)} has {sum(map(len, conflicts)):,} files with the same content under "
             f"different classes: {pairs}; remove the wrong ones"

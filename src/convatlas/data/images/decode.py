@@ -126,7 +126,7 @@ class EncodedImage:
     @cached_property
     def pil_image(self) -> Image.Image:
         """The file opened by Pillow, which has read the header only."""
-        with _without_warnings():
+        with without_warnings():
             return Image.open(io.BytesIO(self.data), formats=FORMATS)
 
     @property
@@ -136,7 +136,7 @@ class EncodedImage:
 
     def deep_values(self) -> NDArray[np.generic]:
         """The values of an image that is deep: (height, width). Raises UnreadableImage."""
-        with UnreadableOnError(self.name), _without_warnings():
+        with UnreadableOnError(self.name), without_warnings():
             self.pil_image.load()
             return deep_values(self.pil_image)
 
@@ -186,7 +186,7 @@ class EncodedImage:
             may_have_exif = True
         if not may_have_exif:
             return 1
-        with _without_warnings():
+        with without_warnings():
             # Pillow opens no file of more than 179 million pixels
             exif = jpeg_header.read_exif(self.data) if self.is_huge else self.pil_image.getexif()
         value = exif.get(orientation.EXIF_TAG, 1)
@@ -215,7 +215,7 @@ class EncodedImage:
 
         Rows are converted in bands: a conversion at once would hold several copies of the image.
         """
-        with _without_warnings():
+        with without_warnings():
             image = self.pil_image
             image.load()
             if self.is_deep and value_range is None:
@@ -261,7 +261,7 @@ def is_grayscale(image: EncodedImage) -> bool:
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Silence Pillow's warnings: each is about an error that is raised below, or about something harmless."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
 """Samples with the same content and different classes: no network can learn both, and no score is fair."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,14 @@ def find_conflicts(
 
 
 def describe_conflicts(
-    conflicts: Sequence[Sequence[int]], images: ImageSource, labels: NDArray[np.int64], classes: Sequence[str]
+    conflicts: Sequence[Sequence[int]], images: ImageSource, target_name: Callable[[int], str]
 ) -> str:
     """`dog/1.jpg (dog) = cat/7.jpg (cat), and 2 more pairs`."""
     pairs = []
     for samples in conflicts[:MAX_PAIRS]:
-        other = next(index for index in samples if labels[index] != labels[samples[0]])
-        a, b = (f"{printable(images.name(i))} ({printable(classes[labels[i]])})" for i in (samples[0], other))
+        first = target_name(samples[0])
+        other = next(index for index in samples if target_name(index) != first)
+        a, b = (f"{printable(images.name(i))} ({printable(target_name(i))})" for i in (samples[0], other))
         pairs.append(f"{a} = {b}")
     more = len(conflicts) - MAX_PAIRS
     return "; ".join(pairs) + (f"; and {more:,} more" if more > 0 else "")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from convatlas.data import open_dataset, open_evaluation_dataset, open_source
-from convatlas.data.sources.source import prepare
+from convatlas.data.sources.prepare import prepare
 from convatlas.errors import UserError
 
 RNG = np.random.default_rng(0)

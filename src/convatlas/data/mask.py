@@ -1,0 +1,34 @@
+"""Masks as targets: the class of every pixel of an image, and the instances that it belongs to."""
+
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE = 255  # of pixels that are neither trained on nor scored
+MAX_CLASSES = 255  # indices of classes and IGNORE fit into 8 bits
+
+
+class Mask(NamedTuple):
+    """The targets of an image's pixels."""
+
+    classes: NDArray[np.uint8]  # (height, width): indices of classes, or IGNORE
+    instances: NDArray[np.uint16] | None = None  # (height, width): 0 for what is no instance
+
+
+class MaskSource(Protocol):
+    """The masks of the images of a split or a data set, in the images' order."""
+
+    @property
+    def pixel_counts(self) -> NDArray[np.int64]:
+        """(n, classes): the pixels of every class in every mask."""
+
+    @property
+    def hashes(self) -> tuple[bytes, ...]:
+        """A hash of the content of every mask."""
+
+    def mask(self, index: int) -> Mask:
+        """The mask at `index`. Raises UnreadableImage."""
+
+    def subset(self, indices: NDArray[np.int64]) -> Self:
+        """The masks at `indices`, in that order."""
