@@ -1,0 +1,1 @@
+"""Dense prediction: masks of class ids, tiling, scores."""
