@@ -300,6 +300,25 @@ def test_unet_takes_its_smallest_sizes_and_smaller_ones_fail(side: int) -> None:
             model(torch.empty(1, 1, side, 172))
 
 
+def test_unets_output_has_figure_1s_size_at_every_valid_tile() -> None:
+    """Fig. 1: two convolutions lose 4 pixels on each level, pooling halves, an up-convolution doubles."""
+    assert UNet.margin == (572 - 388) // 2  # Fig. 1 prints 572 and 388
+    with torch.device("meta"):
+        model = UNet(width=0.05)
+        for side in range(188, 701, 16):
+            grid = side
+            for _ in range(4):
+                assert (grid - 4) % 2 == 0
+                grid = (grid - 4) // 2
+            grid -= 4
+            for _ in range(4):
+                grid = 2 * grid - 4
+            assert grid == side - 2 * UNet.margin
+            assert model(torch.empty(1, 1, side, 188)).shape[2:] == (grid, 4)
+            sizes = {model.image_size_for((grid - less, grid)) for less in range(16) if less < grid}
+            assert sizes == {(side, side)}
+
+
 @pytest.mark.parametrize(
     ("size", "message"),
     [

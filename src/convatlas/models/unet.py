@@ -14,6 +14,7 @@ Unstated
 - The biases' initialisation (ours: 0) and the order of concatenation (ours: Fig. 1's, the copied maps first).
 """
 
+import math
 from collections import OrderedDict
 
 import torch
@@ -26,11 +27,16 @@ from convatlas.models.network import ImageSize, ModelEntry, Network, scale_chann
 # Fig. 1: the channels of both paths on each level, from the top, and of the bottom
 FIG_1 = {"1": 64, "2": 128, "3": 256, "4": 512}
 BOTTOM = 1024
+STRIDE = 2 ** len(FIG_1)  # of the bottom: every 2x2 pooling needs an even grid (sec. 2)
+MIN_SIZE = 188  # with which every convolution has a grid
 
 
 class UNet(Network):
     """images (n, in_chans, h, w), both sides 188 + 16 i -> logits (n, num_classes, h - 184, w - 184) of the
     central pixels."""
+
+    margin = 92  # pixels on every side that the logits lack
+    stride = STRIDE
 
     def __init__(
         self,
@@ -40,7 +46,7 @@ class UNet(Network):
         image_size: ImageSize = None,  # no layer depends on it: all are convolutions
         dropout: float = 0.5,
     ):
-        super().__init__(in_chans, min_size=188, min_size_layer="expand3")
+        super().__init__(in_chans, min_size=MIN_SIZE, min_size_layer="expand3")
         c = in_chans
         for level, channels in FIG_1.items():
             c_out = scale_channels(channels, width)
@@ -73,6 +79,14 @@ class UNet(Network):
             x = self.get_submodule(f"expand{level}")(x)
         return self.score(x)  # type: ignore[no-any-return]
 
+    def image_size_for(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The smallest (height, width) of images whose logits have at least `size`."""
+        height, width = (
+            MIN_SIZE + self.stride * max(0, math.ceil((side + 2 * self.margin - MIN_SIZE) / self.stride))
+            for side in size
+        )
+        return height, width
+
     def check_images(self, images: Tensor) -> Tensor:
         """Sec. 2: every 2x2 pooling needs an even grid, or the maps of the two paths are not aligned."""
         return check_even_grids(super().check_images(images), self.name, self.min_size)
@@ -82,12 +96,11 @@ def check_even_grids(images: Tensor, name: str, min_size: int) -> Tensor:
     """The images themselves. Raises UsageError where a pooling would have an odd grid. As
     `check_image_shape`, a leaf for `torch.fx`."""
     height, width = images.shape[2:]
-    step = 2 ** len(FIG_1)
-    excess = [(side - min_size) % step for side in (height, width)]
+    excess = [(side - min_size) % STRIDE for side in (height, width)]
     if any(excess):
         below = [side - pixels for side, pixels in zip((height, width), excess, strict=True)]
-        above = [side + (step if pixels else 0) for side, pixels in zip(below, excess, strict=True)]
-        sides = ", ".join(str(min_size + i * step) for i in range(3))
+        above = [side + (STRIDE if pixels else 0) for side, pixels in zip(below, excess, strict=True)]
+        sides = ", ".join(str(min_size + i * STRIDE) for i in range(3))
         raise UsageError(
             f"{name} takes images whose sides are {sides} and so on, so that every 2x2 pooling has an "
             f"even grid, not {height}x{width}: crop them to {below[0]}x{below[1]}, or mirror their "
