@@ -107,6 +107,7 @@ def peak_bytes(job: str, scratch: Path, count: int) -> int:
     """The peak memory of one job, in bytes, of this process and of the processes that it starts."""
     from convatlas.data import open_dataset
     from convatlas.data.curation.pack import pack
+    from convatlas.data.loading.labeled_samples import LabeledSamples
     from convatlas.data.loading.loader import iterate_batches
     from convatlas.data.loading.train_batches import TrainBatches
     from convatlas.data.transforms.preprocessing import center_crop_preprocessing
@@ -125,7 +126,9 @@ def peak_bytes(job: str, scratch: Path, count: int) -> int:
     else:
         dataset = open_dataset(f"packed:{pixel_store}" if "packed" in job else photographs)
         preprocessing = center_crop_preprocessing(3, (96, 96))
-        batches = TrainBatches(dataset.splits["train"], preprocessing, (), 100, 0, RandomResizedCrop())
+        batches = TrainBatches(
+            LabeledSamples(dataset.splits["train"], preprocessing, RandomResizedCrop()), (), 100, 0
+        )
         num_workers = 2 if "processes" in job else 0
         for _ in iterate_batches(batches, 0, batches.steps_per_epoch, num_workers):
             pass

@@ -51,10 +51,9 @@ def collect_recipes() -> tuple[dict[str, Recipe], dict[str, list[str]]]:
     for name in models.list_models():
         entry = models.get_entry(name)
         for kind in ("paper", "small"):
-            if kind == "paper" or entry.task == "classification":
-                recipe = recipes.get_recipe(kind, entry)
-                recipes_by_name.setdefault(recipe.name, recipe)
-                networks.setdefault(recipe.name, []).append(name)
+            recipe = recipes.get_recipe(kind, entry)
+            recipes_by_name.setdefault(recipe.name, recipe)
+            networks.setdefault(recipe.name, []).append(name)
     return recipes_by_name, networks
 
 

@@ -38,9 +38,9 @@ TIER = {room: number for number, rooms in enumerate(TIERS) for room in rooms}
 # Inside a room the same holds: its sub-rooms and files, from those that import to those that are imported.
 # What is not listed may import all of them, and none of them imports it.
 SUBROOMS = {
-    "data": ("curation", "loading", "sources", "transforms", "dataset", "images"),
+    "data": ("curation", "task", "loading", "sources", "transforms", "dataset", "mask", "images"),
     "analysis": ("render", "report", "design_principles", "rows", "trace", "receptive_field"),
-    "training": ("train", "report", "loop", "context", "comparison", "planning", "resolve"),
+    "training": ("train", "result", "task_result", "loop", "context", "comparison", "planning", "resolve"),
     "runtime": ("runtime", "cuda_graph", "hardware", "device", "distributed"),
 }
 

@@ -70,8 +70,8 @@ TRAINING_PHASES: dict[str, tuple[str, int]] = {
     "the test split": ("convatlas.training.train.evaluate_split", 1),
     "storing predictions": ("convatlas.evaluation.predictions.write_predictions", 1),
     "writing the model": ("convatlas.training.result.write_model_file", 1),
-    "drawing the report": ("convatlas.training.report.write_figure", 2),
-    "writing the report": ("convatlas.training.report.markdown_template", 1),
+    "drawing the report": ("convatlas.training.classification_report.write_figure", 2),
+    "writing the report": ("convatlas.training.classification_report.markdown_template", 1),
 }
 
 

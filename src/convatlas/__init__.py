@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from convatlas.models import create_model as create_model
     from convatlas.models import editions as editions
     from convatlas.models import list_models as list_models
+    from convatlas.segmentation.segmenter import Segmenter as Segmenter
     from convatlas.training.result import Result as Result
     from convatlas.training.run import Run as Run
     from convatlas.training.train import train as train
@@ -33,6 +34,7 @@ _ROOMS = {
     "list_models": "models",
     "Result": "training",
     "Run": "training",
+    "Segmenter": "segmentation.segmenter",
     "train": "training",
 }
 _WHOLE = ("export", "inference", "visualization")  # rooms whose names are used with the room's own

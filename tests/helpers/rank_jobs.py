@@ -19,6 +19,7 @@ from convatlas import models, recipes
 from convatlas.cli.main import main
 from convatlas.data import open_dataset
 from convatlas.data.loading.eval_batches import EvalBatches
+from convatlas.data.loading.labeled_samples import LabeledSamples
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.normalize import PixelRange
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
@@ -183,7 +184,7 @@ def training_losses(
     objective = Objective(model, normalizer, cross_entropy).to(dtype)  # type: ignore[arg-type]
     runtime = Runtime(CPU, "fp32", ranks=ranks)
     runtime.to_device(objective)
-    batches = TrainBatches(split, preprocessing, (), 48, 0, None, ranks.rank, ranks.world_size)
+    batches = TrainBatches(LabeledSamples(split, preprocessing), (), 48, 0, ranks.rank, ranks.world_size)
     forward_backward = runtime.compiled_forward_backward(objective, print)
     optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
     losses = []

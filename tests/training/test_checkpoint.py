@@ -251,10 +251,9 @@ def test_with_another_number_of_ranks_rank_0_takes_all_totals() -> None:
 
 def test_averages_are_over_the_images_since_the_last_call() -> None:
     state = TrainState()
-    logits = torch.eye(4)
-    state.count(torch.tensor(2.0), logits, torch.tensor([0, 1, 2, 0]))
-    state.count(torch.tensor(5.0), logits[:2], torch.tensor([1, 1]))
+    state.count(torch.tensor(2.0), torch.tensor([True, True, True, False]))
+    state.count(torch.tensor(5.0), torch.tensor([0.75, 0.25]))
     assert state.step == 2
-    averages = state.averages()
+    averages = state.averages("top1")
     assert averages == {"loss": pytest.approx(3.0), "top1": pytest.approx(100 * 4 / 6)}
     assert state.running_totals.tolist() == [0, 0, 0]

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from convatlas.evaluation.classification import CLASSIFICATION
 from convatlas.evaluation.metrics import SampleScores
 from convatlas.plotting import plot_style
-from convatlas.training.report import _curves, mistake_title, most_confident_mistakes
+from convatlas.training.classification_report import mistake_title, most_confident_mistakes
+from convatlas.training.report_figures import plot_curves
 
 
 def lines(val_losses: list[float], top1: list[float]) -> list[dict[str, Any]]:
@@ -20,15 +22,15 @@ def lines(val_losses: list[float], top1: list[float]) -> list[dict[str, Any]]:
 
 def test_a_spike_of_the_loss_makes_its_axis_logarithmic_and_the_axis_says_so() -> None:
     with plot_style():
-        spike = _curves(lines([2.1, 2800.0, 1.9, 1.8], [10, 11, 12, 13])).axes[0]
-        calm = _curves(lines([2.1, 2.0, 1.9, 1.8], [10, 11, 12, 13])).axes[0]
+        spike = plot_curves(lines([2.1, 2800.0, 1.9, 1.8], [10, 11, 12, 13]), CLASSIFICATION).axes[0]
+        calm = plot_curves(lines([2.1, 2.0, 1.9, 1.8], [10, 11, 12, 13]), CLASSIFICATION).axes[0]
     assert (spike.get_yscale(), spike.get_ylabel()) == ("log", "loss, logarithmic")
     assert (calm.get_yscale(), calm.get_ylabel()) == ("linear", "loss")
 
 
 def test_training_and_validation_are_named_and_the_best_epoch_is_marked() -> None:
     with plot_style():
-        loss, top1, lr = _curves(lines([2.1, 2.0, 1.9, 1.8], [10, 14, 12, 13])).axes
+        loss, top1, lr = plot_curves(lines([2.1, 2.0, 1.9, 1.8], [10, 14, 12, 13]), CLASSIFICATION).axes
     legend = loss.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["training", "validation"]

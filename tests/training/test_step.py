@@ -19,6 +19,7 @@ from convatlas.cli.main import main
 from convatlas.data import open_dataset
 from convatlas.data.loading.batch import Batch
 from convatlas.data.loading.eval_batches import EvalBatches
+from convatlas.data.loading.labeled_samples import LabeledSamples
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.normalize import PixelRange
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
@@ -56,7 +57,7 @@ def digits_training(model: models.Network, size: int, **fields: Any) -> DigitsTr
     preprocessing = fixed_size_preprocessing(1, (8, 8), (size, size))
     normalizer = PixelRange(low=0, high=1).fit(split.images, preprocessing)
     objective = Objective(model, normalizer, CrossEntropy(), **fields)
-    return DigitsTraining(objective, TrainBatches(split, preprocessing, (), 50, seed=0))
+    return DigitsTraining(objective, TrainBatches(LabeledSamples(split, preprocessing), (), 50, seed=0))
 
 
 class BackwardOutput(NamedTuple):

@@ -23,6 +23,7 @@ from convatlas.benchmark.harness import run_in_subprocess, run_interleaved
 from convatlas.benchmark.peers import import_peer, is_installed
 from convatlas.data import open_dataset
 from convatlas.data.curation.pack import pack
+from convatlas.data.loading.labeled_samples import LabeledSamples
 from convatlas.data.loading.loader import iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.normalize import Normalizer
@@ -124,7 +125,7 @@ def _convatlas_loader(source: str) -> RowFunction:
         splits = open_dataset(source.format(scratch)).splits
         split = max(splits.values(), key=len)
         preprocessing = center_crop_preprocessing(3, (INPUT_SIZE, INPUT_SIZE))
-        batches = TrainBatches(split, preprocessing, (), BATCH, 0, RandomResizedCrop())
+        batches = TrainBatches(LabeledSamples(split, preprocessing, RandomResizedCrop()), (), BATCH, 0)
         normalizer = Normalizer(*(torch.tensor(values)[:, None, None] for values in (MEAN, STD)))
         for step, batch in iterate_batches(batches, 0, sys.maxsize, workers):
             yield len(normalizer(batches.augmented(batch.images, batch.indices, step)))

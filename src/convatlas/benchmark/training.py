@@ -23,6 +23,7 @@ from convatlas import analysis, models, recipes
 from convatlas.benchmark.harness import add_share, run_in_subprocess, run_interleaved
 from convatlas.benchmark.peers import import_peer, timm_has, torchvision_has
 from convatlas.data.dataset import ArrayImages, Split
+from convatlas.data.loading.labeled_samples import LabeledSamples
 from convatlas.data.loading.loader import iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
@@ -214,7 +215,7 @@ def _convatlas_steps(
     prepare_for_training(objective, runtime, kernels)
     optimizer = recipe.optimizer.build(objective.model)
     forward_backward = runtime.compiled_forward_backward(objective, partial(print, file=sys.stderr))
-    batches = TrainBatches(split, preprocessing, recipe.augment, recipe.batch, seed=0)
+    batches = TrainBatches(LabeledSamples(split, preprocessing), recipe.augment, recipe.batch, seed=0)
     train_step = TrainStep(objective, optimizer, runtime, recipe, batches, forward_backward)
     for step, batch in runtime.prefetch(iterate_batches(batches, 0, sys.maxsize)):
         train_step.prepare(step, recipe.optimizer.lr)

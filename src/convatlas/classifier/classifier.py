@@ -193,6 +193,11 @@ class Classifier:
 
         Raises UserError for a file that is no image, UsageError for pixels of another type or shape.
         """
+        network = self.metadata.network
+        if models.get_entry(network.name, network.edition).task == "segmentation":
+            raise UsageError(
+                f"{network.name} labels pixels: ca.Segmenter(classifier).predict(images) gives the masks"
+            )
         if isinstance(top, bool) or not isinstance(top, int) or top < 1:
             raise UsageError(f"top should be a whole number of classes, 1 or more, not {top!r}")
         predictions = []

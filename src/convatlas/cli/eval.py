@@ -14,7 +14,7 @@ from convatlas.errors import UsageError, printable
 
 @dataclass
 class Eval:
-    """Evaluate saved classifiers as the papers do: crops, dense or ensembles, with calibration.
+    """Evaluate saved networks as the papers do: crops, dense or ensembles, with calibration; or masks.
 
     Under torchrun the ranks share the images; an interrupted evaluation continues.
     """
@@ -71,6 +71,8 @@ class Eval:
 
 def print_evaluation(document: dict[str, Any]) -> None:
     """Print the document of `eval`."""
+    if "mean_iou" in document:
+        return _print_masks(document)
     from convatlas.evaluation.results import majority_sentence
 
     low, high = document["top1_interval"]
@@ -95,6 +97,33 @@ def print_evaluation(document: dict[str, Any]) -> None:
         paragraph(f"unstated by the paper: {text}", 2)
     _print_members(document)
     _print_classes(document)
+
+
+def _print_masks(document: dict[str, Any]) -> None:
+    from convatlas.segmentation.results import baseline_sentence
+
+    low, high = document["mean_iou_interval"]
+    paragraph(
+        f"mean IU {document['mean_iou']:.2f} %, 95 % interval {low:.2f} to {high:.2f}, "
+        f"{document['n']:,} whole images",
+        8,
+    )
+    paragraph(printable(baseline_sentence(document)), 8)
+    print(
+        f"pixel accuracy {document['pixel_accuracy']:.2f} %, mean accuracy "
+        f"{document['mean_accuracy']:.2f} %, frequency-weighted IU {document['frequency_weighted_iou']:.2f} %"
+    )
+    print(f"loss  {document['loss']:.4f}, mean cross-entropy of a pixel\n")
+    rows = []
+    confusion = document["confusion"]
+    for i, row in enumerate(document["per_class"]):
+        most_confused = max((j for j in range(len(confusion)) if j != i), key=lambda j: confusion[i][j])
+        share = 100 * confusion[i][most_confused] / max(sum(confusion[i]), 1)
+        confused = f"{document['per_class'][most_confused]['name']} ({share:.0f} %)" if share else "-"
+        iou = "-" if row["iou"] is None else f"{row['iou']:.2f}"
+        rows.append((printable(row["name"]), f"{row['pixels']:,}", iou, printable(confused)))
+    columns = ("class", "pixels", "IU %", "most often confused with")
+    print_table(columns, rows, right=("pixels", "IU %"))
 
 
 def _print_members(document: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Predict:
     """Classify image files, folders with all below them, and patterns such as 'photos/**/*.jpg'.
 
-    Under torchrun the ranks share the images.
+    Of networks that label pixels, write the masks. Under torchrun the ranks share the images.
     """
 
     weights: Annotated[
@@ -36,6 +36,9 @@ class Predict:
     engine: Annotated[
         Literal["auto", "eager", "compile", "openvino", "onnx"], arg(help="What runs the network.")
     ] = "auto"
+    out: Annotated[
+        Path, arg(metavar="FOLDER", help="Where masks, and pictures of them over their images, are written.")
+    ] = Path("predictions")
     json: Json = False
     jsonl: Annotated[bool, arg(help="Print one JSON document a line, as they come.")] = False
 
@@ -83,11 +86,15 @@ class Predict:
     def _documents(self, ranks: "Ranks") -> Iterator[dict[str, Any]]:
         from convatlas.classifier import load
         from convatlas.classifier.shared_predictions import predict_on_ranks
+        from convatlas.cli.predict_masks import labels_pixels, mask_documents
         from convatlas.runtime.progress import track
 
         classifier = load(self.weights, ranks)
         # a stream of any length for --jsonl, else a list, whose length the progress bar needs
         files = _expand(self.images) if self.jsonl else list(_expand(self.images))
+        if labels_pixels(classifier):
+            yield from mask_documents(classifier, files, self.engine, self.out, ranks, _say)
+            return
         predictions = predict_on_ranks(classifier, files, self.top, self.engine, ranks, _say)
         if isinstance(files, list):
             predictions = track(predictions, len(files), "images")
@@ -103,6 +110,17 @@ class Predict:
 
 def _print_table(documents: list[dict[str, Any]]) -> None:
     if not documents:
+        return
+    if "mask" in documents[0]:
+        rows = [
+            (
+                printable(document["file"]),
+                ", ".join(f"{printable(c['name'])} {c['share']:.1f} %" for c in document["classes"]),
+                printable(document["mask"]),
+            )
+            for document in documents
+        ]
+        print_table(("image", "pixels", "mask, and beside it its overlay"), rows)
         return
     columns = ["image"]
     for rank in range(len(documents[0]["classes"])):

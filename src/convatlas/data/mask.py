@@ -1,5 +1,6 @@
 """Masks as targets: the class of every pixel of an image, and the instances that it belongs to."""
 
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
@@ -32,3 +33,31 @@ class MaskSource(Protocol):
 
     def subset(self, indices: NDArray[np.int64]) -> Self:
         """The masks at `indices`, in that order."""
+
+
+@dataclass(frozen=True)
+class RelabeledMasks:
+    """Masks with other indices of the classes: `indices` (classes,) has the new index of each."""
+
+    masks: MaskSource
+    indices: NDArray[np.int64]
+
+    @property
+    def pixel_counts(self) -> NDArray[np.int64]:
+        counts = np.zeros((len(self.masks.hashes), self.indices.max() + 1), np.int64)
+        counts[:, self.indices] = self.masks.pixel_counts
+        return counts
+
+    @property
+    def hashes(self) -> tuple[bytes, ...]:
+        return self.masks.hashes
+
+    def mask(self, index: int) -> Mask:
+        mask = self.masks.mask(index)
+        lookup = np.full(256, IGNORE, np.uint8)
+        lookup[: len(self.indices)] = self.indices
+        lookup[IGNORE] = IGNORE
+        return mask._replace(classes=lookup[mask.classes])
+
+    def subset(self, indices: NDArray[np.int64]) -> Self:
+        return replace(self, masks=self.masks.subset(indices))

@@ -132,8 +132,8 @@ def _describe(samples: Split, trained_on: Labels) -> str:
 
 
 def _describe_missing_classes(dataset: Dataset, split: str, indices: Labels | None) -> list[str]:
-    labels = dataset.splits[split].labels
-    counts = np.bincount(labels if indices is None else labels[indices], minlength=len(dataset.classes))
+    samples = dataset.splits[split]
+    counts = (samples if indices is None else samples.subset(indices)).class_sizes(len(dataset.classes))
     missing = [name for name, count in zip(dataset.classes, counts, strict=True) if not count]
     if not missing:
         return []

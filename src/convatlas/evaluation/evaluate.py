@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from convatlas import models
 from convatlas.classifier import Classifier, load
 from convatlas.errors import UsageError, UserError, printable, wrong_type
 from convatlas.evaluation import metrics, prediction_cache
 from convatlas.evaluation.ensemble import Average, ensemble_logits
 from convatlas.evaluation.eval_data import select_eval_data
+from convatlas.evaluation.evaluate_masks import evaluate_masks
 from convatlas.evaluation.metrics import SampleScores, score_samples
 from convatlas.evaluation.predictions import Predictions
 from convatlas.evaluation.protocols import get_protocol
@@ -45,6 +47,8 @@ def evaluate(
     subset: a text file with the names of some of the split's images.
     subsets: whether to add the scores of every subset of the members.
 
+    Networks that label pixels are evaluated on whole images, one at a time (evaluation/evaluate_masks.py).
+
     The document has top1, top5 (None below five classes), loss (mean negative log-likelihood), n, crops,
     models; top1_interval (95 %, Wilson), ece (expected calibration error), reliability, per_class, confusion;
     unreadable (files that could not be read and are not counted); trained_on (images of the split with the
@@ -71,6 +75,8 @@ def _evaluate(
     ranks: Ranks,
 ) -> dict[str, Any]:
     members = _load_members(weights, ranks)
+    if _labels_pixels(members):
+        return evaluate_masks(members, data, split, crops, None if subset is None else Path(subset), ranks)
     if subsets and len(members) > MAX_SUBSET_MEMBERS:
         raise UsageError(
             f"--subsets takes at most {MAX_SUBSET_MEMBERS} members, not {len(members)}: leave some out"
@@ -105,6 +111,11 @@ def _evaluate(
         "subset": None if subset is None else str(subset),
         "trained_on": selected.trained_on_document(),
     }
+
+
+def _labels_pixels(members: Sequence[EnsembleMember]) -> bool:
+    networks = [member.classifier.metadata.network for member in members]
+    return any(models.get_entry(n.name, n.edition).task == "segmentation" for n in networks)
 
 
 def _load_members(weights: Sequence[Weights], ranks: Ranks) -> list[EnsembleMember]:

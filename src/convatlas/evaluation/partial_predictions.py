@@ -71,7 +71,7 @@ class PartialPredictions:
         indices = np.concatenate([batch.indices for batch in batches])
         order = np.argsort(indices)
         part = Predictions(
-            np.concatenate([batch.logits for batch in batches])[order],
+            np.concatenate([batch.rows for batch in batches])[order],
             np.zeros(len(indices), np.int64),  # the split has the labels
             indices[order],
             [sample for batch in batches for sample in batch.unreadable],

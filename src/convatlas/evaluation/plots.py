@@ -20,10 +20,11 @@ NUMBERED_SIDE = 8.0  # inches, of a matrix without names
 MAX_COUNTED_CLASSES = 20  # of more, the counts in the cells would be too small to read
 
 
-def plot_confusion(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
+def plot_confusion(table: NDArray[np.int64], classes: Sequence[str], unit: str = "images") -> Figure:
     """The matrix (classes, classes): rows are the true classes, columns the predicted ones, colours the
-    shares of a row. Up to 40 classes are named, more are numbered; of more than 200, a cell shows the largest
-    share of several neighbouring classes.
+    shares of a row. In the cells stand counts of images, or percentages of pixels (`unit`). Up to 40 classes
+    are named, more are numbered; of more than 200, a cell shows the largest share of several neighbouring
+    classes.
     """
     num_classes = len(classes)
     is_named = num_classes <= MAX_NAMED_CLASSES
@@ -34,7 +35,7 @@ def plot_confusion(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
     cells, block = largest_of_blocks(shares, MAX_CELLS)
     extent = (-0.5, block * len(cells) - 0.5, block * len(cells) - 0.5, -0.5)
     image = axis.imshow(cells, cmap="Blues", vmin=0, vmax=100, extent=extent, interpolation="nearest")
-    label = "% of the images of the true class"
+    label = f"% of the {unit} of the true class"
     if block > 1:
         label += f" (largest of {block}x{block} classes)"
     figure.colorbar(image, ax=axis, label=label, shrink=0.7, aspect=30)
@@ -55,7 +56,8 @@ def plot_confusion(table: NDArray[np.int64], classes: Sequence[str]) -> Figure:
         for (i, j), count in np.ndenumerate(table):
             if count:
                 color = "white" if shares[i, j] > 50 else "black"
-                axis.text(j, i, f"{count:,}", ha="center", va="center", fontsize=size, color=color)
+                text = f"{count:,}" if unit == "images" else f"{shares[i, j]:.0f}"
+                axis.text(j, i, text, ha="center", va="center", fontsize=size, color=color)
     return figure
 
 

@@ -11,6 +11,7 @@ from convatlas.evaluation import plots
 from convatlas.evaluation.results import majority_sentence
 from convatlas.markdown import markdown_template, markdown_text
 from convatlas.plotting import plot_style
+from convatlas.segmentation.results import baseline_sentence
 from convatlas.storage.atomic import atomic_write
 from convatlas.storage.records import encode_json
 
@@ -33,6 +34,15 @@ def write_report(folder: Path, document: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / DOCUMENT, msgspec.json.format(encode_json(document), indent=1))
     classes = [printable(row["name"]) for row in document["per_class"]]
+    path = folder / "report.md"
+    if "mean_iou" in document:
+        with plot_style():
+            pixels = plots.plot_confusion(np.array(document["confusion"]), classes, unit="pixels")
+            plots.write_figure(folder / "confusion.png", pixels)
+        template = markdown_template("convatlas.evaluation", "mask_report.md.jinja")
+        text = template.render(document, baseline_sentence=baseline_sentence(document))
+        atomic_write(path, text.encode())
+        return path
     with plot_style():
         reliability = plots.plot_reliability(document["reliability"], document["ece"])
         plots.write_figure(folder / "reliability.png", reliability)
@@ -40,7 +50,6 @@ def write_report(folder: Path, document: dict[str, Any]) -> Path:
         plots.write_figure(folder / "confusion.png", confusion)
         if len(document.get("by_size", ())) > 1:
             plots.write_figure(folder / "subsets.png", plots.plot_subsets(document["subsets"]))
-    path = folder / "report.md"
     atomic_write(path, _markdown(document).encode())
     return path
 

@@ -25,7 +25,7 @@ from convatlas.data.transforms.preprocessing import Preprocessing, UnreadableSam
 from convatlas.errors import UsageError, printable
 from convatlas.evaluation import metrics, prediction_cache
 from convatlas.evaluation.partial_predictions import PartialPredictions
-from convatlas.evaluation.predict import BatchPredictions, merge_batches, predict_batches
+from convatlas.evaluation.predict import BatchPredictions, logit_rows, merge_batches, predict_batches
 from convatlas.evaluation.predictions import FORMAT, Predictions, PredictionsMetadata
 from convatlas.evaluation.protocols import EvalProtocol
 from convatlas.models.fully_convolutional import FullyConvolutional
@@ -83,9 +83,10 @@ def make_request(
     metadata = classifier.metadata
     network = metadata.network.name
     name = printable(member.name)
-    if models.get_entry(network).task != "classification":
+    if dataset.task != "classification":
         raise UsageError(
-            f"{name} is a {network}, which labels pixels: eval takes networks that classify images"
+            f"{printable(dataset.name)} has masks, and {name} is a {network}, which classifies images: give "
+            "a network that labels pixels, or data with labels"
         )
     height, width = metadata.preprocessing.input_size
     if protocol.views is not None and height != width:
@@ -137,11 +138,12 @@ def run_request(request: EvalRequest, ranks: Ranks = SINGLE_PROCESS) -> tuple[Pr
         if cached_predictions is not None:
             return cached_predictions, True, notes
     partial = _partial_predictions(request, ranks)
-    predictions = merge_batches(_predict_all(request, partial, ranks), request.batches.split)
+    split = request.batches.split
+    rows = merge_batches(_predict_all(request, partial, ranks), split)
+    labels = request.class_indices[split.labels[rows.indices]]
+    predictions = Predictions(rows.values, labels, rows.indices, rows.unreadable, request.metadata)
     if request.indices is not None:
         predictions = _with_split_indices(predictions, request.indices)
-    labels = request.class_indices[predictions.labels]
-    predictions = replace(predictions, labels=labels, metadata=request.metadata)
     if folder is not None:
         notes += ranks.run_on_main(lambda: prediction_cache.store(folder, predictions))
         ranks.run_on_main(partial.remove)
@@ -161,13 +163,12 @@ def _predict_all(request: EvalRequest, partial: PartialPredictions, ranks: Ranks
     saved = ranks.run_on_main(partial.read)
     missing = _missing_steps(saved, len(source.split), source.images_per_step)
     computed: list[BatchPredictions] = []
+    logits_fn = _logits_fn(member.classifier, protocol)
     batches = predict_batches(
-        _logits_fn(member.classifier, protocol),
+        logit_rows(logits_fn, member.classifier.runtime.device, protocol.average),
         source,
         missing[ranks.rank :: ranks.world_size],
-        member.classifier.runtime.device,
         default_num_workers(request.split, ranks),
-        protocol.average,
         f"{printable(member.name)}, {protocol.label}",
         ranks,
     )

@@ -213,8 +213,8 @@ def init_zero(module: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def init_from(fcn: FCN, source: Network) -> None:
-    """Copy the weights of a trained network.
+def init_from(fcn: FCN, source: Network) -> tuple[str, ...]:
+    """Copy the weights of a trained network; returns the paths of the parameters that were copied.
 
     From a classifier: all layers except its last, the fully connected ones as convolutions (sec. 3.1 and
     4.1). From a coarser FCN: all layers except its last upsampling (sec. 4.2). Raises ValueError when a layer
@@ -241,6 +241,7 @@ def init_from(fcn: FCN, source: Network) -> None:
     with torch.no_grad():
         for path, parameter in source_parameters.items():
             parameters[path].copy_(parameter.reshape(parameters[path].shape))
+    return tuple(source_parameters)
 
 
 def _entry(name: str, row: str, mean_iu: str) -> ModelEntry:

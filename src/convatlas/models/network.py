@@ -26,6 +26,9 @@ class Network(nn.Module):
 
     architecture: "Architecture | None" = None  # set by `build`
     heads: Mapping[str, str] = {}  # auxiliary heads: name -> the layer whose output it takes
+    # of networks that label pixels: the pixels on every side that the logits lack, and the coarsest grid
+    margin: int = 0
+    stride: int = 1
 
     def __init__(
         self,

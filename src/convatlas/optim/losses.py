@@ -1,6 +1,6 @@
 """Losses as records. Called with logits (n, classes) and targets (n,), they return the loss of each sample
 (n,), in float32. With weights (classes,) each loss is weighted; their weighted mean is the sum, divided by
-the sum of the targets' weights."""
+the sum of the `sample_weights`."""
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,10 @@ class CrossEntropy(Record, frozen=True, tag=True, kw_only=True):
             label_smoothing=self.label_smoothing,
         )
 
+    def sample_weights(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """(n,): the weight of each sample in a mean, of the classes' `weights` (classes,)."""
+        return weights[targets]
+
 
 class MAPCriterion(Record, frozen=True, tag=True, kw_only=True):
     """LeCun 1998, eq. 9: y_D + log(exp(-j) + sum_i exp(-y_i)), where the penalties y are minus the logits and
@@ -41,26 +45,37 @@ class MAPCriterion(Record, frozen=True, tag=True, kw_only=True):
         losses = torch.cat([logits, rubbish_logit], dim=1).logsumexp(dim=1) - target_logit
         return losses if weights is None else losses * weights[targets].float()
 
+    def sample_weights(self, targets: Tensor, weights: Tensor) -> Tensor:
+        return weights[targets]
+
 
 class PixelCrossEntropy(Record, frozen=True, tag=True, kw_only=True):
-    """Cross-entropy for segmentation: logits (n, classes, h, w), targets (n, at least h, at least w), cropped
-    to their centre.
+    """Cross-entropy for segmentation: logits (n, classes, h, w), targets (n, h, w), class indices, or
+    (n, 2, h, w), class indices and the weight of each pixel, that of its class included.
 
-    The loss of an image is the mean over its pixels, without those of class `ignore` (Long 2015, sec. 3.4;
-    Ronneberger 2015, sec. 3). Raises ValueError for weights, which would hold for pixels.
+    The loss of an image is the weighted mean over its pixels, without those of class `ignore` (Long 2015,
+    sec. 3.4; Ronneberger 2015, sec. 3, eq. 1). With a `border_weight` (w0) the targets have weights by eq. 2:
+    pixels between two instances weigh more, the nearer these are, on the scale of `border_sigma` pixels.
     """
 
     ignore: int = 255
+    border_weight: float = 0.0
+    border_sigma: float = 5.0
 
     def __call__(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        if weights is not None:
-            raise ValueError("the loss of pixels has no class weights")
-        h, w = logits.shape[2:]
-        top = (targets.shape[1] - h) // 2
-        left = (targets.shape[2] - w) // 2
-        targets = targets[:, top : top + h, left : left + w]
-        losses = F.cross_entropy(logits.float(), targets.long(), reduction="none", ignore_index=self.ignore)
-        return losses.sum((1, 2)) / (targets != self.ignore).sum((1, 2)).clamp(min=1)
+        classes = (targets if targets.dim() == 3 else targets[:, 0]).long()
+        losses = F.cross_entropy(logits.float(), classes, reduction="none", ignore_index=self.ignore)
+        pixel_weights = (classes != self.ignore).float()
+        if targets.dim() == 4:
+            pixel_weights = pixel_weights * targets[:, 1]
+        elif weights is not None:
+            pixel_weights = pixel_weights * weights.float()[classes.clamp(max=len(weights) - 1)]
+        total = pixel_weights.sum((1, 2))
+        return (losses * pixel_weights).sum((1, 2)) / torch.where(total > 0, total, 1.0)
+
+    def sample_weights(self, targets: Tensor, weights: Tensor) -> Tensor:
+        """(n,): every image weighs the same, whatever its pixels."""
+        return weights.new_ones(len(targets))
 
 
 Loss = CrossEntropy | PixelCrossEntropy | MAPCriterion

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from convatlas import models
-from convatlas.errors import UsageError, unknown_name
+from convatlas.errors import unknown_name
 from convatlas.models import ModelEntry
 from convatlas.recipes.alexnet import ALEXNET, ALEXNET_SMALL
-from convatlas.recipes.dense import FCN, UNET
+from convatlas.recipes.fcn import FCN, FCN_HEAVY, FCN_SKIP, FCN_SMALL
 from convatlas.recipes.googlenet import GOOGLENET, GOOGLENET_SMALL
 from convatlas.recipes.inception import (
     BN_INCEPTION,
@@ -28,9 +28,11 @@ from convatlas.recipes.mobilenet import MOBILENET, MOBILENET_SMALL
 from convatlas.recipes.quick import (
     FINETUNE,
     FINETUNE_LENET5,
+    FINETUNE_MASKS,
     FINETUNE_PHOTOS,
     QUICK,
     QUICK_LENET5,
+    QUICK_MASKS,
     QUICK_PHOTOS,
     adapt_to_images,
     without_batch_norm,
@@ -43,12 +45,13 @@ from convatlas.recipes.resnet import RESNET, RESNET110_CIFAR, RESNET_CIFAR, RESN
 from convatlas.recipes.resnet_v2 import RESNET_V2, RESNET_V2_CIFAR, RESNET_V2_CIFAR_SMALL, RESNET_V2_SMALL
 from convatlas.recipes.senet import SENET, SENET_MOBILE, SENET_MOBILE_SMALL, SENET_SMALL
 from convatlas.recipes.shufflenet import SHUFFLENET, SHUFFLENET_SMALL, SHUFFLENET_V2, SHUFFLENET_V2_SMALL
+from convatlas.recipes.unet import UNET, UNET_SMALL
 from convatlas.recipes.vgg import VGG, VGG_SMALL
 from convatlas.recipes.xception import XCEPTION, XCEPTION_SMALL
 from convatlas.recipes.zfnet import ZFNET, ZFNET_SMALL
 
 # The paper's recipe and its small companion by the networks' names: the first pattern that matches
-RECIPES_BY_PATTERN: dict[str, tuple[Recipe, Recipe | None]] = {
+RECIPES_BY_PATTERN: dict[str, tuple[Recipe, Recipe]] = {
     "lenet5": (LENET5, LENET5_SMALL),
     "alexnet": (ALEXNET, ALEXNET_SMALL),
     "zfnet*": (ZFNET, ZFNET_SMALL),
@@ -70,12 +73,13 @@ RECIPES_BY_PATTERN: dict[str, tuple[Recipe, Recipe | None]] = {
     "xception": (XCEPTION, XCEPTION_SMALL),
     "shufflenet_v1": (SHUFFLENET, SHUFFLENET_SMALL),
     "shufflenet_v2": (SHUFFLENET_V2, SHUFFLENET_V2_SMALL),
-    "fcn*": (FCN, None),
-    "unet": (UNET, None),
+    "fcn32s": (FCN, FCN_SMALL),
+    "fcn*": (FCN_SKIP, FCN_SMALL),
+    "unet": (UNET, UNET_SMALL),
 }
 MIN_PHOTO_SIDE = 96  # pixels: networks with inputs of at least this side are for photographs
-RECIPES = {recipe.name: recipe for recipes in RECIPES_BY_PATTERN.values() for recipe in recipes if recipe}
-RECIPES |= {"resnet_cifar": RESNET_CIFAR}
+RECIPES = {recipe.name: recipe for recipes in RECIPES_BY_PATTERN.values() for recipe in recipes}
+RECIPES |= {recipe.name: recipe for recipe in (RESNET_CIFAR, FCN_HEAVY)}
 NETWORK_RECIPES = ("paper", "small", "quick", "finetune")  # names whose recipe depends on the network
 
 
@@ -90,9 +94,9 @@ def get_recipe(name: str, network: ModelEntry) -> Recipe:
     if name in ("paper", paper_recipe.name):
         return paper_recipe
     if name == "small":
-        if small_recipe is None:
-            raise UsageError(f"{network.name} has no small recipe: its masks are not read yet")
         return small_recipe
+    if network.task == "segmentation" and name in ("quick", "finetune"):
+        return QUICK_MASKS if name == "quick" else FINETUNE_MASKS
     takes_photos = min(network.input[1:]) >= MIN_PHOTO_SIDE
     if name in ("quick", "finetune"):
         if network.name == "lenet5":

@@ -7,8 +7,9 @@ docs/generated/small_sets.md.
 from convatlas.data.transforms.augment import RandomCrop, RandomHorizontalFlip
 from convatlas.data.transforms.normalize import ChannelMeanStd
 from convatlas.data.transforms.random_crop import RandomResizedCrop
+from convatlas.data.transforms.random_tile import RandomTile
 from convatlas.optim.clipping import ClipNorm
-from convatlas.optim.losses import CrossEntropy
+from convatlas.optim.losses import CrossEntropy, PixelCrossEntropy
 from convatlas.optim.optimizers import SGD
 from convatlas.optim.schedules import OneCycle
 from convatlas.recipes.lenet5 import LENET5
@@ -70,6 +71,22 @@ FINETUNE_PHOTOS = FINETUNE.replace(
 )
 FINETUNE_LENET5 = QUICK_LENET5.replace(
     name="finetune", budget=Epochs(3), optimizer=QUICK_LENET5.optimizer.replace(lr=0.001)
+)
+
+# For networks that label pixels, none of which has batch norm: a few images a step have many pixels
+QUICK_MASKS = QUICK.replace(
+    batch=4,
+    budget=Epochs(6),
+    optimizer=SGD(lr=0.02, momentum=0.9, nesterov=True, weight_decay=5e-4),
+    loss=PixelCrossEntropy(),
+    init="he",
+    clip=ClipNorm(norm=1.0),
+    crop=RandomTile(hflip=True),
+    augment=(),
+    adaptive=(),
+)
+FINETUNE_MASKS = QUICK_MASKS.replace(
+    name="finetune", budget=Epochs(3), optimizer=QUICK_MASKS.optimizer.replace(lr=0.002)
 )
 
 

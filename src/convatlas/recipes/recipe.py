@@ -10,6 +10,7 @@ from convatlas.data.loading.epoch_order import Sampling
 from convatlas.data.transforms.augment import Augmentation
 from convatlas.data.transforms.normalize import Normalization
 from convatlas.data.transforms.random_crop import Crop
+from convatlas.data.transforms.random_tile import RandomTile
 from convatlas.errors import UsageError
 from convatlas.models import Argument
 from convatlas.optim.clipping import Clipping
@@ -56,9 +57,9 @@ class Recipe(Record, frozen=True, kw_only=True):
     linearly (arXiv:1706.02677) or with the square root (arXiv:1404.5997, sec. 5); with None no other batch is
     possible.
 
-    `crop` draws the crop of a photograph in training (None: the crop of evaluation), and `augment` transforms
-    it. In evaluation the shorter side of a photograph is resized to `eval_resize_ratio` times the network's
-    input, and the centre is cropped.
+    `crop` draws the crop of a photograph in training (None: the crop of evaluation), or the tile of an image
+    whose pixels are labelled, and `augment` transforms it. In evaluation the shorter side of a photograph is
+    resized to `eval_resize_ratio` times the network's input, and the centre is cropped.
 
     `class_weights` weight the loss of a sample by its class: "balanced" in inverse proportion to the class's
     training images, or a weight for each class by name (1 for those left out). `sampling` "balanced" draws
@@ -75,7 +76,7 @@ class Recipe(Record, frozen=True, kw_only=True):
     loss: Loss
     normalize: Normalization
     plateau: ReduceOnPlateau | None = None  # watches the validation error, in percent
-    crop: Crop | None = None
+    crop: Crop | RandomTile | None = None
     augment: tuple[Augmentation, ...] = ()
     eval_resize_ratio: float = 1.0
     auxiliary: dict[str, float] = {}  # the weights of the auxiliary heads' losses
@@ -83,6 +84,7 @@ class Recipe(Record, frozen=True, kw_only=True):
     constraint: FilterRadius | None = None  # after every step
     ema: Averaging | None = None  # the average of the weights, which is evaluated and saved
     init: Literal["default", "glorot", "he"] = "default"  # default: the network's own
+    frozen: tuple[str, ...] = ()  # modules that are not trained, where the network has them
     micro_batch: int | None = None
     batch_rule: BatchRule | None = "linear"
     class_weights: ClassWeights = "none"

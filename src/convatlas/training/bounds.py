@@ -24,6 +24,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "clip.norm": (_POSITIVE, 1e30),
     "clip.value": (_POSITIVE, 1e30),
     "normalize.scale": (_POSITIVE, 1_000_000),
+    "crop.scale": (0.001, 16),
+    "preprocessing.scale": (0.001, 16),
+    "elastic.std": (0, 10_000),
     "budget.count": (_POSITIVE, 1_000_000_000),
     "seed": (0, (1 << 63) - 1),
     "batch": (1, 1_000_000),
@@ -72,6 +75,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "input_size": _SIDE,
     "resize_size": _SIDE,
     "channels": (1, 10_000),
+    "margin": (0, 1 << 13),
+    "stride": (1, 1 << 13),
+    "ignore": (0, 255),
+    "border_weight": _FACTOR,
+    "border_sigma": (_POSITIVE, 1_000_000),
     "counts": (0, 1_000_000_000_000),
 }
 

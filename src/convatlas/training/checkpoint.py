@@ -33,17 +33,19 @@ MAX_CHECKPOINTS = 2
 class TrainState:
     """Where a training is: what is neither in the model nor in the optimiser.
 
-    `running_totals` (3,): this rank's loss, correct predictions and images since the last log.
+    `running_totals` (3,): this rank's loss, correct predictions and images since the last log. Of an image
+    whose pixels are labelled, the share of correct pixels is counted.
     """
 
     step: int = 0
     plateau: PlateauState = field(default_factory=PlateauState)
     running_totals: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
 
-    def count(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Count a step, without waiting for the device."""
-        correct = (logits.argmax(1) == targets).sum()
-        self.running_totals += torch.stack([loss * len(targets), correct, correct.new_full((), len(targets))])
+    def count(self, loss: Tensor, correct: Tensor) -> None:
+        """Count a step of images of which the share `correct` (n,) is predicted correctly, without waiting
+        for the device."""
+        images = len(correct)
+        self.running_totals += torch.stack([loss * images, correct.sum(), loss.new_full((), images)])
         self.step += 1
 
     def check_finite(self) -> None:
@@ -54,8 +56,9 @@ class TrainState:
                 "at a lower rate"
             )
 
-    def averages(self, ranks: Ranks = SINGLE_PROCESS) -> dict[str, float]:
-        """Mean loss, and top-1 in percent, of all ranks since the last call.
+    def averages(self, score: str, ranks: Ranks = SINGLE_PROCESS) -> dict[str, float]:
+        """Mean loss, and under the key `score` the percentage of correct predictions, of all ranks since the
+        last call.
 
         Raises as `check_finite`, on every rank.
         """
@@ -63,7 +66,7 @@ class TrainState:
         self.with_totals(totals).check_finite()
         loss, correct, images = totals.tolist()
         self.running_totals.zero_()
-        return {"loss": loss / images, "top1": 100 * correct / images}
+        return {"loss": loss / images, score: 100 * correct / images}
 
     def with_totals(self, running_totals: Tensor) -> "TrainState":
         return TrainState(self.step, self.plateau, running_totals)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from convatlas.data import Dataset
-from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.train_batches import TrainBatches
+from convatlas.data.task import EvalSource, Task
 from convatlas.runtime.runtime import Runtime
 from convatlas.runtime.signals import StopRequest
 from convatlas.training.checkpoint import CheckpointManager
@@ -21,13 +21,14 @@ from convatlas.training.unreadable import UnreadableImageLog
 @dataclass(frozen=True)
 class TrainContext:
     run: Run
+    task: Task
     dataset: Dataset
     objective: Objective
     optimizer: torch.optim.Optimizer
     runtime: Runtime
     train: TrainBatches
-    val: EvalBatches
-    test: EvalBatches
+    val: EvalSource
+    test: EvalSource
     folder: RunFolder
     log: MetricsLog
     checkpoints: CheckpointManager

@@ -9,8 +9,6 @@ from itertools import chain
 
 from convatlas.data.loading.loader import iterate_batches
 from convatlas.errors import UserError
-from convatlas.evaluation.metrics import score_samples
-from convatlas.evaluation.results import classification_scores
 from convatlas.runtime.signals import StoppedBySignal
 from convatlas.training.checkpoint import TrainState
 from convatlas.training.context import TrainContext
@@ -27,7 +25,7 @@ def fit(ctx: TrainContext) -> None:
     state = ctx.checkpoints.load(ctx.objective, ctx.optimizer)
     state.running_totals = state.running_totals.to(ctx.runtime.device)
     start, lines = state.step, ctx.log.lines()
-    ctx.display.start(start, [*ctx.checkpoints.warnings, *ctx.log.warnings], lines)
+    ctx.display.start(start, [*ctx.checkpoints.warnings, *ctx.log.warnings], lines, ctx.task)
     try:
         train_scores = ctx.runtime.ranks.run_on_main(lambda: unvalidated_scores(ctx.run, state.step, lines))
         if train_scores is not None:
@@ -64,13 +62,13 @@ def _train(ctx: TrainContext, state: TrainState) -> None:
             if diverged:
                 _abort_non_finite(ctx, state)
             train_step.update()
-            state.count(loss, logits, batch.targets)
+            state.count(loss, ctx.task.correct(logits, batch.targets))
             ctx.display.advance()
             if unreadable:
                 ctx.unreadable.record(state.step, "train", chain(*ranks.all_gather(batch.unreadable)))
             train_scores = {}
             if any(is_due(state.step, every, run.steps) for every in (run.validate_every, run.log_every)):
-                train_scores = state.averages(ranks) | {"lr": lr}
+                train_scores = state.averages(ctx.task.train_score, ranks) | {"lr": lr}
                 epoch = state.step / run.steps_per_epoch
                 ctx.log.log(step=state.step, epoch=epoch, split="train", **train_scores)
                 rates = meter.read(recipe.batch)
@@ -90,10 +88,10 @@ def _finish_step(ctx: TrainContext, state: TrainState, train_scores: Mapping[str
         with ctx.stop.interrupts():
             predictions = evaluate_split(ctx, ctx.val)
         ctx.unreadable.record(state.step, "val", predictions.unreadable)
-        scores = classification_scores(score_samples(predictions.logits, predictions.labels))
+        scores = ctx.task.scores(predictions)
         ctx.log.log(**position, split="val", **scores)
         if run.recipe.plateau is not None:
-            state.plateau = run.recipe.plateau.next_state(state.plateau, 100 - scores["top1"])
+            state.plateau = run.recipe.plateau.next_state(state.plateau, 100 - scores[ctx.task.score])
         ctx.display.epoch(position["epoch"], train_scores, scores)
     if is_due(state.step, run.save_every, run.steps):
         ctx.checkpoints.save(state, ctx.objective, ctx.optimizer, position)

@@ -24,7 +24,8 @@ class StepOutput(NamedTuple):
 
 
 class Objective(nn.Module):
-    """uint8 images (n, c, h, w) and targets (n,) -> the loss to minimise and the logits.
+    """uint8 images (n, c, h, w) and targets, labels (n,) or as in `data.loading.batch`, -> the loss to
+    minimise and the logits.
 
     `auxiliary`: the weight of each auxiliary head's loss; heads without one are not trained. `ema`: an
     average of the weights, which is then evaluated in place of the model. `frozen` modules keep weights and
@@ -72,11 +73,14 @@ class Objective(nn.Module):
             total = total + weight * self._mean_loss(outputs[head], targets)
         return StepOutput(total, outputs["logits"])
 
+    def sample_weights(self, targets: Tensor) -> Tensor | None:
+        """(n,): the weight of each sample in the mean loss of a batch; None for equal ones."""
+        return None if self.class_weights is None else self.loss.sample_weights(targets, self.class_weights)
+
     def _mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if self.class_weights is None:
-            return self.loss(logits, targets).mean()
         losses = self.loss(logits, targets, self.class_weights)
-        return losses.sum() / self.class_weights[targets].sum()
+        weights = self.sample_weights(targets)
+        return losses.mean() if weights is None else losses.sum() / weights.sum()
 
     def logits(self, images: Tensor) -> Tensor:
         """The main output alone, for evaluation."""

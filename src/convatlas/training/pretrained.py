@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from convatlas import models
+from convatlas.classifier.model_file import ModelFile
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.interop.key_mapping import IMAGENET
@@ -24,6 +25,7 @@ from convatlas.interop.load_weights import (
 from convatlas.interop.state_dict_match import SOURCES, classification_layers, match_state_dict
 from convatlas.interop.weight_file import WeightFile, read_weight_file, weights_sha256
 from convatlas.models import Architecture, Network
+from convatlas.models.fcn import FCN, init_from
 from convatlas.names import resolve_path
 from convatlas.training.run import Pretrained
 
@@ -74,6 +76,8 @@ class PretrainedFile:
         if model_file is None:
             return self._weights_of_a_library(architecture)
         network = model_file.metadata.network
+        if network.name != architecture.name and models.get_entry(architecture.name).task == "segmentation":
+            return self._weights_of_coarser(model_file, architecture)
         if network.name != architecture.name:
             raise UsageError(
                 f"{self.name} holds {network.name}: it cannot be the start of {architecture.name}"
@@ -85,6 +89,31 @@ class PretrainedFile:
             )
         classes = model_file.metadata.classes
         return PretrainedWeights(model_file.model.state_dict(), classes, model_file.normalizer)
+
+    def _weights_of_coarser(self, model_file: ModelFile, architecture: Architecture) -> PretrainedWeights:
+        """The weights of a classifier, or of a coarser FCN, as the start of an FCN (arXiv:1411.4038, sec. 4.1
+        and 4.2)."""
+        network = models.build(architecture)
+        source = model_file.metadata.network
+        if not isinstance(network, FCN):
+            raise UsageError(
+                f"{self.name} holds {source.name}: it cannot be the start of {architecture.name}"
+            )
+        try:
+            copied = init_from(network, model_file.model)
+        except ValueError as error:
+            raise UsageError(
+                f"{self.name} holds {source.name}, which cannot be the start of {architecture.name}: {error}"
+            ) from None
+        state = network.state_dict()
+        is_fcn = isinstance(model_file.model, FCN)
+        return PretrainedWeights(
+            {name: state[name] for name in copied},
+            model_file.metadata.classes if is_fcn else None,
+            model_file.normalizer,
+            tuple(name for name in state if name not in copied),
+            (f"the layers of {source.name} are the first ones of {architecture.name}",),
+        )
 
     def _weights_of_a_library(self, architecture: Architecture) -> PretrainedWeights:
         """Weights of another library, for as many classes and channels as they have, with or without their
@@ -145,6 +174,11 @@ def resolve_pretrained(
     weights = file.weights_for(architecture)
     known = weights.classes
     head = pretrained.head
+    if weights.new and known is not None and known != tuple(classes):
+        raise UsageError(
+            f"{file.name} labels other classes, or in another order, {', '.join(map(printable, known[:3]))} "
+            "first: start from a classifier, or from a coarser network of these data"
+        )
     if head == "auto":
         head = "keep" if known is not None and set(known) == set(classes) else "reinit"
     if head == "keep" and known is None:

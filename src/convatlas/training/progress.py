@@ -11,7 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
 from convatlas.analysis import Report
+from convatlas.data.task import Task
 from convatlas.errors import printable
+from convatlas.evaluation.classification import CLASSIFICATION
 from convatlas.formatting import format_duration
 from convatlas.runtime.progress import is_main_process
 from convatlas.training.run import Run
@@ -84,7 +86,8 @@ class ProgressDisplay:
         self._last_plain = 0.0
         self._first_loss_shown = False
         self._header_shown = False
-        self._best_top1 = -1.0
+        self._task: Task = CLASSIFICATION
+        self._best = -1.0  # of the task's score in validation
 
     def say(self, text: str = "", style: str | None = None) -> None:
         self.console.print("\n".join(printable(line) for line in text.split("\n")), style=style)
@@ -101,10 +104,17 @@ class ProgressDisplay:
         if compiling:
             self.say("  compiling at the first step: about a minute")
 
-    def start(self, step: int, warnings: Sequence[str], lines: Sequence[Mapping[str, Any]] = ()) -> None:
+    def start(
+        self,
+        step: int,
+        warnings: Sequence[str],
+        lines: Sequence[Mapping[str, Any]] = (),
+        task: Task = CLASSIFICATION,
+    ) -> None:
         """`lines` are those of the log so far."""
+        self._task = task
         validations = [line for line in lines if line.get("split") == "val" and "event" not in line]
-        self._best_top1 = max((line["top1"] for line in validations), default=-1.0)
+        self._best = max((line[task.score] for line in validations), default=-1.0)
         for warning in warnings:
             self.say(f"warning: {warning}")
         if step:
@@ -147,8 +157,8 @@ class ProgressDisplay:
     def update(self, epoch: float, train_scores: Mapping[str, float], rates: Mapping[str, float]) -> None:
         """Show a logged line."""
         scores = (
-            f"loss {train_scores['loss']:.3f}  top-1 {train_scores['top1']:.1f} %  lr "
-            f"{train_scores['lr']:.2g}"
+            f"loss {train_scores['loss']:.3f}  {self._task.train_score_label} "
+            f"{train_scores[self._task.train_score]:.1f} %  lr {train_scores['lr']:.2g}"
         )
         speed = f"{rates['images_per_second']:,.0f} img/s  data {100 * rates['data_wait']:.0f} %"
         self._text = f"epoch {epoch:.2f}  {scores}  {speed}"
@@ -160,21 +170,23 @@ class ProgressDisplay:
     def epoch(self, epoch: float, train: Mapping[str, float], val: Mapping[str, Any]) -> None:
         """A row for the epoch that has just been validated; the best so far has a star. Off a terminal, where
         the lines of `update` stand between the rows, each is a sentence of its own."""
-        best = val["top1"] >= self._best_top1
-        self._best_top1 = max(self._best_top1, val["top1"])
+        score = val[self._task.score]
+        label = f"val {self._task.score_label}"
+        best = score >= self._best
+        self._best = max(self._best, score)
         if not self.live:
             self.say(
                 f"  epoch {epoch:.4g} done: train loss {train['loss']:.4f}, val loss {val['loss']:.4f}, "
-                f"val top-1 {val['top1']:.2f} %{' (best)' if best else ''}"
+                f"{label} {score:.2f} %{' (best)' if best else ''}"
             )
             return
         if not self._header_shown:
             self._header_shown = True
-            self.say("  epoch    lr         train loss  val loss   val top-1")
+            self.say(f"  epoch    lr         train loss  val loss   {label}")
         star = " *" if best else ""
         row = (
             f"  {epoch:<7.4g}  {train['lr']:<9.3g}  {train['loss']:<10.4f}  {val['loss']:<9.4f}  "
-            f"{val['top1']:.2f} %{star}"
+            f"{score:.2f} %{star}"
         )
         self.say(row)
 
@@ -212,11 +224,14 @@ def banner_rows(
     preprocessing = content.preprocessing
     input_shape = "x".join(map(str, preprocessing.shape))
     image_shape = "x".join(map(str, (preprocessing.channels, *preprocessing.resize_size)))
+    if preprocessing.mode == "tiles":
+        image_shape = f"at {preprocessing.scale:g} times their size"
     fitted = {
         "none": "",
         "pad": f", padded to {input_shape}",
         "resize": f", resized to {input_shape}",
         "crop": f", cropped to {input_shape}",
+        "tiles": f", tiles of {input_shape}",
     }[preprocessing.mode]
     counts = ", ".join(f"{n:,} {split}" for split, n in content.counts.items())
     ranks = f", {environment['ranks']} ranks" if environment["ranks"] > 1 else ""

@@ -4,24 +4,29 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from convatlas import models, recipes
 from convatlas.data import Dataset, open_dataset
 from convatlas.data.transforms.augment import Lighting, RandomHorizontalFlip
 from convatlas.data.transforms.normalize import color_covariance
-from convatlas.data.transforms.preprocessing import center_crop_preprocessing, fixed_size_preprocessing
+from convatlas.data.transforms.preprocessing import (
+    Preprocessing,
+    center_crop_preprocessing,
+    fixed_size_preprocessing,
+    tile_preprocessing,
+)
+from convatlas.data.transforms.random_tile import RandomTile
 from convatlas.data.transforms.value_range import dataset_value_range, describe_value_range
 from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.models import Architecture, ModelEntry, Network
-from convatlas.optim.losses import PixelCrossEntropy
 from convatlas.recipes import ClassWeights, Recipe
 from convatlas.runtime.device import Precision, best_precision
 from convatlas.storage.records import diff
 from convatlas.training.bounds import check_numbers
 from convatlas.training.pretrained import PretrainedFile, PretrainedWeights, resolve_pretrained
 from convatlas.training.run import DataContent, Run
+from convatlas.training.run_checks import check_recipe, check_task, frozen_by_recipe
 
 _CONVERTIBLE = {1: {3}, 3: {1}}  # channels of images -> those to which they can be converted
 _NORMALIZATION_NOTE = {"pretrained": "as for these weights", "dataset": "by the new data"}
@@ -51,11 +56,6 @@ def resolve_run(
     """
     check_numbers(run)
     entry = models.get_entry(run.model.name, run.model.edition)
-    if entry.task != "classification":
-        raise UsageError(
-            f"{entry.name} labels every pixel, and training on masks is not supported yet: choose a network "
-            "that classifies images"
-        )
     if run.recipe.name == "finetune" and run.pretrained is None and run.data.content is None:
         raise UsageError(
             "the recipe finetune changes trained weights, and there are none: give them with --weights FILE, "
@@ -64,15 +64,16 @@ def resolve_run(
     quarantined = None if run.data.content is None else run.data.content.quarantined
     dataset = open_dataset(data or run.data.name, quarantined, run.data.conflicts)
     dataset = replace(dataset, name=run.data.name)
+    check_task(run, entry, dataset)
     notes = list(dataset.notes)
     model = _resolve_model(run, dataset, notes)
-    content = _resolve_content(run, dataset, model, force)
+    with torch.device("meta"):
+        network = models.build(model)
+    content = _resolve_content(run, dataset, network, force)
     if content.preprocessing.value_range is not None:
         notes.append(describe_value_range(content.preprocessing.value_range))
     recipe = _resolve_recipe(_fit_recipe(run, entry, content, notes), dataset, content, notes)
-    with torch.device("meta"):
-        network = models.build(model)
-    _check_recipe(run, recipe, network)
+    check_recipe(run, recipe, network)
     pretrained, start = run.pretrained, None
     if pretrained is not None:
         file = weights or PretrainedFile(pretrained.file)
@@ -91,6 +92,7 @@ def resolve_run(
         pretrained=pretrained,
         precision=_default_precision(device, network) if run.precision == "auto" else run.precision,
         evaluation_batch=min(run.evaluation_batch, content.counts["val"]),
+        frozen=(*run.frozen, *frozen_by_recipe(run, recipe, network)),
         notes=run.notes or tuple(notes),
     )
     resolved = resolved.replace(save_every=run.save_every or min(resolved.validate_every, 200))
@@ -138,19 +140,11 @@ def _resolve_model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture
     return Architecture(run.model.name, run.model.edition, arguments)
 
 
-def _resolve_content(run: Run, dataset: Dataset, model: Architecture, force: bool) -> DataContent:
-    size, channels = model.arguments["image_size"], model.arguments["in_chans"]
-    assert isinstance(size, tuple)
-    assert isinstance(channels, int)
-    value_range = dataset_value_range(dataset)
-    if dataset.size:
-        preprocessing = fixed_size_preprocessing(channels, dataset.size, size, value_range)
-    else:
-        preprocessing = center_crop_preprocessing(channels, size, run.recipe.eval_resize_ratio, value_range)
+def _resolve_content(run: Run, dataset: Dataset, network: Network, force: bool) -> DataContent:
     content = DataContent(
         classes=dataset.classes,
         counts={name: len(split) for name, split in dataset.splits.items()},
-        preprocessing=preprocessing,
+        preprocessing=_preprocessing(run, dataset, network),
         sha256=dataset.sha256,
         quarantined=dataset.quarantined,
     )
@@ -163,6 +157,19 @@ def _resolve_content(run: Run, dataset: Dataset, model: Architecture, force: boo
             f"({diff(before, content)[0]}); train again, or continue all the same with --force"
         )
     return before
+
+
+def _preprocessing(run: Run, dataset: Dataset, network: Network) -> Preprocessing:
+    assert network.architecture is not None
+    size, channels = network.architecture.arguments["image_size"], network.in_chans
+    assert isinstance(size, tuple)
+    value_range = dataset_value_range(dataset)
+    crop = run.recipe.crop
+    if isinstance(crop, RandomTile):
+        return tile_preprocessing(channels, size, network.margin, network.stride, crop.scale, value_range)
+    if dataset.size:
+        return fixed_size_preprocessing(channels, dataset.size, size, value_range)
+    return center_crop_preprocessing(channels, size, run.recipe.eval_resize_ratio, value_range)
 
 
 def _fit_recipe(run: Run, entry: ModelEntry, content: DataContent, notes: list[str]) -> Recipe:
@@ -219,8 +226,6 @@ def _resolve_class_weights(recipe: Recipe, dataset: Dataset) -> ClassWeights:
     weights = recipe.class_weights
     if weights == "none":
         return weights
-    if isinstance(recipe.loss, PixelCrossEntropy):
-        raise UsageError(f"the loss of {recipe.name} has no class weights: --set recipe.class_weights=none")
     if isinstance(weights, dict):
         for name, weight in weights.items():
             if name not in dataset.classes:
@@ -230,11 +235,10 @@ def _resolve_class_weights(recipe: Recipe, dataset: Dataset) -> ClassWeights:
                     f"recipe.class_weights gives {printable(name)} {weight:g}: a weight should be above 0"
                 )
         return {name: weights.get(name, 1.0) for name in dataset.classes}
-    labels = dataset.splits["train"].labels
-    sizes = np.bincount(labels, minlength=len(dataset.classes)).tolist()
+    sizes = dataset.splits["train"].class_sizes(len(dataset.classes)).tolist()
     num_present = sum(size > 0 for size in sizes)
     return {
-        name: len(labels) / (num_present * size) if size else 1.0
+        name: sum(sizes) / (num_present * size) if size else 1.0
         for name, size in zip(dataset.classes, sizes, strict=True)
     }
 
@@ -243,27 +247,3 @@ def _default_precision(device: torch.device, network: Network) -> Precision:
     """The device's best; fp32 on a CPU for grouped convolutions, whose bf16 kernels are slower."""
     grouped = any(isinstance(layer, torch.nn.Conv2d) and layer.groups > 2 for layer in network.modules())
     return "fp32" if grouped and device.type == "cpu" else best_precision(device)
-
-
-def _check_recipe(run: Run, recipe: Recipe, network: Network) -> None:
-    """Raises UsageError for heads and frozen modules that the network does not have."""
-    for head in recipe.auxiliary:
-        if head not in network.heads:
-            heads = (
-                f"has {', '.join(network.heads)}"
-                if network.heads
-                else "has none, or was built with aux=false"
-            )
-            raise UsageError(
-                f"the recipe {recipe.name} weights the auxiliary head {head!r}, but {run.model.name} "
-                f"{heads}: choose another recipe, or --set recipe.auxiliary={{}}"
-            )
-    modules = dict(network.named_modules())
-    for path in run.frozen:
-        if not path or path not in modules:
-            raise unknown_name(
-                f"module of {run.model.name} to freeze", path, [name for name in modules if name]
-            )
-    frozen = tuple(f"{path}." for path in run.frozen)
-    if all(name.startswith(frozen) for name, _ in network.named_parameters()):
-        raise UsageError(f"every parameter of {run.model.name} is frozen: leave some to be trained")

@@ -35,6 +35,7 @@ _LATER_FIELDS: dict[str, Any] = {
     "recipe.class_weights": "none",
     "recipe.sampling": "uniform",
     "recipe.adaptive": [],
+    "recipe.frozen": [],
 }
 
 

@@ -64,7 +64,7 @@ class TrainStep:
             step,
             self.recipe.micro_batch,
             on_microbatch,
-            self.objective.class_weights,
+            self.objective.sample_weights(batch.targets),
             self.runtime.ranks,
         )
 
@@ -91,13 +91,13 @@ def accumulate_gradients(
     step: int,
     micro_batch: int | None,
     on_microbatch: OnMicrobatch,
-    class_weights: Tensor | None = None,
+    sample_weights: Tensor | None = None,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> StepOutput:
     """The batch through the network in micro-batches; `data` augments the images.
 
-    The mean loss of the batch is weighted by the `class_weights` (classes,) of its targets, if any: a
-    micro-batch contributes its share of the weights in the batches of all `ranks`.
+    The mean loss of the batch is weighted by the `sample_weights` (n,), if any: a micro-batch contributes its
+    share of the weights in the batches of all `ranks`.
     """
     size = len(batch.targets)
     losses: list[Tensor] = []
@@ -105,10 +105,9 @@ def accumulate_gradients(
     done = 0
     sizes = list(micro_batch_sizes(size, micro_batch))
     shares = [images / size for images in sizes]
-    if class_weights is not None:
-        weights = class_weights[batch.targets]
-        total = ranks.all_reduce_sum(weights.sum()) / ranks.world_size
-        shares = [float(part.sum() / total) for part in torch.split(weights, sizes)]
+    if sample_weights is not None:
+        total = ranks.all_reduce_sum(sample_weights.sum()) / ranks.world_size
+        shares = [float(part.sum() / total) for part in torch.split(sample_weights, sizes)]
     micro_batches = (torch.split(t, sizes) for t in (batch.images, batch.targets, batch.indices))
     for share, images, targets, indices in zip(shares, *micro_batches, strict=True):
         done += len(targets)

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 
 from convatlas import analysis, models
-from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
 from convatlas.errors import MissingDataError, UsageError, UserError, printable, wrong_type
 from convatlas.layers.batch_norm import convert_sync_batchnorm
@@ -22,7 +21,7 @@ from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.runtime import Runtime
 from convatlas.runtime.signals import StopRequest, explain_stop, stop_on_signals
 from convatlas.storage.regular_file import check_no_links
-from convatlas.training.batches import train_batches
+from convatlas.training.batches import eval_batches, train_batches
 from convatlas.training.checkpoint import CheckpointManager
 from convatlas.training.context import TrainContext
 from convatlas.training.loop import fit
@@ -34,9 +33,10 @@ from convatlas.training.pretrained import PretrainedFile, load_pretrained
 from convatlas.training.progress import NullDisplay, ProgressDisplay, banner_rows
 from convatlas.training.rank_checks import check_batch_divides, check_ranks_agree
 from convatlas.training.resolve import ResolvedRun, resolve_run
-from convatlas.training.result import Result, read_result, write_result
+from convatlas.training.result import Result, read_result, test_score, write_result
 from convatlas.training.run import Run, RunFile
 from convatlas.training.run_folder import RunFolder, open_run_folder, read_run_folder
+from convatlas.training.tasks import task_of
 from convatlas.training.tensorboard_log import TensorBoardLog, check_installed, tensorboard_command
 from convatlas.training.unreadable import UnreadableImageLog
 from convatlas.training.validation import evaluate_split
@@ -126,8 +126,8 @@ def _finished(path: Path, run_file: RunFile, display: ProgressDisplay, ranks: Ra
     result = ranks.run_on_main(read)
     if result is not None:
         display.say(
-            f"{path} has ended before, and nothing in it is changed: test top-1 "
-            f"{result.metrics['test_top1']:.2f} %; report {result.report}"
+            f"{path} has ended before, and nothing in it is changed: "
+            f"{test_score(run_file.run, result.metrics)}; report {result.report}"
         )
     return result
 
@@ -185,13 +185,14 @@ def _train(
             train_split = dataset.splits["train"]
             context = TrainContext(
                 run=run,
+                task=task_of(run),
                 dataset=dataset,
                 objective=objective,
                 optimizer=run.recipe.optimizer.build(objective.model),
                 runtime=runtime,
                 train=train_batches(run, train_split, ranks),
-                val=_eval_batches(resolved, "val", ranks),
-                test=_eval_batches(resolved, "test", ranks),
+                val=eval_batches(run, dataset.splits["val"], ranks),
+                test=eval_batches(run, dataset.splits["test"], ranks),
                 folder=folder,
                 log=log,
                 checkpoints=checkpoints,
@@ -221,12 +222,6 @@ def _open_logs(
     log = MetricsLog() if ranks.rank else kind(folder)
     with closing(log), closing(CheckpointManager(folder, log, ranks)) as checkpoints:
         yield log, checkpoints
-
-
-def _eval_batches(resolved: ResolvedRun, split: str, ranks: Ranks) -> EvalBatches:
-    run = resolved.run
-    samples = resolved.dataset.splits[split]
-    return EvalBatches(samples, run.content.preprocessing, run.evaluation_batch, ranks.rank, ranks.world_size)
 
 
 def _decide_to_compile(run: Run, device: torch.device, existing: RunFile | None, macs: int) -> bool:

@@ -5,9 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from convatlas.data.loading.eval_batches import EvalBatches
-from convatlas.evaluation.predict import predict_split
-from convatlas.evaluation.predictions import Predictions
+from convatlas.data.task import EvalSource
+from convatlas.evaluation.predict import predict_rows
 from convatlas.runtime.signals import StoppedBySignal
 from convatlas.training.context import TrainContext
 from convatlas.training.run import Run
@@ -26,8 +25,9 @@ def unvalidated_scores(run: Run, step: int, lines: Sequence[Mapping[str, Any]]) 
     return None if "val" in scores else scores["train"]
 
 
-def evaluate_split(ctx: TrainContext, split: EvalBatches) -> Predictions:
-    """The predictions on a split, at the run's fixed batch shape; with several ranks, of rank 0's network.
+def evaluate_split(ctx: TrainContext, split: EvalSource) -> Any:
+    """The predictions on a split, in the form of the task, at the run's fixed batch shape; with several
+    ranks, of rank 0's network.
 
     Raises StoppedBySignal on all ranks where one of several has received a signal.
     """
@@ -47,11 +47,11 @@ def evaluate_split(ctx: TrainContext, split: EvalBatches) -> Predictions:
     ctx.objective.eval()
     ranks.broadcast_buffers(ctx.objective)
     with ctx.runtime.autocast():
-        return predict_split(
-            logits,
+        rows = predict_rows(
+            lambda batch: ctx.task.predict(logits, batch, split.preprocessing, ctx.runtime.device),
             split,
-            ctx.runtime.device,
             ctx.workers,
-            ranks=ranks,
-            after_batch=stop_together if ranks.world_size > 1 else None,
+            ranks,
+            stop_together if ranks.world_size > 1 else None,
         )
+    return ctx.task.predictions(rows, split.split)

@@ -20,6 +20,12 @@ def run_warnings(run: Run, dataset: Dataset) -> tuple[str, ...]:
         warnings.append(
             f"only {run.steps} steps, too few to learn much: at least {MIN_STEPS} would be --epochs {epochs}"
         )
+    return (*warnings, *_few_images(dataset)) if dataset.task == "classification" else tuple(warnings)
+
+
+def _few_images(dataset: Dataset) -> list[str]:
+    """Of sets of labelled images: each image counts for one."""
+    warnings = []
     train = dataset.splits["train"]
     sizes = np.bincount(train.labels, minlength=len(dataset.classes))
     few = np.flatnonzero(sizes < MIN_IMAGES)
@@ -38,4 +44,4 @@ def run_warnings(run: Run, dataset: Dataset) -> tuple[str, ...]:
                 f"the {name} split has {n} images: an accuracy of 50 % on it may be anything from {low:.0f} "
                 f"to {high:.0f} %"
             )
-    return tuple(warnings)
+    return warnings

@@ -11,6 +11,7 @@ from PIL import Image
 from convatlas.data import Dataset, open_dataset
 from convatlas.data.curation.contact_sheet import draw_contact_sheet
 from convatlas.data.curation.statistics import dataset_statistics
+from convatlas.data.loading.labeled_samples import LabeledSamples
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.augment import RandomCrop, RandomHorizontalFlip
 from convatlas.data.transforms.preprocessing import center_crop_preprocessing, fixed_size_preprocessing
@@ -72,13 +73,13 @@ def test_the_sheet_shows_the_augmentations_of_a_recipe_below(tmp_path: Path) -> 
     augment = (RandomCrop(2), RandomHorizontalFlip())
     preprocessing = center_crop_preprocessing(3, (16, 16))
     train = dataset.splits["train"]
-    training = TrainBatches(train, preprocessing, augment, 4, 0, RandomResizedCrop())
+    training = TrainBatches(LabeledSamples(train, preprocessing, RandomResizedCrop()), augment, 4, 0)
     plain = decode_png(draw_contact_sheet(dataset))
     augmented = decode_png(draw_contact_sheet(dataset, 0, training, "drawn"))
     assert augmented.shape[1] == plain.shape[1]
     assert augmented.shape[0] > 1.5 * plain.shape[0]
     assert (decode_png(draw_contact_sheet(dataset, 0, training, "drawn")) == augmented).all()
-    other_seed = TrainBatches(train, preprocessing, augment, 4, 1, RandomResizedCrop())
+    other_seed = TrainBatches(LabeledSamples(train, preprocessing, RandomResizedCrop()), augment, 4, 1)
     assert (decode_png(draw_contact_sheet(dataset, 0, other_seed, "drawn")) != augmented).any()
 
 
@@ -98,7 +99,9 @@ def test_an_unreadable_image_is_left_out_of_sheet_and_statistics(tmp_path: Path)
     for name in ("a.jpg", "b.png"):
         (tmp_path / "cat" / name).write_bytes(b"no image")
     dataset = open_dataset(f"folder:{tmp_path}")
-    training = TrainBatches(dataset.splits["train"], center_crop_preprocessing(3, (16, 16)), (), 4, 0)
+    training = TrainBatches(
+        LabeledSamples(dataset.splits["train"], center_crop_preprocessing(3, (16, 16))), (), 4, 0
+    )
     assert len(draw_contact_sheet(dataset, 0, training, "x")) > 1000
     assert dataset_statistics(dataset, center_crop_preprocessing(3, (8, 8))).sizes_sampled == 20
 
@@ -106,7 +109,7 @@ def test_an_unreadable_image_is_left_out_of_sheet_and_statistics(tmp_path: Path)
 def test_a_set_in_memory_has_a_sheet_too() -> None:
     dataset = open_dataset("digits")
     preprocessing = fixed_size_preprocessing(1, (8, 8), (12, 12))
-    training = TrainBatches(dataset.splits["train"], preprocessing, (RandomCrop(1),), 4, 0)
+    training = TrainBatches(LabeledSamples(dataset.splits["train"], preprocessing), (RandomCrop(1),), 4, 0)
     sheet = decode_png(draw_contact_sheet(dataset, 0, training, "digits"))
     assert (sheet[:, :, 0] == sheet[:, :, 1]).all()
     assert sheet.std() > 50

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from convatlas.data.dataset import ArrayImages, Split
 from convatlas.data.loading.epoch_order import EpochOrder
+from convatlas.data.loading.labeled_samples import LabeledSamples
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.augment import RandomCrop
 from convatlas.data.transforms.counter_rng import permutation
@@ -48,7 +49,13 @@ def test_balanced_batches_do_not_depend_on_what_was_loaded_before_or_on_the_rank
 
     def batches(rank: int = 0, world_size: int = 1) -> TrainBatches:
         return TrainBatches(
-            split, preprocessing, (RandomCrop(2),), 32, 7, None, rank, world_size, sampling="balanced"
+            LabeledSamples(split, preprocessing),
+            (RandomCrop(2),),
+            32,
+            7,
+            rank,
+            world_size,
+            sampling="balanced",
         )
 
     earlier = batches()
@@ -68,7 +75,7 @@ def test_a_sample_that_is_drawn_again_in_an_epoch_is_cropped_anew() -> None:
     images = np.random.default_rng(0).integers(0, 256, (8, 1, 8, 8), dtype=np.uint8)
     split = Split(ArrayImages(images), np.array([0] * 7 + [1]))
     preprocessing = fixed_size_preprocessing(1, (8, 8), (8, 8))
-    batches = TrainBatches(split, preprocessing, (RandomCrop(4),), 2, 0, sampling="balanced")
+    batches = TrainBatches(LabeledSamples(split, preprocessing), (RandomCrop(4),), 2, 0, sampling="balanced")
     views = []
     for step in range(4):  # an epoch: sample 7 is drawn four times
         batch = batches[step]

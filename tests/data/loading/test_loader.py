@@ -17,6 +17,7 @@ from convatlas.data.dataset import ArrayImages, Split
 from convatlas.data.images.decode import DecodedImage, EncodedImage
 from convatlas.data.loading.batch import Batch
 from convatlas.data.loading.eval_batches import EvalBatches
+from convatlas.data.loading.labeled_samples import LabeledSamples
 from convatlas.data.loading.loader import iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.augment import RandomCrop, RandomHorizontalFlip
@@ -30,7 +31,9 @@ PREPROCESSING = fixed_size_preprocessing(1, (8, 8), (8, 8))
 
 def train_batches(split: Split = SPLIT) -> TrainBatches:
     """Batches of 8 of 50 samples: 6 steps an epoch."""
-    return TrainBatches(split, PREPROCESSING, (RandomCrop(2), RandomHorizontalFlip()), batch_size=8, seed=0)
+    return TrainBatches(
+        LabeledSamples(split, PREPROCESSING), (RandomCrop(2), RandomHorizontalFlip()), batch_size=8, seed=0
+    )
 
 
 def load(dataset: TrainBatches | EvalBatches, start: int, end: int, num_workers: int = 0) -> list[Batch]:
@@ -161,7 +164,9 @@ def test_ranks_share_every_training_batch_and_every_evaluated_sample(world_size:
         (full_batch,) = load(train_batches(), step, step + 1)
         shares = []
         for rank in range(world_size):
-            batches = TrainBatches(SPLIT, PREPROCESSING, (), 8, 0, rank=rank, world_size=world_size)
+            batches = TrainBatches(
+                LabeledSamples(SPLIT, PREPROCESSING), (), 8, 0, rank=rank, world_size=world_size
+            )
             shares += load(batches, step, step + 1)
         assert torch.equal(torch.cat([share.indices for share in shares]), full_batch.indices)
     evaluated = []

@@ -24,6 +24,7 @@ from convatlas.data import open_dataset
 from convatlas.data.dataset import Dataset
 from convatlas.data.images.decode import EncodedImage
 from convatlas.data.images.unreadable import UnreadableImage
+from convatlas.data.loading.labeled_samples import LabeledSamples
 from convatlas.data.loading.loader import iterate_batches
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.sources import huggingface
@@ -112,7 +113,7 @@ def test_a_data_set_has_the_content_of_a_folder_of_its_files(tmp_path: Path, for
 def test_worker_processes_give_the_same_batches_as_none(tmp_path: Path) -> None:
     dataset = open_dataset(save(tmp_path / "hub", {"train": split(40)}))
     training = TrainBatches(
-        dataset.splits["train"], center_crop_preprocessing(3, (12, 12)), (), batch_size=8, seed=0
+        LabeledSamples(dataset.splits["train"], center_crop_preprocessing(3, (12, 12))), (), 8, seed=0
     )
     expected, batches = (list(iterate_batches(training, 0, 8, workers)) for workers in (0, 2))
     assert len(expected) == len(batches) == 8

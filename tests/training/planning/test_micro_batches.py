@@ -16,6 +16,7 @@ from convatlas import models
 from convatlas.cli.main import main
 from convatlas.data import Split
 from convatlas.data.dataset import ArrayImages
+from convatlas.data.loading.labeled_samples import LabeledSamples
 from convatlas.data.loading.train_batches import TrainBatches
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
@@ -59,7 +60,7 @@ def test_no_rank_step_or_remainder_trains_on_one_image_unless_the_batch_is_one_p
     split = make_split(images)
     preprocessing = fixed_size_preprocessing(1, (4, 4), (4, 4))
     for rank in range(ranks):
-        batches = TrainBatches(split, preprocessing, (), batch, 0, None, rank, ranks)
+        batches = TrainBatches(LabeledSamples(split, preprocessing), (), batch, 0, rank, ranks)
         loaded = batches[step]
         assert not isinstance(loaded, Exception)
         assert len(loaded.targets) == share
@@ -116,7 +117,7 @@ def test_the_gradients_of_all_parts_of_all_ranks_add_up_to_those_of_the_whole_ba
     total = 0.0 if weights is None else float(weights[labels].sum())
     losses = []
     for rank in range(num_ranks):  # the gradients of all ranks are added here; training takes their mean
-        batches = TrainBatches(split, preprocessing, (), images, 0, None, rank, num_ranks)
+        batches = TrainBatches(LabeledSamples(split, preprocessing), (), images, 0, rank, num_ranks)
         batch = batches[0]
         assert not isinstance(batch, Exception)
         loss, _ = accumulate_gradients(

@@ -101,9 +101,9 @@ def _small_image(dataset: Dataset, index: int, value_range: ValueRange | None) -
 
 def _augmentations(training: TrainBatches, indices: Sequence[int]) -> list[list[Pixels]]:
     """For each image: as in evaluation, then as in each of the first epochs of training."""
-    split = training.split.subset(np.array(indices))
-    one_batch = replace(training, split=split, batch_size=len(split))
-    images, _ = training.preprocessing.load_batch(split.images, np.arange(len(split)))
+    samples = training.samples.subset(np.array(indices))
+    one_batch = replace(training, samples=samples, batch_size=len(indices))
+    images = samples.load_plain(np.arange(len(indices))).images
     columns = [images]
     for epoch in range(NUM_COLUMNS - 1):
         batch = one_batch[epoch]
@@ -111,7 +111,7 @@ def _augmentations(training: TrainBatches, indices: Sequence[int]) -> list[list[
             raise batch
         images = one_batch.augmented(batch.images, batch.indices, epoch)
         columns.append(images[torch.argsort(batch.indices)].float().round().clamp(0, 255).byte())
-    return [[column[i].permute(1, 2, 0).numpy() for column in columns] for i in range(len(split))]
+    return [[column[i].permute(1, 2, 0).numpy() for column in columns] for i in range(len(indices))]
 
 
 def _class_name(dataset: Dataset, label: int) -> str:

@@ -9,14 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from convatlas.data.dataset import Split
-from convatlas.data.images.decode import ImageLike
-from convatlas.data.images.resize import crop_resize
-from convatlas.data.loading.batch import Batch
+from convatlas.data.loading.batch import Batch, Samples, SampleSource
 from convatlas.data.loading.epoch_order import EpochOrder, Sampling
-from convatlas.data.transforms.augment import Augmentation, SampleRng
-from convatlas.data.transforms.preprocessing import Preprocessing, UnreadableSample, load_batch
-from convatlas.data.transforms.random_crop import Crop
+from convatlas.data.transforms.augment import Augmentation
+from convatlas.data.transforms.preprocessing import UnreadableSample
+from convatlas.data.transforms.sample_rng import SampleRng
 from convatlas.errors import UserError, printable
 
 
@@ -25,29 +22,27 @@ class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
     """The training batches of a run.
 
     An epoch has len(split) // batch_size steps; the samples that are left over differ from epoch to epoch.
-    `crop` draws the part of each image that is used (None: as in evaluation). `augment` is applied afterwards
-    to full batches, on the device of the training step. A sample that cannot be read is replaced by the next
-    one in the epoch's order. Each of `world_size` processes gets an equal share of every batch. Balanced
-    `sampling` repeats samples within an epoch: then their crops and augmentations follow from the step.
+    `augment` is applied to full batches of `samples`, on the device of the training step. A sample that
+    cannot be read is replaced by the next one in the epoch's order. Each of `world_size` processes gets an
+    equal share of every batch. Balanced `sampling` repeats samples within an epoch: then their crops and
+    augmentations follow from the step.
     """
 
-    split: Split
-    preprocessing: Preprocessing
+    samples: SampleSource
     augment: Sequence[Augmentation]
     batch_size: int
     seed: int
-    crop: Crop | None = None
     rank: int = 0
     world_size: int = 1
     sampling: Sampling = "uniform"
 
     @cached_property
     def order(self) -> EpochOrder:
-        return EpochOrder(self.seed, self.split.labels, self.sampling)
+        return EpochOrder(self.seed, self.samples.split.labels, self.sampling)
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.split) // self.batch_size)
+        return max(1, len(self.samples.split) // self.batch_size)
 
     def __getitem__(self, step: int) -> Batch | UserError:
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
@@ -66,7 +61,7 @@ class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
     def _load(self, order: NDArray[np.int64], counter: int, positions: NDArray[np.int64]) -> Batch:
         """The batch of the samples at `positions` of the epoch's order."""
         indices = order[positions]
-        images, missing = self._load_images(counter, indices)
+        images, targets, missing = self._load_samples(counter, indices)
         unreadable = missing
         attempts = 0
         while missing:
@@ -75,25 +70,13 @@ class TrainBatches(torch.utils.data.Dataset[Batch | UserError]):
                 raise UserError(too_many_unreadable(len(order), unreadable[0]))
             is_missing = np.isin(indices, [sample.index for sample in missing])
             indices = np.where(is_missing, order[(positions + attempts) % len(order)], indices)
-            images[torch.from_numpy(is_missing)], missing = self._load_images(counter, indices[is_missing])
+            rows = torch.from_numpy(is_missing)
+            images[rows], targets[rows], missing = self._load_samples(counter, indices[is_missing])
             unreadable = unreadable + missing
-        targets = torch.from_numpy(self.split.labels[indices])
         return Batch(images, targets, torch.from_numpy(indices), sorted(set(unreadable)))
 
-    def _load_images(self, counter: int, indices: NDArray[np.int64]) -> tuple[Tensor, list[UnreadableSample]]:
-        if self.crop is None:
-            return self.preprocessing.load_batch(self.split.images, indices)
-        crop = self.crop
-        preprocessing = self.preprocessing
-        size = preprocessing.input_size
-        u = SampleRng(self.seed, counter, indices, len(self.augment)).uniforms(crop.num_uniforms + 1)
-
-        def random_crop(image: ImageLike, position: int) -> Tensor:
-            box = crop.sample_box(image, size, u[position, :-1])
-            view = crop_resize(image, box, size, preprocessing.channels, preprocessing.value_range)
-            return view[None].flip(3)[0] if crop.hflip and u[position, -1] < 0.5 else view
-
-        return load_batch(self.split.images, indices, random_crop, preprocessing.shape)
+    def _load_samples(self, counter: int, indices: NDArray[np.int64]) -> Samples:
+        return self.samples.load(SampleRng(self.seed, counter, indices, len(self.augment)))
 
     def augmented(self, images: Tensor, indices: Tensor, step: int) -> Tensor:
         """Augment the images of a batch, on any device, as this step's input of the network."""

@@ -4,46 +4,16 @@ Every random parameter is a function of (seed, epoch, sample index): a sample is
 batch.
 """
 
-from dataclasses import dataclass
 from itertools import permutations
 from typing import Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from convatlas.data.transforms import counter_rng
+from convatlas.data.transforms.sample_rng import SampleRng
 from convatlas.storage.records import Record
-
-
-@dataclass(frozen=True)
-class SampleRng:
-    """Random numbers for samples: the run's seed, the epoch, the samples' indices (n,).
-
-    `stream` makes the numbers of different augmentations independent.
-    """
-
-    seed: int
-    epoch: int
-    indices: NDArray[np.int64]
-    stream: int
-
-    def uniforms(self, count: int) -> NDArray[np.float64]:
-        """(n, count), uniform in [0, 1)."""
-        counters = 64 * self.stream + np.arange(count)
-        return counter_rng.uniform(self.seed, self.epoch, self.indices[:, None], counters)
-
-    def normals(self, count: int) -> NDArray[np.float64]:
-        """(n, count), standard normal (Box and Muller 1958)."""
-        u = self.uniforms(2 * count)
-        values: NDArray[np.float64] = np.sqrt(-2 * np.log1p(-u[:, :count])) * np.cos(2 * np.pi * u[:, count:])
-        return values
-
-    def integers(self, high: int, column: int = 0) -> Tensor:
-        """(n,), uniform integers in [0, high), made from one column of `uniforms`."""
-        return torch.from_numpy((self.uniforms(column + 1)[:, column] * high).astype(np.int64))
 
 
 class RandomCrop(Record, frozen=True, tag=True):
@@ -133,39 +103,4 @@ def _to_grayscale(images: Tensor) -> Tensor:
     return (images * weights[:, None, None]).sum(1, keepdim=True)
 
 
-class ElasticTransform(Record, frozen=True, tag=True, kw_only=True):
-    """Displace pixels smoothly: normal displacements on a coarse grid, bicubic in between.
-
-    The displacements have a standard deviation of `std` pixels on a grid of `grid` by `grid` points
-    (Ronneberger 2015, sec. 2 and 3.1: 10 pixels, 3 by 3). Outside the image lies its mirror image.
-    """
-
-    std: float = 10.0
-    grid: int = 3
-
-    def __call__(self, images: Tensor, rng: SampleRng) -> Tensor:
-        return self._displace(images.float(), rng, "bilinear").clamp(0, 255)
-
-    def transform_masks(self, masks: Tensor, rng: SampleRng) -> Tensor:
-        """Displace masks of class ids (n, h, w) as the images with the same `rng`; ids are never mixed."""
-        return self._displace(masks[:, None].float(), rng, "nearest")[:, 0].to(masks.dtype)
-
-    def displacements(self, size: tuple[int, int], rng: SampleRng) -> Tensor:
-        """Displacements in pixels, (n, 2, h, w): first in x, then in y."""
-        coarse = torch.from_numpy(self.std * rng.normals(2 * self.grid**2))
-        coarse = coarse.reshape(-1, 2, self.grid, self.grid)
-        return F.interpolate(coarse, size, mode="bicubic", align_corners=True)
-
-    def _displace(self, images: Tensor, rng: SampleRng, mode: str) -> Tensor:
-        h, w = images.shape[2:]
-        rows = torch.arange(h, dtype=torch.float64)
-        columns = torch.arange(w, dtype=torch.float64)
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
-        positions = torch.stack([x, y]) + self.displacements((h, w), rng)  # in pixels
-        extents = torch.tensor([max(w - 1, 1), max(h - 1, 1)], dtype=torch.float64)
-        positions = 2 * positions / extents[:, None, None] - 1  # from -1 to 1, as grid_sample expects
-        grid = positions.permute(0, 2, 3, 1).to(images)
-        return F.grid_sample(images, grid, mode, padding_mode="reflection", align_corners=True)
-
-
-Augmentation = RandomCrop | RandomHorizontalFlip | Lighting | PhotometricDistort | ElasticTransform
+Augmentation = RandomCrop | RandomHorizontalFlip | Lighting | PhotometricDistort

@@ -14,7 +14,7 @@ from torch import Tensor
 from convatlas.data.dataset import ArrayImages, ImageSource
 from convatlas.data.images.decode import ImageLike
 from convatlas.data.images.deep_pixels import ValueRange
-from convatlas.data.images.resize import resize_center_crop
+from convatlas.data.images.resize import resize_center_crop, resize_to_each
 from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.runtime.threads import single_threaded_pool
 from convatlas.storage.records import Record
@@ -41,6 +41,10 @@ class Preprocessing(Record, frozen=True, kw_only=True, omit_defaults=True):
     4 pixels a side smaller), resized with antialiasing ("resize"), or centre-cropped ("crop", as other
     libraries' networks expect).
 
+    For networks that label pixels ("tiles") an image has `scale` times its size, and the network sees tiles
+    of `input_size`, of which it labels the pixels without `margin` on each side. Where an image is covered,
+    tiles begin at multiples of `stride`, that of the network's coarsest grid.
+
     Pixels of more than 8 bits are scaled before: the ends of `value_range`, the training set's, become 0 and
     255. None stands for the full range of 16 bits; deeper images are then unreadable. Images of 8 bits keep
     their values. A record without it is written as before there was one.
@@ -49,8 +53,11 @@ class Preprocessing(Record, frozen=True, kw_only=True, omit_defaults=True):
     channels: int
     resize_size: tuple[int, int]
     input_size: tuple[int, int]
-    mode: Literal["none", "pad", "resize", "crop"]
+    mode: Literal["none", "pad", "resize", "crop", "tiles"]
     value_range: ValueRange | None = None
+    scale: float = 1.0
+    margin: int = 0
+    stride: int = 1
 
     def __post_init__(self) -> None:
         """Raise ValueError for an impossible geometry; the readers of files turn it into a UserError."""
@@ -66,6 +73,7 @@ class Preprocessing(Record, frozen=True, kw_only=True, omit_defaults=True):
         missing = self._missing_pixels()
         possible = {
             "none": not any(missing),
+            "tiles": not any(missing) and 0 <= 2 * self.margin < min(self.input_size),
             "pad": min(missing) >= 0,
             "resize": True,
             "crop": max(missing) <= 0,
@@ -96,6 +104,17 @@ class Preprocessing(Record, frozen=True, kw_only=True, omit_defaults=True):
     def shape(self) -> tuple[int, int, int]:
         """The network's input: (channels, height, width)."""
         return self.channels, *self.input_size
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """(height, width) of the pixels of a tile that are labelled."""
+        return self.input_size[0] - 2 * self.margin, self.input_size[1] - 2 * self.margin
+
+    def read_scaled(self, image: ImageLike) -> Tensor:
+        """An image at `scale` times its size: (channels, h, w), uint8. Raises UnreadableImage."""
+        size = max(1, round(self.scale * image.height)), max(1, round(self.scale * image.width))
+        (scaled,) = resize_to_each(image, [size], self.channels, self.value_range)
+        return scaled
 
     def transform(self, image: ImageLike, position: int = 0) -> Tensor:
         """An image of any size -> (channels, *input_size), uint8. Raises UnreadableImage."""
@@ -183,4 +202,25 @@ def center_crop_preprocessing(
         input_size=input_size,
         mode=mode,
         value_range=value_range,
+    )
+
+
+def tile_preprocessing(
+    channels: int,
+    tile: tuple[int, int],
+    margin: int,
+    stride: int,
+    scale: float = 1.0,
+    value_range: ValueRange | None = None,
+) -> Preprocessing:
+    """The preprocessing for networks that label pixels."""
+    return Preprocessing(
+        channels=channels,
+        resize_size=tile,
+        input_size=tile,
+        mode="tiles",
+        value_range=value_range,
+        scale=scale,
+        margin=margin,
+        stride=stride,
     )

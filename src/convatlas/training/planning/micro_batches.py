@@ -10,6 +10,7 @@ from convatlas.models import Network
 from convatlas.training.planning.workload import untrained_objective
 from convatlas.training.run import Run
 from convatlas.training.step import micro_batch_sizes
+from convatlas.training.tasks import task_of
 
 
 def check_micro_batches(run: Run, network: Network, world_size: int) -> None:
@@ -68,7 +69,7 @@ def _layer_that_needs_two(run: Run, network: Network) -> str | None:
     ]
     with torch.device("meta"):
         images = torch.empty(1, *run.content.preprocessing.shape, dtype=torch.uint8)
-        targets = torch.zeros(1, dtype=torch.int64)
+        targets = task_of(run).example_targets(1, len(run.content.classes), run.content.preprocessing)
         objective = untrained_objective(run, network).train()
     try:
         objective(images, targets)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -27,6 +28,7 @@ from convatlas.training.planning.step_time import LoaderRate, StepTime, fit_line
 from convatlas.training.planning.workload import ModelCost, untrained_objective, workload
 from convatlas.training.run import Run
 from convatlas.training.step import TrainStep
+from convatlas.training.tasks import task_of
 
 MAX_PASS_SECONDS = 1.5  # of one measured pass
 SECONDS = 2.5  # for the passes of the largest size; half of it for the batches that are loaded
@@ -163,8 +165,8 @@ def random_batch(run: Run, count: int) -> tuple[Batch, TrainBatches]:
     shape = run.content.preprocessing.shape
     generator = torch.Generator().manual_seed(run.seed)
     images = torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
-    targets = torch.randint(0, len(run.content.classes), (count,), generator=generator)
-    data = train_batches(run, Split(ArrayImages(images.numpy()), targets.numpy()), batch=count)
+    targets = task_of(run).example_targets(count, len(run.content.classes), run.content.preprocessing)
+    data = train_batches(run, Split(ArrayImages(images.numpy()), np.zeros(count, np.int64)), batch=count)
     channels_last = images.contiguous(memory_format=torch.channels_last)
     return Batch(channels_last, targets, torch.arange(count), []), data
 

@@ -23,6 +23,7 @@ from convatlas.runtime.device import Precision
 from convatlas.storage.records import Record
 from convatlas.training.objective import Objective, freeze
 from convatlas.training.run import Run
+from convatlas.training.tasks import task_of
 
 
 class LayerCost(Record, frozen=True):
@@ -134,7 +135,8 @@ def _analyze(
 ) -> tuple[analysis.Report, dict[str, int]]:
     """The analysis of a pass of `images` images, and the bytes that autograd saves of it, by module."""
     inputs = torch.empty(images, *run.content.preprocessing.shape, dtype=torch.uint8, device="meta")
-    targets = torch.zeros(images, dtype=torch.int64, device="meta")
+    content = run.content
+    targets = task_of(run).example_targets(images, len(content.classes), content.preprocessing).to("meta")
     autocast: AbstractContextManager[object] = _MetaAutocast() if precision == "bf16" else nullcontext()
     with autocast:
         report = analysis.analyze(objective, (inputs, targets))

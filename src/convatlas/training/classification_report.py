@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from convatlas.analysis import analyze
 from convatlas.classifier import Classifier
 from convatlas.errors import printable
-from convatlas.evaluation.metrics import SampleScores
+from convatlas.evaluation.metrics import SampleScores, score_samples
 from convatlas.evaluation.plots import plot_confusion, plot_reliability, write_figure
 from convatlas.evaluation.predictions import Predictions
 from convatlas.evaluation.results import majority_sentence
 from convatlas.markdown import markdown_template
-from convatlas.plotting import CELL_SIDE, Tile, TileRow, draw_tiles, image_png, needs_log_scale, plot_style
+from convatlas.plotting import CELL_SIDE, Tile, TileRow, draw_tiles, image_png, plot_style
 from convatlas.storage.atomic import atomic_write
 from convatlas.training.context import TrainContext
+from convatlas.training.report_figures import in_rows, plot_curves, to_pixels, validations
 from convatlas.training.warnings import run_warnings
 from convatlas.visualization.feature_maps import last_conv_layer
 from convatlas.visualization.filters import draw_filters, first_filters
@@ -35,9 +35,6 @@ EXPLAIN_MACS = 20e9  # multiply-adds that their forward passes may take together
 BATCH_IMAGES = 32
 MISTAKE_COLUMNS = 6
 MISTAKE_SIDE = 150  # pixels: room for the names of two classes
-SPLIT_NAMES = {"train": "training", "val": "validation"}
-SPLIT_STYLES = (("train", "#0072b2", "-"), ("val", "#d55e00", "-"))  # of all eyes: Okabe and Ito
-
 Indices = NDArray[np.int64]
 
 
@@ -45,15 +42,14 @@ def write_report(
     ctx: TrainContext,
     lines: list[dict[str, Any]],
     predictions: Predictions,
-    samples: SampleScores,
     results: dict[str, Any],
     classifier: Classifier,
 ) -> Path:
     """Draw the figures into the run's folder and write report.md; returns its path.
 
-    `lines` are those of metrics.jsonl before the test; `predictions`, `samples` and `results` are of the test
-    split.
+    `lines` are those of metrics.jsonl before the test; `predictions` and `results` are of the test split.
     """
+    samples = score_samples(predictions.logits, predictions.labels)
     folder = ctx.folder.path
     classes = tuple(printable(name) for name in ctx.run.content.classes)
     hashes = ctx.test.split.content_hashes
@@ -62,7 +58,7 @@ def write_report(
     first_layer, filters = first_filters(classifier.model)
     with plot_style():
         write_figure(folder / "batch.png", _batch_figure(ctx, classes))
-        write_figure(folder / "curves.png", _curves(lines))
+        write_figure(folder / "curves.png", plot_curves(lines, ctx.task))
         write_figure(folder / "confusion.png", plot_confusion(np.array(results["confusion"]), classes))
         write_figure(folder / "reliability.png", plot_reliability(results["reliability"], results["ece"]))
         if len(mistakes):
@@ -74,27 +70,19 @@ def write_report(
                 _grad_cam_figure(ctx, mistakes, predictions, samples, classes, classifier),
             )
     atomic_write(folder / "filters.png", image_png(draw_filters(filters)))
-    text = markdown_template("convatlas.training", "report.md.jinja").render(
+    text = markdown_template("convatlas.training", "classification_report.md.jinja").render(
         run=ctx.run,
         results=results,
         majority_sentence=majority_sentence(results),
         warnings=run_warnings(ctx.run, ctx.dataset),
-        last_top1=last_validation(lines),
-        best=max(_of_split(lines, "val"), key=lambda line: line["top1"]),
+        last=validations(lines)[-1],
+        best=max(validations(lines), key=lambda line: line["top1"]),
         has_mistakes=bool(len(mistakes)),
         first_layer=first_layer,
     )
     path = folder / "report.md"
     atomic_write(path, text.encode())
     return path
-
-
-def last_validation(lines: list[dict[str, Any]]) -> float:
-    return float(_of_split(lines, "val")[-1]["top1"])
-
-
-def _of_split(lines: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
-    return [line for line in lines if line.get("split") == split and "event" not in line]
 
 
 def _batch_figure(ctx: TrainContext, classes: Sequence[str]) -> Figure:
@@ -107,51 +95,7 @@ def _batch_figure(ctx: TrainContext, classes: Sequence[str]) -> Figure:
     ]
     height, width = images.shape[2:]
     title = f"A training batch as the network sees it, {width}x{height} pixels: the first {len(tiles)} images"
-    return draw_tiles(_in_rows(tiles), title)
-
-
-def to_pixels(image: torch.Tensor) -> NDArray[np.uint8]:
-    """An image (c, h, w) from 0 to 255 as pixels (h, w, c)."""
-    return image.float().round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-
-
-def _curves(lines: list[dict[str, Any]]) -> Figure:
-    """Loss and top-1 by epoch, and the learning rate below; the best validation top-1 is marked."""
-    figure = Figure(figsize=(9, 4.4), layout="constrained")
-    axes = figure.subplot_mosaic([["loss", "top1"], ["lr", "lr"]], height_ratios=(3, 1))
-    validation = _points(lines, "val", "top1")
-    best = max(validation, key=lambda point: point[1])[0] if validation else None
-    for key, label in (("loss", "loss"), ("top1", "top-1 %"), ("lr", "learning rate")):
-        axis = axes[key]
-        for split, color, style in SPLIT_STYLES:
-            points = _points(lines, split, key)
-            if points:
-                epochs, values = zip(*points, strict=True)
-                marker = "o" if len(points) < 40 else None
-                axis.plot(
-                    epochs, values, style, color=color, label=SPLIT_NAMES[split], marker=marker, ms=3, lw=1.3
-                )
-        if key == "loss" and needs_log_scale(
-            y for split in SPLIT_NAMES for _, y in _points(lines, split, key)
-        ):
-            axis.set_yscale("log")
-            axis.yaxis.set_major_formatter("{x:g}")
-            label = "loss, logarithmic"
-        if best is not None and key != "lr":
-            axis.axvline(best, color="0.55", lw=0.9, ls=":", zorder=0)
-        axis.set(xlabel="epoch", ylabel=label)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if best is not None:
-        top1 = dict(validation)[best]
-        axes["top1"].plot([best], [top1], "*", color="#d55e00", ms=11, mec="white", zorder=5)
-        axes["top1"].set_title(f"best validation {top1:.2f} % at epoch {best:.4g}", loc="right", color="0.35")
-    axes["loss"].legend(frameon=False)
-    return figure
-
-
-def _points(lines: list[dict[str, Any]], split: str, key: str) -> list[tuple[float, float]]:
-    """(epoch, value) of each line of a split that has the value."""
-    return [(line["epoch"], line[key]) for line in _of_split(lines, split) if line.get(key) is not None]
+    return draw_tiles(in_rows(tiles), title)
 
 
 def most_confident_mistakes(samples: SampleScores, contents: Sequence[bytes] = ()) -> Indices:
@@ -180,7 +124,7 @@ def _mistakes_figure(
         for image, i in zip(images, mistakes, strict=True)
     ]
     title = "The most confident mistakes on the test images"
-    return draw_tiles(_in_rows(tiles, MISTAKE_COLUMNS), title, MISTAKE_SIDE)
+    return draw_tiles(in_rows(tiles, MISTAKE_COLUMNS), title, MISTAKE_SIDE)
 
 
 def mistake_title(samples: SampleScores, position: int, classes: Sequence[str]) -> str:
@@ -214,7 +158,3 @@ def _grad_cam_figure(
     title = f"Grad-CAM of the most confident mistakes, {layer}, maps of {width}x{height}"
     note = "bright: raises the score of the class that is named; each map is scaled by its own maximum"
     return draw_tiles(rows, title, note=note)
-
-
-def _in_rows(tiles: Sequence[Tile], columns: int = 8) -> list[TileRow]:
-    return [TileRow(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]

@@ -1,0 +1,94 @@
+"""`predict` with a network that labels pixels: masks and overlays as files."""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convatlas.errors import UserError, printable
+from convatlas.names import escape_name
+
+if TYPE_CHECKING:
+    from convatlas.classifier import Classifier
+    from convatlas.runtime.distributed.ranks import Ranks
+
+MAX_CLASSES = 4  # that are named of a mask
+
+
+def labels_pixels(classifier: "Classifier") -> bool:
+    from convatlas import models
+
+    network = classifier.metadata.network
+    return models.get_entry(network.name, network.edition).task == "segmentation"
+
+
+def mask_documents(
+    classifier: "Classifier",
+    files: Iterable[str],
+    engine: str,
+    folder: Path,
+    ranks: "Ranks",
+    say: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """Write NAME.png, the class indices with a palette, and NAME.overlay.png for each image, and yield their
+    documents in order on every rank; each rank predicts its share of the images.
+
+    Raises UserError where the folder cannot be written.
+    """
+    from convatlas.runtime.progress import track
+    from convatlas.segmentation.segmenter import Segmenter
+
+    segmenter = Segmenter(classifier)
+    names = _Names(folder)
+    numbered: Iterator[tuple[str, str]] = ((file, names.new(file)) for file in files)
+    if isinstance(files, list):
+        numbered = track(numbered, len(files), "images")
+    while group := list(islice(numbered, ranks.world_size)):
+        own = group[ranks.rank : ranks.rank + 1]
+        documents = [_document(segmenter, file, name, engine, folder, say) for file, name in own]
+        yield from (document for share in ranks.all_gather(documents) for document in share)
+
+
+class _Names:
+    """Names of output files, each once: images of equal names in different folders are numbered."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.counts: dict[str, int] = {}
+
+    def new(self, file: str) -> str:
+        stem = escape_name(Path(file).stem).replace("\\", "_")
+        self.counts[stem] = self.counts.get(stem, 0) + 1
+        return stem if self.counts[stem] == 1 else f"{stem}-{self.counts[stem]}"
+
+
+def _document(
+    segmenter: Any, file: str, name: str, engine: str, folder: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    import numpy as np
+
+    from convatlas.plotting import image_png
+    from convatlas.segmentation.masks import mask_png, overlay
+    from convatlas.storage.atomic import atomic_write
+
+    ((_, segmented),) = segmenter.predict_iter([file], engine, say)
+    if isinstance(segmented, UserError):
+        return {"file": escape_name(file), "error": str(segmented)}
+    counts = np.bincount(segmented.mask.ravel(), minlength=len(segmenter.classes))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / f"{name}.png", mask_png(segmented.mask))
+        picture = overlay(segmented.pixels, segmented.mask)
+        atomic_write(folder / f"{name}.overlay.png", image_png(picture))
+    except OSError as error:
+        raise UserError(f"cannot write to {printable(folder)}: {error.strerror}") from None
+    order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
+    return {
+        "file": escape_name(file),
+        "mask": escape_name(folder / f"{name}.png"),
+        "overlay": escape_name(folder / f"{name}.overlay.png"),
+        "classes": [
+            {"name": segmenter.classes[index], "share": 100 * int(counts[index]) / segmented.mask.size}
+            for index in order[:MAX_CLASSES]
+        ],
+    }

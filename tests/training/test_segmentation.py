@@ -1,0 +1,211 @@
+"""Training of a network that labels pixels: the same loop, bits and commands as for a classifier."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import convatlas as ca
+from convatlas import models
+from convatlas.cli.main import main
+from convatlas.data.loading.loader import iterate_batches
+from convatlas.data.transforms.elastic import ElasticTransform
+from convatlas.data.transforms.random_tile import RandomTile
+from convatlas.errors import UsageError, UserError
+from convatlas.evaluation.mask_predictions import read_mask_predictions
+from convatlas.layers.upsampling import bilinear_kernel
+from convatlas.recipes import RECIPES, Epochs
+from convatlas.segmentation.results import results_document
+from convatlas.training.run import Pretrained
+
+CLASSES = ("ground", "disc", "bar")
+
+
+def draw_sample(generator: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A noisy grey image with a bright disc and a dark bar, and its mask."""
+    mask = np.zeros((36, 44), np.uint8)
+    y, x = np.mgrid[:36, :44]
+    center_y, center_x, radius = (
+        generator.integers(8, 28),
+        generator.integers(8, 20),
+        generator.integers(4, 8),
+    )
+    mask[(y - center_y) ** 2 + (x - center_x) ** 2 < radius**2] = 1
+    left = generator.integers(26, 38)
+    mask[4:30, left : left + 5] = 2
+    levels = np.array([110, 230, 20])[mask] + generator.normal(0, 8, mask.shape)
+    return levels.clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shapes")
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 4), ("test", 6)):
+        for kind in ("images", "masks"):
+            (root / split / kind).mkdir(parents=True)
+        for number in range(count):
+            image, mask = draw_sample(generator)
+            Image.fromarray(image).save(root / split / "images" / f"{number}.png")
+            Image.fromarray(mask).save(root / split / "masks" / f"{number}.png")
+    (root / "classes.txt").write_text("\n".join(CLASSES))
+    return root
+
+
+def unet_run(shapes: Path, seed: int = 0, epochs: float = 12) -> ca.Run:
+    model = models.get_architecture("unet", width=0.125, image_size=(220, 236))
+    recipe = RECIPES["unet_small"].replace(
+        budget=Epochs(epochs), crop=RandomTile(elastic=ElasticTransform(std=1.0))
+    )
+    return ca.Run(model=model, data=f"folder:{shapes}", recipe=recipe, seed=seed, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def trained(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "unet"
+    ca.train(unet_run(shapes), folder, workers=0)
+    return folder
+
+
+def test_a_unet_learns_the_shapes(trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    test = next(line for line in lines if line.get("split") == "test")
+    assert test["mean_iou"] > 70
+    assert {"pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "loss", "n"} <= set(test)
+    validations = [line for line in lines if line.get("split") == "val" and "event" not in line]
+    assert validations[-1]["mean_iou"] > validations[0]["mean_iou"]
+    assert "pixel_accuracy" in lines[0]
+
+
+def test_the_report_shows_the_cases_and_is_complete(trained: Path) -> None:
+    text = (trained / "report.md").read_text()
+    for picture in ("batch.png", "curves.png", "confusion.png", "cases.png"):
+        assert f"({picture})" in text
+        assert np.asarray(Image.open(trained / picture)).std() > 5
+    for name in CLASSES:
+        assert f"| {name} |" in text
+    assert "better than always predicting ground" in text
+
+
+def test_evaluation_gives_the_figures_of_the_training(trained: Path, shapes: Path) -> None:
+    document = ca.evaluate(trained)
+    predictions, metadata = read_mask_predictions(trained / "predictions" / "test.safetensors")
+    expected = results_document(predictions, metadata.classes)
+    assert metadata.classes == CLASSES
+    for key in ("mean_iou", "pixel_accuracy", "confusion", "loss", "n"):
+        assert document[key] == expected[key]
+    assert document["crops"] == "whole"
+    assert ca.evaluate(trained, split="val")["n"] == 4
+    with pytest.raises(UsageError, match="take whole images"):
+        ca.evaluate(trained, crops="10")
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bytes(
+    trained: Path, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    def stop(*args: Any) -> Iterator[Any]:
+        for number, item in enumerate(iterate_batches(*args)):
+            if number == 30:
+                raise MemoryError("stop here")
+            yield item
+
+    run = unet_run(shapes).replace(save_every=8)
+    monkeypatch.setattr("convatlas.training.loop.iterate_batches", stop)
+    with pytest.raises((MemoryError, UserError)):
+        ca.train(run, tmp_path / "stopped", workers=0)
+    monkeypatch.undo()
+    assert (tmp_path / "stopped" / "checkpoints" / "00000024.safetensors").exists()
+    ca.train(run, tmp_path / "stopped", workers=1)
+    resumed = ca.load(tmp_path / "stopped").model.state_dict()
+    for name, tensor in ca.load(trained).model.state_dict().items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_predict_writes_masks_and_overlays(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [shapes / "test" / "images" / f"{number}.png" for number in range(3)]
+    shutil.copy(images[0], tmp_path / "1.png")  # another image with the name of one of them
+    arguments = [
+        "predict",
+        str(trained),
+        *map(str, images),
+        str(tmp_path / "1.png"),
+        str(tmp_path / "no.png"),
+    ]
+    assert main([*arguments, "--out", str(tmp_path / "out"), "--engine", "eager", "--json"]) == 1
+    documents = json.loads(capsys.readouterr().out)
+    assert "error" in documents[-1]
+    masks = [np.asarray(Image.open(document["mask"])) for document in documents[:-1]]
+    segmenter = ca.Segmenter(trained)
+    for mask, expected in zip(masks, segmenter.predict([*images, tmp_path / "1.png"], "eager"), strict=True):
+        assert (mask == expected).all()
+    assert (masks[0] == masks[3]).all()
+    truth = np.asarray(Image.open(shapes / "test" / "masks" / "0.png"))
+    assert (masks[0] == truth).mean() > 0.9
+    assert len({document["mask"] for document in documents[:-1]}) == 4
+    overlay = np.asarray(Image.open(documents[0]["overlay"]))
+    assert overlay.shape == (36, 44, 3)
+    shares = {entry["name"]: entry["share"] for entry in documents[0]["classes"]}
+    assert sum(shares.values()) == pytest.approx(100)
+
+
+def test_networks_data_and_recipes_of_different_tasks_are_refused(
+    trained: Path, shapes: Path, tmp_path: Path
+) -> None:
+    for number in range(8):
+        for name in ("cat", "dog"):
+            (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+            image = np.random.default_rng([number, *name.encode()]).integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(image).save(tmp_path / "photos" / name / f"{number}{name}.png")
+    photos, masks = f"folder:{tmp_path / 'photos'}", f"folder:{shapes}"
+    for model, data, recipe, message in (
+        ("unet", photos, "quick", "has no masks: expected folder:PATH with PATH/train/images"),
+        ("lenet5", masks, "quick", "has masks, and lenet5 classifies images"),
+        ("unet", masks, "resnet", "resnet is for networks that classify images"),
+        ("resnet20_cifar", photos, "unet", "unet is for networks that label pixels"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            ca.train(ca.Run(model=model, data=data, recipe=recipe), tmp_path / "run")
+    with pytest.raises(UsageError, match=r"labels pixels: ca\.Segmenter"):
+        ca.load(trained).predict([shapes / "test" / "images" / "0.png"])
+    with pytest.raises(UsageError, match="has no masks"):
+        ca.evaluate(trained, photos, split="all")
+
+
+def test_fcn_is_trained_in_the_papers_stages(shapes: Path, tmp_path: Path) -> None:
+    classifier = models.create_model("vgg16", num_classes=5, in_chans=1, width=0.02)
+    preprocessing = (224, 224)
+    ca.Classifier.from_module(classifier, list("abcde"), preprocessing, 0.5, 0.5).save(tmp_path / "vgg16")
+    weights = tmp_path / "vgg16"
+    recipe = RECIPES["fcn_small"].replace(budget=Epochs(0.5), crop=RandomTile(), init="default")
+    scores: dict[str, float] = {}
+    for name in ("fcn32s", "fcn16s", "fcn8s"):
+        model = models.get_architecture(name, width=0.02, image_size=(32, 40))
+        run = ca.Run(
+            model=model,
+            data=f"folder:{shapes}",
+            recipe=recipe,
+            pretrained=Pretrained(file=str(weights)),
+            precision="fp32",
+        )
+        result = ca.train(run, tmp_path / name, workers=0)
+        scores[name] = result.metrics["test_mean_iou"]
+        trained_run = json.loads((tmp_path / name / "run.json").read_text())["run"]
+        last = {"fcn32s": "upscore", "fcn16s": "upscore16", "fcn8s": "upscore8"}[name]
+        assert trained_run["frozen"] == [last]
+        fcn = ca.load(tmp_path / name).model
+        kernel = fcn.get_parameter(f"{last}.weight")[0, 0]
+        assert torch.equal(kernel, bilinear_kernel(len(kernel)))
+        weights = tmp_path / name
+    with pytest.raises(UsageError, match="cannot be the start of fcn16s"):
+        ca.train(run.replace(model=models.get_architecture("fcn16s", width=0.04)), tmp_path / "other")
+    assert all(np.isfinite(score) for score in scores.values())
