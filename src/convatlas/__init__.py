@@ -8,6 +8,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from convatlas import export as export
     from convatlas import inference as inference
+    from convatlas import models as models
     from convatlas import visualization as visualization
     from convatlas.analysis.analyze import analyze as analyze
     from convatlas.classifier import Classifier as Classifier
@@ -37,7 +38,7 @@ _ROOMS = {
     "Segmenter": "segmentation.segmenter",
     "train": "training",
 }
-_WHOLE = ("export", "inference", "visualization")  # rooms whose names are used with the room's own
+_WHOLE = ("export", "inference", "models", "visualization")  # rooms whose names are used with the room's own
 __all__ = [*_ROOMS, *_WHOLE, "__version__"]
 
 

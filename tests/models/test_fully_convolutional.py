@@ -10,6 +10,8 @@ from helpers.networks import DEEP, HUGE, calibrate_batch_norm, randomize_weights
 from torch import Tensor, nn
 
 from convatlas import models
+from convatlas.classifier import Classifier
+from convatlas.data.transforms.preprocessing import center_crop_preprocessing
 from convatlas.errors import UsageError
 from convatlas.models import Network
 from convatlas.models.fully_convolutional import FullyConvolutional
@@ -27,20 +29,64 @@ CLASSIFIERS = [name for name in models.list_models() if models.get_entry(name).t
 )
 def test_at_its_own_size_it_equals_the_network(name: str, edition: str) -> None:
     model, images = small_model(name, edition=edition)
-    calibrate_batch_norm(randomize_weights(model), images)
-    size = images.shape[2], images.shape[3]
+    images = images.double()
+    calibrate_batch_norm(randomize_weights(model.double()), images)
     with torch.no_grad():
         logits = model(images)
-        dense = FullyConvolutional(model, size)
+        dense = models.to_dense(model)
         scores = dense(images)
         assert scores.shape == (*logits.shape, 1, 1)
-        atol = 1e-4 * logits.abs().max().item()
-        torch.testing.assert_close(scores[:, :, 0, 0], logits, rtol=1e-4, atol=atol)
+        atol = 1e-6 * logits.abs().max().item()
+        torch.testing.assert_close(scores[:, :, 0, 0], logits, rtol=0, atol=atol)
         score_map = dense(F.pad(images, (20, 44, 0, 64), value=0.5))
         assert score_map.shape[:2] == logits.shape
         assert score_map.shape[2] > 1
         assert score_map.shape[3] > 1
         assert score_map.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "edition"), [("vgg16", "torchvision"), ("resnet18", "paper")])
+def test_its_own_size_is_the_papers_or_the_classifiers(name: str, edition: str) -> None:
+    model = models.create_model(name, edition, num_classes=3, width=0.05)
+    assert models.to_dense(model).size == (224, 224)
+    preprocessing = center_crop_preprocessing(3, (64, 96))
+    classifier = Classifier.from_module(model, ["a", "b", "c"], preprocessing, mean=0.5, std=0.5)
+    dense = models.to_dense(classifier)
+    assert dense.size == (64, 96)
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        scores = dense(images)[:, :, 0, 0]
+        torch.testing.assert_close(scores, classifier.model(images), rtol=1e-4, atol=1e-4)
+    with pytest.raises(
+        UsageError, match=f"{name} as convolutions takes images of at least 64x96, .* not 64x95"
+    ):
+        dense(images[..., 1:])
+
+
+def test_making_it_changes_nothing_in_a_network_in_training() -> None:
+    model, images = small_model("vgg11_bn")
+    model.train().get_submodule("norm1_1").eval()  # frozen
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    dense = models.to_dense(model)
+    assert [module.training for module in model.modules()] == modes
+    assert dense.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    # it is a module like any other: it moves as a whole, and gradients reach all its weights
+    dense.double()(images.double()).sum().backward()
+    assert len(list(dense.parameters())) == len(list(model.parameters()))
+    assert all(parameter.grad is not None for parameter in dense.parameters())
+
+
+def test_it_shares_the_networks_weights() -> None:
+    model, images = small_model("vgg11")
+    images = images.double()
+    dense = models.to_dense(model.double().eval())
+    with torch.no_grad():
+        model.get_parameter("fc6.weight").mul_(0.5)
+        model.get_parameter("conv1_1.bias").add_(1)
+        torch.testing.assert_close(dense(images)[:, :, 0, 0], model(images), rtol=1e-4, atol=1e-4)
 
 
 class Unpadded(Network):
@@ -132,8 +178,16 @@ def test_vggs_fully_connected_layers_take_every_window_of_the_last_map() -> None
                 torch.testing.assert_close(scores[:, :, i, j], x, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("value", [nn.Linear(2, 2), "resnet18", with_global_average()])
+def test_what_is_no_classifier_of_the_atlas_is_refused(value: object) -> None:
+    with pytest.raises(
+        UsageError, match=r"the classifier should be a network of create_model or a Classifier"
+    ):
+        models.to_dense(value)
+
+
 @pytest.mark.parametrize("name", ["unet", "fcn32s"])
 def test_a_segmentation_network_is_refused(name: str) -> None:
     model, _ = small_model(name)
     with pytest.raises(UsageError, match=f"{name} does not end in a vector of class scores"):
-        FullyConvolutional(model, (188, 188))
+        models.to_dense(model)

@@ -7,7 +7,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from convatlas.errors import UsageError, unknown_name
+from torch import nn
+
+from convatlas.errors import UsageError, unknown_name, wrong_type
 from convatlas.models import (
     alexnet,
     bn_inception,
@@ -27,6 +29,7 @@ from convatlas.models import (
     zfnet,
 )
 from convatlas.models.features import PENULTIMATE, features
+from convatlas.models.fully_convolutional import FullyConvolutional
 from convatlas.models.network import (
     Architecture,
     Argument,
@@ -52,6 +55,7 @@ __all__ = [
     "golden_counts",
     "golden_records",
     "list_models",
+    "to_dense",
 ]
 
 _PAPERS = (  # in the order of their years
@@ -192,3 +196,24 @@ def create_model(name: str, edition: str = "paper", **arguments: Any) -> Network
     it cannot take.
     """
     return build(get_architecture(name, edition, **arguments))
+
+
+def to_dense(classifier: Any) -> FullyConvolutional:
+    """A classifier as convolutions, for a map of class scores: images (n, in_chans, h, w), normalised, of at
+    least its own size -> (n, num_classes, rows, columns), 1x1 at its own size.
+
+    `classifier` is a network of `create_model` or a `Classifier` around one. The module shares its layers and
+    its weights; put it in eval mode to predict. Its own size is that of the classifier's preprocessing, or
+    the network's `image_size`, or its paper's. Raises UsageError for what is neither, and for a network
+    without a vector of class scores.
+    """
+    network = classifier if isinstance(classifier, nn.Module) else getattr(classifier, "model", None)
+    if not isinstance(network, Network) or network.architecture is None:
+        raise wrong_type("the classifier", classifier, "a network of create_model or a Classifier around one")
+    if network is classifier:
+        entry = get_entry(network.architecture.name, network.architecture.edition)
+        image_size: Any = network.architecture.arguments.get("image_size")
+        size = height_and_width(image_size, entry.input[1:])
+    else:
+        size = classifier.metadata.preprocessing.input_size
+    return FullyConvolutional(network, size)

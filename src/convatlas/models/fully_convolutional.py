@@ -7,17 +7,16 @@ sliding average over a window of the same grid.
 
 Where no layer pads, position (i, j) of the map holds the network's scores for the crop that begins at (i, j)
 times its stride. Where layers pad, they differ near the crop's border: the crop has zeros there, the map has
-the image.
+the image. Squeeze and excitation averages over the whole image, not over the crop.
 """
 
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convatlas.errors import UsageError
-from convatlas.models.network import Network
+from convatlas.models.network import Network, check_image_shape, eval_mode
 
 
 class FullyConvolutional(nn.Module):
@@ -25,8 +24,10 @@ class FullyConvolutional(nn.Module):
     columns), 1x1 for images of `size`.
 
     `size` is (height, width) of the images that the network was trained on. The module uses the network's own
-    layers, which should be in eval mode. Raises UsageError for a network whose layers do not follow one
-    another to a vector of scores.
+    layers and weights, without dropout between the fully connected ones; the layers should be in eval mode.
+    (Where an adaptive pooling precedes the first of those, that has weights of its own.)
+    Raises UsageError for a network whose layers do not follow one another to a vector of scores; its forward
+    for smaller images.
     """
 
     def __init__(self, network: Network, size: tuple[int, int]):
@@ -34,37 +35,55 @@ class FullyConvolutional(nn.Module):
         layers = list(_layers(network))
         flatten = next((index for index, layer in enumerate(layers) if isinstance(layer, nn.Flatten)), None)
         if flatten is None or type(network).forward is not Network.forward:
-            name = network.architecture.name if network.architecture else type(network).__name__
             raise UsageError(
-                f"{name} does not end in a vector of class scores: evaluate it with other crops than dense"
+                f"{network.name} does not end in a vector of class scores, so it cannot become convolutions: "
+                "take a classifier, or evaluate with other crops than dense"
             )
         trunk = layers[:flatten]
         head = [layer for layer in layers[flatten + 1 :] if not isinstance(layer, nn.Dropout)]
         pool = trunk.pop() if isinstance(trunk[-1], nn.AdaptiveAvgPool2d) else None
+        self.name = network.name
+        self.in_chans = network.in_chans
+        self.size = size
         self.trunk = nn.Sequential(*trunk)
-        self.head = nn.Sequential(*head)
+        self.window: nn.Module = nn.Identity()
         parameter = next(network.parameters())
-        with torch.no_grad():
+        with torch.no_grad(), eval_mode(self.trunk):
             maps = self.trunk(parameter.new_zeros(1, network.in_chans, *size))
-            self.grid = maps.shape[2], maps.shape[3]
+            grid = maps.shape[2], maps.shape[3]
             pooled = maps if pool is None else pool(maps)
-            self.slides_average = pool is not None and pooled.shape[2:] == (1, 1)
-            self.first_conv: tuple[Tensor, Tensor | None] | None = None  # weight and bias
             if pooled.shape[2:] != (1, 1):
-                assert isinstance(head[0], nn.Linear)
-                self.first_conv = _conv_weight(head[0], maps.shape[1], self.grid, pool), head[0].bias
-                self.head = nn.Sequential(*head[1:])
+                linear = head.pop(0)
+                assert isinstance(linear, nn.Linear)
+                self.window = _as_convolution(linear, maps.shape[1], grid, pool)
+            elif pool is not None:
+                self.window = nn.AvgPool2d(grid, stride=1)
+        self.head = nn.Sequential(*head)
+        self.training = network.training
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.trunk(images)
-        if self.slides_average:
-            maps = F.avg_pool2d(maps, self.grid, stride=1)
-        elif self.first_conv is not None:
-            maps = F.conv2d(maps, *self.first_conv)
+        images = check_image_sides(images, self.name, self.in_chans, self.size)
+        maps = self.window(self.trunk(images))
         n, _, rows, columns = maps.shape
         # the other layers take one position at a time, as 1x1 convolutions do
         scores: Tensor = self.head(maps.permute(0, 2, 3, 1).flatten(0, 2))
         return scores.view(n, rows, columns, -1).permute(0, 3, 1, 2)
+
+
+def check_image_sides(images: Tensor, name: str, in_chans: int, size: tuple[int, int]) -> Tensor:
+    """The images themselves. Raises UsageError for images below `size` (height, width). As
+    `check_image_shape`, a leaf for `torch.fx`."""
+    images = check_image_shape(images, name, in_chans, 1, "", None)
+    height, width = images.shape[2:]
+    if height < size[0] or width < size[1]:
+        raise UsageError(
+            f"{name} as convolutions takes images of at least {size[0]}x{size[1]}, its own size, not "
+            f"{height}x{width}: enlarge them"
+        )
+    return images
+
+
+torch.fx.wrap("check_image_sides")
 
 
 def _layers(network: Network) -> Iterator[nn.Module]:
@@ -79,8 +98,10 @@ def _layers(network: Network) -> Iterator[nn.Module]:
             yield layer
 
 
-def _conv_weight(layer: nn.Linear, channels: int, grid: tuple[int, int], pool: nn.Module | None) -> Tensor:
-    """The weight of a linear layer as that of a convolution over its input grid: (out, channels, *grid).
+def _as_convolution(
+    layer: nn.Linear, channels: int, grid: tuple[int, int], pool: nn.Module | None
+) -> nn.Conv2d:
+    """A linear layer as a convolution over its input grid, with its weights.
 
     A pooling before the layer is linear, so its matrix is multiplied in.
     """
@@ -91,4 +112,7 @@ def _conv_weight(layer: nn.Linear, channels: int, grid: tuple[int, int], pool: n
         pool_matrix = pool(identity.view(-1, 1, *grid)).flatten(1)
         if not pool_matrix.equal(identity):
             weight = weight @ pool_matrix.T
-    return weight.view(*weight.shape[:2], *grid)
+    conv = nn.Conv2d(channels, len(weight), grid, bias=layer.bias is not None, device="meta")
+    conv.weight = nn.Parameter(weight.view(*weight.shape[:2], *grid), layer.weight.requires_grad)
+    conv.bias = layer.bias
+    return conv

@@ -3,7 +3,8 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -182,6 +183,18 @@ class ModelEntry:
         parameters = inspect.signature(builder).parameters
         arguments = {name: parameter.default for name, parameter in parameters.items() if name not in bound}
         return arguments | dict(self.defaults)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module has its earlier mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def scale_channels(channels: int, width: float, multiple: int = 1) -> int:

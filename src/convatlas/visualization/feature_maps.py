@@ -1,7 +1,5 @@
 """The feature maps of a module within the autograd graph, and the last convolutional layer of a network."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -11,6 +9,7 @@ from convatlas.analysis.trace.main_output import main_output
 from convatlas.analysis.trace.modules import ModuleCall
 from convatlas.analysis.trace.operations import CONVOLUTIONS
 from convatlas.errors import UsageError, UserError, unknown_name
+from convatlas.models.network import eval_mode
 
 MIN_MAP_SIDE = 7  # as in the last layer of ResNet; smaller maps show no place in an image
 
@@ -137,15 +136,3 @@ def _shift_inside(pixels: tuple[int, int] | None, side: int) -> slice:
     size = min(last - first + 1, side)
     start = min(max(first, 0), side - size)
     return slice(start, start + size)
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module has its earlier mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

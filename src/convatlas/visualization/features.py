@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import models
-from convatlas.visualization.feature_maps import check_images, eval_mode
+from convatlas.models.network import eval_mode
+from convatlas.visualization.feature_maps import check_images
 
 
 def features(model: nn.Module, images: Tensor, paths: Sequence[str] = ("penultimate",)) -> dict[str, Tensor]:
