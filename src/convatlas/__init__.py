@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from convatlas import boxes as boxes
     from convatlas import export as export
     from convatlas import inference as inference
     from convatlas import models as models
@@ -38,7 +39,8 @@ _ROOMS = {
     "Segmenter": "segmentation.segmenter",
     "train": "training",
 }
-_WHOLE = ("export", "inference", "models", "visualization")  # rooms whose names are used with the room's own
+# rooms whose names are used with the room's own
+_WHOLE = ("boxes", "export", "inference", "models", "visualization")
 __all__ = [*_ROOMS, *_WHOLE, "__version__"]
 
 
