@@ -181,9 +181,9 @@ def coco_average_precision(
     return float(np.mean(values))
 
 
-def mean_iou(detections: Sequence[Detections], truths: Sequence[Truths]) -> float:
-    """The mean over the objects of the IoU, in percent, with the detection of their class that takes them
-    when detections choose, best first, as in COCO's matching but at any overlap; 0 for an object without one.
+def mean_iou(detections: Sequence[Detections], truths: Sequence[Truths], threshold: float = 0.5) -> float:
+    """The mean over the objects of the IoU, in percent, with the detection of their class that takes them in
+    COCO's matching at `threshold`; 0 for an object without one. Scores count only where detections compete.
 
     Objects that are ignored do not count. NaN without objects.
     """
@@ -194,7 +194,7 @@ def mean_iou(detections: Sequence[Detections], truths: Sequence[Truths]) -> floa
             members = np.flatnonzero(detected.labels == label)
             members = members[np.argsort(-detected.scores[members], kind="stable")]
             boxes = detected.boxes[members]
-            pairs = coco_pairs(boxes, objects, np.zeros(len(objects), bool), np.finfo(np.float64).tiny)
+            pairs = coco_pairs(boxes, objects, np.zeros(len(objects), bool), threshold)
             values = np.zeros(len(objects))
             taken = pairs >= 0
             values[pairs[taken]] = iou(boxes, objects)[taken, pairs[taken]]

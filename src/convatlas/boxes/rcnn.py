@@ -13,7 +13,7 @@ Substituted
 - The machines' hinge is squared: LIBLINEAR's other loss, which L-BFGS minimises.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +40,7 @@ class ScaledImages:
         self.images = images
         self.scale = np.float32(scale)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[TrainingImage]:
         for regions, truths in self.images:
             yield TrainingImage(Regions(regions.boxes, regions.features * self.scale), truths)
 
@@ -71,11 +71,23 @@ class RCNN:
         boxes = regions.boxes[rows]
         if regression:
             boxes = self.regress(features, regions.boxes, rows, labels)
-        boxes = clip(boxes, size)
-        has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        boxes, labels, scores = boxes[has_area], labels[has_area], scores[rows, labels][has_area]
-        best = nms_by_class(boxes, scores, labels, nms_threshold)[:max_detections]
-        return Detections(boxes[best], scores[best], labels[best])
+        found = Detections(clip(boxes, size), scores[rows, labels], labels)
+        return suppress(found, nms_threshold, max_detections)
+
+    def refine(
+        self,
+        detections: Detections,
+        features_of: Callable[[Array], NDArray[np.float32]],
+        size: tuple[int, int],
+        nms_threshold: float = NMS_THRESHOLD,
+    ) -> Detections:
+        """Detections moved once more, by the features of their own boxes: `features_of` gives (n, d) for
+        boxes (n, 4). Scores stay."""
+        boxes, scores, labels = detections
+        if len(boxes):
+            features = features_of(boxes) * np.float32(self.scale)
+            boxes = self.regress(features, boxes, np.arange(len(boxes)), labels)
+        return suppress(Detections(clip(boxes, size), scores, labels), nms_threshold)
 
     def regress(
         self, features: NDArray[np.float32], boxes: Array, rows: NDArray[np.int64], labels: NDArray[np.int64]
@@ -89,6 +101,17 @@ class RCNN:
                 features[rows[members]], boxes[rows[members]], labels[members]
             )
         return moved
+
+
+def suppress(
+    detections: Detections, nms_threshold: float, max_detections: int = MAX_DETECTIONS
+) -> Detections:
+    """The best detections that have an area, each class suppressed by itself, best first."""
+    boxes, scores, labels = detections
+    has_area = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    best = nms_by_class(boxes[has_area], scores[has_area], labels[has_area], nms_threshold)
+    rows = has_area[best[:max_detections]]
+    return Detections(boxes[rows], scores[rows], labels[rows])
 
 
 def train_rcnn(

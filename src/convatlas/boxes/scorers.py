@@ -82,10 +82,10 @@ def fit_svm_scorer(
     check_classes(np.array(found, np.int64), num_classes)
     machines = [HardNegatives(np.stack(rows), cost) for rows in positives]
     for _ in range(epochs):
-        for regions, truths in images:
+        for image, (regions, truths) in enumerate(images):
             for label, machine in enumerate(machines):
                 negative = is_negative_of(regions.boxes, truths, label, SVM_NEGATIVE_IOU)
-                machine.mine(regions.features[negative])
+                machine.mine(image, np.flatnonzero(negative), regions.features)
         for machine in machines:
             machine.refit()
     return Linear(
@@ -99,17 +99,20 @@ class HardNegatives:
 
     def __init__(self, positives: NDArray[np.float32], cost: float):
         self.positives = positives
-        self.negatives: list[NDArray[np.float32]] = []
         self.cost = cost
+        self.negatives = [positives[:0]]
+        self.keys = np.empty(0, np.int64)  # of the negatives: none is added a second time
         self.added = 0
         self.linear = Linear(np.zeros((positives.shape[1], 1)), np.zeros(1))  # to which all is hard
 
-    def mine(self, features: NDArray[np.float32]) -> None:
-        """Add the hard ones among negatives (n, d)."""
-        hard = features[self.linear(features)[:, 0] > HARD_MARGIN]
-        if len(hard):
-            self.negatives.append(hard)
-            self.added += len(hard)
+    def mine(self, image: int, rows: NDArray[np.int64], features: NDArray[np.float32]) -> None:
+        """Add the hard ones among the negatives `rows` of an image with `features` (n, d)."""
+        rows = rows[self.linear(features[rows])[:, 0] > HARD_MARGIN]
+        keys = (image << 32) + rows
+        is_new = ~np.isin(keys, self.keys)
+        self.negatives.append(features[rows[is_new]])
+        self.keys = np.append(self.keys, keys[is_new])
+        self.added += int(is_new.sum())
         if self.added >= REFIT_AFTER:
             self.refit()
 
@@ -120,7 +123,8 @@ class HardNegatives:
         rows = np.concatenate([self.positives, negatives])
         is_positive = np.arange(len(rows)) < len(self.positives)
         self.linear = fit_svm(rows, is_positive, self.cost, start=self.linear)
-        self.negatives = [negatives[self.linear(negatives)[:, 0] >= EASY_MARGIN]]
+        hard = self.linear(negatives)[:, 0] >= EASY_MARGIN
+        self.negatives, self.keys = [negatives[hard]], self.keys[hard]
         self.added = 0
 
 
