@@ -14,26 +14,28 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import tyro
 from box_pictures import draw_detections
+from numpy.typing import NDArray
 
 import convatlas as ca
 from convatlas.boxes import Detections, RegionFeatures, Regions, TrainingImage, Truths
 from convatlas.boxes.arrays import Array
-from convatlas.boxes.average_precision import Outcomes
 from convatlas.boxes.proposals import Pixels
-from convatlas.boxes.rcnn import RCNN
+from convatlas.boxes.rcnn import RCNN, FitScorer
 from convatlas.data.sources.box_annotations import AnnotatedImage, AnnotatedImages
 from convatlas.data.sources.coco_boxes import read_coco
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.runtime.progress import track
 from convatlas.storage.atomic import atomic_write
 
+MIN_OVERLAP = 0.3  # IoU from which on a training image's proposals are all taken
 MIN_SIDE = 32  # pixels; smaller proposals are left out
 PANELS = 12  # images in the picture
 
@@ -51,19 +53,27 @@ class Extraction:
     images: int = 0
     regions: int = 0
 
+    def pixels(self, image: AnnotatedImage) -> Pixels:
+        return image.decode(self.features.classifier.metadata.preprocessing.channels)
+
     def propose(self, pixels: Pixels) -> Array:
         if self.source == "sliding":
             return ca.boxes.sliding_boxes(pixels.shape[:2], scales=(0.4, 0.6, 0.85), step=0.34)
         boxes = ca.boxes.selective_search(pixels)
-        return boxes[(boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= MIN_SIDE][: self.max_proposals]
+        is_large: NDArray[np.bool_] = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= MIN_SIDE
+        return boxes[is_large][: self.max_proposals]
 
-    def __call__(self, image: AnnotatedImage, with_objects: bool) -> Regions:
-        """The proposals of an image, after the boxes of its objects if these are wanted."""
-        pixels = image.decode()
+    def __call__(self, image: AnnotatedImage, background: int | None = None) -> Regions:
+        """The proposals of an image. For training, the boxes of its objects, the proposals that overlap them,
+        and `background` others."""
+        pixels = self.pixels(image)
         start = time.perf_counter()
         boxes = self.propose(pixels)
-        if with_objects:
-            boxes = np.vstack([image.boxes, boxes])
+        if background is not None:
+            overlaps = ca.boxes.iou(boxes, image.boxes).max(axis=1, initial=0)
+            others = boxes[overlaps < MIN_OVERLAP]
+            spread = np.linspace(0, len(others) - 1, min(background, len(others))).astype(int)
+            boxes = np.vstack([image.boxes, boxes[overlaps >= MIN_OVERLAP], others[spread]])
         proposed = time.perf_counter()
         warped = self.features.warp(pixels, boxes)
         cropped = time.perf_counter()
@@ -88,10 +98,11 @@ def main(
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")],
     /,
     weights: Path,
-    train_images: int = 300,
-    test_images: int = 150,
-    proposals: Literal["selective", "sliding"] = "selective",
+    train_images: int = 400,
+    test_images: int = 120,
+    proposals: Literal["sliding", "selective"] = "sliding",
     max_proposals: int = 150,
+    background: int = 32,
     scorer: Literal["softmax", "svm"] = "softmax",
     context: int = 16,
     grid: int = 4,
@@ -105,8 +116,9 @@ def main(
         weights: a run's folder or a model.safetensors, whose network gives the features.
         train_images: images to train on, evenly from the whole split.
         test_images: images to test on, likewise.
-        proposals: selective search, for which OpenCV is needed, or a dense set of sliding windows.
+        proposals: a dense set of sliding windows, or selective search, for which OpenCV is needed.
         max_proposals: of selective search, in an image.
+        background: regions of each training image that overlap its objects by an IoU below 0.3.
         scorer: softmax regression, or a support vector machine for each class with hard negatives.
         context: pixels around a region in the warped image.
         grid: the side to which feature maps are averaged.
@@ -127,17 +139,19 @@ def main(
     print(f"features: {extract.features.path} of {classifier!r}, {extract.features.dimension} dimensions")
 
     training = [
-        TrainingImage(extract(image, with_objects=True), truths_of(image))
+        TrainingImage(extract(image, background), truths_of(image))
         for image in track(train, len(train), "features of training images")
     ]
-    regions = [
-        extract(image, with_objects=False) for image in track(test, len(test), "features of test images")
-    ]
+    regions = [extract(image) for image in track(test, len(test), "features of test images")]
     there = [truths_of(image) for image in test]
     print(extract.report())
     print(recall_line(regions, there))
 
-    fit = {"softmax": ca.boxes.fit_softmax_scorer, "svm": ca.boxes.fit_svm_scorer}[scorer]
+    scorers: dict[str, FitScorer] = {
+        "softmax": ca.boxes.fit_softmax_scorer,
+        "svm": ca.boxes.fit_svm_scorer,
+    }
+    fit = scorers[scorer]
 
     def train_detector(images: Sequence[TrainingImage]) -> RCNN:
         return ca.boxes.train_rcnn(images, len(classes), fit)
@@ -153,7 +167,7 @@ def main(
         "with regression, twice": [
             detector.refine(
                 item,
-                lambda boxes, image=image: extract.features(image.decode(), boxes),  # type: ignore[misc]
+                partial(extract.features, extract.pixels(image)),
                 (image.height, image.width),
             )
             for item, image in zip(found, test, strict=True)
@@ -163,9 +177,10 @@ def main(
     control = train_detector([TrainingImage(shuffle(item.regions, rng), item.truths) for item in training])
     shuffled = [shuffle(item, rng) for item in regions]
     results["shuffled features"] = detect_all(control, shuffled, test, regression=True)
-    outcomes = print_table(results, there, len(classes), seed)
+    scores = {name: score(found, there, len(classes), seed) for name, found in results.items()}
+    print_table(scores)
     for other in ("without regression", "shuffled features"):
-        print(difference_line(outcomes, "with regression", other, seed))
+        print(difference_line(scores, "with regression", other))
     shown = np.linspace(0, len(test) - 1, min(PANELS, len(test))).round().astype(int)
     png = draw_detections([test[row] for row in shown], [found[row] for row in shown], classes)
     atomic_write(picture, png)
@@ -208,30 +223,39 @@ def recall_line(regions: Sequence[Regions], there: Sequence[Truths]) -> str:
     return f"recall of the proposals: {shares}"
 
 
-def print_table(
-    results: dict[str, list[Detections]], there: Sequence[Truths], num_classes: int, seed: int
-) -> dict[str, Outcomes]:
-    """Print a row for each detector; return VOC's outcomes at 0.5."""
+class Scores(NamedTuple):
+    """A detector's scores in percent."""
+
+    ap: float  # at IoU 0.5, VOC's area below the curve
+    draws: Array  # of it, on the same images for all detectors
+    ap_voc07: float
+    ap_coco: float
+    mean_iou: float
+
+
+def score(found: Sequence[Detections], there: Sequence[Truths], num_classes: int, seed: int) -> Scores:
+    outcomes = ca.boxes.match_detections(found, there, num_classes)
+    return Scores(
+        outcomes.mean(),
+        outcomes.bootstrap(seed=seed),
+        ca.boxes.average_precision(found, there, num_classes, "voc07"),
+        ca.boxes.average_precision(found, there, num_classes, "coco"),
+        ca.boxes.mean_iou(found, there),
+    )
+
+
+def print_table(scores: dict[str, Scores]) -> None:
     print(f"{'':24}{'AP@0.5 (95 % interval)':>25}{'VOC 2007':>10}{'COCO 0.5':>10}{'mean IoU':>10}")
-    outcomes = {}
-    for name, found in results.items():
-        outcomes[name] = ca.boxes.match_detections(found, there, num_classes)
-        low, high = np.percentile(outcomes[name].bootstrap(seed=seed), [2.5, 97.5])
-        others = [
-            ca.boxes.average_precision(found, there, num_classes, "voc07"),
-            ca.boxes.average_precision(found, there, num_classes, "coco"),
-            ca.boxes.mean_iou(found, there),
-        ]
-        interval = f"{outcomes[name].mean():.1f} ({low:.1f} to {high:.1f})"
-        print(f"{name:24}{interval:>25}" + "".join(f"{value:10.1f}" for value in others))
-    return outcomes
+    for name, row in scores.items():
+        low, high = np.percentile(row.draws, [2.5, 97.5])
+        interval = f"{row.ap:.1f} ({low:.1f} to {high:.1f})"
+        print(f"{name:24}{interval:>25}{row.ap_voc07:10.1f}{row.ap_coco:10.1f}{row.mean_iou:10.1f}")
 
 
-def difference_line(outcomes: dict[str, Outcomes], name: str, other: str, seed: int) -> str:
-    """The difference of two detectors and its interval, on the same draws of images."""
-    differences = outcomes[name].bootstrap(seed=seed) - outcomes[other].bootstrap(seed=seed)
-    low, high = np.percentile(differences, [2.5, 97.5])
-    value = outcomes[name].mean() - outcomes[other].mean()
+def difference_line(scores: dict[str, Scores], name: str, other: str) -> str:
+    """The difference of two detectors, and its interval on the same draws of images."""
+    low, high = np.percentile(scores[name].draws - scores[other].draws, [2.5, 97.5])
+    value = scores[name].ap - scores[other].ap
     return f"{name} minus {other}: {value:+.1f} points of AP@0.5 ({low:+.1f} to {high:+.1f})"
 
 

@@ -155,15 +155,15 @@ def voc_devkit_ap(
     mrec, mpre = np.r_[0, rec, 1], np.r_[0, prec, 0]
     for i in range(len(mpre) - 2, -1, -1):
         mpre[i] = max(mpre[i], mpre[i + 1])
-    i = np.flatnonzero(mrec[1:] != mrec[:-1]) + 1
-    return 100 * float(((mrec[i] - mrec[i - 1]) * mpre[i]).sum())
+    changes = np.flatnonzero(mrec[1:] != mrec[:-1]) + 1
+    return 100 * float(((mrec[changes] - mrec[changes - 1]) * mpre[changes]).sum())
 
 
 @given(st.integers(0, 10_000), st.booleans(), st.sampled_from([0.3, 0.5, 0.7]))
 def test_vocs_definitions_are_those_of_its_development_kit(seed: int, ties: bool, threshold: float) -> None:
     found, there = random_scene(seed, images=6, ties=ties)
     for definition in ("voc07", "voc12"):
-        outcomes = ca.boxes.match_detections(found, there, CLASSES, definition, threshold)  # type: ignore[arg-type]
+        outcomes = ca.boxes.match_detections(found, there, CLASSES, definition, threshold)
         expected = [
             voc_devkit_ap(found, there, label, threshold, definition == "voc07") for label in range(CLASSES)
         ]
@@ -175,12 +175,12 @@ def test_images_that_count_twice_are_images_that_are_there_twice() -> None:
     weights = np.random.default_rng(0).integers(0, 4, len(there))
     rows = np.repeat(np.arange(len(there)), weights)
     for definition in ("voc07", "voc12", "coco"):
-        outcomes = ca.boxes.match_detections(found, there, CLASSES, definition)  # type: ignore[arg-type]
+        outcomes = ca.boxes.match_detections(found, there, CLASSES, definition)
         repeated = ca.boxes.match_detections(
             [found[row] for row in rows],
             [there[row] for row in rows],
             CLASSES,
-            definition,  # type: ignore[arg-type]
+            definition,
         )
         np.testing.assert_allclose(outcomes.by_class(weights), repeated.by_class(), atol=1e-9)
 

@@ -70,7 +70,7 @@ def test_positions_reach_both_ends() -> None:
 
 def test_wrong_use_is_refused_with_its_reason() -> None:
     with pytest.raises(UsageError, match=r"an image should be an array .* not float64 of shape"):
-        ca.boxes.selective_search(scene().astype(float))  # type: ignore[arg-type]
+        ca.boxes.selective_search(scene().astype(float))
     with pytest.raises(UsageError, match=r"an image should be an array .* not a str"):
         ca.boxes.selective_search("a.png")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="unknown mode of selective search 'fats': the nearest is 'fast'"):

@@ -1,6 +1,7 @@
 """The detector: its training examples, its hard negatives, and a whole R-CNN on digits that are placed on
 noise."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -181,18 +182,13 @@ def test_box_regression_brings_detections_nearer_to_the_objects(
     ]
     assert scores[1] > scores[0] + 3
     for scene, found in zip(digit_set.scenes[:5], moved, strict=False):
-        again = detector.refine(
-            found, lambda boxes, pixels=scene.pixels: extract(pixels, boxes), (SIDE, SIDE)
-        )
+        again = detector.refine(found, partial(extract, scene.pixels), (SIDE, SIDE))
         assert len(again.boxes) <= len(found.boxes)
         assert (again.boxes[:, 2:] > again.boxes[:, :2]).all()
         assert (again.boxes >= 0).all()
         assert (again.boxes <= SIDE).all()
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
-    assert (
-        len(detector.refine(nothing, lambda boxes: extract(digit_set.scenes[0].pixels, boxes), (9, 9))[0])
-        == 0
-    )
+    assert len(detector.refine(nothing, partial(extract, digit_set.scenes[0].pixels), (9, 9))[0]) == 0
 
 
 def test_a_class_without_pairs_keeps_its_boxes(digit_set: Trained) -> None:

@@ -16,7 +16,9 @@ PHOTO = RNG.integers(0, 256, (12, 15, 3)).astype(np.uint8).repeat(8, 0).repeat(8
 
 
 def pillow_warp(
-    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], crop: list[int], size: tuple[int, int]
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    crop: tuple[int, int, int, int],
+    size: tuple[int, int],
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     image = Image.fromarray(pixels).crop(crop)
     return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
@@ -31,8 +33,9 @@ def test_a_region_is_what_pillow_makes_of_the_same_pixels(seed: int, context: in
     (region,) = ca.boxes.warp(PHOTO, boxes, (24, 32), context, fill=(9, 8, 7))
     canvas = np.full((96 + 200, 120 + 200, 3), (9, 8, 7), np.uint8)
     canvas[100:196, 100:220] = PHOTO
-    crop = (dilate(boxes, (24, 32), context)[0] + 100).tolist()
-    difference = region.permute(1, 2, 0).numpy().astype(int) - pillow_warp(canvas, crop, (24, 32))
+    left, top, right, bottom = (dilate(boxes, (24, 32), context)[0] + 100).tolist()
+    expected = pillow_warp(canvas, (left, top, right, bottom), (24, 32))
+    difference = region.permute(1, 2, 0).numpy().astype(int) - expected
     assert np.abs(difference).max() <= 1  # both round
 
 

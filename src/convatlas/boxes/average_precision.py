@@ -118,9 +118,11 @@ def match_detections(
         raise UsageError(f"detections in {len(detections)} images, and objects in {len(truths)}")
     if not 0 < threshold <= 1:
         raise UsageError(f"threshold is {threshold}: expected an IoU above 0, up to 1")
-    labels = np.concatenate([item.labels for pair in (detections, truths) for item in pair] or [np.zeros(0)])
-    if len(labels) and labels.max() >= num_classes:
-        raise UsageError(f"class {labels.max()} is unknown: there are {num_classes}, from 0")
+    largest = max(
+        (int(item.labels.max(initial=0)) for pair in (detections, truths) for item in pair), default=0
+    )
+    if largest >= num_classes:
+        raise UsageError(f"class {largest} is unknown: there are {num_classes}, from 0")
     benchmark = BENCHMARKS[definition]
     classes = tuple(
         _match_class(detections, truths, label, benchmark, threshold) for label in range(num_classes)

@@ -6,7 +6,7 @@ regression: w'w / 2 without the biases, plus c times the sum of the cross-entrop
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ Features = NDArray[np.float32] | Array  # (n, d)
 MAX_ITERATIONS = 200
 
 
-class Linear(NamedTuple):
+@dataclass(frozen=True)
+class Linear:
     """features (n, d) -> features @ weights + biases: (n, k)"""
 
     weights: Array  # (d, k)

@@ -32,6 +32,9 @@ FEATURE_NORM = 20.0
 NMS_THRESHOLD = 0.3
 MAX_DETECTIONS = 100  # in an image
 
+FitScorer = Callable[[Iterable[TrainingImage], int], Scorer]
+"""(training images, number of classes) -> their scorer"""
+
 
 class ScaledImages:
     """Training images with features multiplied by a scale; read as often as `images` can be."""
@@ -117,7 +120,7 @@ def suppress(
 def train_rcnn(
     images: Iterable[TrainingImage],
     num_classes: int,
-    fit_scorer: Callable[[Iterable[TrainingImage], int], Scorer],
+    fit_scorer: FitScorer,
     regressor: BoxRegressor | None = None,
 ) -> RCNN:
     """Train on images whose regions hold the boxes of their objects. `fit_scorer` is one of scorers.py.

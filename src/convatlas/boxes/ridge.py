@@ -190,4 +190,5 @@ def paired_iou(a: Array, b: Array) -> Array:
     sides = (np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])).clip(min=0)
     intersections = sides[:, 0] * sides[:, 1]
     unions = areas(a) + areas(b) - intersections
-    return np.divide(intersections, unions, out=np.zeros_like(unions), where=unions > 0)
+    overlaps: Array = np.divide(intersections, unions, out=np.zeros_like(unions), where=unions > 0)
+    return overlaps

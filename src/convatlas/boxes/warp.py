@@ -73,7 +73,8 @@ def pad(
 
 def mean_color(pixels: Pixels) -> NDArray[np.uint8]:
     """(channels,)"""
-    return np.rint(pixels.mean(axis=(0, 1))).astype(np.uint8)
+    color: NDArray[np.uint8] = np.rint(pixels.mean(axis=(0, 1))).astype(np.uint8)
+    return color
 
 
 def check_inside(boxes: Array, size: tuple[int, ...]) -> None:
