@@ -120,6 +120,9 @@ def test_a_wild_prediction_stays_a_box() -> None:
     assert np.isfinite(predicted).all()
     growth = (predicted[:, 2:] - predicted[:, :2]) / (proposals[:, 2:] - proposals[:, :2])
     assert growth.max() <= 62.5 * (1 + 1e-9)
+    assert np.abs(predicted).max() < 2 * 62.5 * 160  # sides are up to 60, coordinates to 160
+    fitted = BoxRegressor(1.0).fit(x, proposals, targets)
+    assert np.isfinite(fitted.predict(1e200 * x, proposals)).all()
 
 
 def test_wrong_use_is_refused_with_its_reason() -> None:

@@ -133,8 +133,8 @@ class BoxRegressor:
     ) -> NDArray[np.float64] | Tensor:
         """The boxes (n, 4) for proposals (n, 4) with features (n, d); `classes` (n,) as given to `fit`.
 
-        No side grows by more than a factor of 62.5. Raises UsageError as `fit`, and for a class that was
-        not fitted.
+        No side grows by more than a factor of 62.5, and no centre moves by more than as many sides. Raises
+        UsageError as `fit`, and for a class that was not fitted.
         """
         p = as_boxes(proposals, "proposals")
         if not self._equations:
@@ -150,6 +150,7 @@ class BoxRegressor:
             for start in range(0, len(members), CHUNK):
                 rows = members[start : start + CHUNK]
                 deltas[rows] = as_float64(rows_of[rows], "features") @ weights
+        deltas[:, :2] = deltas[:, :2].clip(-MAX_SCALE, MAX_SCALE)
         return same_kind(decode(p, deltas, MAX_SCALE), proposals)
 
     def iterate(

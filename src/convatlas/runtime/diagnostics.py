@@ -19,6 +19,7 @@ from convatlas.runtime.memory import memory_bytes
 from convatlas.runtime.num_threads import default_threads, usable_cores
 
 EXTRAS = {  # what each gives
+    "boxes": "selective search, OpenCV's (ca.boxes)",
     "hf": "data sets and weights of the Hugging Face Hub (hf:NAME)",
     "onnx": "export to ONNX, and ONNX Runtime as an engine",
     "openvino": "the fastest engine on most CPUs, export to OpenVINO, int8",
