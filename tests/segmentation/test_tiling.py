@@ -17,8 +17,6 @@ from convatlas.segmentation.tiling import (
     Tiling,
     cut_tile,
     iterate_tiles,
-    mirror,
-    predict_mask,
     unet_tiling,
 )
 
@@ -72,11 +70,6 @@ def test_outside_the_image_is_numpys_reflection(height: int, width: int, margin:
     assert np.array_equal(cut_tile(image, 0, 0, tiling)[0].numpy(), expected)
 
 
-def test_a_mirror_image_does_not_repeat_the_border() -> None:
-    assert mirror(torch.arange(-4, 8), 3).tolist() == [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2, 1]
-    assert mirror(torch.arange(-2, 3), 1).tolist() == [0] * 5
-
-
 @pytest.fixture(scope="module")
 def network() -> UNet:
     torch.manual_seed(0)
@@ -116,16 +109,6 @@ def test_the_central_tile_is_the_network_on_the_image_itself(network: UNet) -> N
         # tiles begin at multiples of 16, 92 pixels before what they predict
         direct = network(image[None, :, 4:208, 4:208].double() / 255)[0]
     torch.testing.assert_close(logits[:, 96:116, 96:116], direct, rtol=0, atol=1e-10)
-
-
-def test_a_mask_is_the_class_with_the_highest_logit(network: UNet) -> None:
-    image = torch.randint(256, (1, 30, 41), dtype=torch.uint8)
-    tiling = unet_tiling(network, (20, 20))
-    with torch.inference_mode():
-        mask = predict_mask(lambda images: network(images.double() / 255), image, tiling, batch=3)
-    assert mask.dtype == torch.uint8
-    assert torch.equal(mask.long(), logits_of(network, image, tiling).argmax(0))
-    assert mask.min() != mask.max()
 
 
 def test_an_image_of_many_gigabytes_is_never_padded_or_copied() -> None:
@@ -182,9 +165,7 @@ def test_logits_of_another_size_than_the_tiling_says_are_refused() -> None:
         next(iterate_tiles(valid, image, Tiling((8, 9), 2, valid=False)))
 
 
-def test_images_without_pixels_and_masks_of_too_many_classes_are_refused() -> None:
+def test_images_without_pixels_are_refused() -> None:
     tiling = Tiling((4, 4), 0, valid=True)
     with pytest.raises(UsageError, match="0x5 has no pixels"):
         next(iterate_tiles(Identity(tiling), torch.zeros(1, 0, 5), tiling))
-    with pytest.raises(UsageError, match="at most 256 classes, not 257"):
-        predict_mask(Identity(tiling), torch.zeros(257, 4, 4), tiling)

@@ -206,6 +206,8 @@ def test_fcn_is_trained_in_the_papers_stages(shapes: Path, tmp_path: Path) -> No
         kernel = fcn.get_parameter(f"{last}.weight")[0, 0]
         assert torch.equal(kernel, bilinear_kernel(len(kernel)))
         weights = tmp_path / name
+    other = models.get_architecture("fcn16s", width=0.04)
+    coarser = Pretrained(file=str(tmp_path / "fcn32s"))
     with pytest.raises(UsageError, match="cannot be the start of fcn16s"):
-        ca.train(run.replace(model=models.get_architecture("fcn16s", width=0.04)), tmp_path / "other")
+        ca.train(run.replace(model=other, pretrained=coarser), tmp_path / "other")
     assert all(np.isfinite(score) for score in scores.values())

@@ -30,7 +30,8 @@ UNET = Recipe(
         "normalize (ours: 0 to 1)",
         "where a tile lies in an image (ours: at a random place)",
         "whether the loss is the sum or the mean over pixels (ours: the weighted mean)",
-        "how a displaced image is interpolated (ours: bilinearly; the displacements are bicubic, as printed)",
+        "how a displaced image is interpolated (ours: bilinearly), and how displacements are, beyond bicubic "
+        "(ours: by Keys' convolution with a = -0.75, the grid's border repeated)",
     ),
 )
 

@@ -15,6 +15,7 @@ from itertools import islice, product
 import torch
 from torch import Tensor
 
+from convatlas.data.transforms.mirror import mirror
 from convatlas.errors import UsageError
 from convatlas.models.unet import UNet
 
@@ -79,35 +80,12 @@ def iterate_tiles(logits_fn: Logits, image: Tensor, tiling: Tiling, batch: int =
             yield rows, columns, tile_logits[:, : rows.stop - rows.start, : columns.stop - columns.start]
 
 
-def predict_mask(logits_fn: Logits, image: Tensor, tiling: Tiling, batch: int = 1) -> Tensor:
-    """(h, w) uint8, on the CPU: the class with the highest logit of every pixel of the image (c, h, w).
-
-    Raises UsageError as `iterate_tiles` does, and for more than 256 classes.
-    """
-    mask = torch.empty(image.shape[1:], dtype=torch.uint8)
-    for rows, columns, logits in iterate_tiles(logits_fn, image, tiling, batch):
-        if len(logits) > 256:
-            raise UsageError(f"a mask of 8 bits holds at most 256 classes, not {len(logits)}")
-        mask[rows, columns] = logits.argmax(0).to("cpu", torch.uint8)
-    return mask
-
-
 def cut_tile(image: Tensor, top: int, left: int, tiling: Tiling) -> Tensor:
     """(c, *tile): the tile that predicts the image (c, h, w) from row `top` and column `left` on, with its
     surroundings and their mirror images."""
     rows = mirror(torch.arange(tiling.tile[0]) + (top - tiling.margin), image.shape[1])
     columns = mirror(torch.arange(tiling.tile[1]) + (left - tiling.margin), image.shape[2])
     return image[:, rows[:, None].to(image.device), columns.to(image.device)]
-
-
-def mirror(positions: Tensor, size: int) -> Tensor:
-    """Positions of any integers as those in 0 ... size - 1 that a row of mirror images shows there.
-
-    The pixels of the border are not repeated: ... 2 1 0 1 2 ... size-1 size-2 ...
-    """
-    period = max(2 * (size - 1), 1)
-    positions = positions % period
-    return torch.where(positions < size, positions, period - positions)
 
 
 def _intervals(size: int, output: int, stride: int) -> list[slice]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from convatlas.data.transforms.elastic import ElasticTransform
-from convatlas.data.transforms.random_tile import RandomTile, TileGeometry, mirror, nearest
+from convatlas.data.transforms.mirror import mirror
+from convatlas.data.transforms.random_tile import RandomTile, TileGeometry, nearest
 from convatlas.data.transforms.sample_rng import SampleRng
 
 OUTSIDE = 255
@@ -59,7 +60,7 @@ def test_image_and_mask_agree_wherever_the_mask_is_inside(
 def test_positions_outside_are_those_of_the_mirror_image(side: int, position: int) -> None:
     image = np.arange(side)
     padded = np.pad(image, 80, mode="reflect") if side > 1 else np.zeros(200, int)
-    assert mirror(np.array([position]), side)[0] == padded[80 + position]
+    assert mirror(torch.tensor([position]), side).item() == padded[80 + position]
 
 
 def test_every_place_of_the_window_occurs_and_half_of_the_tiles_are_mirrored() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from convatlas.data.transforms.elastic import ElasticTransform
+from convatlas.data.transforms.mirror import mirror
 from convatlas.data.transforms.sample_rng import SampleRng
 from convatlas.storage.records import Record
 
@@ -31,7 +32,7 @@ class TileGeometry(NamedTuple):
         height, width = image.shape[1:]
         if self.rows.shape[1] == 1:
             rows, columns = (
-                torch.from_numpy(mirror(positions.ravel().astype(np.int64), side))
+                mirror(torch.from_numpy(positions.ravel().astype(np.int64)), side)
                 for positions, side in ((self.rows, height), (self.columns, width))
             )
             return image[:, rows[:, None], columns]
@@ -109,15 +110,6 @@ def _start(side: int, window: int, u: float) -> int:
     """Where a window begins on a side: at random inside, or around a shorter side."""
     slack = side - window
     return int(u * (slack + 1)) if slack >= 0 else slack // 2
-
-
-def mirror(positions: NDArray[np.int64], side: int) -> NDArray[np.int64]:
-    """The positions of pixels of a mirrored image in the image itself: 0 to side - 1. The pixels at the
-    borders are not repeated."""
-    period = max(2 * (side - 1), 1)
-    folded = positions % period
-    mirrored: NDArray[np.int64] = np.minimum(folded, period - folded) if side > 1 else folded * 0
-    return mirrored
 
 
 def nearest(ids: NDArray[Id], size: tuple[int, int]) -> NDArray[Id]:
