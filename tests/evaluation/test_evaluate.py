@@ -252,11 +252,13 @@ def test_nothing_is_computed_before_all_members_are_checked(
         ca.evaluate([make_classifier(0, data=photos), no_square], crops="144")
 
 
-def test_a_network_that_labels_pixels_is_refused(photos: str) -> None:
+def test_a_network_that_labels_pixels_needs_masks_and_is_evaluated_alone(photos: str) -> None:
     classifier = make_classifier(0, data=photos)
     classifier.metadata = classifier.metadata.replace(network=models.get_architecture("unet"))
-    with pytest.raises(UsageError, match="#1 is a unet, which labels pixels"):
+    with pytest.raises(UsageError, match="has no masks"):
         ca.evaluate(classifier)
+    with pytest.raises(UsageError, match="give one network that labels pixels"):
+        ca.evaluate([classifier, classifier])
 
 
 def test_imagenets_ids_in_the_data_are_matched_with_the_names_of_a_classifier() -> None:

@@ -67,8 +67,8 @@ def _document(
 ) -> dict[str, Any]:
     import numpy as np
 
+    from convatlas.data.mask_pictures import mask_png, overlay
     from convatlas.plotting import image_png
-    from convatlas.segmentation.masks import mask_png, overlay
     from convatlas.storage.atomic import atomic_write
 
     ((_, segmented),) = segmenter.predict_iter([file], engine, say)

@@ -81,6 +81,13 @@ class Split:
         masks = None if self.masks is None else self.masks.subset(indices)
         return Split(images, self.labels[indices], hashes, masks)
 
+    def images_by_class(self, num_classes: int) -> NDArray[np.int64]:
+        """(classes,): the images of each class, or with masks those that show it."""
+        if self.masks is not None:
+            shown: NDArray[np.int64] = (self.masks.pixel_counts > 0).sum(axis=0)
+            return shown
+        return np.bincount(self.labels, minlength=num_classes)
+
     def class_sizes(self, num_classes: int) -> NDArray[np.int64]:
         """(classes,): the images of each class, or with masks its pixels."""
         if self.masks is not None:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from convatlas.classifier import Classifier
 from convatlas.data.mask import IGNORE
+from convatlas.data.mask_pictures import overlay
 from convatlas.errors import printable
 from convatlas.evaluation.plots import plot_confusion, write_figure
 from convatlas.markdown import markdown_template
 from convatlas.plotting import Tile, TileRow, draw_tiles, plot_style
-from convatlas.segmentation.masks import overlay
 from convatlas.segmentation.predict import predict_mask
 from convatlas.segmentation.results import baseline_sentence, image_ious
 from convatlas.segmentation.task import MaskPredictions

@@ -1,5 +1,6 @@
 """A folder of images and their masks: what is read of it, and what is refused by name."""
 
+import io
 import json
 import struct
 import zlib
@@ -10,11 +11,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from convatlas.data import Dataset, open_dataset, open_evaluation_dataset
+from convatlas.data import Dataset, open_dataset, open_evaluation_dataset, open_source
+from convatlas.data.curation.check import check
+from convatlas.data.curation.contact_sheet import draw_contact_sheet
+from convatlas.data.curation.pack import pack
+from convatlas.data.curation.split_manifest import split_files
 from convatlas.data.images.mask import MaskFile
 from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.mask import IGNORE
-from convatlas.errors import UserError
+from convatlas.errors import UsageError, UserError
 
 SIZE = (6, 8)  # height, width
 
@@ -228,3 +233,47 @@ def test_a_mask_that_changes_after_opening_is_never_a_silent_target(tmp_path: Pa
     Image.fromarray(ids(0, 9)).save(tmp_path / "train/masks/train0.png")
     with pytest.raises(UnreadableImage, match="the id 9 is none of the classes'"):
         masks.mask(0)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_mask_that_was_resized_with_interpolation_is_said_so(tmp_path: Path, named: bool) -> None:
+    large = np.zeros((60, 80), np.uint8)
+    large[10:40, 20:60] = 9
+    for split in ("train", "val", "test"):
+        write_sample(tmp_path / split, f"{split}0", large)
+        write_sample(tmp_path / split, f"{split}1", large.T.copy())
+    smooth = Image.fromarray(large).resize((40, 30), Image.Resampling.BILINEAR).resize((80, 60))
+    smooth.save(tmp_path / "train/masks/train0.png")
+    if named:
+        (tmp_path / "classes.json").write_text('{"0": "ground", "9": "cell"}')
+    report = check(open_source(f"folder:{tmp_path}"))
+    texts = [entry.note for entry in (report.bad_masks if named else report.notes)]
+    assert len(texts) == 1
+    assert "train0.png" in texts[0]
+    assert "was the mask resized with interpolation?" in texts[0]
+
+
+def test_a_check_counts_the_images_that_show_a_class_and_lists_unusable_masks(tmp_path: Path) -> None:
+    (make_splits(tmp_path, 0, 2, 1) / "classes.txt").write_text("ground\ncat\ndog\nfish\n")
+    (tmp_path / "val/masks/val1.png").unlink()
+    report = check(open_source(f"folder:{tmp_path}"))
+    assert not report.ok
+    assert [entry.note for entry in report.bad_masks] == [f"{tmp_path}/val/images/val1.png has no mask"]
+    assert not report.bad
+    assert report.classes["cat"] == {"train": 4, "val": 3, "test": 4}
+    assert report.classes["fish"] == {"train": 0, "val": 0, "test": 0}
+
+
+def test_what_takes_labels_alone_refuses_masks(tmp_path: Path) -> None:
+    make_splits(tmp_path / "data", 0, 1)
+    with pytest.raises(UsageError, match="has masks, which a packed store does not hold"):
+        pack(open_folder(tmp_path / "data"), tmp_path / "packed")
+    with pytest.raises(UsageError, match="has masks, which a manifest does not name"):
+        split_files(open_source(f"folder:{tmp_path / 'data'}"), 0.1, 0.1)
+
+
+def test_the_contact_sheet_draws_the_masks_over_the_images(tmp_path: Path) -> None:
+    dataset = open_folder(make_splits(tmp_path, 0, 1))
+    sheet = np.asarray(Image.open(io.BytesIO(draw_contact_sheet(dataset))).convert("RGB"), int)
+    colored = (sheet.max(axis=2) - sheet.min(axis=2)) > 40
+    assert colored.sum() > 100  # the images are grey below their masks

@@ -65,7 +65,10 @@ class Check:
             print_json(
                 {
                     "ok": report.ok,
-                    "bad": report.bad,
+                    "bad": [
+                        *({"file": entry.file, "reason": entry.reason} for entry in report.bad),
+                        *({"file": entry.file, "reason": entry.note} for entry in report.bad_masks),
+                    ],
                     "notes": [note._asdict() for note in report.notes],
                     "duplicates": report.duplicates,
                     "clusters": cluster_pairs(report.duplicates),
@@ -101,6 +104,10 @@ def _print_report(report: "CheckReport") -> None:
                 print(f"  {split} has no {_shorten(missing)}")
     _print_section(
         f"{len(report.bad):,} cannot be read", [f"{entry.file}: {entry.reason}" for entry in report.bad]
+    )
+    _print_section(
+        f"{len(report.bad_masks):,} images have no mask that can be used",
+        [entry.note for entry in report.bad_masks],
     )
     # first those with several class names
     clusters = sorted(cluster_pairs(report.duplicates), key=lambda cluster: len(set(cluster.classes)) == 1)

@@ -42,7 +42,9 @@ class Split:
         if out.exists():
             raise UsageError(f"{printable(out)} already exists: choose another name with --out, or remove it")
         atomic_write(out, manifest.manifest(out.parent))
-        classes = class_counts(source.classes, source.labels, manifest.splits)
+        classes = class_counts(
+            source.classes, {name: source.samples(i) for name, i in manifest.splits.items()}
+        )
         counts = {split: len(indices) for split, indices in manifest.splits.items()}
         if self.json:
             document = {"out": str(out), "counts": counts, "classes": classes, "left_out": manifest.left_out}

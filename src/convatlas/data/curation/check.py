@@ -64,12 +64,14 @@ class CheckReport:
 
     `classes` counts the readable images by class and split. `training_error` says why no training can use the
     data set. `split_notes` say how it is split. The `duplicates` are pairs within `max_distance`.
-    `passed_over` counts the files and folders that are not used, by reason.
+    `passed_over` counts the files and folders that are not used, by reason. `bad_masks` say why images have
+    no mask that can be used; they are not on the quarantine list, which holds images.
     """
 
     name: str
     n: int
     bad: list[QuarantinedFile]
+    bad_masks: list[Note]
     notes: list[Note]
     duplicates: list[Duplicate]
     max_distance: float
@@ -135,6 +137,8 @@ def _report(
         if hashes[index].hex() in quarantined:
             note = "on the quarantine list, although it can be read: remove its line from the list"
             notes.append(Note(names[index], note))
+    unusable = np.array(sorted(source.broken), np.int64)
+    notes += [Note(names[index], note) for index, note in sorted(source.mask_notes.items())]
     notes += [
         Note(_passed_over_name(source, entry), f"passed over: {entry.reason}") for entry in source.passed_over
     ]
@@ -144,16 +148,20 @@ def _report(
     if value_range is not None:
         split_notes = (*split_notes, describe_value_range(value_range))
     readable = np.flatnonzero(sizes[:, 0])
-    splits = {name: np.intersect1d(indices, readable) for name, indices in splits.items()}
+    usable = np.setdiff1d(readable, unusable)
+    splits = {name: np.intersect1d(indices, usable) for name, indices in splits.items()}
     duplicates = _find_duplicates(source, names, hashes, signatures, readable, splits)
     return CheckReport(
         name=source.name,
         n=len(names),
         bad=bad,
+        bad_masks=[Note(names[index], source.broken[index]) for index in unusable.tolist()],
         notes=notes,
         duplicates=duplicates,
         max_distance=MAX_DISTANCE,
-        classes=class_counts(source.classes, source.labels, splits),
+        classes=class_counts(
+            source.classes, {name: source.samples(indices) for name, indices in splits.items()}
+        ),
         sizes=size_range(sizes[readable], [names[index] for index in readable]),
         training_error=training_error,
         split_notes=split_notes,

@@ -14,7 +14,9 @@ from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.images.resize import resize
 from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.loading.train_batches import TrainBatches
+from convatlas.data.mask_pictures import overlay
 from convatlas.data.transforms import counter_rng
+from convatlas.data.transforms.random_tile import nearest
 from convatlas.data.transforms.value_range import dataset_value_range
 from convatlas.errors import UserError, printable
 from convatlas.plotting import Tile, TileRow, draw_tiles, figure_png, plot_style, stack_pngs
@@ -29,7 +31,7 @@ MAX_NAME_LENGTH = 24  # characters of a class name
 def draw_contact_sheet(
     dataset: Dataset, seed: int = 0, training: TrainBatches | None = None, recipe: str = ""
 ) -> bytes:
-    """Draw 8 training images of each of up to 10 classes, as a PNG.
+    """Draw 8 training images of each of up to 10 classes, as a PNG, with their masks over them.
 
     With `training`, whose split must be the data set's train split, a second part shows one image of each of
     up to 4 classes: in evaluation, and augmented for training in 7 epochs. `recipe` is the title of that
@@ -37,7 +39,7 @@ def draw_contact_sheet(
     """
     value_range = dataset_value_range(dataset)
     indices_by_label = _choose_images(dataset, seed, value_range)
-    counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.classes))
+    counts = dataset.splits["train"].images_by_class(len(dataset.classes))
     rows = [
         TileRow(
             [Tile(_small_image(dataset, index, value_range)) for index in indices],
@@ -96,7 +98,12 @@ def _small_image(dataset: Dataset, index: int, value_range: ValueRange | None) -
     image = dataset.splits["train"].images.image(index)
     scale = min(1.0, MAX_SIDE / max(image.height, image.width))
     size = max(1, round(image.height * scale)), max(1, round(image.width * scale))
-    return resize(image.decode(dataset.channels, size, value_range), size).permute(1, 2, 0).numpy()
+    pixels = resize(image.decode(dataset.channels, size, value_range), size).permute(1, 2, 0).numpy()
+    masks = dataset.splits["train"].masks
+    if masks is None:
+        return pixels
+    background = int(dataset.splits["train"].class_sizes(len(dataset.classes)).argmax())
+    return overlay(pixels, nearest(masks.mask(index).classes, size), background)
 
 
 def _augmentations(training: TrainBatches, indices: Sequence[int]) -> list[list[Pixels]]:

@@ -90,6 +90,11 @@ def pack(
     Raises UsageError if the folder holds anything else, or another process packs into it; UserError if no
     image can be read; OSError if writing fails.
     """
+    if dataset.task == "segmentation":
+        raise UsageError(
+            f"{printable(dataset.name)} has masks, which a packed store does not hold: train on the folder "
+            "itself"
+        )
     if files and not isinstance(dataset.splits["train"].images.image(0), EncodedImage):
         raise UsageError(
             f"{dataset.name} has no image files to pack: leave out --files, and its pixels are packed"

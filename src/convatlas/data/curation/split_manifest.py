@@ -90,6 +90,11 @@ def split_files(
             f"{printable(source.name)} does not consist of files that a manifest can name: "
             f"expected folder:PATH or manifest:FILE"
         )
+    if source.masks is not None:
+        raise UsageError(
+            f"{printable(source.name)} has masks, which a manifest does not name: it is split 80/10/10 by "
+            "content as it is, and other splits are folders, PATH/train/images and PATH/train/masks"
+        )
     hashes = [bytes(content_hash) for content_hash in source.content_hashes]
     quarantined = {entry.content for entry in Quarantine(source.root).entries()} if source.root else set()
     usable = np.array(

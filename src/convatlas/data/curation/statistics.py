@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.dataset import ArrayImages, Dataset
+from convatlas.data.dataset import ArrayImages, Dataset, Split
 from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.transforms import counter_rng
 from convatlas.data.transforms.normalize import MAX_ARRAY_SAMPLES, MAX_FILE_SAMPLES, ChannelMeanStd
@@ -47,21 +47,15 @@ class DatasetStatistics:
 
 def dataset_statistics(dataset: Dataset, preprocessing: Preprocessing) -> DatasetStatistics:
     """Measure a data set. The sampled images depend on the data set alone, not on the preprocessing."""
-    labels = np.concatenate([split.labels for split in dataset.splits.values()])
-    offsets = np.cumsum([0, *(len(split) for split in dataset.splits.values())])
-    split_indices = {
-        name: np.arange(start, end)
-        for name, start, end in zip(dataset.splits, offsets, offsets[1:], strict=False)
-    }
     train = dataset.splits["train"]
     max_samples = MAX_ARRAY_SAMPLES if isinstance(train.images, ArrayImages) else MAX_FILE_SAMPLES
     normalizer = ChannelMeanStd().fit(train.images, preprocessing)
     sizes, names = _sample_sizes(dataset)
     return DatasetStatistics(
         name=printable(dataset.name),
-        n=len(labels),
+        n=sum(map(len, dataset.splits.values())),
         channels=dataset.channels,
-        classes=class_counts(dataset.classes, labels, split_indices),
+        classes=class_counts(dataset.classes, dataset.splits),
         sizes=size_range(sizes, names),
         sizes_sampled=len(sizes),
         mean=[round(float(value), 4) for value in normalizer.mean.flatten()],
@@ -71,14 +65,9 @@ def dataset_statistics(dataset: Dataset, preprocessing: Preprocessing) -> Datase
     )
 
 
-def class_counts(
-    classes: Sequence[str], labels: NDArray[np.int64], splits: Mapping[str, NDArray[np.int64]]
-) -> Counts:
-    """Count the images of each class by split. `splits` are indices into `labels`."""
-    counts_by_split = {
-        split: np.bincount(labels[indices], minlength=len(classes)).tolist()
-        for split, indices in splits.items()
-    }
+def class_counts(classes: Sequence[str], splits: Mapping[str, Split]) -> Counts:
+    """Count the images of each class, or that show it, by split."""
+    counts_by_split = {name: split.images_by_class(len(classes)).tolist() for name, split in splits.items()}
     return {
         printable(name): {split: counts[label] for split, counts in counts_by_split.items()}
         for label, name in enumerate(classes)

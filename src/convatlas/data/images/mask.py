@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from convatlas.data.images.decode import MAX_REDUCIBLE_PIXELS, without_warnings
 from convatlas.data.images.unreadable import UnreadableImage, UnreadableOnError
@@ -21,6 +22,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _DEPTH_BYTE = 24  # of a PNG's header
 _GRAY_STEPS = {1: 1, 2: 85, 4: 17}  # by which Pillow multiplies grey of fewer than 8 bits
 _COLOR_MODES = ("RGB", "RGBA")
+MIN_RING_IDS = 3  # ids of a mask that was interpolated, of whose pixels this share lies between two others
+RING_SHARE = 0.9
 
 
 class MaskFile:
@@ -60,3 +63,15 @@ class MaskFile:
             if self._image.mode == "L":
                 ids //= _GRAY_STEPS.get(self.data[_DEPTH_BYTE], 1)
             return ids
+
+
+def is_interpolated(ids: Ids) -> bool:
+    """Whether a mask was resized with interpolation: several ids occur almost only between a smaller and a
+    larger one, as in the rings around an object."""
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) < MIN_RING_IDS + 2:
+        return False
+    is_between = (ndimage.minimum_filter(ids, 3) < ids) & (ids < ndimage.maximum_filter(ids, 3))
+    between, counts_between = np.unique(ids[is_between], return_counts=True)
+    shares = counts_between / counts[np.searchsorted(values, between)]
+    return int((shares >= RING_SHARE).sum()) >= MIN_RING_IDS

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.data.images import decode
-from convatlas.data.images.mask import Ids, MaskFile
+from convatlas.data.images.mask import Ids, MaskFile, is_interpolated
 from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.mask import Mask
 from convatlas.data.sources.content_hash import content_hash
@@ -32,6 +32,7 @@ class MaskSummary(Record, frozen=True, kw_only=True):
     hash: bytes = b""
     counts: dict[int, int] = {}
     has_colors: bool = False
+    interpolated: bool = False  # whether ids occur that only an interpolation between others makes
     problem: str = ""
 
 
@@ -112,7 +113,7 @@ def _state(root: Path, names: Sequence[str]) -> tuple[int, ...]:
 def _summarize(root: Path, image: str, mask: str, instances: str, state: tuple[int, ...]) -> MaskSummary:
     digest = b""
     counts: dict[int, int] = {}
-    has_colors = False
+    has_colors = interpolated = False
     try:
         sizes = {}
         for name in filter(None, (mask, instances)):
@@ -123,6 +124,7 @@ def _summarize(root: Path, image: str, mask: str, instances: str, state: tuple[i
             if name == mask:
                 counts = _count(ids, file.name)
                 has_colors = file.has_colors
+                interpolated = not has_colors and is_interpolated(ids)
             elif file.has_colors:
                 raise UnreadableImage(file.name, "instances should be numbers, not colours")
             elif not mask:
@@ -132,7 +134,13 @@ def _summarize(root: Path, image: str, mask: str, instances: str, state: tuple[i
         _compare_sizes(root / image, {str(root / name): size for name, size in sizes.items()})
     except UnreadableImage as error:
         return MaskSummary(state=state, hash=digest, problem=str(error))
-    return MaskSummary(state=state, hash=content_hash(digest), counts=counts, has_colors=has_colors)
+    return MaskSummary(
+        state=state,
+        hash=content_hash(digest),
+        counts=counts,
+        has_colors=has_colors,
+        interpolated=interpolated,
+    )
 
 
 def _count(ids: Ids, name: str) -> dict[int, int]:

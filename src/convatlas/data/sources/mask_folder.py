@@ -24,6 +24,7 @@ from convatlas.names import encodable
 
 IMAGES, MASKS, INSTANCES = "images", "masks", "instances"
 NO_IMAGE = "a mask without an image"
+INTERPOLATED = "ids occur only in thin rings between others: was the mask resized with interpolation?"
 OBJECTS = MaskClasses(names=("background", "object"), ids=(0, OBJECT))
 
 
@@ -93,6 +94,11 @@ def open_mask_folder(path: Path) -> RawDataset:
         root=path,
         masks=MaskFiles(path, masks, instances, classes, counts, tuple(s.hash for s in summaries)),
         broken=broken,
+        mask_notes={
+            index: f"{samples[index].mask}: {INTERPOLATED}"
+            for index, summary in enumerate(summaries)
+            if summary.interpolated and index not in broken
+        },
     )
 
 
@@ -179,9 +185,9 @@ def _unknown_ids(
         unknown = [] if summary.problem else classes.unknown(summary.counts)
         if unknown:
             more = f", and {len(unknown) - 1} more ids," if len(unknown) > 1 else ""
-            problems[index] = (
-                f"{path / sample.mask}: {classes.describe(unknown[0])}{more} is none of the classes'"
-            )
+            hint = f" ({INTERPOLATED})" if summary.interpolated else ""
+            reason = f"{classes.describe(unknown[0])}{more} is none of the classes'{hint}"
+            problems[index] = f"{path / sample.mask}: {reason}"
     return problems
 
 

@@ -116,8 +116,8 @@ def _passed_over(source: RawDataset) -> str:
 
 
 def _missing_classes(source: RawDataset, indices: NDArray[np.int64]) -> list[int]:
-    samples = Split(source.images, source.labels, masks=source.masks).subset(indices)
-    return [int(label) for label in np.flatnonzero(samples.class_sizes(len(source.classes)) == 0)]
+    sizes = source.samples(indices).class_sizes(len(source.classes))
+    return [int(label) for label in np.flatnonzero(sizes == 0)]
 
 
 def _missing_labels(source: RawDataset, indices: NDArray[np.int64]) -> list[int]:

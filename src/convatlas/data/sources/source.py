@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.dataset import ImageSource
+from convatlas.data.dataset import ImageSource, Split
 from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.data.mask import MaskSource
 from convatlas.data.sources.passed_over import PassedOver
@@ -50,6 +50,11 @@ class RawDataset:
     value_range: ValueRange | None = None  # of pixels of more than 8 bits that were packed
     masks: MaskSource | None = None
     broken: Mapping[int, str] = field(default_factory=dict)  # samples that have no usable mask, and why
+    mask_notes: Mapping[int, str] = field(default_factory=dict)  # what is odd about usable masks
+
+    def samples(self, indices: NDArray[np.int64]) -> Split:
+        """The samples at `indices`, in that order."""
+        return Split(self.images, self.labels, masks=self.masks).subset(indices)
 
     def target_name(self, index: int) -> str:
         """The class of a sample, or which of the data set's masks it has."""
