@@ -69,9 +69,9 @@ def test_a_damaged_library_is_compiled_again() -> None:
     assert library.read_bytes() != content[:-1000]
 
 
-def test_without_a_compiler_batch_norm_is_that_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_kernels_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    choose("training takes longer, with batch norm by torch: no C++ compiler is installed (g++ or clang++)")
+    choose("training takes longer, with the kernels of torch: no C++ compiler is installed (g++ or clang++)")
 
 
 @pytest.mark.parametrize(

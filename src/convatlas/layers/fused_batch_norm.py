@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from convatlas.errors import UserError
 from convatlas.layers.kernels import Kernels, load_kernels
+from convatlas.layers.narrow_conv import check_narrow_layers, has_narrow_layers
 
 _NO_RELU, _SIGN_FROM_INPUT, _SIGN_FROM_OUTPUT = range(3)  # `Relu` in batch_norm.cpp
 
@@ -75,15 +76,18 @@ def choose_kernels(
     warn: Callable[[str], None] = lambda line: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Kernels | None:
-    """The kernels for a training of `model` on a CPU; None where it has no use for them, or where they cannot
-    be compiled: `warn` is called with the reason. `say` is called before a compiler runs."""
-    if device.type != "cpu" or not any(type(module) is nn.BatchNorm2d for module in model.modules()):
+    """The kernels for a training of `model` on a CPU, with batch norms or of LeNet-5; None where it has no
+    use for them, or where they cannot be compiled: `warn` is called with the reason. `say` is called before a
+    compiler runs."""
+    has_batch_norm = any(type(module) is nn.BatchNorm2d for module in model.modules())
+    if device.type != "cpu" or not (has_batch_norm or has_narrow_layers(model)):
         return None
     try:
         kernels = load_kernels(say)
         _check_kernels(kernels)
+        check_narrow_layers(kernels)
     except UserError as error:
-        warn(f"training takes longer, with batch norm by torch: {error}")
+        warn(f"training takes longer, with the kernels of torch: {error}")
         return None
     return kernels
 

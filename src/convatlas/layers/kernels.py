@@ -21,17 +21,20 @@ from convatlas.errors import UserError, printable
 from convatlas.runtime.device import cpu_flags
 from convatlas.storage.cache import cached_folder, private_folder
 
-SOURCE = Path(__file__).parent / "batch_norm.cpp"
+SOURCES = [Path(__file__).parent / name for name in ("batch_norm.cpp", "narrow_conv.cpp")]
 COMPILERS = ("g++", "c++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-fno-math-errno")
 COMPILE_SECONDS = 120.0  # a compiler that takes longer hangs
-LIBRARY = "batch_norm.so"
+LIBRARY = "kernels.so"
+KERNEL_SIZE = (5, 5)  # of the convolutions in narrow_conv.cpp
 
 
 class Kernels:
-    """The kernels in a loaded library that `compiler` (name and version) has made. Tensors are on the CPU,
-    those of images (n, c, h, w) in channels-last format; parameters and statistics are float32, for images in
-    float64 float64."""
+    """The kernels in a loaded library that `compiler` (name and version) has made. Tensors are on the CPU.
+
+    Those of batch norm take images (n, c, h, w) in channels-last format; parameters and statistics are
+    float32, for images in float64 float64.
+    """
 
     SUFFIXES: ClassVar = {torch.float64: "f64", torch.float32: "f32", torch.bfloat16: "bf16"}
 
@@ -43,10 +46,14 @@ class Kernels:
             "statistics": [pointer, integer, integer, number, number, *[pointer] * 4, ctypes.c_int],
             "forward": [*[pointer] * 3, integer, integer, *[pointer] * 4, *flags],
             "backward": [*[pointer] * 5, integer, integer, *[pointer] * 6, *flags],
+            "convolve": [*[pointer] * 5, *[integer] * 7, ctypes.c_int],
+            "weight_gradient": [*[pointer] * 5, *[integer] * 6, ctypes.c_int],
         }
         self._functions = {}
         for name, arguments in signatures.items():
             for dtype, suffix in self.SUFFIXES.items():
+                if dtype == torch.bfloat16 and name in ("convolve", "weight_gradient"):
+                    continue
                 function = getattr(library, f"{name}_{suffix}")
                 function.argtypes, function.restype = arguments, None
                 self._functions[name, dtype] = function
@@ -112,6 +119,26 @@ class Kernels:
             torch.get_num_threads(),
         )
 
+    def convolve(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, maps: Tensor, y: Tensor, margin: int
+    ) -> None:
+        """Write the convolution of x, with `margin` zeros around it, with kernels (connections, 5, 5).
+
+        `maps` (connections, 2), int64: the output and the input map of each, in the order of the former. The
+        images of x and y, float32 or float64, are the innermost in memory.
+        """
+        n, channels, height, width = x.shape
+        sizes = (len(maps), channels, height, width, y.shape[1], margin, n)
+        pointers = _pointers(x, weight, bias, y, maps)
+        self._functions["convolve", x.dtype](*pointers, *sizes, torch.get_num_threads())
+
+    def weight_gradient(self, dy: Tensor, x: Tensor, dweight: Tensor, dbias: Tensor, maps: Tensor) -> None:
+        """Write the gradients of the weights and the bias of `convolve` without a margin."""
+        n, channels, height, width = x.shape
+        sizes = (len(maps), channels, height, width, dy.shape[1], n)
+        pointers = _pointers(dy, x, dweight, dbias, maps)
+        self._functions["weight_gradient", x.dtype](*pointers, *sizes, torch.get_num_threads())
+
 
 def _pointers(*tensors: Tensor | None) -> list[int | None]:
     return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
@@ -144,13 +171,13 @@ def _compile_and_load(say: Callable[[str], None]) -> Kernels:
 
     def compile_into(folder: Path) -> None:
         say(f"convatlas: compiling kernels for this CPU, once, in some seconds: {printable(version)}")
-        _run(compiler, *FLAGS, str(SOURCE), "-o", str(folder / LIBRARY))
+        _run(compiler, *FLAGS, *map(str, SOURCES), "-o", str(folder / LIBRARY))
 
     if private_folder("kernels") is None:
         with tempfile.TemporaryDirectory() as folder:
             compile_into(Path(folder))
             return Kernels(_load(Path(folder) / LIBRARY), version)
-    made_from = (SOURCE.read_bytes(), FLAGS, version, platform.machine(), cpu_flags())
+    made_from = ([source.read_bytes() for source in SOURCES], FLAGS, version, platform.machine(), cpu_flags())
     key = hashlib.sha256(repr(made_from).encode()).hexdigest()
     folder_of_key = cached_folder("kernels", key, compile_into)
     if folder_of_key is None:

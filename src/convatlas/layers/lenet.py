@@ -7,16 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+AMPLITUDE, SLOPE = 1.7159, 2 / 3
+
 
 class ScaledTanh(nn.Module):
     """f(a) = A tanh(S a), eq. 6, with A = 1.7159 and S = 2/3, so that f(1) = 1 and f(-1) = -1.
 
-    By the logistic function s, of which torch's is three times as fast as its tanh: tanh(z) = 2 s(2z) - 1. The
-    rounding error is that of A.
+    By the logistic function s, of which torch's is three times as fast as its tanh: tanh(z) = 2 s(2z) - 1.
+    The rounding error is that of A.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.rsub(torch.sigmoid(4 / 3 * x), -1.7159, alpha=-2 * 1.7159)  # 2 A s - A in one pass
+        # rsub is 2 A s - A in one pass
+        return torch.rsub(torch.sigmoid(2 * SLOPE * x), -AMPLITUDE, alpha=-2 * AMPLITUDE)
 
 
 class Subsample(nn.Module):

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.layers.fused_batch_norm import fuse_batch_norm
 from convatlas.layers.kernels import Kernels
+from convatlas.layers.narrow_conv import replace_narrow_layers
 from convatlas.layers.subsampled_conv import replace_strided_1x1_convs
 from convatlas.models import Network
 from convatlas.optim.ema import Averaging
@@ -131,6 +132,7 @@ def prepare_for_training(objective: Objective, runtime: Runtime, kernels: Kernel
     """Move the objective to the runtime's device, with the layers that train fastest, or at all, there."""
     runtime.to_device(objective)
     fuse_batch_norm(objective, kernels)
+    replace_narrow_layers(objective, kernels)
     replace_strided_1x1_convs(objective, runtime.device)
 
 
