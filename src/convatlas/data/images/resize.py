@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,8 +79,10 @@ def _decode_for(
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Tensor:
     """(h, w, c) -> (c, *size), uint8, channels-last."""
+    if not (pixels.flags.c_contiguous and pixels.flags.writeable):
+        pixels = pixels.copy()
     # torch has vectorised code for this memory format only, and recognises it only with a batch dimension
-    image = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
+    image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     if image.shape[2:] != size:
         # the operator behind F.interpolate(mode="bilinear", antialias=True): the argument checks of that
         # function would take a tenth of the time of an image from a packed store

@@ -108,11 +108,11 @@ class PackedImages:
 
     def image(self, index: int) -> DecodedImage | EncodedImage:
         """The image at `index`. Raises UserError for a sample that is damaged."""
-        entry = self.index[index]
-        start = int(entry["offset"])
-        data = self._shards[entry["shard"]][start : start + int(entry["length"])]
+        # all fields at once: each access to one would cost as much
+        shard, _, start, length, height, width, _, channels, sha256 = self.index[index].item()
+        data = self._shards[shard][start : start + length]
         if not self._checked[index]:
-            if hashlib.sha256(data).digest() != entry["sha256"].tobytes():
+            if hashlib.sha256(data).digest() != sha256:
                 raise UserError(
                     f"{printable(self.name(index))} is damaged: its checksum differs from the index; pack "
                     f"{self.path} again"
@@ -120,7 +120,6 @@ class PackedImages:
             self._checked[index] = True
         if self.manifest.kind == "files":
             return EncodedImage(data.tobytes(), self.name(index))
-        height, width, channels = (int(entry[name]) for name in ("height", "width", "channels"))
         return DecodedImage(data.reshape(height, width, channels))
 
 
