@@ -56,6 +56,12 @@ def test_the_document_has_the_rows_and_their_ratios(monkeypatch: pytest.MonkeyPa
     assert document["batch"] == 8
     assert document["peak_flops"] == 312e12
     assert rows["ours"]["share"] == pytest.approx(3.6 * rows["baseline"]["share"])
+    assert rows["ours"]["share"] == pytest.approx(100 * 36 * 6 * 415_680 / 312e12)
+    assert document["bandwidth"] == 2.039e12
+    # S2 and S4: forward and backward, 2 bytes a value
+    assert document["floor"]["bytes_per_image"] == 2 * 2 * (6 * 28**2 + 6 * 14**2 + 16 * 10**2 + 16 * 5**2)
+    step_ms = 1e3 * 8 / rows["ours"]["images_per_second"]
+    assert rows["ours"]["floor_share"] == pytest.approx(100 * document["floor"]["ms"] / step_ms)
     assert commands[0] == ("bench", "train", "lenet5", "--batch", "8", "--row", "baseline")
     assert len(commands) == 8
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from convatlas import analysis, models, recipes
-from convatlas.benchmark.harness import add_share, run_in_subprocess, run_interleaved
+from convatlas.benchmark.floor import training_floor
+from convatlas.benchmark.harness import run_in_subprocess, run_interleaved
 from convatlas.benchmark.peers import import_peer, timm_has, torchvision_has
 from convatlas.data.dataset import ArrayImages, Split
 from convatlas.data.loading.labeled_samples import LabeledSamples
@@ -51,7 +52,8 @@ def benchmark_training(
 ) -> dict[str, Any]:
     """The document of `bench train`: the rows in turn, as medians of `rounds`, with ratios to `baseline` and
     to `baseline-tuned`. `share` is the rate of the row's multiply-adds (three times a forward's), in
-    percent of the device's largest measured matrix product."""
+    percent of the device's largest measured matrix product; `floor` and the other shares are explained in
+    floor.py, with values of 2 bytes where the device multiplies bf16, else of 4."""
     entry = models.get_entry(model)
     device = select_device()
     batch = default_batch(model, batch)
@@ -69,10 +71,12 @@ def benchmark_training(
 
     rows = run_interleaved(names, rounds, measure, say)
     runtime = Runtime(device, best_precision(device))
-    peak = hardware.measure_device(device, runtime.precision).flops[runtime.precision]
+    spec = hardware.measure_device(device, runtime.precision)
     with torch.device("meta"):
-        macs = analysis.analyze(models.create_model(model, _edition(model)), entry.input).macs
-    add_share(rows, 6 * macs, peak)
+        report = analysis.analyze(models.create_model(model, _edition(model)), entry.input)
+    value_bytes = 2 if runtime.precision == "bf16" else 4
+    floor = training_floor(report, spec.flops[runtime.precision], spec.bandwidth, value_bytes)
+    floor.add_shares(rows)
     return {
         "kind": "train",
         "model": model,
@@ -80,7 +84,9 @@ def benchmark_training(
         "batch": batch,
         "rounds": max(row["rounds"] for row in rows),
         "baseline": "torchvision" if torchvision_has(model) else "our network in a plain loop",
-        "peak_flops": peak,
+        "peak_flops": floor.peak_flops,
+        "bandwidth": floor.bandwidth,
+        "floor": floor.document(batch),
         "machine": runtime.describe(),
         "rows": rows,
     }

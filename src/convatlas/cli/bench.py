@@ -119,10 +119,17 @@ class Bench:
         if self.beside:
             columns, cells = (*columns[:2], "to alone"), [row[:4] for row in cells]
         elif self.kind == "train":
-            columns += ("% of matrix product",)
-            shares = ["-" if row["share"] is None else f"{row['share']:.0f}" for row in document["rows"]]
-            cells = [(*row, share) for row, share in zip(cells, shares, strict=True)]
+            columns += ("% of matrix product", "% of floor")
+            shares = [
+                tuple("-" if row[name] is None else f"{row[name]:.0f}" for name in ("share", "floor_share"))
+                for row in document["rows"]
+            ]
+            cells = [(*row, *share) for row, share in zip(cells, shares, strict=True)]
         print_table(("row", *columns), cells, right=columns)
+        if "floor" in document:
+            from convatlas.benchmark.floor import describe_floor
+
+            paragraph(describe_floor(document), 0)
         for row in document["rows"]:
             if "error" in row:
                 paragraph(f"{row['name']}: {printable(row['error'])}", 2)
