@@ -130,8 +130,26 @@ def test_every_use_of_the_output_has_the_gradients_of_torch(
         torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4, 16, 31, 33])
+@pytest.mark.parametrize("size", [(3, 5), (4, 10), (16, 32)])
+def test_few_channels_share_a_row_of_pixels(kernels: Kernels, channels: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    norm = random_norm(channels)
+    x, residual = channels_last(3, channels, *size) * 3 + 50, channels_last(3, channels, *size)
+    results = []
+    for module in (norm, fused(norm, kernels)):
+        inputs = [x.clone().requires_grad_(), residual.clone().requires_grad_()]
+        y = relu_of_sum(module, F.relu(module(inputs[0])), inputs[1])
+        gradients = torch.autograd.grad(y.square().sum(), [*inputs, *module.parameters()])
+        results.append([y, *gradients, *module.buffers()])
+    for expected, actual in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (3, 5, 7, 2), (8, 2048, 3, 3), (2, 16, 90, 80)])
+@pytest.mark.parametrize(
+    "shape", [(2, 1, 1, 1), (3, 5, 7, 2), (8, 2048, 3, 3), (2, 16, 90, 80), (128, 4, 32, 32)]
+)
 def test_values_are_rounded_once(kernels: Kernels, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Against float64 on the same values: half a unit in the last place, and what float32 rounds."""
     torch.manual_seed(0)

@@ -51,6 +51,21 @@ struct Chunks {
   int64_t size(int64_t chunk) const { return end(chunk) - begin(chunk); }
 };
 
+constexpr int64_t WIDE = 64;  // values from which on a row fills vectors well
+
+// How many pixels side by side count as one row, with `channels` channels for each: few channels would leave vectors
+// nearly empty.
+inline int64_t pixels_per_row(int64_t rows, int64_t channels) {
+  int64_t pixels = 1;
+  while (2 * pixels * channels <= WIDE && rows % (2 * pixels) == 0) pixels *= 2;
+  return pixels;
+}
+
+// The first `channels` values, again for each pixel of a row.
+template <class T> void repeat(T* values, int64_t channels, int64_t pixels) {
+  for (int64_t i = channels; i < channels * pixels; i++) values[i] = values[i - channels];
+}
+
 // The mean of each channel, and its variance without Bessel's correction. Each chunk is read from memory once
 // and from the cache a second time, for squares of small differences; chunks are merged by Chan's formula.
 template <class T>
@@ -126,16 +141,21 @@ enum Relu { NONE = 0, RECOMPUTED = 1, FROM_OUTPUT = 2 };
 
 // `dresidual`, with FROM_OUTPUT alone: the gradient behind the ReLU, which is the residual's.
 template <class T, Relu RELU>
-void backward(const T* dy, const T* x, const T* y, T* dresidual, T* dx, int64_t rows, int64_t channels,
-              const real<T>* weight, const real<T>* bias, const real<T>* __restrict mean, const real<T>* inverse_std,
+void backward(const T* dy, const T* x, const T* y, T* dresidual, T* dx, int64_t num_pixels, int64_t num_channels,
+              const real<T>* weight, const real<T>* bias, const real<T>* channel_mean, const real<T>* inverse_std,
               real<T>* dweight, real<T>* dbias, int threads) {
+  const int64_t pixels = pixels_per_row(num_pixels, num_channels);
+  const int64_t rows = num_pixels / pixels, channels = num_channels * pixels;
   const Chunks chunks(rows, channels * sizeof(T));
-  std::vector<real<T>> partial(2 * chunks.count * channels), factors(4 * channels);
+  std::vector<real<T>> partial(2 * chunks.count * channels), factors(5 * channels);
   real<T>* __restrict scale = factors.data();
   real<T>* __restrict shift = scale + channels;
   real<T>* __restrict slope = shift + channels;
   real<T>* __restrict offset = slope + channels;
-  scale_and_shift<T>(channels, weight, bias, mean, inverse_std, scale, shift);
+  real<T>* __restrict mean = offset + channels;
+  std::copy_n(channel_mean, num_channels, mean);
+  scale_and_shift<T>(num_channels, weight, bias, mean, inverse_std, scale, shift);
+  for (real<T>* values : {mean, scale, shift}) repeat(values, num_channels, pixels);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t k = 0; k < chunks.count; k++) {
     real<T>* __restrict sum = &partial[2 * k * channels];
@@ -159,18 +179,21 @@ void backward(const T* dy, const T* x, const T* y, T* dresidual, T* dx, int64_t 
       }
     }
   }
-  std::vector<double> sums(2 * channels);
-  for (int64_t k = 0; k < chunks.count; k++)
-    for (int64_t c = 0; c < 2 * channels; c++) sums[c] += partial[2 * k * channels + c];
-  // dx = scale * (gradient - sum / rows - (x - mean) * inverse_std^2 * products / rows)
-  for (int64_t c = 0; c < channels; c++) {
-    const double inverse = inverse_std[c], sum = sums[c], products = sums[channels + c];
+  std::vector<double> sums(2 * num_channels);
+  for (int64_t row = 0; row < 2 * chunks.count * pixels; row++) {  // a row of sums, or of products, for each pixel
+    double* target = &sums[row / pixels % 2 * num_channels];
+    for (int64_t c = 0; c < num_channels; c++) target[c] += partial[row * num_channels + c];
+  }
+  // dx = scale * (gradient - sum / n - (x - mean) * inverse_std^2 * products / n) with n pixels
+  for (int64_t c = 0; c < num_channels; c++) {
+    const double inverse = inverse_std[c], sum = sums[c], products = sums[num_channels + c];
     dweight[c] = products * inverse;
     dbias[c] = sum;
-    const double per_value = -double(scale[c]) * inverse * inverse * products / rows;
+    const double per_value = -double(scale[c]) * inverse * inverse * products / num_pixels;
     slope[c] = per_value;
-    offset[c] = -double(scale[c]) * sum / rows - per_value * mean[c];
+    offset[c] = -double(scale[c]) * sum / num_pixels - per_value * mean[c];
   }
+  for (real<T>* values : {slope, offset}) repeat(values, num_channels, pixels);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t k = 0; k < chunks.count; k++) {
     for (int64_t row = chunks.begin(k); row < chunks.end(k); row++) {
@@ -188,14 +211,29 @@ void backward(const T* dy, const T* x, const T* y, T* dresidual, T* dx, int64_t 
   }
 }
 
+// The mean and the variance of a channel, in place, from those of each pixel of a row.
+inline void merge(double* mean, double* variance, int64_t channels, int64_t pixels) {
+  double total = 0, square = 0;
+  for (int64_t p = 0; p < pixels; p++) total += mean[p * channels];
+  total /= double(pixels);
+  for (int64_t p = 0; p < pixels; p++) {
+    const double difference = mean[p * channels] - total;
+    square += variance[p * channels] + difference * difference;
+  }
+  *mean = total;
+  *variance = square / double(pixels);
+}
+
 // mean and inverse_std of the batch; the running statistics, where there are some, move by `momentum`.
 template <class T>
 void normalize(const T* x, int64_t rows, int64_t channels, double eps, double momentum, real<T>* running_mean,
                real<T>* running_variance, real<T>* mean, real<T>* inverse_std, int threads) {
-  std::vector<double> moments(2 * channels);
-  double* variance = moments.data() + channels;
-  statistics(x, rows, channels, moments.data(), variance, threads);
+  const int64_t pixels = pixels_per_row(rows, channels);
+  std::vector<double> moments(2 * channels * pixels);
+  double* variance = moments.data() + channels * pixels;
+  statistics(x, rows / pixels, channels * pixels, moments.data(), variance, threads);
   for (int64_t c = 0; c < channels; c++) {
+    merge(&moments[c], &variance[c], channels, pixels);
     mean[c] = moments[c];
     inverse_std[c] = 1 / std::sqrt(variance[c] + eps);
     if (running_mean) {
@@ -209,13 +247,15 @@ void normalize(const T* x, int64_t rows, int64_t channels, double eps, double mo
 template <class T>
 void forward(const T* x, const T* residual, T* y, int64_t rows, int64_t channels, const real<T>* weight,
              const real<T>* bias, const real<T>* mean, const real<T>* inverse_std, bool relu, int threads) {
-  std::vector<real<T>> factors(2 * channels);
+  const int64_t pixels = pixels_per_row(rows, channels);
+  std::vector<real<T>> factors(2 * channels * pixels);
   real<T>* scale = factors.data();
-  real<T>* shift = scale + channels;
+  real<T>* shift = scale + channels * pixels;
   scale_and_shift<T>(channels, weight, bias, mean, inverse_std, scale, shift);
+  for (real<T>* values : {scale, shift}) repeat(values, channels, pixels);
   auto function = residual ? (relu ? apply<T, true, true> : apply<T, true, false>)
                            : (relu ? apply<T, false, true> : apply<T, false, false>);
-  function(x, residual ? residual : x, y, rows, channels, scale, shift, threads);
+  function(x, residual ? residual : x, y, rows / pixels, channels * pixels, scale, shift, threads);
 }
 
 }  // namespace
