@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,12 @@ from convatlas.data.transforms.elastic import ElasticTransform
 from convatlas.data.transforms.random_tile import RandomTile
 from convatlas.errors import UsageError, UserError
 from convatlas.evaluation.mask_predictions import read_mask_predictions
+from convatlas.inference.selection import ENGINES
 from convatlas.layers.upsampling import bilinear_kernel
 from convatlas.recipes import RECIPES, Epochs
 from convatlas.segmentation.results import results_document
 from convatlas.training.run import Pretrained
+from convatlas.visualization.grad_cam import grad_cam
 
 CLASSES = ("ground", "disc", "bar")
 
@@ -156,6 +160,73 @@ def test_predict_writes_masks_and_overlays(
     assert overlay.shape == (36, 44, 3)
     shares = {entry["name"]: entry["share"] for entry in documents[0]["classes"]}
     assert sum(shares.values()) == pytest.approx(100)
+
+
+def test_an_export_and_its_script_give_the_masks_of_predict(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    assert main(["export", str(trained), "--to", "onnx", "--out", str(tmp_path / "unet.onnx")]) == 0
+    image = Image.open(shapes / "test" / "images" / "0.png")
+    large = Image.new("L", (100, 70))  # several tiles
+    large.paste(image, (30, 20))
+    large.save(tmp_path / "large.png")
+    (script,) = tmp_path.glob("*.py")
+    command = [sys.executable, str(script), str(tmp_path / "large.png"), str(tmp_path / "mask.png")]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    mask = np.asarray(Image.open(tmp_path / "mask.png"))
+    (expected,) = ca.Segmenter(trained).predict(tmp_path / "large.png", "eager")
+    assert (mask == expected).mean() > 0.999
+    assert output.startswith(f"{CLASSES[int(np.bincount(mask.ravel()).argmax())]} ")
+    capsys.readouterr()
+    assert main(["export", str(trained), "--to", "int8", "--out", str(tmp_path / "int8")]) == 2
+    assert "which labels pixels, and int8 is checked by top-1" in capsys.readouterr().err
+
+
+def test_every_engine_labels_the_same_pixels(trained: Path, shapes: Path) -> None:
+    segmenter = ca.Segmenter(trained)
+    images = [shapes / "test" / "images" / f"{number}.png" for number in range(2)]
+    expected = segmenter.predict(images, "eager")
+    for name in ("onnx", "openvino"):
+        if ENGINES[name].missing_requirement():
+            continue
+        for mask, reference in zip(segmenter.predict(images, name), expected, strict=True):
+            assert (mask == reference).mean() > 0.995
+
+
+def test_grad_cam_explains_a_class_a_pixel_and_a_box(trained: Path, shapes: Path) -> None:
+    classifier = ca.load(trained)
+    preprocessing = classifier.metadata.preprocessing
+    image = Image.open(shapes / "test" / "images" / "0.png")
+    truth = np.asarray(Image.open(shapes / "test" / "masks" / "0.png"))
+    tile = RandomTile().geometry((36, 44), preprocessing.input_size, 92, np.full(3, 0.5), None)  # type: ignore[arg-type]
+    pixels = tile.sample_image(torch.from_numpy(np.asarray(image)[None].copy()))
+    normalized = classifier.normalizer(pixels[None])
+    layer = "expand1"
+    height, width = preprocessing.output_size
+    whole = grad_cam(classifier.model, normalized, 2, layer)
+    assert whole.shape == (1, height, width)
+    top, left = (height - 36) // 2, (width - 44) // 2
+    inside = whole[0, top : top + 36, left : left + 44]
+    assert inside[truth == 2].mean() > 2 * inside[truth == 0].mean()
+    row, column = (int(values.mean()) for values in np.nonzero(truth == 2))
+    pixel = torch.zeros(height, width)
+    pixel[top + row, left + column] = 1
+    box = torch.zeros(height, width)
+    box[top + row - 3 : top + row + 3, left + column - 3 : left + column + 3] = 1
+    for region in (pixel, box):
+        assert grad_cam(classifier.model, normalized, 2, layer, region).any()
+    with pytest.raises(UsageError, match="a region should have the size of the map"):
+        grad_cam(classifier.model, normalized, 2, layer, torch.zeros(3, 3))
+
+
+def test_visualize_draws_filters_and_grad_cam(trained: Path, shapes: Path, tmp_path: Path) -> None:
+    image = shapes / "test" / "images" / "0.png"
+    assert (
+        main(["visualize", str(trained), str(image), "--module", "expand1", "--out", str(tmp_path / "v")])
+        == 0
+    )
+    assert np.asarray(Image.open(tmp_path / "v" / "0.png")).std() > 5
 
 
 def test_networks_data_and_recipes_of_different_tasks_are_refused(

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 
+from convatlas import models
 from convatlas.classifier import Classifier
 from convatlas.data import open_dataset
 from convatlas.data.loading.eval_batches import EvalBatches
 from convatlas.data.loading.loader import default_num_workers
-from convatlas.errors import unknown_name
+from convatlas.errors import UsageError, unknown_name
 from convatlas.evaluation import metrics
 from convatlas.evaluation.predict import predict_split
 from convatlas.evaluation.protocols import get_protocol
@@ -45,6 +46,12 @@ def classifier_to_int8(
     Raises UsageError for data without train or val images; UserError when top-1 falls by more than `max_drop`
     points.
     """
+    network = classifier.metadata.network
+    if models.get_entry(network.name, network.edition).task == "segmentation":
+        raise UsageError(
+            f"{name} is a {network.name}, which labels pixels, and int8 is checked by top-1: export it to "
+            "openvino or onnx"
+        )
     dataset = open_dataset(data or classifier.training_data)
     for split in ("train", "val"):
         if split not in dataset.splits:

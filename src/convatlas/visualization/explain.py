@@ -36,7 +36,8 @@ def explain_image(
     normalized = classifier.normalizer(image[None].to(classifier.runtime.device))
     with torch.no_grad():
         maps, logits = forward_with_maps(classifier.model, normalized, layer)
-    probabilities = logits.softmax(1)[0].tolist()
+    # of a network that labels pixels, the mean over them
+    probabilities = logits.softmax(1)[0].reshape(logits.shape[1], -1).mean(1).tolist()
     classes = list(classifier.metadata.classes)
     if class_name:
         labels = [classes.index(class_name)]

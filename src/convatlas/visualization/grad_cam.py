@@ -19,35 +19,54 @@ from convatlas.visualization.feature_maps import check_images, forward_with_maps
 
 
 def grad_cam(
-    model: nn.Module, images: Tensor, classes: Tensor | Sequence[int] | int, path: str | None = None
+    model: nn.Module,
+    images: Tensor,
+    classes: Tensor | Sequence[int] | int,
+    path: str | None = None,
+    region: Tensor | None = None,
 ) -> Tensor:
     """Grad-CAM of each image for its class: (n, h, w), at least 0, at the size of the layer's feature maps.
 
     images: (n, c, height, width), normalised. classes: (n,), or one for all images. path: a module whose
     output is feature maps; by default the last convolutional layer. The result is zero everywhere if nothing
-    in the layer raises the class's score.
+    in the layer raises the class's score. region: of a network that labels pixels, (rows, columns) or (n,
+    rows, columns), the weights with which the class's map is summed to its score: 1 at a pixel or in a box
+    and 0 elsewhere; by default 1 where the class is predicted.
 
     Raises UsageError for a path that does not exist or whose output is no feature maps, for a class that does
-    not exist, and for a network that labels every pixel; UserError for a network without convolutions.
+    not exist, and for a region of another size than the map; UserError for a network without convolutions.
     """
     check_images(model, images)
     if path is None:
         path = last_conv_layer(model, (images.shape[1], images.shape[2], images.shape[3]))
     with torch.inference_mode(False), torch.enable_grad():
         maps, logits = forward_with_maps(model, images.detach().clone().requires_grad_(), path)
-        if logits.dim() != 2:
-            raise UsageError("Grad-CAM needs one score a class: this network labels every pixel")
-        n, num_classes = logits.shape
+        n, num_classes = logits.shape[:2]
         classes = torch.as_tensor(classes)
         if not classes.dim():
             classes = classes.expand(n)
         if classes.shape != (n,) or classes.min() < 0 or classes.max() >= num_classes:
             raise UsageError(f"Grad-CAM needs a class from 0 to {num_classes - 1} for each of the {n} images")
         scores = logits[range(n), classes.tolist()]
+        if logits.dim() == 4:
+            scores = _score_region(logits, scores, classes.to(logits.device), region)
         # The sum's gradient is that of each score: no image's score depends on another image's maps.
         (gradient,) = torch.autograd.grad(scores.sum(), maps)
     alpha = gradient.mean((2, 3), keepdim=True)
     return (alpha * maps.detach()).sum(1).relu()
+
+
+def _score_region(logits: Tensor, maps: Tensor, classes: Tensor, region: Tensor | None) -> Tensor:
+    """(n,): the maps (n, rows, columns) of the images' classes, summed over a region."""
+    if region is None:
+        region = logits.argmax(1) == classes[:, None, None]
+    elif region.shape not in (maps.shape, maps.shape[1:]):
+        raise UsageError(
+            f"a region should have the size of the map of the class, {tuple(maps.shape[1:])}, not "
+            f"{tuple(region.shape)}"
+        )
+    scores: Tensor = (maps * region.to(maps)).sum((1, 2))
+    return scores
 
 
 def resize_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
