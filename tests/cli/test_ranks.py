@@ -1,15 +1,18 @@
 """Commands under torchrun: the ranks share the work, rank 0 prints, the bytes are those of one process."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.ensemble_members import make_classifier, make_photos, make_run
+from helpers.mask_shapes import make_shapes, unet_run
 from helpers.rank_jobs import RankResult, finish_ranks, start_ranks
 from PIL import Image
 
+import convatlas as ca
 from convatlas.cli.main import main
 
 
@@ -88,3 +91,25 @@ def test_an_error_is_printed_once(tmp_path: Path) -> None:
     assert {result.exit_code for result in results} == {1}
     assert errors.count("\n") == 1
     assert "missing" in errors
+
+
+def test_masks_are_evaluated_and_written_with_the_same_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shapes = make_shapes(tmp_path / "shapes")
+    run = tmp_path / "unet"
+    ca.train(unet_run(shapes, epochs=0.5), run, workers=0)
+    capsys.readouterr()
+    single = run_single(capsys, "eval", str(run), "--json")
+    ranks = run_on_ranks(tmp_path, "eval", str(run), "--json")
+    assert (ranks.exit_code, ranks.stdout) == (0, single.stdout)
+    assert json.loads(single.stdout)["n"] == 6
+    images = str(shapes / "test" / "images")
+    masks = []
+    for runner, name in ((partial(run_single, capsys), "one"), (partial(run_on_ranks, tmp_path), "two")):
+        out = tmp_path / name
+        result = runner("predict", str(run), images, "--engine", "eager", "--json", "--out", str(out))
+        documents = json.loads(result.stdout)
+        assert [Path(document["file"]).name for document in documents] == [f"{n}.png" for n in range(6)]
+        masks.append([Path(document["mask"]).read_bytes() for document in documents])
+    assert masks[0] == masks[1]

@@ -39,13 +39,14 @@ def mask_documents(
     from convatlas.segmentation.segmenter import Segmenter
 
     segmenter = Segmenter(classifier)
+    on_engine = say if ranks.rank == 0 else lambda line: None
     names = _Names(folder)
     numbered: Iterator[tuple[str, str]] = ((file, names.new(file)) for file in files)
     if isinstance(files, list):
         numbered = track(numbered, len(files), "images")
     while group := list(islice(numbered, ranks.world_size)):
         own = group[ranks.rank : ranks.rank + 1]
-        documents = [_document(segmenter, file, name, engine, folder, say) for file, name in own]
+        documents = [_document(segmenter, file, name, engine, folder, on_engine) for file, name in own]
         yield from (document for share in ranks.all_gather(documents) for document in share)
 
 
