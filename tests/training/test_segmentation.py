@@ -96,6 +96,25 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(
         assert torch.equal(resumed[name], tensor), name
 
 
+def test_runs_are_compared_by_their_mean_iou(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ca.train(unet_run(shapes, seed=1, epochs=1), tmp_path / "short", workers=0)
+    capsys.readouterr()
+    arguments = ["compare", str(trained), str(tmp_path / "short"), "--png", str(tmp_path / "c.png")]
+    assert main([*arguments, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    first, second = document["runs"]
+    (pair,) = document["paired"]
+    assert (first["score"], pair["n"]) == ("mean_iou", 6)
+    assert pair["difference"] == pytest.approx(second["test_mean_iou"] - first["test_mean_iou"])
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "val mean IU %" in text
+    assert "points better than B in mean IU on the same 6 images" in " ".join(text.split())
+    assert np.asarray(Image.open(tmp_path / "c.png")).std() > 5
+
+
 def test_predict_writes_masks_and_overlays(
     trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

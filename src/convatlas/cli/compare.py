@@ -15,6 +15,7 @@ from convatlas.errors import printable
 from convatlas.formatting import RUN_LETTERS, format_duration
 from convatlas.storage.records import encode_json
 
+SCORES = {"top1": "top-1", "mean_iou": "mean IU"}
 VALUES_WIDTH = 96  # characters for the values of one field, all runs together
 MAX_ALL_PAIRS = 3  # runs whose every pair is printed; of more, each beside the first
 
@@ -57,26 +58,30 @@ def print_comparison(document: dict[str, Any]) -> None:
     print()
     for group in document["seeds"]:
         runs = _join_letters(group["runs"])
+        score = document["runs"][group["runs"][0]]["score"]
         paragraph(
-            f"{runs} differ in the seed alone: test top-1 {group['top1_mean']:.2f} % on average, standard "
-            f"deviation {group['top1_deviation']:.2f} points",
+            f"{runs} differ in the seed alone: test {SCORES[score]} {group[f'{score}_mean']:.2f} % on "
+            f"average, standard deviation {group[f'{score}_deviation']:.2f} points",
             2,
         )
     _print_pairs(document)
 
 
 def _print_runs(rows: Sequence[dict[str, Any]]) -> None:
-    columns = ("val top-1 %", "best", "test top-1 %", "95 % interval", "test loss", "images", "time")
+    scores = {row["score"] for row in rows}
+    name = SCORES[scores.pop()] if len(scores) == 1 else "score"
+    columns = (f"val {name} %", "best", f"test {name} %", "95 % interval", "test loss", "images", "time")
     cells = []
     for letter, row in zip(RUN_LETTERS, rows, strict=False):
+        score = row["score"]
         low, high = row["test_interval"] or (None, None)
         cells.append(
             (
                 letter,
                 printable(row["out"]),
-                _number(row["val_top1"]),
-                _number(row["best_val_top1"]),
-                _number(row["test_top1"]),
+                _number(row[f"val_{score}"]),
+                _number(row[f"best_val_{score}"]),
+                _number(row[f"test_{score}"]),
                 "-" if low is None else f"{low:.2f} to {high:.2f}",
                 _number(row["test_loss"], 4),
                 "-" if row["n"] is None else f"{row['n']:,}",
@@ -132,8 +137,9 @@ def _print_pairs(document: dict[str, Any]) -> None:
 def _pair_sentence(pair: dict[str, Any]) -> str:
     """Which of the two is better on the images that both could read, the better one first."""
     better, other = (RUN_LETTERS[position] for position in pair["runs"])
-    only_better = pair["only_first"]
-    only_other = pair["only_second"]
+    labels_pixels = "p" not in pair
+    keys = ("first_better", "second_better") if labels_pixels else ("only_first", "only_second")
+    only_better, only_other = (pair[key] for key in keys)
     low, high = pair["interval"]
     difference = pair["difference"]
     if difference > 0:
@@ -145,6 +151,12 @@ def _pair_sentence(pair: dict[str, Any]) -> str:
     if difference:
         verdict = f"{better} is {abs(difference):.2f} points better than"
     unshared = f", without {pair['unshared']:,} that one of them could not read" if pair["unshared"] else ""
+    if labels_pixels:
+        return (
+            f"{verdict} {other} in mean IU on the same {pair['n']:,} images{unshared} (95 % interval "
+            f"{_signed(low)} to {_signed(high)}): {better} on {only_better:,} of them, {other} on "
+            f"{only_other:,}"
+        )
     p = f"p = {pair['p']:.2g}" if pair["p"] >= 0.001 else "p < 0.001"
     return (
         f"{verdict} {other} on the same {pair['n']:,} images{unshared} "

@@ -14,14 +14,21 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from convatlas.data.task import Task
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.evaluation import metrics, predictions
+from convatlas.evaluation.mask_predictions import read_mask_predictions
+from convatlas.evaluation.mask_significance import mask_pairing_problem, paired_mask_comparison
+from convatlas.evaluation.predictions import PredictionsMetadata
 from convatlas.evaluation.significance import Correctness, correctness, paired_comparison, pairing_problem
 from convatlas.formatting import RUN_LETTERS
+from convatlas.segmentation.metrics import bootstrap_interval
+from convatlas.segmentation.task import MaskPredictions
 from convatlas.storage.json_lines import RESTORE, read_json_lines
 from convatlas.training.metrics_log import REMOVE_TIMING
 from convatlas.training.run import Run, RunFile
 from convatlas.training.run_folder import read_run_folder
+from convatlas.training.tasks import task_of
 
 T = TypeVar("T")
 # Fields that only describe other fields: of a run, of its recipe
@@ -40,8 +47,14 @@ class MetricLine(msgspec.Struct, frozen=True):
     event: str = ""
     loss: float | None = None
     top1: float | None = None
+    mean_iou: float | None = None
     lr: float | None = None
     n: int | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The score of the run's task; the training lines of a network that labels pixels have none."""
+        return self.mean_iou if self.top1 is None else self.top1
 
 
 class _TimingLine(msgspec.Struct, frozen=True):
@@ -50,17 +63,23 @@ class _TimingLine(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The content of a run's folder. `correctness` is None for a run that has not finished."""
+    """The content of a run's folder. Of a run that has finished, `correctness` or `masks` say what it
+    predicted on the test split."""
 
     path: Path
     run_file: RunFile
     lines: list[MetricLine]
     seconds: float
     correctness: Correctness | None
+    masks: tuple[MaskPredictions, PredictionsMetadata] | None = None
 
     @property
     def run(self) -> Run:
         return self.run_file.run
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.run)
 
     @property
     def step(self) -> int:
@@ -101,13 +120,21 @@ def read_run(path: Path) -> RunRecord:
     predictions_file = path / predictions.FILE
     if record.test is None or not predictions_file.exists():
         return record
-    stored = predictions.read_predictions(predictions_file)
-    if stored.metadata is None or stored.metadata.run != run_file.run.id:
+    masks = None
+    stored_correctness = None
+    if record.task.name == "segmentation":
+        masks = read_mask_predictions(predictions_file)
+        predicted_run = masks[1].run
+    else:
+        stored = predictions.read_predictions(predictions_file)
+        predicted_run = stored.metadata.run if stored.metadata else ""
+        stored_correctness = correctness(stored) if stored.metadata else None
+    if predicted_run != run_file.run.id:
         raise UserError(
             f"{printable(predictions_file)} belongs to another run than {printable(file)}: train the run "
             "again"
         )
-    return RunRecord(path, run_file, lines, seconds, correctness(stored))
+    return RunRecord(path, run_file, lines, seconds, stored_correctness, masks)
 
 
 def _read_lines(file: Path, type_: type[T], remedy: str = RESTORE) -> list[T]:
@@ -134,16 +161,14 @@ def compare_runs(records: Sequence[RunRecord]) -> dict[str, Any]:
     paired: list[dict[str, Any]] = []
     unpaired: list[dict[str, Any]] = []
     for position, record in enumerate(records):
-        if record.correctness is None:
+        if record.correctness is None and record.masks is None:
             unpaired.append({"runs": [position], "reason": _missing_predictions(record)})
     for (i, a), (j, b) in combinations(enumerate(records), 2):
-        if a.correctness is None or b.correctness is None:
-            continue
-        problem = pairing_problem(a.correctness, b.correctness)
-        if problem is None:
-            paired.append({"runs": [i, j]} | paired_comparison(a.correctness, b.correctness))
-        else:
-            unpaired.append({"runs": [i, j], "reason": problem})
+        pair = _pair(a, b)
+        if isinstance(pair, str):
+            unpaired.append({"runs": [i, j], "reason": pair})
+        elif pair is not None:
+            paired.append({"runs": [i, j]} | pair)
     return {
         "runs": [_summary(record) for record in records],
         "differences": differences([record.run_file for record in records]),
@@ -151,6 +176,20 @@ def compare_runs(records: Sequence[RunRecord]) -> dict[str, Any]:
         "unpaired": unpaired,
         "seeds": _seeds(records),
     }
+
+
+def _pair(a: RunRecord, b: RunRecord) -> dict[str, Any] | str | None:
+    """The comparison of two runs, or why they cannot be paired; None where one has no predictions."""
+    if a.correctness is not None and b.correctness is not None:
+        return pairing_problem(a.correctness, b.correctness) or paired_comparison(
+            a.correctness, b.correctness
+        )
+    if a.masks is not None and b.masks is not None:
+        (first, metadata), (second, other_metadata) = a.masks, b.masks
+        return mask_pairing_problem(metadata, other_metadata) or paired_mask_comparison(first, second)
+    if a.test is None or b.test is None or a.task is b.task:
+        return None
+    return "one labels pixels, the other classifies images"
 
 
 def differences(run_files: Sequence[RunFile]) -> list[dict[str, Any]]:
@@ -194,20 +233,25 @@ def _are_record_lists(values: list[Any]) -> bool:
 
 
 def _summary(record: RunRecord) -> dict[str, Any]:
-    validation = [line.top1 for line in record.scores("val") if line.top1 is not None]
+    """`score` says which score the keys val_, best_val_ and test_ have."""
+    score = record.task.score
+    validation = [line.score for line in record.scores("val") if line.score is not None]
     test = record.test or MetricLine(record.step, 0.0)
     interval = None
     if test.top1 is not None and test.n:
         interval = metrics.interval(round(test.top1 * test.n / 100), test.n)
+    if record.masks is not None:
+        interval = bootstrap_interval(record.masks[0].confusions)
     return {
         "out": str(record.path),
         "run_id": record.run.id,
         "finished": record.test is not None,
         "step": record.step,
         "steps": record.run.steps,
-        "val_top1": validation[-1] if validation else None,
-        "best_val_top1": max(validation, default=None),
-        "test_top1": test.top1,
+        "score": score,
+        f"val_{score}": validation[-1] if validation else None,
+        f"best_val_{score}": max(validation, default=None),
+        f"test_{score}": test.score,
         "test_interval": interval,
         "test_loss": test.loss,
         "n": test.n,
@@ -223,18 +267,19 @@ def _seeds(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Groups of three or more finished runs that differ in their seed alone, each run once."""
     groups: dict[str, dict[int, tuple[int, float]]] = {}
     for position, record in enumerate(records):
-        if record.test is not None and record.test.top1 is not None:
+        if record.test is not None and record.test.score is not None:
             group = groups.setdefault(record.run.replace(seed=0).id, {})
-            group.setdefault(record.run.seed, (position, record.test.top1))
+            group.setdefault(record.run.seed, (position, record.test.score))
     rows = []
     for group in groups.values():
         if len(group) >= 3:
-            positions, top1 = zip(*group.values(), strict=True)
+            positions, scores = zip(*group.values(), strict=True)
+            score = records[positions[0]].task.score
             rows.append(
                 {
                     "runs": [*positions],
-                    "top1_mean": statistics.mean(top1),
-                    "top1_deviation": statistics.stdev(top1),
+                    f"{score}_mean": statistics.mean(scores),
+                    f"{score}_deviation": statistics.stdev(scores),
                 }
             )
     return rows

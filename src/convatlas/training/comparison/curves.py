@@ -20,7 +20,7 @@ MAX_MARKED = 40  # points of a curve that each have a marker
 
 
 def draw_curves(records: Sequence[RunRecord], differences: Sequence[dict[str, Any]]) -> bytes:
-    """Loss, top-1 and learning rate by epoch, as far as each run has come.
+    """Loss, score and learning rate by epoch, as far as each run has come.
 
     `differences` as in the document of `compare`.
     """
@@ -31,9 +31,9 @@ def draw_curves(records: Sequence[RunRecord], differences: Sequence[dict[str, An
     rows = -(-len(names) // columns)
     with plot_style():
         figure = Figure(figsize=(9, 4.6 + 0.19 * rows), layout="constrained")
-        panels = figure.subplot_mosaic([["loss", "top1"], ["lr", "lr"]], height_ratios=(3, 1))
+        panels = figure.subplot_mosaic([["loss", "score"], ["lr", "lr"]], height_ratios=(3, 1))
         colors = _run_colors(len(records))
-        for key, label in (("loss", "loss"), ("top1", "top-1 %"), ("lr", "learning rate")):
+        for key, label in (("loss", "loss"), ("score", _score_label(records)), ("lr", "learning rate")):
             axis = panels[key]
             axis.set(xlabel="epoch", ylabel=label)
             training = [_points(record.scores("train"), key) for record in records]
@@ -47,7 +47,7 @@ def draw_curves(records: Sequence[RunRecord], differences: Sequence[dict[str, An
                     _draw(axis, points, color=color, lw=0.7, alpha=0.5)
                 for points, color in zip(validation, colors, strict=True):
                     _draw(axis, points, color=color, lw=1.6, marker="o" if len(points) < MAX_MARKED else None)
-            if key == "top1":
+            if key == "score":
                 axis.set_title("bold: validation, its best with a star; thin: training", color="0.35")
                 _mark_best(axis, validation, colors)
             else:
@@ -59,6 +59,11 @@ def draw_curves(records: Sequence[RunRecord], differences: Sequence[dict[str, An
         for text in legend.get_texts():
             text.set_parse_math(False)  # a folder may have a dollar in its name
         return figure_png(figure)
+
+
+def _score_label(records: Sequence[RunRecord]) -> str:
+    labels = {record.task.score_label for record in records}
+    return f"{labels.pop()} %" if len(labels) == 1 else "score %"
 
 
 def _points(lines: Sequence[MetricLine], key: str) -> list[tuple[float, float]]:
