@@ -111,6 +111,7 @@ def main(
     print(f"{len(composites):,} composites in {seconds:.0f} s: {folder}/README.txt describes them")
     data = f"folder:{folder}/classes"
     print(f"next: convatlas train resnet20_cifar --data {data} --set model.arguments.image_size=64")
+    print(f"masks: convatlas train unet --data folder:{folder}/masks --recipe small")
 
 
 def parse_size(size: str) -> tuple[int, int]:

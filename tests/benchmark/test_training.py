@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from convatlas import models
 from convatlas.benchmark import training
 from convatlas.benchmark.peers import timm_has, torchvision_has
 from convatlas.errors import UsageError
@@ -69,3 +71,16 @@ def test_the_document_has_the_rows_and_their_ratios(monkeypatch: pytest.MonkeyPa
 def test_an_unknown_row_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="unknown row 'our': the nearest is 'ours'"):
         training.measure_row("lenet5", 8, "our")
+
+
+def test_networks_that_label_pixels_train_on_the_pixels_that_they_label() -> None:
+    network = models.create_model("unet", width=0.05)
+    images = torch.randint(0, 256, (2, 1, 204, 220), dtype=torch.uint8)
+    targets = torch.randint(0, 2, (2, 204, 220))
+    window = training.label_window(targets, network(images.float()))
+    assert torch.equal(window, targets[:, 92:112, 92:128])
+    samples = training._samples(network, images, targets).load_plain(np.arange(2))
+    assert torch.equal(samples.images, images)
+    assert torch.equal(samples.targets, window.byte())
+    labels = torch.tensor([3, 1])
+    assert training.label_window(labels, torch.zeros(2, 4)) is labels

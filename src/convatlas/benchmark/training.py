@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,10 +25,14 @@ from convatlas.benchmark.floor import training_floor
 from convatlas.benchmark.harness import run_in_subprocess, run_interleaved
 from convatlas.benchmark.peers import import_peer, timm_has, torchvision_has
 from convatlas.data.dataset import ArrayImages, Split
+from convatlas.data.loading.batch import SampleSource
 from convatlas.data.loading.labeled_samples import LabeledSamples
 from convatlas.data.loading.loader import iterate_batches
+from convatlas.data.loading.masked_samples import MaskedSamples
 from convatlas.data.loading.train_batches import TrainBatches
-from convatlas.data.transforms.preprocessing import fixed_size_preprocessing
+from convatlas.data.mask import ArrayMasks
+from convatlas.data.transforms.preprocessing import fixed_size_preprocessing, tile_preprocessing
+from convatlas.data.transforms.random_tile import RandomTile
 from convatlas.errors import unknown_name
 from convatlas.layers.fused_batch_norm import choose_kernels
 from convatlas.runtime import hardware
@@ -35,6 +40,7 @@ from convatlas.runtime.compilation import can_compile
 from convatlas.runtime.device import best_precision, select_device
 from convatlas.runtime.memory import peak_memory_bytes, tune_malloc
 from convatlas.runtime.runtime import Runtime
+from convatlas.segmentation.task import class_target
 from convatlas.training.objective import Objective, prepare_for_training
 from convatlas.training.step import TrainStep
 
@@ -144,10 +150,12 @@ def _training_steps(model: str, batch: int | None, row: str) -> Iterator[None]:
     generator = torch.Generator().manual_seed(0)
     shape = (recipe.batch * NUM_BATCHES, *entry.input)
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, 10, (len(images),), generator=generator)
+    is_dense = entry.task == "segmentation"
+    num_targets = (len(images), *entry.input[1:]) if is_dense else (len(images),)
+    targets = torch.randint(2 if is_dense else 10, num_targets, generator=generator)
     if row.startswith("ours"):
-        return _convatlas_steps(model, images, labels, recipe, "compiled" in row)
-    return _plain_loop_steps(model, images, labels, recipe.batch, row)
+        return _convatlas_steps(model, images, targets, recipe, "compiled" in row)
+    return _plain_loop_steps(model, images, targets, recipe.batch, row)
 
 
 def _edition(model: str) -> str:
@@ -170,11 +178,11 @@ def create_network(model: str, row: str) -> nn.Module:
     return network
 
 
-def _plain_loop_steps(model: str, images: Tensor, labels: Tensor, batch: int, row: str) -> Iterator[None]:
+def _plain_loop_steps(model: str, images: Tensor, targets: Tensor, batch: int, row: str) -> Iterator[None]:
     device = select_device()
     fast = row == "bf16" or "compiled" in row
     memory_format = torch.channels_last if fast else torch.preserve_format
-    dataset = torch.utils.data.TensorDataset(images.float() / 255, labels)
+    dataset = torch.utils.data.TensorDataset(images.float() / 255, targets)
     loader = torch.utils.data.DataLoader(dataset, batch_size=batch, shuffle=True)
     network = create_network(model, row).to(device).train()
     if fast:
@@ -187,6 +195,7 @@ def _plain_loop_steps(model: str, images: Tensor, labels: Tensor, batch: int, ro
             y = y.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=fast):
                 logits, *head_logits = all_logits(forward(x))
+                y = label_window(y, logits)
                 loss = nn.functional.cross_entropy(logits, y)
                 for head in head_logits:
                     loss = loss + AUXILIARY_WEIGHT * nn.functional.cross_entropy(head, y)
@@ -195,6 +204,15 @@ def _plain_loop_steps(model: str, images: Tensor, labels: Tensor, batch: int, ro
             optimizer.step()
             loss.item()
             yield
+
+
+def label_window(targets: Tensor, logits: Tensor) -> Tensor:
+    """Of the classes of pixels (n, h, w) those in the middle that have logits (n, classes, rows, columns);
+    labels (n,) themselves."""
+    if targets.dim() == 1:
+        return targets
+    top, left = ((whole - part) // 2 for whole, part in zip(targets.shape[1:], logits.shape[2:], strict=True))
+    return targets[:, top : top + logits.shape[2], left : left + logits.shape[3]]
 
 
 def all_logits(output: Any) -> list[Tensor]:
@@ -206,22 +224,21 @@ def all_logits(output: Any) -> list[Tensor]:
 
 
 def _convatlas_steps(
-    model: str, images: Tensor, labels: Tensor, recipe: recipes.Recipe, compile: bool
+    model: str, images: Tensor, targets: Tensor, recipe: recipes.Recipe, compile: bool
 ) -> Iterator[None]:
     device = select_device()
     network = models.create_model(model, _edition(model))
     kernels = None if compile else choose_kernels(network, device)
     runtime = Runtime(device, best_precision(device), compile)
-    split = Split(ArrayImages(images.numpy()), labels.numpy())
-    channels, height, width = images.shape[1:]
-    preprocessing = fixed_size_preprocessing(channels, (height, width), (height, width))
+    samples = _samples(network, images, targets)
+    split, preprocessing = samples.split, samples.preprocessing
     auxiliary = recipe.auxiliary or dict.fromkeys(network.heads, AUXILIARY_WEIGHT)
     normalizer = recipe.normalize.fit(split.images, preprocessing)
     objective = Objective(network, normalizer, recipe.loss, auxiliary, recipe.ema)
     prepare_for_training(objective, runtime, kernels)
     optimizer = recipe.optimizer.build(objective.model)
     forward_backward = runtime.compiled_forward_backward(objective, partial(print, file=sys.stderr))
-    batches = TrainBatches(LabeledSamples(split, preprocessing), recipe.augment, recipe.batch, seed=0)
+    batches = TrainBatches(samples, recipe.augment, recipe.batch, seed=0)
     train_step = TrainStep(objective, optimizer, runtime, recipe, batches, forward_backward)
     for step, batch in runtime.prefetch(iterate_batches(batches, 0, sys.maxsize)):
         train_step.prepare(step, recipe.optimizer.lr)
@@ -230,3 +247,17 @@ def _convatlas_steps(
         if device.type == "cpu":
             loss.item()
         yield
+
+
+def _samples(network: nn.Module, images: Tensor, targets: Tensor) -> SampleSource:
+    """Images with labels, or as tiles with the classes of their pixels, in memory."""
+    channels, height, width = images.shape[1:]
+    pixels = ArrayImages(images.numpy())
+    if targets.dim() == 1:
+        preprocessing = fixed_size_preprocessing(channels, (height, width), (height, width))
+        return LabeledSamples(Split(pixels, targets.numpy()), preprocessing)
+    assert isinstance(network, models.Network)
+    masks = ArrayMasks(targets.byte().numpy(), int(targets.max()) + 1)
+    split = Split(pixels, np.zeros(len(images), np.int64), masks=masks)
+    tiles = tile_preprocessing(channels, (height, width), network.margin, network.stride)
+    return MaskedSamples(split, tiles, RandomTile(hflip=True), class_target)

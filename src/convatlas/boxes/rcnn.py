@@ -74,8 +74,8 @@ class RCNN:
         boxes = regions.boxes[rows]
         if regression:
             boxes = self.regress(features, regions.boxes, rows, labels)
-        found = Detections(clip(boxes, size), scores[rows, labels], labels)
-        return suppress(found, nms_threshold, max_detections)
+        moved = Detections(clip(boxes, size), scores[rows, labels], labels)
+        return suppress(moved, nms_threshold, max_detections)
 
     def refine(
         self,

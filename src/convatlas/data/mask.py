@@ -1,5 +1,6 @@
 """Masks as targets: the class of every pixel of an image, and the instances that it belongs to."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, Self
 
@@ -33,6 +34,29 @@ class MaskSource(Protocol):
 
     def subset(self, indices: NDArray[np.int64]) -> Self:
         """The masks at `indices`, in that order."""
+
+
+@dataclass(frozen=True)
+class ArrayMasks:
+    """Masks of one size in memory: (n, height, width), uint8, of `num_classes` classes."""
+
+    array: NDArray[np.uint8]
+    num_classes: int
+
+    @property
+    def pixel_counts(self) -> NDArray[np.int64]:
+        counts = [np.bincount(mask.ravel(), minlength=256)[: self.num_classes] for mask in self.array]
+        return np.array(counts, np.int64).reshape(-1, self.num_classes)
+
+    @property
+    def hashes(self) -> tuple[bytes, ...]:
+        return tuple(hashlib.sha256(mask.tobytes()).digest()[:16] for mask in self.array)
+
+    def mask(self, index: int) -> Mask:
+        return Mask(self.array[index])
+
+    def subset(self, indices: NDArray[np.int64]) -> Self:
+        return replace(self, array=self.array[indices])
 
 
 @dataclass(frozen=True)
