@@ -89,6 +89,9 @@ def replace_narrow_layers(model: nn.Module, kernels: Kernels | None) -> None:
         elif type(module) is nn.Conv2d and _is_plain(module):
             module.__class__ = NarrowConv2d
             module.kernels = kernels  # type: ignore[assignment]
+            # in the format of its gradient, as DistributedDataParallel expects; clone, since a weight of one
+            # input channel counts as contiguous in every format
+            module.weight.data = module.weight.data.clone(memory_format=torch.contiguous_format)
 
 
 def check_narrow_layers(kernels: Kernels) -> None:

@@ -79,9 +79,10 @@ class Objective(nn.Module):
         return None if self.class_weights is None else self.loss.sample_weights(targets, self.class_weights)
 
     def _mean_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        losses = self.loss(logits, targets, self.class_weights)
         weights = self.sample_weights(targets)
-        return losses.mean() if weights is None else losses.sum() / weights.sum()
+        if weights is None:
+            return self.loss(logits, targets).mean()
+        return self.loss(logits, targets, self.class_weights).sum() / weights.sum()
 
     def logits(self, images: Tensor) -> Tensor:
         """The main output alone, for evaluation."""

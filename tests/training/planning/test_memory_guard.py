@@ -88,7 +88,7 @@ def raise_in(monkeypatch: pytest.MonkeyPatch, phase: str, error: Exception) -> N
     if phase == "training":
         monkeypatch.setattr(TrainStep, "backward", fail)
     else:
-        monkeypatch.setattr(validation, "predict_split", fail)
+        monkeypatch.setattr(validation, "predict_rows", fail)
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,9 @@ class WeightedLoss(nn.Module):
     def forward(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         return nn.functional.cross_entropy(logits, targets, weights, reduction="none")
 
+    def sample_weights(self, targets: Tensor, weights: Tensor) -> Tensor:
+        return weights[targets]
+
 
 @dataclass(frozen=True)
 class RankOfSeveral(Ranks):
@@ -127,7 +130,7 @@ def test_the_gradients_of_all_parts_of_all_ranks_add_up_to_those_of_the_whole_ba
             0,
             micro_batch,
             lambda loss, share: None,
-            weights,
+            objective.sample_weights(batch.targets),
             RankOfSeveral(rank, num_ranks, total=total),
         )
         losses.append(float(loss))
