@@ -49,6 +49,21 @@ def test_code_that_tolerates_every_exception_does_not_tolerate_a_stop() -> None:
         tolerate()
 
 
+def test_a_signal_that_comes_in_a_destructor_stops_all_the_same() -> None:
+    class Destroyed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)  # what its handler raises here, Python drops
+
+    def work() -> None:
+        Destroyed()
+        threading.Event().wait(30)
+
+    start = time.monotonic()
+    with pytest.raises(StoppedBySignal):
+        work()
+    assert time.monotonic() - start < 5
+
+
 def test_inside_a_step_a_signal_is_noted_and_the_next_wait_ends_at_once() -> None:
     request = StopRequest()
     steps = []

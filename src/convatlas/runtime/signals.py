@@ -4,6 +4,7 @@ file is left behind."""
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AGAIN_SECONDS = 0.01  # after a destructor
 
 
 class StoppedBySignal(BaseException):
@@ -134,12 +136,24 @@ def stop_on_signals(request: StopRequest) -> Iterator[None]:
 @contextmanager
 def raise_on_signals(several_ranks: bool = False) -> Iterator[None]:
     """Inside this context, a first SIGINT or SIGTERM raises StoppedBySignal in the main thread, wherever it
-    is; a second ends the process. Of several ranks, each ignores a second one: see `stop_on_signals`."""
+    is; a second ends the process. Of several ranks, each ignores a second one: see `stop_on_signals`.
+
+    Python drops what is raised in a destructor or a weak reference's callback: such a signal comes again.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:
         for n in STOP_SIGNALS:
             signal.signal(n, signal.SIG_IGN if several_ranks else signal.SIG_DFL)
         _postponement.stop(number)
+
+    def send_dropped_again(dropped: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(dropped.exc_value, StoppedBySignal):
+            previous_hook(dropped)
+            return
+        for n in ours:
+            signal.signal(n, handle)
+        arguments = (os.getpid(), dropped.exc_value.number)
+        threading.Timer(AGAIN_SECONDS, os.kill, arguments).start()
 
     previous_handlers = {n: signal.getsignal(n) for n in STOP_SIGNALS}
     ours = [
@@ -148,11 +162,16 @@ def raise_on_signals(several_ranks: bool = False) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread()
         and previous_handlers[n] is not signal.SIG_IGN
     ]
+    previous_hook = sys.unraisablehook
     for n in ours:
         signal.signal(n, handle)
+    if ours:
+        sys.unraisablehook = send_dropped_again
     try:
         yield
     finally:
+        if ours:
+            sys.unraisablehook = previous_hook
         for n in ours:
             signal.signal(n, previous_handlers[n])
 
