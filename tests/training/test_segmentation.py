@@ -51,6 +51,12 @@ def test_a_unet_learns_the_shapes(trained: Path) -> None:
     assert "pixel_accuracy" in lines[0]
 
 
+def test_an_evaluation_takes_one_image_at_a_time_and_is_planned_so(trained: Path) -> None:
+    run = json.loads((trained / "run.json").read_text())["run"]
+    assert run["evaluation_batch"] == 1
+    assert run["data"]["content"]["preprocessing"]["mode"] == "tiles"
+
+
 def test_the_report_shows_the_cases_and_is_complete(trained: Path) -> None:
     text = (trained / "report.md").read_text()
     for picture in ("batch.png", "curves.png", "confusion.png", "cases.png"):

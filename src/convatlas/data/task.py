@@ -83,6 +83,9 @@ class Task(Protocol):
     ) -> EvalSource:
         """A rank's evaluation batches."""
 
+    def evaluation_batch(self, requested: int, images: int) -> int:
+        """The images of one batch of evaluation, of the smallest split's `images`."""
+
     def example_targets(self, count: int, num_classes: int, preprocessing: Preprocessing) -> Tensor:
         """Targets of `count` images at random, where any serve: to measure a training step."""
 

@@ -38,6 +38,9 @@ class Classification:
     ) -> EvalBatches:
         return EvalBatches(split, preprocessing, batch, rank, world_size)
 
+    def evaluation_batch(self, requested: int, images: int) -> int:
+        return min(requested, images)
+
     def example_targets(self, count: int, num_classes: int, preprocessing: Preprocessing) -> Tensor:
         return torch.randint(num_classes, (count,), generator=torch.Generator().manual_seed(0))
 

@@ -66,6 +66,9 @@ class Segmentation:
     ) -> MaskedEvalBatches:
         return MaskedEvalBatches(split, preprocessing, rank, world_size)
 
+    def evaluation_batch(self, requested: int, images: int) -> int:
+        return 1  # images differ in size
+
     def example_targets(self, count: int, num_classes: int, preprocessing: Preprocessing) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         size = (count, *preprocessing.output_size)

@@ -27,6 +27,7 @@ from convatlas.training.bounds import check_numbers
 from convatlas.training.pretrained import PretrainedFile, PretrainedWeights, resolve_pretrained
 from convatlas.training.run import DataContent, Run
 from convatlas.training.run_checks import check_recipe, check_task, frozen_by_recipe
+from convatlas.training.tasks import task_of
 
 _CONVERTIBLE = {1: {3}, 3: {1}}  # channels of images -> those to which they can be converted
 _NORMALIZATION_NOTE = {"pretrained": "as for these weights", "dataset": "by the new data"}
@@ -91,7 +92,7 @@ def resolve_run(
         recipe=recipe,
         pretrained=pretrained,
         precision=_default_precision(device, network) if run.precision == "auto" else run.precision,
-        evaluation_batch=min(run.evaluation_batch, content.counts["val"]),
+        evaluation_batch=task_of(run).evaluation_batch(run.evaluation_batch, content.counts["val"]),
         frozen=(*run.frozen, *frozen_by_recipe(run, recipe, network)),
         notes=run.notes or tuple(notes),
     )
