@@ -13,12 +13,14 @@ from torch import Tensor
 
 from convatlas.errors import UsageError
 from convatlas.models.unet import UNet
-from convatlas.segmentation.tiling import (
-    Tiling,
-    cut_tile,
-    iterate_tiles,
-    unet_tiling,
-)
+from convatlas.segmentation.tiling import Tiling, cut_tile, iterate_tiles
+
+
+def unet_tiling(network: UNet, size: tuple[int, int]) -> Tiling:
+    """The tiling of a U-Net whose tiles predict `size` (height, width), or the least that it can above."""
+    height, width = (max(side, network.stride) for side in size)
+    tile = network.image_size_for((height, width))
+    return Tiling(tile, network.margin, valid=True, stride=network.stride)
 
 
 class Identity:

@@ -6,7 +6,7 @@ import torch
 
 from convatlas.data import Dataset
 from convatlas.errors import UserError
-from convatlas.evaluation.predictions import FORMAT, PredictionsMetadata
+from convatlas.evaluation.predictions import FORMAT, PredictionsMetadata, run_metadata
 from convatlas.segmentation.task import MaskPredictions
 from convatlas.storage import checked_safetensors
 from convatlas.storage.records import from_json
@@ -18,15 +18,7 @@ def write_mask_predictions(
     path: Path, predictions: MaskPredictions, run: str, dataset: Dataset, split: str = "test"
 ) -> None:
     """Write the predictions of the run with the id `run`. Raises OSError when the disk refuses."""
-    metadata = PredictionsMetadata(
-        format=FORMAT,
-        run=run,
-        data=dataset.name,
-        data_sha256=dataset.sha256,
-        split=split,
-        crops="whole",
-        classes=dataset.classes,
-    )
+    metadata = run_metadata(run, dataset, split, "whole")
     tensors = {name: torch.from_numpy(getattr(predictions, name)) for name in _DTYPES}
     checked_safetensors.write_checked(path, tensors, metadata)
 

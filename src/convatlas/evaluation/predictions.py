@@ -65,6 +65,19 @@ class Predictions:
     metadata: PredictionsMetadata | None = None  # None for those that no file or request describes
 
 
+def run_metadata(run: str, dataset: Dataset, split: str, crops: str) -> PredictionsMetadata:
+    """The metadata of the predictions of the run with the id `run` on a split of its data."""
+    return PredictionsMetadata(
+        format=FORMAT,
+        run=run,
+        data=dataset.name,
+        data_sha256=dataset.sha256,
+        split=split,
+        crops=crops,
+        classes=dataset.classes,
+    )
+
+
 def write_run_predictions(
     path: Path,
     predictions: Predictions,
@@ -75,15 +88,7 @@ def write_run_predictions(
 ) -> None:
     """Write the predictions of the run with the id `run` on a split of `dataset`, without the unreadable
     samples, which the run's log lists. Raises OSError when the disk refuses."""
-    metadata = PredictionsMetadata(
-        format=FORMAT,
-        run=run,
-        data=dataset.name,
-        data_sha256=dataset.sha256,
-        split=split,
-        crops=crops,
-        classes=dataset.classes,
-    )
+    metadata = run_metadata(run, dataset, split, crops)
     logits, labels, indices = predictions.logits, predictions.labels, predictions.indices
     write_predictions(path, Predictions(logits, labels, indices, metadata=metadata))
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from convatlas.data.transforms.mirror import mirror
 from convatlas.errors import UsageError
-from convatlas.models.unet import UNet
 
 Logits = Callable[[Tensor], Tensor]
 Tile = tuple[slice, slice, Tensor]
@@ -50,13 +49,6 @@ class Tiling:
     def output(self) -> tuple[int, int]:
         """(height, width) of what one tile predicts."""
         return self.tile[0] - 2 * self.margin, self.tile[1] - 2 * self.margin
-
-
-def unet_tiling(network: UNet, size: tuple[int, int]) -> Tiling:
-    """The tiling of a U-Net whose tiles predict `size` (height, width), or the least that it can above."""
-    height, width = (max(side, network.stride) for side in size)
-    tile = network.image_size_for((height, width))
-    return Tiling(tile, network.margin, valid=True, stride=network.stride)
 
 
 def iterate_tiles(logits_fn: Logits, image: Tensor, tiling: Tiling, batch: int = 1) -> Iterator[Tile]:
