@@ -113,11 +113,11 @@ def _start(side: int, window: int, u: float) -> int:
 
 
 def nearest(ids: NDArray[Id], size: tuple[int, int]) -> NDArray[Id]:
-    """Ids (h, w) at another `size`: each pixel has the id at its centre."""
+    """Ids (h, w) at another `size`: each pixel has the id at its centre; between two, the later one's."""
     if ids.shape == size:
         return ids
     rows, columns = (
-        ((np.arange(new) + 0.5) * (old / new)).astype(np.int64)
+        (2 * np.arange(new) + 1) * old // (2 * new)  # whole numbers: a centre between two pixels is exact
         for new, old in zip(size, ids.shape, strict=True)
     )
     resized: NDArray[Id] = ids[rows[:, None], columns]
