@@ -7,8 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from convatlas import models
+from convatlas.analysis import analyze
 from convatlas.benchmark import inference
-from convatlas.benchmark.inference_rows import FILES_ROWS, create_network
+from convatlas.benchmark.inference_rows import FILES_ROWS, create_network, make_classifier
+from convatlas.benchmark.mask_rows import macs_of_file
 from convatlas.benchmark.peers import torchvision_has
 from convatlas.errors import UsageError
 from convatlas.export import quantization
@@ -38,6 +41,26 @@ def test_every_row_is_measured(row: str, photos: Path, monkeypatch: pytest.Monke
         torch.set_grad_enabled(True)  # a row disables gradients for good, since its process ends with it
     assert measurement["images_per_second"] > 1
     assert measurement["memory_bytes"] > 1e7
+
+
+@pytest.mark.parametrize("row", ["baseline, files", "auto, files"])
+@pytest.mark.parametrize("model", ["unet", "fcn8s"])
+def test_rows_of_networks_that_label_pixels_label_every_pixel(model: str, row: str, tmp_path: Path) -> None:
+    for number in range(2):
+        Image.effect_noise((120, 100), 60).save(tmp_path / f"{number}.jpg")
+    network = models.create_model(model, width=0.05).eval()
+    shapes: list[torch.Size] = []
+    network.register_forward_hook(lambda module, images, logits: shapes.append(logits.shape[2:]))
+    with torch.inference_mode():
+        assert FILES_ROWS[row.partition(",")[0]](model, network, sorted(tmp_path.iterdir()))() == 2
+    assert all(height >= 100 and width >= 120 for height, width in shapes)
+
+
+def test_the_cost_of_a_photograph_is_that_of_its_tiles() -> None:
+    unet, fcn = (make_classifier(name, models.create_model(name, width=0.05)) for name in ("unet", "fcn8s"))
+    # 500x375 are two tiles of 388x388 (arXiv:1505.04597, Fig. 2)
+    assert macs_of_file(unet) == 2 * analyze(unet.model, (1, 572, 572)).macs
+    assert macs_of_file(fcn) == analyze(fcn.model, (3, 375, 500)).macs
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # a test has one core

@@ -14,6 +14,9 @@ documentation shows it (`dataloader`: in batches of 32, two worker processes), f
 Where there is a CUDA device, it is measured instead, on batches of 256: `baseline-compiled` and
 `timm-compiled` are torchvision's and timm's networks in our rows' precision, channels-last and compiled,
 given floats that are on the device; our rows are given uint8 on the CPU.
+
+Networks that label pixels take one image at a time. In `files` the baseline gives them each image whole, ours
+is `predict`.
 """
 
 import tempfile
@@ -27,7 +30,15 @@ import torch
 from convatlas import models
 from convatlas.benchmark.data import write_photographs
 from convatlas.benchmark.harness import add_share, run_in_subprocess, run_interleaved
-from convatlas.benchmark.inference_rows import BATCH, BATCH_ROWS, FILES_ROWS, create_network
+from convatlas.benchmark.inference_rows import (
+    BATCH,
+    BATCH_ROWS,
+    FILES_ROWS,
+    create_network,
+    labels_pixels,
+    untrained_classifier,
+)
+from convatlas.benchmark.mask_rows import macs_of_file
 from convatlas.benchmark.peers import timm_has, torchvision_has
 from convatlas.errors import unknown_name
 from convatlas.export import quantization
@@ -40,6 +51,7 @@ from convatlas.runtime.runtime import Runtime
 
 CUDA_BATCH = 256
 NUM_FILES = 96  # of the folder: the slowest row classifies them once to warm up and once for the measurement
+NUM_MASK_FILES = 2  # for networks that label pixels, which compute a hundred times as long
 SECONDS = 4.0  # that a row is measured
 # The rows by kind of work; the kind is the end of a row's name.
 CPU_ROWS: dict[str, tuple[str, ...]] = {
@@ -49,6 +61,12 @@ CPU_ROWS: dict[str, tuple[str, ...]] = {
 }
 _CUDA_NAMES = ("baseline", "baseline-tuned", "baseline-compiled", "timm-compiled", "eager", "compile")
 CUDA_ROWS: dict[str, tuple[str, ...]] = {"": _CUDA_NAMES, ", batch 1": _CUDA_NAMES}
+# Of networks that label pixels. int8 does not serve them, and a batch has one image
+CPU_MASK_ROWS: dict[str, tuple[str, ...]] = {
+    "": ("baseline", "baseline-tuned", "eager", "compile", "onnx", "openvino-direct", "auto"),
+    ", files": ("baseline", "baseline-tuned", "auto"),
+}
+CUDA_MASK_ROWS: dict[str, tuple[str, ...]] = {"": ("baseline", "baseline-tuned", "eager", "compile")}
 
 
 def benchmark_inference(
@@ -59,7 +77,7 @@ def benchmark_inference(
     device's largest measured matrix product."""
     entry = models.get_entry(model)
     device = select_device()
-    names_by_kind = _rows_for(device)
+    names_by_kind = _rows_for(device, model)
     missing = {
         name: _missing_requirement(name, model, compile) for names in names_by_kind.values() for name in names
     }
@@ -78,12 +96,15 @@ def benchmark_inference(
     runtime = Runtime(device, best_precision(device))
     peak = hardware.measure_device(device, runtime.precision).flops[runtime.precision]
     macs = models.golden_counts(model)["macs"]
-    add_share(rows, 2 * macs, peak)
+    of_files = [row for row in rows if row["name"].endswith(", files")] if labels_pixels(model) else []
+    add_share([row for row in rows if row not in of_files], 2 * macs, peak)
+    if of_files:
+        add_share(of_files, 2 * macs_of_file(untrained_classifier(model)), peak)
     return {
         "kind": "inference",
         "model": model,
         "input": "x".join(map(str, entry.input)),
-        "batch": _batch_size(device),
+        "batch": _batch_size(device, model),
         "rounds": max(row["rounds"] for row in rows),
         "baseline": "torchvision" if torchvision_has(model) else "our edition of it",
         "peak_flops": peak,
@@ -92,11 +113,15 @@ def benchmark_inference(
     }
 
 
-def _rows_for(device: torch.device) -> dict[str, tuple[str, ...]]:
+def _rows_for(device: torch.device, model: str) -> dict[str, tuple[str, ...]]:
+    if labels_pixels(model):
+        return CPU_MASK_ROWS if device.type == "cpu" else CUDA_MASK_ROWS
     return CPU_ROWS if device.type == "cpu" else CUDA_ROWS
 
 
-def _batch_size(device: torch.device) -> int:
+def _batch_size(device: torch.device, model: str) -> int:
+    if labels_pixels(model):
+        return 1
     return BATCH if device.type == "cpu" else CUDA_BATCH
 
 
@@ -123,7 +148,7 @@ def _measure_kind(
 def measure_row(model: str, row: str, scratch: Path) -> dict[str, float]:
     """Images per second and peak memory of one row, in this process."""
     device = select_device()
-    known = [name + kind for kind, names in _rows_for(device).items() for name in names]
+    known = [name + kind for kind, names in _rows_for(device, model).items() for name in names]
     if row not in known:
         raise unknown_name("row", row, known)
     name, _, kind = row.partition(", ")
@@ -133,10 +158,11 @@ def measure_row(model: str, row: str, scratch: Path) -> dict[str, float]:
     torch.set_grad_enabled(False)
     network = create_network(model)
     if kind == "files":
-        classify = FILES_ROWS[name](model, network, sorted(scratch.rglob("*.jpg"))[:NUM_FILES])
+        num_files = NUM_MASK_FILES if labels_pixels(model) else NUM_FILES
+        classify = FILES_ROWS[name](model, network, sorted(scratch.rglob("*.jpg"))[:num_files])
     else:
         generator = torch.Generator().manual_seed(0)
-        shape = (1 if kind == "batch 1" else _batch_size(device), *models.get_entry(model).input)
+        shape = (1 if kind == "batch 1" else _batch_size(device, model), *models.get_entry(model).input)
         images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         classify_batch = BATCH_ROWS[name](model, network, images)
 

@@ -1,4 +1,5 @@
-"""The rows of `bench inference`: how each of them classifies a batch of images, or a folder of JPEGs."""
+"""The rows of `bench inference`: how each of them classifies, or labels the pixels of, a batch of images or a
+folder of JPEGs."""
 
 import warnings
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convatlas import models
+from convatlas.benchmark.mask_rows import label_by_segmenter, label_file_by_file
 from convatlas.benchmark.peers import import_peer, is_installed, torchvision_has
 from convatlas.classifier import FORMAT, Classifier, ClassifierMetadata
 from convatlas.data.transforms.normalize import Normalizer
-from convatlas.data.transforms.preprocessing import center_crop_preprocessing
+from convatlas.data.transforms.preprocessing import center_crop_preprocessing, tile_preprocessing
 from convatlas.errors import UserError
 from convatlas.export import quantization
 from convatlas.inference import openvino, selection
@@ -32,6 +34,10 @@ BatchRow = Callable[[str, models.Network, Tensor], Callable[[], Any]]
 FilesRow = Callable[[str, models.Network, list[Path]], Callable[[], int]]
 
 
+def labels_pixels(model: str) -> bool:
+    return models.get_entry(model).task == "segmentation"
+
+
 def create_network(model: str) -> models.Network:
     """The untrained network: torchvision's edition of it, where there is one."""
     edition = "torchvision" if "torchvision" in models.editions(model) else "paper"
@@ -41,18 +47,22 @@ def create_network(model: str) -> models.Network:
 def untrained_classifier(model: str) -> Classifier:
     """A classifier with random weights, which is as fast as a trained one."""
     torch.manual_seed(0)
-    return _make_classifier(model, create_network(model))
+    return make_classifier(model, create_network(model))
 
 
-def _make_classifier(model: str, network: models.Network) -> Classifier:
+def make_classifier(model: str, network: models.Network) -> Classifier:
     assert network.architecture is not None
     channels, height, width = models.get_entry(model).input
     num_classes = int(network.architecture.arguments["num_classes"])  # type: ignore[arg-type]
+    if labels_pixels(model):
+        preprocessing = tile_preprocessing(channels, (height, width), network.margin, network.stride)
+    else:
+        preprocessing = center_crop_preprocessing(channels, (height, width), 256 / 224)
     metadata = ClassifierMetadata(
         format=FORMAT,
         network=network.architecture,
         classes=tuple(map(str, range(num_classes))),
-        preprocessing=center_crop_preprocessing(channels, (height, width), 256 / 224),
+        preprocessing=preprocessing,
         precision="fp32",
         batch=BATCH,
         provenance={},
@@ -127,7 +137,7 @@ def _openvino_direct(model: str, network: models.Network, images: Tensor) -> Cal
 
 def _engine(name: str) -> BatchRow:
     def make(model: str, network: models.Network, images: Tensor) -> Callable[[], Tensor]:
-        infer = selection.engine(_make_classifier(model, network).inference_module(), images, name)
+        infer = selection.engine(make_classifier(model, network).inference_module(), images, name)
         return lambda: infer(images)
 
     return make
@@ -135,7 +145,7 @@ def _engine(name: str) -> BatchRow:
 
 def _int8(model: str, network: models.Network, images: Tensor) -> Callable[[], Tensor]:
     ov = openvino.library()
-    module = prepare_module(_make_classifier(model, network).inference_module())
+    module = prepare_module(make_classifier(model, network).inference_module())
 
     def quantize(folder: Path) -> None:
         openvino.write_model(quantization.quantize(module, images, [images]), folder / "graph.xml", {})
@@ -183,6 +193,8 @@ def _mode(model: str) -> str:
 
 
 def _file_by_file(model: str, network: models.Network, files: list[Path]) -> Callable[[], int]:
+    if labels_pixels(model):
+        return label_file_by_file(network, _mode(model), files)
     preprocess = _torchvision_preprocess(model)
     baseline = _baseline_network(model, network)
 
@@ -218,7 +230,9 @@ def _data_loader(model: str, network: models.Network, files: list[Path]) -> Call
 
 
 def _predict(model: str, network: models.Network, files: list[Path]) -> Callable[[], int]:
-    classifier = _make_classifier(model, network)
+    classifier = make_classifier(model, network)
+    if labels_pixels(model):
+        return label_by_segmenter(classifier, files)
     return lambda: sum(
         not isinstance(prediction, UserError) for _, prediction in classifier.predict_iter(files)
     )

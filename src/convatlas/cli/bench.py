@@ -118,10 +118,12 @@ class Bench:
         cells = table_cells(document["rows"])
         if self.beside:
             columns, cells = (*columns[:2], "to alone"), [row[:4] for row in cells]
-        elif self.kind == "train":
-            columns += ("% of matrix product", "% of floor")
+        else:
+            titles = {"share": "% of matrix product", "floor_share": "% of floor"}
+            titles = {name: title for name, title in titles.items() if name in document["rows"][0]}
+            columns += tuple(titles.values())
             shares = [
-                tuple("-" if row[name] is None else f"{row[name]:.0f}" for name in ("share", "floor_share"))
+                tuple("-" if row[name] is None else f"{row[name]:.0f}" for name in titles)
                 for row in document["rows"]
             ]
             cells = [(*row, *share) for row, share in zip(cells, shares, strict=True)]

@@ -50,6 +50,15 @@ class Tiling:
         """(height, width) of what one tile predicts."""
         return self.tile[0] - 2 * self.margin, self.tile[1] - 2 * self.margin
 
+    def intervals(self, size: tuple[int, int]) -> tuple[list[slice], list[slice]]:
+        """The rows and the columns of an image of `size` (height, width) that each tile predicts."""
+        rows, columns = map(_intervals, size, self.output, (self.stride, self.stride))
+        return rows, columns
+
+    def num_tiles(self, size: tuple[int, int]) -> int:
+        rows, columns = self.intervals(size)
+        return len(rows) * len(columns)
+
 
 def iterate_tiles(logits_fn: Logits, image: Tensor, tiling: Tiling, batch: int = 1) -> Iterator[Tile]:
     """(rows, columns, logits (classes, rows, columns)) that cover the image (c, h, w) exactly once.
@@ -61,9 +70,7 @@ def iterate_tiles(logits_fn: Logits, image: Tensor, tiling: Tiling, batch: int =
     _, height, width = image.shape
     if not height or not width:
         raise UsageError(f"an image of {height}x{width} has no pixels to predict")
-    rows_of_tiles = _intervals(height, tiling.output[0], tiling.stride)
-    columns_of_tiles = _intervals(width, tiling.output[1], tiling.stride)
-    areas = product(rows_of_tiles, columns_of_tiles)
+    areas = product(*tiling.intervals((height, width)))
     while group := list(islice(areas, batch)):
         tiles = [cut_tile(image, rows.start, columns.start, tiling) for rows, columns in group]
         tiles += tiles[-1:] * (batch - len(tiles))
