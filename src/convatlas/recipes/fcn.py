@@ -8,7 +8,7 @@ from convatlas.data.transforms.normalize import ChannelMean, ChannelMeanStd
 from convatlas.data.transforms.random_tile import RandomTile
 from convatlas.optim.clipping import ClipNorm
 from convatlas.optim.losses import PixelCrossEntropy
-from convatlas.optim.optimizers import SGD
+from convatlas.optim.optimizers import SGD, Adam
 from convatlas.optim.schedules import Constant, OneCycle
 from convatlas.recipes.recipe import Epochs, Recipe
 
@@ -62,17 +62,19 @@ FCN_SMALL = FCN.replace(
     batch=4,
     micro_batch=None,
     budget=Epochs(1),
-    optimizer=SGD(lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4),
+    optimizer=Adam(lr=1e-3),
     schedule=OneCycle(),
     clip=ClipNorm(norm=1.0),
     init="he",
     normalize=ChannelMeanStd(),
     crop=RandomTile(scale=0.5, hflip=True),
-    network={"width": 0.25, "image_size": (120, 160)},
+    network={"width": 0.125, "image_size": (120, 160), "dropout": 0.0},
     reduced={
-        "width": "a quarter of the channels",
+        "width": "an eighth of the channels",
         "image": "half its size, in tiles of 160x120",
-        "schedule": "1 epoch of batches of 4, one cycle, in place of 175 of batches of 20",
+        "schedule": "1 epoch of batches of 4, one cycle of Adam, in place of 175 of batches of 20: in so "
+        "short a time SGD does not leave the constant prediction",
+        "dropout": "none: it would drop half of 512 channels",
         "first weights": "He's, where no classifier's are given",
     },
     unstated=(),

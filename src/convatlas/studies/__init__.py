@@ -1,0 +1,1 @@
+"""The papers' own experiments as records: expanded to runs, run, judged, rendered."""
