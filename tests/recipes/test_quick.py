@@ -124,10 +124,10 @@ def test_a_small_set_is_validated_and_saved_about_fifty_times(tmp_path: Path) ->
                 Image.new("L", (32, 32), 99 * label + number).save(folder / f"{number}.png")
     run = resolved(Run(model="lenet5", data=f"folder:{tmp_path / 'set'}"))
     assert (run.steps, run.steps_per_epoch) == (500, 1)
-    assert run.steps / run.validate_every == 50
-    assert run.save_every == run.validate_every
+    assert run.steps / run.steps_per_validation == 50
+    assert run.save_every == run.steps_per_validation
     large = resolved(Run(model="lenet5", data="digits", recipe="paper"))
-    assert large.validate_every == large.steps_per_epoch
+    assert large.steps_per_validation == large.steps_per_epoch
 
 
 def test_finetune_without_weights_is_refused_with_what_to_type(

@@ -14,7 +14,7 @@ from convatlas.training.checkpoint import TrainState
 from convatlas.training.context import TrainContext
 from convatlas.training.progress import ThroughputMeter
 from convatlas.training.step import TrainStep
-from convatlas.training.validation import evaluate_split, is_due, unvalidated_scores
+from convatlas.training.validation import is_due, unvalidated_scores, validate
 
 
 def fit(ctx: TrainContext) -> None:
@@ -48,6 +48,7 @@ def _train(ctx: TrainContext, state: TrainState) -> None:
     start = state.step
     batches = iterate_batches(ctx.train, start, run.steps, ctx.workers, runtime.device.type == "cuda")
     meter = ThroughputMeter()
+    intervals = run.steps_per_validation, run.log_every
     with closing(batches), ctx.display.live_line():
         for step, batch in meter.timed(ctx.stop.interrupting(runtime.prefetch(batches))):
             lr = recipe.lr_at(step / run.steps, state.plateau)
@@ -67,7 +68,7 @@ def _train(ctx: TrainContext, state: TrainState) -> None:
             if unreadable:
                 ctx.unreadable.record(state.step, "train", chain(*ranks.all_gather(batch.unreadable)))
             train_scores = {}
-            if any(is_due(state.step, every, run.steps) for every in (run.validate_every, run.log_every)):
+            if any(is_due(state.step, every, run.steps) for every in intervals):
                 train_scores = state.averages(ctx.task.train_score, ranks) | {"lr": lr}
                 epoch = state.step / run.steps_per_epoch
                 ctx.log.log(step=state.step, epoch=epoch, split="train", **train_scores)
@@ -84,12 +85,8 @@ def _finish_step(ctx: TrainContext, state: TrainState, train_scores: Mapping[str
     """Validate and save where it is due; a run that was stopped in its validation continues here."""
     run = ctx.run
     position = {"step": state.step, "epoch": state.step / run.steps_per_epoch}
-    if is_due(state.step, run.validate_every, run.steps):
-        with ctx.stop.interrupts():
-            predictions = evaluate_split(ctx, ctx.val)
-        ctx.unreadable.record(state.step, "val", predictions.unreadable)
-        scores = ctx.task.scores(predictions)
-        ctx.log.log(**position, split="val", **scores)
+    if is_due(state.step, run.steps_per_validation, run.steps):
+        scores = validate(ctx, position)
         if run.recipe.plateau is not None:
             state.plateau = run.recipe.plateau.next_state(state.plateau, 100 - scores[ctx.task.score])
         ctx.display.epoch(position["epoch"], train_scores, scores)

@@ -2,7 +2,7 @@
 
 metrics.jsonl holds only functions of the run, so that a run that was killed and resumed leaves the very same
 bytes; rates and waits go to timing.jsonl. Lines are scores of a split (`split`) or events (`event`:
-checkpoint, unreadable).
+checkpoint, unreadable, probe).
 """
 
 from concurrent.futures import Future

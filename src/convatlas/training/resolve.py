@@ -96,7 +96,8 @@ def resolve_run(
         frozen=(*run.frozen, *frozen_by_recipe(run, recipe, network)),
         notes=run.notes or tuple(notes),
     )
-    resolved = resolved.replace(save_every=run.save_every or min(resolved.validate_every, 200))
+    by_epochs = resolved.replace(validate_every=0).steps_per_validation
+    resolved = resolved.replace(save_every=run.save_every or min(by_epochs, 200))
     return ResolvedRun(resolved, dataset, network, start)
 
 

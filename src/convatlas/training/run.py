@@ -23,6 +23,7 @@ from convatlas.runtime.device import Precision
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
 from convatlas.storage.sealed_json import is_sealed, sealed_json
 from convatlas.training.bounds import check_numbers
+from convatlas.training.probes.records import AnyProbe
 
 FORMAT = 2
 MAX_VALIDATIONS = 50  # about, of a recipe that repeats a small set until it has enough steps
@@ -36,6 +37,8 @@ _LATER_FIELDS: dict[str, Any] = {
     "recipe.sampling": "uniform",
     "recipe.adaptive": [],
     "recipe.frozen": [],
+    "validate_every": 0,
+    "probes": [],
 }
 
 
@@ -88,8 +91,10 @@ class Run(Record, frozen=True, kw_only=True):
     its own share, and evaluation uses rank 0's statistics. `frozen`: paths of modules that keep their weights
     and statistics, without dropout; `frozen_statistics`: batch norm everywhere uses its running statistics.
     `on_unreadable`: a training image that cannot be read is replaced by the next one, or ends the run.
-    `evaluation_batch` is the one batch shape of evaluation. `log_every` and `save_every` are in steps; a
-    `save_every` of 0 is chosen when the run is resolved. `notes` say what was decided then.
+    `evaluation_batch` is the one batch shape of evaluation. `log_every`, `save_every` and `validate_every`
+    are in steps; a `save_every` of 0 is chosen when the run is resolved, a `validate_every` of 0 is an epoch,
+    or several of the short epochs of a small set. `probes` are measured at every validation. `notes` say
+    what was decided when the run was resolved.
 
     Raises UsageError for a name that does not exist.
     """
@@ -108,6 +113,8 @@ class Run(Record, frozen=True, kw_only=True):
     evaluation_batch: int = 250
     log_every: int = 50
     save_every: int = 0
+    validate_every: int = 0
+    probes: tuple[AnyProbe, ...] = ()
     notes: tuple[str, ...] = ()
     format: int = FORMAT
 
@@ -198,8 +205,10 @@ class Run(Record, frozen=True, kw_only=True):
         return self.recipe.budget.steps(self.steps_per_epoch)
 
     @property
-    def validate_every(self) -> int:
-        """Steps between validations: an epoch, or several of the short epochs of a small set."""
+    def steps_per_validation(self) -> int:
+        """Steps between validations."""
+        if self.validate_every:
+            return self.validate_every
         budget = self.recipe.budget
         short = isinstance(budget, recipes.Epochs) and budget.min_steps
         epochs = self.steps // (MAX_VALIDATIONS * self.steps_per_epoch) if short else 1

@@ -74,7 +74,7 @@ def workload(run: Run) -> Workload:
         evaluation_batch=run.evaluation_batch,
         steps=run.steps,
         steps_per_epoch=run.steps_per_epoch,
-        validate_every=run.validate_every,
+        validate_every=run.steps_per_validation,
         val=counts.get("val", 0),
         test=counts.get("test", 0),
     )
