@@ -99,7 +99,7 @@ def fcn_section(store: dict[str, Any]) -> list[str]:
     arms = ["-".join(stages) for stages in FCN_ARMS.values()]
     return [
         "## FCN at three strides, at equal training",
-        "Each is trained for three stages of one epoch by `fcn_small`, each stage from the weights of the "
+        "Each is trained for three stages of half an epoch by `fcn_small`, each from the weights of the "
         "one before (arXiv:1411.4038, sec. 4.2). The first begins with random weights: a VGG-16 of this "
         "width learns nothing of the composites' classes in as short a time.",
         table(("network", "stages", *MASK_COLUMNS, "printed, PASCAL VOC 2011"), rows),

@@ -18,7 +18,8 @@ PHOTOS = RUNS / "photos"
 FEW = RUNS / "few"  # few training images, whose masks are of one class: object
 FEW_IMAGES = 30
 SEEDS = (0, 1, 2)
-FCN_STAGES = 3  # of one epoch each
+FCN_STAGES = 3
+FCN_OPTIONS = "--recipe small --epochs 0.5"  # of each stage
 
 # Network and weights of each stage: FCN-16s begins with FCN-32s's, FCN-8s with FCN-16s's (sec. 4.2)
 FCN_ARMS = {
@@ -45,7 +46,7 @@ def fcn_command(stages: Sequence[str], seed: int) -> str:
     """The last of the stages, from the weights of the one before."""
     *before, network = stages
     weights = f" --weights {run_folder('-'.join(before), seed)}" if before else ""
-    return train_command(network, f"{PHOTOS}/masks", f"--recipe small{weights}", "-".join(stages), seed)
+    return train_command(network, f"{PHOTOS}/masks", f"{FCN_OPTIONS}{weights}", "-".join(stages), seed)
 
 
 def unet_command(arm: str, seed: int) -> str:

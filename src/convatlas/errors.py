@@ -24,6 +24,10 @@ class MissingDataError(UserError):
     """A data set whose files are not where its name says: it may have been moved."""
 
 
+class NonFiniteLossError(UserError):
+    """A training whose loss is not finite. The weights before that step are saved."""
+
+
 class FailedOnOtherRank(UserError):
     """The error of another rank, which has printed it: this process ends silently with the same exit code."""
 

@@ -8,7 +8,7 @@ from contextlib import closing, nullcontext
 from itertools import chain
 
 from convatlas.data.loading.loader import iterate_batches
-from convatlas.errors import UserError
+from convatlas.errors import NonFiniteLossError
 from convatlas.runtime.signals import StoppedBySignal
 from convatlas.training.checkpoint import TrainState
 from convatlas.training.context import TrainContext
@@ -20,7 +20,7 @@ from convatlas.training.validation import is_due, unvalidated_scores, validate
 def fit(ctx: TrainContext) -> None:
     """Train to the run's last step, continuing from the folder's newest whole checkpoint.
 
-    Raises StoppedBySignal when a signal came, UserError when the loss is not finite; both saved.
+    Raises StoppedBySignal when a signal came, NonFiniteLossError; both saved.
     """
     state = ctx.checkpoints.load(ctx.objective, ctx.optimizer)
     state.running_totals = state.running_totals.to(ctx.runtime.device)
@@ -98,7 +98,7 @@ def _abort_non_finite(ctx: TrainContext, state: TrainState) -> None:
     ctx.objective.restore_statistics()
     ctx.checkpoints.save_and_wait(state, ctx.objective, ctx.optimizer)
     step, epoch = state.step + 1, state.step / ctx.run.steps_per_epoch
-    raise UserError(
+    raise NonFiniteLossError(
         f"the loss is not finite at step {step} (epoch {epoch:.2f}): the weights before it are saved in "
         f"{ctx.folder.checkpoints}; train again with a lower rate, for example --set "
         f"recipe.optimizer.lr={ctx.run.recipe.optimizer.lr / 4:g}"

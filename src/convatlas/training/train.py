@@ -1,9 +1,9 @@
 """`train`: resolve the run, fit, evaluate on the test split once, save the classifier, report."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -15,7 +15,7 @@ from convatlas.layers.fused_batch_norm import choose_kernels
 from convatlas.layers.init import glorot_uniform, he_normal
 from convatlas.runtime.compilation import should_compile
 from convatlas.runtime.device import select_device
-from convatlas.runtime.distributed.ranks import Ranks
+from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.distributed.rendezvous import init_ranks
 from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.runtime import Runtime
@@ -42,6 +42,7 @@ from convatlas.training.unreadable import UnreadableImageLog
 from convatlas.training.validation import evaluate_split
 from convatlas.training.warnings import run_warnings
 
+T = TypeVar("T")
 LogFormat = Literal["tensorboard"]
 
 
@@ -77,9 +78,8 @@ def train(
             result = _finished(path, existing, shown, ranks)
             if result is not None:
                 return result
-        return _train(
-            resolved, path, existing, select_device(device, ranks), workers, force, shown, ranks, log
-        )
+        torch_device = select_device(device, ranks)
+        return _train(resolved, path, existing, torch_device, workers, force, shown, ranks, log, write_result)
 
 
 def resume(
@@ -113,7 +113,24 @@ def resume(
             raise UserError(
                 f"{error}; if the run's data were moved, say where they are with --data"
             ) from None
-        return _train(resolved, path, existing, torch_device, workers, force, shown, ranks, log)
+        return _train(resolved, path, existing, torch_device, workers, force, shown, ranks, log, write_result)
+
+
+def train_and_finish(
+    run: Run,
+    out: Path,
+    finish: Callable[[TrainContext, Any], T],
+    device: str = "auto",
+    display: ProgressDisplay | None = None,
+) -> T:
+    """Train, or continue where the folder is, in this process alone; what `finish` makes of the predictions
+    on the test split takes the place of classifier and report. Raises as `train`."""
+    tune_malloc()
+    resolved = resolve_run(run, select_device(device))
+    shown = display or ProgressDisplay()
+    existing = read_run_folder(out)
+    torch_device = select_device(device)
+    return _train(resolved, out, existing, torch_device, None, False, shown, SINGLE_PROCESS, None, finish)
 
 
 def _finished(path: Path, run_file: RunFile, display: ProgressDisplay, ranks: Ranks) -> Result | None:
@@ -147,7 +164,8 @@ def _train(
     display: ProgressDisplay,
     ranks: Ranks,
     log_format: LogFormat | None,
-) -> Result:
+    finish: Callable[[TrainContext, Any], T],
+) -> T:
     run = resolved.run
     if log_format == "tensorboard":
         check_installed()
@@ -211,7 +229,7 @@ def _train(
                     predictions = evaluate_split(context, context.test)
                 context.unreadable.record(run.steps, "test", predictions.unreadable)
                 context.unreadable.quarantine()
-                return ranks.run_on_main(lambda: write_result(context, predictions))
+                return ranks.run_on_main(lambda: finish(context, predictions))
 
 
 @contextmanager
