@@ -15,7 +15,6 @@ from convatlas.data import Dataset, open_dataset, open_evaluation_dataset, open_
 from convatlas.data.curation.check import check
 from convatlas.data.curation.contact_sheet import draw_contact_sheet
 from convatlas.data.curation.pack import pack
-from convatlas.data.curation.split_manifest import split_files
 from convatlas.data.images.mask import MaskFile
 from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.data.mask import IGNORE
@@ -268,8 +267,6 @@ def test_what_takes_labels_alone_refuses_masks(tmp_path: Path) -> None:
     make_splits(tmp_path / "data", 0, 1)
     with pytest.raises(UsageError, match="has masks, which a packed store does not hold"):
         pack(open_folder(tmp_path / "data"), tmp_path / "packed")
-    with pytest.raises(UsageError, match="has masks, which a manifest does not name"):
-        split_files(open_source(f"folder:{tmp_path / 'data'}"), 0.1, 0.1)
 
 
 def test_the_contact_sheet_draws_the_masks_over_the_images(tmp_path: Path) -> None:

@@ -88,6 +88,13 @@ def read_mask_classes(root: Path) -> MaskClasses | None:
     return MaskClasses(names=tuple(id_of), ids=tuple(id_of.values()), are_colors=list in values)
 
 
+def classes_document(classes: MaskClasses) -> dict[str, Any]:
+    """The JSON object that `read_mask_classes` reads as these classes."""
+    if classes.are_colors:
+        return {name: color_of(id) for name, id in zip(classes.names, classes.ids, strict=True)}
+    return {str(id): name for name, id in zip(classes.names, classes.ids, strict=True)}
+
+
 def numbered_classes(ids: Iterable[int], where: str) -> MaskClasses:
     """The classes of masks whose ids no file names: the numbers from 0 to the largest.
 

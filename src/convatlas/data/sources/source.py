@@ -56,6 +56,14 @@ class RawDataset:
         """The samples at `indices`, in that order."""
         return Split(self.images, self.labels, masks=self.masks).subset(indices)
 
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """(n,): equal for samples with the same label, or with the same mask."""
+        if self.masks is None:
+            return self.labels
+        _, targets = np.unique([digest.hex() for digest in self.masks.hashes], return_inverse=True)
+        return targets.astype(np.int64)
+
     def target_name(self, index: int) -> str:
         """The class of a sample, or which of the data set's masks it has."""
         if self.masks is not None:

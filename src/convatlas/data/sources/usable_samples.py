@@ -65,7 +65,7 @@ def _leave_out_conflicts(source: RawDataset, samples: UsableSamples, conflicts: 
     hashes, usable = samples.hashes, samples.usable
     used = np.concatenate([np.zeros(0, np.int64), *source.splits.values()]) if source.splits else None
     candidates = np.flatnonzero(usable) if used is None else used[usable[used]]
-    sets = find_conflicts(source.images, _targets(source), hashes, candidates)
+    sets = find_conflicts(source.images, source.targets, hashes, candidates)
     if not sets:
         return
     pairs = describe_conflicts(sets, source.images, source.target_name)
@@ -83,14 +83,6 @@ def _leave_out_conflicts(source: RawDataset, samples: UsableSamples, conflicts: 
         samples.notes.append(
             f"{count:,} files with the same content under different {kind} are left out: {pairs}"
         )
-
-
-def _targets(source: RawDataset) -> NDArray[np.int64]:
-    """(n,): equal for samples with the same label, or with the same mask."""
-    if source.masks is None:
-        return source.labels
-    _, targets = np.unique(np.array([digest.hex() for digest in source.masks.hashes]), return_inverse=True)
-    return targets.astype(np.int64)
 
 
 def _list_quarantined(root: Path | None, hashes: Sequence[bytes]) -> list[str]:
