@@ -240,6 +240,20 @@ def test_networks_data_and_recipes_of_different_tasks_are_refused(
         ca.evaluate(trained, photos, split="all")
 
 
+@pytest.mark.parametrize("folder", ["nowhere", "without masks", "without masks in splits", "flat"])
+def test_a_folder_that_holds_no_data_is_told_the_layout_of_masks(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("without masks/images", "without masks in splits/train/images", "flat"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / place / "1.png")
+    assert (
+        main(["train", "unet", "--data", f"folder:{tmp_path / folder}", "--out", str(tmp_path / "run")]) == 1
+    )
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "loading" not in line)
+    assert "(networks that label pixels: PATH/train/images and PATH/train/masks)" in line
+
+
 def test_fcn_is_trained_in_the_papers_stages(shapes: Path, tmp_path: Path) -> None:
     classifier = models.create_model("vgg16", num_classes=5, in_chans=1, width=0.02)
     preprocessing = (224, 224)

@@ -11,7 +11,10 @@ from convatlas.data.sources.walk import PROGRAM_FOLDERS, list_images
 from convatlas.errors import UserError, printable
 
 MAX_NAMES = 8  # folders that a message names
-EXPECTED = "PATH/class/image or PATH/train/class/image"
+EXPECTED = (
+    "PATH/class/image or PATH/train/class/image (networks that label pixels: PATH/train/images and "
+    "PATH/train/masks)"
+)
 
 
 class FolderLayout(NamedTuple):
