@@ -33,15 +33,16 @@ def draw_sample(generator: np.random.Generator) -> tuple[NDArray[np.uint8], NDAr
 
 
 def make_shapes(root: Path) -> Path:
-    """16 training, 4 validation and 6 test images of 36x44 pixels."""
+    """16 training, 4 validation and 6 test images of 36x44 pixels, whose discs and bars are instances too."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 16), ("val", 4), ("test", 6)):
-        for kind in ("images", "masks"):
+        for kind in ("images", "masks", "instances"):
             (root / split / kind).mkdir(parents=True)
         for number in range(count):
             image, mask = draw_sample(generator)
             Image.fromarray(image).save(root / split / "images" / f"{number}.png")
             Image.fromarray(mask).save(root / split / "masks" / f"{number}.png")
+            Image.fromarray(mask.astype(np.uint16)).save(root / split / "instances" / f"{number}.png")
     (root / "classes.txt").write_text("\n".join(CLASSES))
     return root
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers.mask_shapes import CLASSES, make_shapes, unet_run
 from PIL import Image
+from skimage.measure import label
 
 import convatlas as ca
 from convatlas import models
@@ -78,6 +79,32 @@ def test_evaluation_gives_the_figures_of_the_training(trained: Path, shapes: Pat
     assert ca.evaluate(trained, split="val")["n"] == 4
     with pytest.raises(UsageError, match="take whole images"):
         ca.evaluate(trained, crops="10")
+
+
+def test_evaluation_scores_the_objects_of_data_with_instances(
+    trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segmenter = ca.Segmenter(trained)
+    scores = []
+    for number in range(6):
+        (mask,) = segmenter.predict(shapes / "test" / "images" / f"{number}.png", "eager")
+        predicted = label(mask, background=0, connectivity=2)  # type: ignore[no-untyped-call]
+        instances = np.asarray(Image.open(shapes / "test" / "instances" / f"{number}.png"))
+        for id in (1, 2):
+            overlaps = [(predicted == other) & (instances == id) for other in range(1, predicted.max() + 1)]
+            covering = [i for i, both in enumerate(overlaps, 1) if 2 * both.sum() > (instances == id).sum()]
+            union = [((predicted == i) | (instances == id)).sum() for i in covering]
+            scores.append(100 * overlaps[covering[0] - 1].sum() / union[0] if covering else 0)
+    assert main(["eval", str(trained), "--json", "--out", str(tmp_path / "report")]) == 0
+    document = json.loads(capsys.readouterr().out)["instances"]
+    assert document["n"] == 12
+    assert document["seg"] == pytest.approx(np.mean(scores))
+    low, high = document["seg_interval"]
+    assert low < document["seg"] < high
+    sentence = f"SEG {np.mean(scores):.2f} %, 95 % interval {low:.2f} to {high:.2f}"
+    assert sentence in (tmp_path / "report" / "report.md").read_text()
+    assert main(["eval", str(trained)]) == 0
+    assert sentence in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(
@@ -150,6 +177,32 @@ def test_predict_writes_masks_and_overlays(
     assert sum(shares.values()) == pytest.approx(100)
 
 
+def test_predict_writes_the_objects_as_ids_of_16_bits(
+    trained: Path,
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = shapes / "test" / "images" / "0.png"
+    arguments = ["predict", str(trained), str(image), "--engine", "eager", "--out", str(tmp_path)]
+    assert main([*arguments, "--instances", "--json"]) == 0
+    (document,) = json.loads(capsys.readouterr().out)
+    (mask,) = ca.Segmenter(trained).predict(image, "eager")
+    file = Image.open(document["instances"])
+    assert file.mode == "I;16"
+    instances = np.asarray(file)
+    components = label(mask, background=0, connectivity=2)  # type: ignore[no-untyped-call]
+    assert document["objects"] == instances.max() == components.max() > 0
+    pairs = np.unique(np.stack([instances.ravel(), components.ravel()]), axis=1)
+    assert pairs.shape[1] == components.max() + 1  # one id for each component, and none for what is none
+    assert main([*arguments, "--instances"]) == 0
+    assert f"{document['objects']} objects" in capsys.readouterr().out
+    monkeypatch.setattr("convatlas.data.mask_pictures.MAX_INSTANCES", document["objects"] - 1)
+    assert main([*arguments, "--instances"]) == 1
+    assert f"a mask of {document['objects']} objects" in capsys.readouterr().err
+
+
 def test_an_export_and_its_script_give_the_masks_of_predict(
     trained: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +268,15 @@ def test_visualize_draws_filters_and_grad_cam(trained: Path, shapes: Path, tmp_p
         == 0
     )
     assert np.asarray(Image.open(tmp_path / "v" / "0.png")).std() > 5
+
+
+def test_a_network_that_classifies_writes_no_objects(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lenet = models.create_model("lenet5", num_classes=2, in_chans=1)
+    ca.Classifier.from_module(lenet, ["a", "b"], 32, 0.5, 0.5).save(tmp_path)
+    assert main(["predict", str(tmp_path), str(shapes / "test/images/0.png"), "--instances"]) == 2
+    assert "lenet5 classifies images: --instances needs a network that labels" in capsys.readouterr().err
 
 
 def test_networks_data_and_recipes_of_different_tasks_are_refused(

@@ -100,7 +100,7 @@ def print_evaluation(document: dict[str, Any]) -> None:
 
 
 def _print_masks(document: dict[str, Any]) -> None:
-    from convatlas.segmentation.results import baseline_sentence
+    from convatlas.segmentation.results import baseline_sentence, instances_sentence
 
     low, high = document["mean_iou_interval"]
     paragraph(
@@ -113,7 +113,10 @@ def _print_masks(document: dict[str, Any]) -> None:
         f"pixel accuracy {document['pixel_accuracy']:.2f} %, mean accuracy "
         f"{document['mean_accuracy']:.2f} %, frequency-weighted IU {document['frequency_weighted_iou']:.2f} %"
     )
-    print(f"loss  {document['loss']:.4f}, mean cross-entropy of a pixel\n")
+    print(f"loss  {document['loss']:.4f}, mean cross-entropy of a pixel")
+    if document["instances"] is not None:
+        paragraph(printable(instances_sentence(document["instances"])), 2)
+    print()
     rows = []
     confusion = document["confusion"]
     for i, row in enumerate(document["per_class"]):

@@ -39,6 +39,9 @@ class Predict:
     out: Annotated[
         Path, arg(metavar="FOLDER", help="Where masks, and pictures of them over their images, are written.")
     ] = Path("predictions")
+    instances: Annotated[
+        bool, arg(help="Also write the connected objects of each mask, NAME.instances.png, 16-bit ids.")
+    ] = False
     json: Json = False
     jsonl: Annotated[bool, arg(help="Print one JSON document a line, as they come.")] = False
 
@@ -86,15 +89,21 @@ class Predict:
     def _documents(self, ranks: "Ranks") -> Iterator[dict[str, Any]]:
         from convatlas.classifier import load
         from convatlas.classifier.shared_predictions import predict_on_ranks
-        from convatlas.cli.predict_masks import labels_pixels, mask_documents
+        from convatlas.cli.predict_masks import MaskOptions, labels_pixels, mask_documents
         from convatlas.runtime.progress import track
 
         classifier = load(self.weights, ranks)
         # a stream of any length for --jsonl, else a list, whose length the progress bar needs
         files = _expand(self.images) if self.jsonl else list(_expand(self.images))
         if labels_pixels(classifier):
-            yield from mask_documents(classifier, files, self.engine, self.out, ranks, _say)
+            options = MaskOptions(self.engine, self.out, self.instances)
+            yield from mask_documents(classifier, files, options, ranks, _say)
             return
+        if self.instances:
+            raise UsageError(
+                f"{classifier.metadata.network.name} classifies images: --instances needs a network that "
+                "labels pixels, such as unet"
+            )
         predictions = predict_on_ranks(classifier, files, self.top, self.engine, ranks, _say)
         if isinstance(files, list):
             predictions = track(predictions, len(files), "images")
@@ -115,7 +124,8 @@ def _print_table(documents: list[dict[str, Any]]) -> None:
         rows = [
             (
                 printable(document["file"]),
-                ", ".join(f"{printable(c['name'])} {c['share']:.1f} %" for c in document["classes"]),
+                ", ".join(f"{printable(c['name'])} {c['share']:.1f} %" for c in document["classes"])
+                + (f"; {document['objects']:,} objects" if "objects" in document else ""),
                 printable(document["mask"]),
             )
             for document in documents

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convatlas.errors import UserError, printable
 from convatlas.names import escape_name
@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from convatlas.runtime.distributed.ranks import Ranks
 
 MAX_CLASSES = 4  # that are named of a mask
+SUFFIXES = {"mask": "", "overlay": ".overlay", "instances": ".instances"}  # of the names of files
+
+
+class MaskOptions(NamedTuple):
+    """The engine, the folder of the files, and whether the objects are written too."""
+
+    engine: str
+    folder: Path
+    instances: bool
 
 
 def labels_pixels(classifier: "Classifier") -> bool:
@@ -25,13 +34,13 @@ def labels_pixels(classifier: "Classifier") -> bool:
 def mask_documents(
     classifier: "Classifier",
     files: Iterable[str],
-    engine: str,
-    folder: Path,
+    options: MaskOptions,
     ranks: "Ranks",
     say: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:
-    """Write NAME.png, the class indices with a palette, and NAME.overlay.png for each image, and yield their
-    documents in order on every rank; each rank predicts its share of the images.
+    """Write NAME.png, the class indices with a palette, NAME.overlay.png and on request NAME.instances.png
+    for each image, and yield their documents in order on every rank; each rank predicts its share of the
+    images.
 
     Raises UserError where the folder cannot be written.
     """
@@ -40,21 +49,20 @@ def mask_documents(
 
     segmenter = Segmenter(classifier)
     on_engine = say if ranks.rank == 0 else lambda line: None
-    names = _Names(folder)
+    names = _Names()
     numbered: Iterator[tuple[str, str]] = ((file, names.new(file)) for file in files)
     if isinstance(files, list):
         numbered = track(numbered, len(files), "images")
     while group := list(islice(numbered, ranks.world_size)):
         own = group[ranks.rank : ranks.rank + 1]
-        documents = [_document(segmenter, file, name, engine, folder, on_engine) for file, name in own]
+        documents = [_document(segmenter, file, name, options, on_engine) for file, name in own]
         yield from (document for share in ranks.all_gather(documents) for document in share)
 
 
 class _Names:
     """Names of output files, each once: images of equal names in different folders are numbered."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
     def new(self, file: str) -> str:
@@ -64,32 +72,43 @@ class _Names:
 
 
 def _document(
-    segmenter: Any, file: str, name: str, engine: str, folder: Path, say: Callable[[str], None]
+    segmenter: Any, file: str, name: str, options: MaskOptions, say: Callable[[str], None]
 ) -> dict[str, Any]:
     import numpy as np
 
-    from convatlas.data.mask_pictures import mask_png, overlay
+    from convatlas.data.mask_pictures import instances_png, mask_png, overlay
     from convatlas.plotting import image_png
+    from convatlas.segmentation.instances import label_instances
     from convatlas.storage.atomic import atomic_write
 
-    ((_, segmented),) = segmenter.predict_iter([file], engine, say)
+    ((_, segmented),) = segmenter.predict_iter([file], options.engine, say)
     if isinstance(segmented, UserError):
         return {"file": escape_name(file), "error": str(segmented)}
-    counts = np.bincount(segmented.mask.ravel(), minlength=len(segmenter.classes))
+    mask = segmented.mask
+    pictures = {"mask": mask_png(mask), "overlay": image_png(overlay(segmented.pixels, mask))}
+    objects = {}
+    if options.instances:
+        instances = label_instances(mask, ignore=None)
+        objects["objects"] = int(instances.max())
+        try:
+            pictures["instances"] = instances_png(instances)
+        except UserError as error:
+            return {"file": escape_name(file), "error": f"{printable(file)}: {error}"}
+    files = {kind: options.folder / f"{name}{SUFFIXES[kind]}.png" for kind in pictures}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / f"{name}.png", mask_png(segmented.mask))
-        picture = overlay(segmented.pixels, segmented.mask)
-        atomic_write(folder / f"{name}.overlay.png", image_png(picture))
+        options.folder.mkdir(parents=True, exist_ok=True)
+        for kind, picture in pictures.items():
+            atomic_write(files[kind], picture)
     except OSError as error:
-        raise UserError(f"cannot write to {printable(folder)}: {error.strerror}") from None
+        raise UserError(f"cannot write to {printable(options.folder)}: {error.strerror}") from None
+    counts = np.bincount(mask.ravel(), minlength=len(segmenter.classes))
     order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
     return {
         "file": escape_name(file),
-        "mask": escape_name(folder / f"{name}.png"),
-        "overlay": escape_name(folder / f"{name}.overlay.png"),
+        **{kind: escape_name(path) for kind, path in files.items()},
         "classes": [
-            {"name": segmenter.classes[index], "share": 100 * int(counts[index]) / segmented.mask.size}
+            {"name": segmenter.classes[index], "share": 100 * int(counts[index]) / mask.size}
             for index in order[:MAX_CLASSES]
         ],
+        **objects,
     }

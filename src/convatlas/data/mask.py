@@ -29,6 +29,10 @@ class MaskSource(Protocol):
     def hashes(self) -> tuple[bytes, ...]:
         """A hash of the content of every mask."""
 
+    @property
+    def has_instances(self) -> bool:
+        """Whether there are instances, of one mask at least."""
+
     def mask(self, index: int) -> Mask:
         """The mask at `index`. Raises UnreadableImage."""
 
@@ -51,6 +55,10 @@ class ArrayMasks:
     @property
     def hashes(self) -> tuple[bytes, ...]:
         return tuple(hashlib.sha256(mask.tobytes()).digest()[:16] for mask in self.array)
+
+    @property
+    def has_instances(self) -> bool:
+        return False
 
     def mask(self, index: int) -> Mask:
         return Mask(self.array[index])
@@ -75,6 +83,10 @@ class RelabeledMasks:
     @property
     def hashes(self) -> tuple[bytes, ...]:
         return self.masks.hashes
+
+    @property
+    def has_instances(self) -> bool:
+        return self.masks.has_instances
 
     def mask(self, index: int) -> Mask:
         mask = self.masks.mask(index)

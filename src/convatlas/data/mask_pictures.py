@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convatlas.data.mask import IGNORE
+from convatlas.errors import UserError
 
 OKABE_ITO = np.array(
     [
@@ -20,6 +21,7 @@ OKABE_ITO = np.array(
     ],
     np.uint8,
 )
+MAX_INSTANCES = (1 << 16) - 1
 OPACITY = 0.55  # of a class's colour over the image
 
 
@@ -58,6 +60,16 @@ def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.uint8], background: int 
     edge &= mask != IGNORE
     picture[edge] = colors[edge]
     return picture.round().astype(np.uint8)
+
+
+def instances_png(instances: NDArray[np.integer]) -> bytes:
+    """A PNG of 16 bits of the ids of instances, as they are read. Raises UserError for more than 65,535."""
+    largest = int(instances.max(initial=0))
+    if largest > MAX_INSTANCES:
+        raise UserError(f"a mask of {largest:,} objects: a PNG of 16 bits numbers {MAX_INSTANCES:,} of them")
+    buffer = io.BytesIO()
+    Image.fromarray(instances.astype(np.uint16)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def mask_png(mask: NDArray[np.uint8]) -> bytes:

@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convatlas.classifier import Classifier
 from convatlas.data import Dataset, Split
+from convatlas.data.loading.batch import Batch
 from convatlas.data.loading.loader import default_num_workers
 from convatlas.data.loading.masked_eval_batches import MaskedEvalBatches
-from convatlas.data.mask import RelabeledMasks
+from convatlas.data.mask import MaskSource, RelabeledMasks
 from convatlas.errors import UsageError, printable
 from convatlas.evaluation.eval_data import EvalData, select_eval_data
 from convatlas.evaluation.predict import BatchPredictions, merge_batches, predict_batches
 from convatlas.evaluation.request import EnsembleMember, class_indices
 from convatlas.runtime.distributed.ranks import Ranks
+from convatlas.segmentation.comparison import compare_with_target, object_scores
+from convatlas.segmentation.predict import logit_windows
 from convatlas.segmentation.results import results_document
-from convatlas.segmentation.task import SEGMENTATION, MaskPredictions
+from convatlas.segmentation.task import MaskPredictions, mask_predictions
 
 
 def evaluate_masks(
@@ -80,16 +84,26 @@ def _predict(classifier: Classifier, samples: Split, name: str, ranks: Ranks) ->
     preprocessing = classifier.metadata.preprocessing
     source = MaskedEvalBatches(samples, preprocessing)
     steps = range(ranks.rank, source.num_batches, ranks.world_size)
-    predict = partial(
-        SEGMENTATION.predict,
-        classifier.logits,
-        preprocessing=preprocessing,
-        device=classifier.runtime.device,
-    )
+    assert samples.masks is not None
+    predict = partial(_predict_image, classifier, samples.masks)
     workers = default_num_workers(samples, ranks)
     computed: list[BatchPredictions] = list(predict_batches(predict, source, steps, workers, name, ranks))
     batches = [batch for share in ranks.all_gather(computed) for batch in share]
-    return SEGMENTATION.predictions(merge_batches(batches, samples), samples)
+    return mask_predictions(merge_batches(batches, samples))
+
+
+def _predict_image(classifier: Classifier, masks: MaskSource, batch: Batch) -> NDArray[np.float64]:
+    """The row of the batch's image (`mask_predictions`)."""
+    (image,), (target,), (index,) = batch.images, batch.targets, batch.indices.tolist()
+    preprocessing, device = classifier.metadata.preprocessing, classifier.runtime.device
+    size = target.shape[0], target.shape[1]
+    windows = logit_windows(classifier.logits, image.to(device), preprocessing, size)
+    compared = compare_with_target(windows, target)
+    row = compared.row()
+    if masks.has_instances:
+        scores = object_scores(compared.mask, masks.mask(index))
+        row = np.append(row, (scores.sum(), len(scores)))
+    return row[None]
 
 
 def _with_split_indices(predictions: MaskPredictions, indices: np.ndarray[Any, Any]) -> MaskPredictions:

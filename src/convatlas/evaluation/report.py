@@ -11,7 +11,7 @@ from convatlas.evaluation import plots
 from convatlas.evaluation.results import majority_sentence
 from convatlas.markdown import markdown_template, markdown_text
 from convatlas.plotting import plot_style
-from convatlas.segmentation.results import baseline_sentence
+from convatlas.segmentation.results import baseline_sentence, instances_sentence
 from convatlas.storage.atomic import atomic_write
 from convatlas.storage.records import encode_json
 
@@ -40,7 +40,10 @@ def write_report(folder: Path, document: dict[str, Any]) -> Path:
             pixels = plots.plot_confusion(np.array(document["confusion"]), classes, unit="pixels")
             plots.write_figure(folder / "confusion.png", pixels)
         template = markdown_template("convatlas.evaluation", "mask_report.md.jinja")
-        text = template.render(document, baseline_sentence=baseline_sentence(document))
+        instances = document["instances"] and instances_sentence(document["instances"])
+        text = template.render(
+            document, baseline_sentence=baseline_sentence(document), instances_sentence=instances
+        )
         atomic_write(path, text.encode())
         return path
     with plot_style():

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Ids = NDArray[np.integer] | Tensor
-Confusion = NDArray[np.int64] | NDArray[np.float64]  # of counts; float64 where they are sums of resamples
+Counts = NDArray[np.int64] | NDArray[np.float64]
+Confusion = Counts  # float64 where they are sums of resamples
 Scores = NDArray[np.float64]
 
 
@@ -100,24 +101,24 @@ def frequency_weighted_iou(confusion: Confusion) -> Scores:
 
 
 def bootstrap_interval(
-    confusions: Confusion,
-    score: Callable[[Confusion], Scores] = mean_iou,
+    counts: Counts,
+    score: Callable[[Counts], Scores] = mean_iou,
     seed: int = 0,
     resamples: int = 1000,
 ) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval over images of a score of the summed confusions.
+    """The 95 % percentile bootstrap interval over images of a score of summed counts.
 
-    `confusions`: (images, classes, classes), one an image. `score` takes (resamples, classes, classes), as
-    the functions of this file do. Resamples without a counted pixel are left out. Raises ValueError for no
-    image.
+    `counts`: (images, ...), such as the confusions of the images (images, classes, classes). `score` takes
+    (resamples, ...), as the functions of this file do. Resamples whose score is not finite, without a counted
+    pixel, are left out. Raises ValueError for no image.
     """
-    n, classes, _ = confusions.shape
+    n = len(counts)
     if n == 0:
         raise ValueError("an interval over images needs at least one image, not 0")
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     # in float64, which BLAS multiplies; integers below 2^53 stay exact
-    sums = draws.astype(np.float64) @ confusions.reshape(n, -1).astype(np.float64)
-    scores = score(sums.reshape(resamples, classes, classes))
+    sums = draws.astype(np.float64) @ counts.reshape(n, -1).astype(np.float64)
+    scores = score(sums.reshape(resamples, *counts.shape[1:]))
     scores = scores[np.isfinite(scores)]
     if not scores.size:
         return float("nan"), float("nan")

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isqrt
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,8 +22,9 @@ from convatlas.data.transforms.random_tile import RandomTile
 from convatlas.optim.losses import PixelCrossEntropy
 from convatlas.recipes import Recipe
 from convatlas.segmentation.border_weights import border_weights
+from convatlas.segmentation.comparison import compare_with_target
 from convatlas.segmentation.instances import label_instances
-from convatlas.segmentation.metrics import confusion_matrix, segmentation_scores
+from convatlas.segmentation.metrics import segmentation_scores
 from convatlas.segmentation.predict import logit_windows
 
 
@@ -35,6 +36,20 @@ class MaskPredictions:
     losses: NDArray[np.float64]  # (n,): the cross-entropy, summed over the image's pixels
     indices: NDArray[np.int64]  # (n,): the images' indices in the split, ascending
     unreadable: Sequence[UnreadableSample] = ()
+    objects: NDArray[np.float64] | None = None  # (n, 2): the sum of the scores of its instances, their number
+
+
+def mask_predictions(rows: PredictedRows) -> MaskPredictions:
+    """Predictions whose rows are those of `ComparedMask.row`, with the two values of `objects` or without."""
+    classes = isqrt(rows.values.shape[1] - 1)
+    confusions, losses, objects = np.split(rows.values, (classes**2, classes**2 + 1), axis=1)
+    return MaskPredictions(
+        confusions.astype(np.int64).reshape(-1, classes, classes),
+        losses[:, 0],
+        rows.indices,
+        rows.unreadable,
+        objects if objects.size else None,
+    )
 
 
 class Segmentation:
@@ -87,26 +102,14 @@ class Segmentation:
         preprocessing: Preprocessing,
         device: torch.device,
     ) -> NDArray[Any]:
-        """(1, classes * classes + 1), float64: the confusion matrix and the loss of the batch's image."""
+        """(1, classes * classes + 1), float64: the row of the batch's image (`ComparedMask.row`)."""
         (image,), (target,) = batch.images, batch.targets
-        height, width = target.shape
-        counts: NDArray[np.int64] | None = None
-        loss = 0.0
-        for rows, columns, logits in logit_windows(model, image.to(device), preprocessing, (height, width)):
-            part = target[rows, columns].contiguous()
-            confusion = confusion_matrix(logits.argmax(0), part, len(logits), IGNORE)
-            counts = confusion if counts is None else counts + confusion
-            losses = F.cross_entropy(
-                logits[None].float().cpu(), part[None].long(), reduction="none", ignore_index=IGNORE
-            )
-            loss += float(losses.sum(dtype=torch.float64))
-        assert counts is not None
-        return np.concatenate([counts.ravel().astype(np.float64), [loss]])[None]
+        size = target.shape[0], target.shape[1]
+        windows = logit_windows(model, image.to(device), preprocessing, size)
+        return compare_with_target(windows, target).row()[None]
 
     def predictions(self, rows: PredictedRows, split: Split) -> MaskPredictions:
-        classes = round((rows.values.shape[1] - 1) ** 0.5)
-        confusions = rows.values[:, :-1].astype(np.int64).reshape(-1, classes, classes)
-        return MaskPredictions(confusions, rows.values[:, -1], rows.indices, rows.unreadable)
+        return mask_predictions(rows)
 
     def scores(self, predictions: MaskPredictions) -> Scores:
         """The scores of `segmentation_scores`, the mean loss over all pixels, and the number of images."""

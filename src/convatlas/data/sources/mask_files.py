@@ -50,6 +50,10 @@ class MaskFiles:
     pixel_counts: NDArray[np.int64]
     hashes: tuple[bytes, ...]
 
+    @property
+    def has_instances(self) -> bool:
+        return any(self.instance_names)
+
     def mask(self, index: int) -> Mask:
         name, instance_name = self.names[index], self.instance_names[index]
         instances = None
