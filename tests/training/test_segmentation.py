@@ -66,6 +66,8 @@ def test_the_report_shows_the_cases_and_is_complete(trained: Path) -> None:
     for name in CLASSES:
         assert f"| {name} |" in text
     assert "better than always predicting ground" in text
+    run_id = json.loads((trained / "run.json").read_text())["id"]
+    assert f"| run | `{run_id[:8]}`, seed 0 |" in text
 
 
 def test_evaluation_gives_the_figures_of_the_training(trained: Path, shapes: Path) -> None:
