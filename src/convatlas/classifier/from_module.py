@@ -10,13 +10,22 @@ from torch import Tensor, nn
 from convatlas import models
 from convatlas.classifier.model_file import FORMAT, ClassifierMetadata, ModelFile
 from convatlas.data.transforms.normalize import Normalizer
-from convatlas.data.transforms.preprocessing import Preprocessing, center_crop_preprocessing
+from convatlas.data.transforms.preprocessing import (
+    Preprocessing,
+    center_crop_preprocessing,
+    tile_preprocessing,
+)
 from convatlas.errors import UsageError, printable
 from convatlas.models import Architecture, Network
 
 ORIGIN = "saved from a user's module"
 EVALUATION_BATCH = 32
 
+# what a network of the other task does, and which class takes it
+_OTHER_TASK = {
+    "classification": ("labels every pixel", "Segmenter"),
+    "segmentation": ("classifies images", "Classifier"),
+}
 ChannelValues = float | Sequence[float] | Tensor
 _EXPECTED = (
     "expected a network of ca.create_model, with at most another last layer: a saved classifier names its "
@@ -34,10 +43,12 @@ def describe_module(
     std: ChannelValues | None,
     normalizer: Normalizer | None,
     data: str | None,
+    task: str = "classification",
 ) -> ModelFile:
-    """The parts of a classifier, see `Classifier.from_module`; the network is a copy of the module."""
+    """The parts of a classifier, see `Classifier.from_module`, or of a segmenter; the network is a copy of
+    the module."""
     names = _class_names(classes)
-    network = _copy_network(_unwrapped(module), len(names))
+    network = _copy_network(_unwrapped(module), len(names), task)
     geometry = _geometry(preprocessing, network)
     assert network.architecture is not None
     metadata = ClassifierMetadata(
@@ -46,7 +57,7 @@ def describe_module(
         classes=names,
         preprocessing=geometry,
         precision="fp32",
-        batch=EVALUATION_BATCH,
+        batch=1 if geometry.mode == "tiles" else EVALUATION_BATCH,
         provenance={"origin": ORIGIN} | ({} if data is None else {"data": data}),
         metrics={},
     )
@@ -75,16 +86,18 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def _copy_network(module: nn.Module, num_classes: int) -> Network:
+def _copy_network(module: nn.Module, num_classes: int, task: str) -> Network:
     """The network of the atlas that the module is, with its weights, and `num_classes` classes.
 
-    Raises UsageError for any other module; the message names the first part that differs.
+    Raises UsageError for one of another task, and for any other module; the message names the first part that
+    differs.
     """
     architecture = getattr(module, "architecture", None)
     if not isinstance(module, Network) or not isinstance(architecture, Architecture):
         raise UsageError(f"no name of the atlas describes a {type(module).__name__}: {_EXPECTED}")
-    if models.get_entry(architecture.name, architecture.edition).task != "classification":
-        raise UsageError(f"{architecture.name} labels every pixel: a classifier needs one label an image")
+    if _task(architecture) != task:
+        ability, maker = _OTHER_TASK[task]
+        raise UsageError(f"{architecture.name} {ability}: use ca.{maker}.from_module, which takes the same")
     architecture = architecture.replace(arguments=architecture.arguments | {"num_classes": num_classes})
     with torch.random.fork_rng(devices=[]):
         network = models.build(architecture)
@@ -100,6 +113,11 @@ def _copy_network(module: nn.Module, num_classes: int) -> Network:
         raise UsageError(f"{invalid} holds values that are not finite: expected trained weights")
     network.load_state_dict(state)
     return network
+
+
+def _task(architecture: Architecture | None) -> str:
+    assert architecture is not None
+    return models.get_entry(architecture.name, architecture.edition).task
 
 
 def _first_difference(module: nn.Module, network: nn.Module) -> str:
@@ -139,8 +157,8 @@ def _geometry(preprocessing: Any, network: Network) -> Preprocessing:
         preprocessing = (preprocessing, preprocessing)
     if isinstance(preprocessing, tuple | list) and len(preprocessing) == 2:
         height, width = preprocessing
-        if isinstance(height, int) and isinstance(width, int):
-            preprocessing = center_crop_preprocessing(network.in_chans, (height, width))
+        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+            preprocessing = _preprocessing_of_size(network, (height, width))
     if not isinstance(preprocessing, Preprocessing):
         raise UsageError(
             "preprocessing should be the size of the network's images, a side or (height, width) in pixels, "
@@ -151,10 +169,32 @@ def _geometry(preprocessing: Any, network: Network) -> Preprocessing:
         raise UsageError(
             f"the preprocessing gives {preprocessing.channels} channels, the network takes {network.in_chans}"
         )
-    with torch.no_grad():
-        meta = torch.empty(1, *preprocessing.shape, device="meta")
-        network.check_images(meta)
+    expected = _preprocessing_of_size(network, preprocessing.input_size)
+    if _tiling(preprocessing) != _tiling(expected):
+        raise UsageError(
+            f"the preprocessing is that of another kind of network than {network.name}: give the size of its "
+            "images"
+        )
     return preprocessing
+
+
+def _preprocessing_of_size(network: Network, size: tuple[int, int]) -> Preprocessing:
+    """Raises UsageError for a size that the network does not take."""
+    with torch.no_grad():
+        network.check_images(torch.empty(1, network.in_chans, *size, device="meta"))
+    if _task(network.architecture) == "segmentation":
+        smallest = 2 * network.margin + network.stride
+        if network.margin and min(size) < smallest:
+            raise UsageError(
+                f"{network.name} labels a tile without its outer {network.margin} pixels: take tiles of at "
+                f"least {smallest}x{smallest}, not {size[0]}x{size[1]}"
+            )
+        return tile_preprocessing(network.in_chans, size, network.margin, network.stride)
+    return center_crop_preprocessing(network.in_chans, size)
+
+
+def _tiling(preprocessing: Preprocessing) -> tuple[bool, int, int]:
+    return preprocessing.mode == "tiles", preprocessing.margin, preprocessing.stride
 
 
 def _normalizer(

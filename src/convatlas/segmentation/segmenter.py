@@ -1,20 +1,23 @@
 """A trained network that labels pixels, ready for images of any size."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from convatlas import models
 from convatlas.classifier import Classifier, load
+from convatlas.classifier.from_module import ChannelValues, describe_module
 from convatlas.data.images.decode import ImageLike, Pixels
 from convatlas.data.images.inputs import ImageInput, iterate_images
 from convatlas.data.images.prefetch import decode_ahead
+from convatlas.data.transforms.normalize import Normalizer
+from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.inference import Engine
 from convatlas.inference import engine as build_engine
@@ -53,6 +56,33 @@ class Segmenter:
                 "labels pixels, such as unet"
             )
         self._engines: dict[tuple[str, tuple[int, ...]], Engine] = {}
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        classes: Sequence[str],
+        preprocessing: Preprocessing | int | tuple[int, int],
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
+        normalizer: Normalizer | None = None,
+        data: str | None = None,
+    ) -> Self:
+        """A segmenter of a copy of a network of `create_model` that was trained in a loop of the user's own.
+
+        The arguments are those of `Classifier.from_module`. `preprocessing`: the size of the network's tiles,
+        or another segmenter's `metadata.preprocessing`, which also says at which scale images are seen.
+
+        Raises UsageError for a module that is no network of the atlas, or classifies images.
+        """
+        parts = describe_module(
+            module, classes, preprocessing, mean, std, normalizer, data, task="segmentation"
+        )
+        return cls(Classifier(*parts))
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write the segmenter for `load`; the arguments and errors are those of `Classifier.save`."""
+        return self.classifier.save(path, overwrite)
 
     @property
     def classes(self) -> tuple[str, ...]:
