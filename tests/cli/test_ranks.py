@@ -103,7 +103,8 @@ def test_masks_are_evaluated_and_written_with_the_same_bytes(
     single = run_single(capsys, "eval", str(run), "--json")
     ranks = run_on_ranks(tmp_path, "eval", str(run), "--json")
     assert (ranks.exit_code, ranks.stdout) == (0, single.stdout)
-    assert json.loads(single.stdout)["n"] == 6
+    document = json.loads(single.stdout)
+    assert (document["n"], document["instances"]["n"]) == (6, 12)
     images = str(shapes / "test" / "images")
     masks = []
     for runner, name in ((partial(run_single, capsys), "one"), (partial(run_on_ranks, tmp_path), "two")):

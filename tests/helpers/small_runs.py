@@ -38,11 +38,10 @@ def _enter_process_group_on_one_core() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def train_quietly(out: str, workers: int, epochs: int) -> None:
-    """Train a small run without output, in this process, which becomes a process group of its own on one
-    core."""
+def train_quietly(run: ca.Run, out: str, workers: int) -> None:
+    """Train without output, in this process, which becomes a process group of its own on one core."""
     _enter_process_group_on_one_core()
-    ca.train(small_run(epochs=epochs), out=out, workers=workers)
+    ca.train(run, out=out, workers=workers)
 
 
 def run_command(arguments: list[str], stderr: str, max_file_bytes: int | None = None) -> None:

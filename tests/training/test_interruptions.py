@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.mask_shapes import make_shapes, unet_run
 from helpers.small_runs import PROCESSES, last_step, run_command, small_run, train_quietly, weights_sha256
 
 import convatlas as ca
-from convatlas import training
+from convatlas import models, training
+from convatlas.data.transforms.random_tile import RandomTile
 from convatlas.errors import UsageError, UserError
+from convatlas.optim.losses import PixelCrossEntropy
 from convatlas.runtime.signals import StoppedBySignal
 from convatlas.storage.checked_safetensors import read_checked
 from convatlas.training import loop
@@ -21,18 +24,18 @@ from convatlas.training.run import RunFile, serialize_run_file
 from convatlas.training.run_folder import read_run_folder
 from convatlas.training.validation import is_due
 
-EPOCHS = 12  # 528 steps
+RUN = small_run(epochs=12)  # 528 steps
 NUM_KILLS = 12
 
 
-def start_training(out: Path, workers: int) -> BaseProcess:
-    process: BaseProcess = PROCESSES.Process(target=train_quietly, args=(str(out), workers, EPOCHS))
+def start_training(out: Path, workers: int, run: ca.Run = RUN) -> BaseProcess:
+    process: BaseProcess = PROCESSES.Process(target=train_quietly, args=(run, str(out), workers))
     process.start()
     return process
 
 
-def finish_training(out: Path, workers: int) -> None:
-    process = start_training(out, workers)
+def finish_training(out: Path, workers: int, run: ca.Run = RUN) -> None:
+    process = start_training(out, workers, run)
     process.join()
     assert process.exitcode == 0
 
@@ -83,6 +86,28 @@ def test_twelve_kills_at_random_moments_leave_no_trace(
         kill_group(process)
     finish_training(out, workers)
     assert_same_run(out, uninterrupted)
+
+
+def test_a_unet_that_is_killed_draws_the_same_tiles_deformations_and_weights_again(tmp_path: Path) -> None:
+    run = unet_run(make_shapes(tmp_path / "shapes"), epochs=2)  # 8 steps
+    assert isinstance(run.recipe.crop, RandomTile)
+    assert run.recipe.crop.elastic is not None
+    assert isinstance(run.recipe.loss, PixelCrossEntropy)
+    recipe = run.recipe.replace(
+        crop=run.recipe.crop.replace(hflip=True), loss=run.recipe.loss.replace(border_weight=10.0)
+    )
+    model = models.get_architecture("unet", width=0.04, image_size=(220, 236))
+    run = run.replace(model=model, recipe=recipe, save_every=2, log_every=1)
+    finish_training(tmp_path / "uninterrupted", 0, run)
+    for workers, step in ((0, 3), (1, 6)):
+        process = start_training(tmp_path / "run", workers, run)
+        while process.is_alive() and last_step(tmp_path / "run") < step:
+            time.sleep(0.002)
+        assert process.is_alive()
+        kill_group(process)
+    assert not (tmp_path / "run" / "report.md").exists()
+    finish_training(tmp_path / "run", 0, run)
+    assert_same_run(tmp_path / "run", tmp_path / "uninterrupted")
 
 
 def test_another_seed_would_be_noticed(uninterrupted: Path, tmp_path: Path) -> None:
