@@ -252,13 +252,17 @@ def test_nothing_is_computed_before_all_members_are_checked(
         ca.evaluate([make_classifier(0, data=photos), no_square], crops="144")
 
 
-def test_a_network_that_labels_pixels_needs_masks_and_is_evaluated_alone(photos: str) -> None:
+def test_a_network_that_labels_pixels_needs_masks_and_others_of_its_task(photos: str) -> None:
     classifier = make_classifier(0, data=photos)
     classifier.metadata = classifier.metadata.replace(network=models.get_architecture("unet"))
     with pytest.raises(UsageError, match="has no masks"):
         ca.evaluate(classifier)
-    with pytest.raises(UsageError, match="give one network that labels pixels"):
+    with pytest.raises(UsageError, match="#1 and #2 are the same network"):
         ca.evaluate([classifier, classifier])
+    with pytest.raises(UsageError, match="#2 labels pixels and #1 classifies images"):
+        ca.evaluate([make_classifier(1, data=photos), classifier])
+    with pytest.raises(UsageError, match="--subsets is for networks that classify"):
+        ca.evaluate(classifier, subsets=True)
 
 
 def test_imagenets_ids_in_the_data_are_matched_with_the_names_of_a_classifier() -> None:

@@ -100,12 +100,14 @@ def print_evaluation(document: dict[str, Any]) -> None:
 
 
 def _print_masks(document: dict[str, Any]) -> None:
+    from convatlas.evaluation.report import mask_gain_sentence
     from convatlas.segmentation.results import baseline_sentence, instances_sentence
 
     low, high = document["mean_iou_interval"]
+    networks = f", {document['models']} networks" if document["models"] > 1 else ""
     paragraph(
         f"mean IU {document['mean_iou']:.2f} %, 95 % interval {low:.2f} to {high:.2f}, "
-        f"{document['n']:,} whole images",
+        f"{document['n']:,} whole images{networks}",
         8,
     )
     paragraph(printable(baseline_sentence(document)), 8)
@@ -117,6 +119,11 @@ def _print_masks(document: dict[str, Any]) -> None:
     if document["instances"] is not None:
         paragraph(printable(instances_sentence(document["instances"])), 2)
     print()
+    if document["models"] > 1:
+        rows = [_member_row(member, "mean_iou") for member in document["members"]]
+        print_table(("weights", "network", "mean IU %", "loss"), rows, right=("mean IU %", "loss"))
+        paragraph(mask_gain_sentence(document), 0)
+        print()
     rows = []
     confusion = document["confusion"]
     for i, row in enumerate(document["per_class"]):
@@ -137,15 +144,7 @@ def _print_members(document: dict[str, Any]) -> None:
         print(f"from cached predictions: {', '.join(cached)}")
     if document["models"] > 1:
         print()
-        rows = [
-            (
-                printable(member["weights"]),
-                member["network"],
-                f"{member['top1']:.2f}",
-                f"{member['loss']:.4f}",
-            )
-            for member in document["members"]
-        ]
+        rows = [_member_row(member, "top1") for member in document["members"]]
         print_table(("weights", "network", "top-1 %", "loss"), rows, right=("top-1 %", "loss"))
         paragraph(gain_sentence(document), 0)
     if "by_size" in document:
@@ -153,6 +152,11 @@ def _print_members(document: dict[str, Any]) -> None:
         columns = ("networks", "subsets", "top-1 %, mean", "lowest", "highest")
         print_table(columns, size_rows(document), right=columns)
     print()
+
+
+def _member_row(member: dict[str, Any], score: str) -> tuple[str, ...]:
+    weights = printable(member["weights"])
+    return weights, member["network"], f"{member[score]:.2f}", f"{member['loss']:.4f}"
 
 
 def _print_classes(document: dict[str, Any]) -> None:

@@ -76,6 +76,8 @@ def _evaluate(
 ) -> dict[str, Any]:
     members = _load_members(weights, ranks)
     if _labels_pixels(members):
+        if subsets:
+            raise UsageError("--subsets is for networks that classify images: leave it out")
         return evaluate_masks(members, data, split, crops, None if subset is None else Path(subset), ranks)
     if subsets and len(members) > MAX_SUBSET_MEMBERS:
         raise UsageError(
@@ -114,8 +116,15 @@ def _evaluate(
 
 
 def _labels_pixels(members: Sequence[EnsembleMember]) -> bool:
+    """Raises UsageError where some of the networks label pixels and others classify images."""
     networks = [member.classifier.metadata.network for member in members]
-    return any(models.get_entry(n.name, n.edition).task == "segmentation" for n in networks)
+    labels_pixels = [models.get_entry(n.name, n.edition).task == "segmentation" for n in networks]
+    if len(set(labels_pixels)) > 1:
+        segmenter, classifier = (printable(members[labels_pixels.index(task)].name) for task in (True, False))
+        raise UsageError(
+            f"{segmenter} labels pixels and {classifier} classifies images: evaluate each by itself"
+        )
+    return labels_pixels[0]
 
 
 def _load_members(weights: Sequence[Weights], ranks: Ranks) -> list[EnsembleMember]:

@@ -112,7 +112,7 @@ def merge_batches(batches: Sequence[BatchPredictions], split: Split) -> Predicte
     order = np.argsort(indices)
     indices = indices[order]
     rows = np.concatenate([batch.rows for batch in readable])[order]
-    finite = np.isfinite(rows).all(axis=1)
+    finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
     if not finite.all():
         name = split.images.name(int(indices[~finite][0]))
         raise UserError(f"the network's logits are not finite, first for {name}")

@@ -42,7 +42,10 @@ def write_report(folder: Path, document: dict[str, Any]) -> Path:
         template = markdown_template("convatlas.evaluation", "mask_report.md.jinja")
         instances = document["instances"] and instances_sentence(document["instances"])
         text = template.render(
-            document, baseline_sentence=baseline_sentence(document), instances_sentence=instances
+            document,
+            baseline_sentence=baseline_sentence(document),
+            instances_sentence=instances,
+            gain_sentence=markdown_text(mask_gain_sentence(document)) if document["models"] > 1 else "",
         )
         atomic_write(path, text.encode())
         return path
@@ -76,6 +79,18 @@ def gain_sentence(document: dict[str, Any]) -> str:
         f"{pairs['difference']:+.2f} points (95 % interval {low:.2f} to {high:.2f}; McNemar {p}). "
         f"{pairs['only_second']:,} images are predicted correctly by the ensemble only, "
         f"{pairs['only_first']:,} by that member only."
+    )
+
+
+def mask_gain_sentence(document: dict[str, Any]) -> str:
+    """The gain of an ensemble of networks that label pixels over its best member, as a sentence."""
+    pairs = document["versus_best"]
+    low, high = pairs["interval"]
+    best = printable(document["members"][pairs["member"]]["weights"])
+    return (
+        f"Mean IU of the ensemble minus that of its best member, {best}, on the same images: "
+        f"{pairs['difference']:+.2f} points (95 % interval {low:.2f} to {high:.2f}). The ensemble is better "
+        f"on {pairs['second_better']:,} images, that member on {pairs['first_better']:,}."
     )
 
 

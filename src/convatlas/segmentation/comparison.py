@@ -27,20 +27,37 @@ class ComparedMask(NamedTuple):
         return np.append(self.confusion.ravel().astype(np.float64), self.loss)
 
 
-def compare_with_target(windows: Iterable[LogitWindow], target: Tensor) -> ComparedMask:
-    """Windows of logits that cover an image once, compared with its target (h, w), uint8."""
-    mask = np.empty(tuple(target.shape), np.uint8)
-    num_classes = 0
-    loss = 0.0
-    for rows, columns, logits in windows:
-        num_classes = len(logits)
-        mask[rows, columns] = logits.argmax(0).byte().cpu().numpy()
-        part = target[rows, columns].contiguous()
+class MaskComparison:
+    """Takes the windows of logits that cover an image once, and compares them with its target (h, w),
+    uint8."""
+
+    def __init__(self, target: Tensor):
+        self.target = target
+        self.mask = np.empty(tuple(target.shape), np.uint8)
+        self.num_classes = 0
+        self.loss = 0.0
+
+    def add(self, window: LogitWindow) -> None:
+        rows, columns, logits = window
+        self.num_classes = len(logits)
+        self.mask[rows, columns] = logits.argmax(0).byte().cpu().numpy()
+        part = self.target[rows, columns].contiguous()
         losses = F.cross_entropy(
             logits[None].float().cpu(), part[None].long(), reduction="none", ignore_index=IGNORE
         )
-        loss += float(losses.sum(dtype=torch.float64))
-    return ComparedMask(mask, confusion_matrix(mask, target, num_classes, IGNORE), loss)
+        self.loss += float(losses.sum(dtype=torch.float64))
+
+    def result(self) -> ComparedMask:
+        confusion = confusion_matrix(self.mask, self.target, self.num_classes, IGNORE)
+        return ComparedMask(self.mask, confusion, self.loss)
+
+
+def compare_with_target(windows: Iterable[LogitWindow], target: Tensor) -> ComparedMask:
+    """All windows of an image, compared with its target."""
+    comparison = MaskComparison(target)
+    for window in windows:
+        comparison.add(window)
+    return comparison.result()
 
 
 def object_scores(mask: NDArray[np.uint8], target: Mask) -> NDArray[np.float64]:
