@@ -1,6 +1,7 @@
 """Commands under torchrun: the ranks share the work, rank 0 prints, the bytes are those of one process."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def test_masks_are_evaluated_and_written_with_the_same_bytes(
     ca.train(unet_run(shapes, epochs=0.5), run, workers=0)
     capsys.readouterr()
     single = run_single(capsys, "eval", str(run), "--json")
+    shutil.rmtree(run / "predictions")  # else the ranks would read what the single process has cached
     ranks = run_on_ranks(tmp_path, "eval", str(run), "--json")
     assert (ranks.exit_code, ranks.stdout) == (0, single.stdout)
     document = json.loads(single.stdout)

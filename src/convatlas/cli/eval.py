@@ -118,6 +118,7 @@ def _print_masks(document: dict[str, Any]) -> None:
     print(f"loss  {document['loss']:.4f}, mean cross-entropy of a pixel")
     if document["instances"] is not None:
         paragraph(printable(instances_sentence(document["instances"])), 2)
+    _print_cached(document)
     print()
     if document["models"] > 1:
         rows = [_member_row(member, "mean_iou") for member in document["members"]]
@@ -139,9 +140,7 @@ def _print_masks(document: dict[str, Any]) -> None:
 def _print_members(document: dict[str, Any]) -> None:
     from convatlas.evaluation.report import gain_sentence, size_rows
 
-    cached = [printable(member["weights"]) for member in document["members"] if member["cached"]]
-    if cached:
-        print(f"from cached predictions: {', '.join(cached)}")
+    _print_cached(document)
     if document["models"] > 1:
         print()
         rows = [_member_row(member, "top1") for member in document["members"]]
@@ -152,6 +151,12 @@ def _print_members(document: dict[str, Any]) -> None:
         columns = ("networks", "subsets", "top-1 %, mean", "lowest", "highest")
         print_table(columns, size_rows(document), right=columns)
     print()
+
+
+def _print_cached(document: dict[str, Any]) -> None:
+    cached = [printable(member["weights"]) for member in document["members"] if member["cached"]]
+    if cached:
+        print(f"from cached predictions: {', '.join(cached)}")
 
 
 def _member_row(member: dict[str, Any], score: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from convatlas.data.loading.masked_eval_batches import MaskedEvalBatches
 from convatlas.data.mask import MaskSource, RelabeledMasks
 from convatlas.errors import UsageError, printable
 from convatlas.evaluation.eval_data import EvalData, select_eval_data
+from convatlas.evaluation.mask_cache import mask_cache
 from convatlas.evaluation.mask_significance import paired_mask_comparison
 from convatlas.evaluation.predict import BatchPredictions, merge_batches, predict_batches
 from convatlas.evaluation.request import EnsembleMember, class_indices
@@ -54,9 +55,15 @@ def evaluate_masks(
     selected = select_eval_data(classifiers, data, split, subset)
     samples = _samples(selected, classifiers[0])
     name = printable(members[0].name) if len(members) == 1 else f"{len(members)} networks"
-    predictions = _predict(classifiers, samples, name, ranks)
-    if selected.indices is not None:
-        predictions = [_with_split_indices(part, selected.indices) for part in predictions]
+    cache = mask_cache(members, selected)
+    cached, notes = ranks.run_on_main(cache.load)
+    if cached is None:
+        predictions = _predict(classifiers, samples, name, ranks)
+        if selected.indices is not None:
+            predictions = [_with_split_indices(part, selected.indices) for part in predictions]
+        notes += ranks.run_on_main(partial(cache.store, predictions[-1]))
+    else:
+        predictions = [cached]
     *_, result = predictions
     scores = [SEGMENTATION.scores(part) for part in predictions[: len(members)]]
     document = results_document(result, classifiers[0].metadata.classes) | {
@@ -66,12 +73,17 @@ def evaluate_masks(
         "split": selected.split,
         "subset": None if subset is None else str(subset),
         "members": [
-            {"weights": member.name, "network": member.classifier.metadata.network.name} | member_scores
+            {
+                "weights": member.name,
+                "network": member.classifier.metadata.network.name,
+                "cached": cached is not None,
+            }
+            | member_scores
             for member, member_scores in zip(members, scores, strict=True)
         ],
         "unreadable": [{"file": sample.file, "reason": sample.reason} for sample in result.unreadable],
         "trained_on": selected.trained_on_document(),
-        "notes": list(selected.notes),
+        "notes": [*selected.notes, *notes],
     }
     if len(members) > 1:
         best = max(range(len(members)), key=lambda i: (scores[i]["mean_iou"], -i))

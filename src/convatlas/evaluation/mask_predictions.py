@@ -2,25 +2,27 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from convatlas.data import Dataset
+from convatlas.data.transforms.preprocessing import UnreadableSample
 from convatlas.errors import UserError
-from convatlas.evaluation.predictions import FORMAT, PredictionsMetadata, run_metadata
+from convatlas.evaluation.predictions import FORMAT, PredictionsMetadata
 from convatlas.segmentation.task import MaskPredictions
 from convatlas.storage import checked_safetensors
 from convatlas.storage.records import from_json
 
 _DTYPES = {"confusions": torch.int64, "losses": torch.float64, "indices": torch.int64}
+_OBJECTS = {"objects": torch.float64}  # of data with instances
 
 
-def write_mask_predictions(
-    path: Path, predictions: MaskPredictions, run: str, dataset: Dataset, split: str = "test"
-) -> None:
-    """Write the predictions of the run with the id `run`. Raises OSError when the disk refuses."""
-    metadata = run_metadata(run, dataset, split, "whole")
-    tensors = {name: torch.from_numpy(getattr(predictions, name)) for name in _DTYPES}
-    checked_safetensors.write_checked(path, tensors, metadata)
+def write_mask_predictions(path: Path, predictions: MaskPredictions, metadata: PredictionsMetadata) -> None:
+    """Write the predictions, and their unreadable samples into the metadata. Raises OSError when the disk
+    refuses."""
+    names = _DTYPES if predictions.objects is None else _DTYPES | _OBJECTS
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(getattr(predictions, name))) for name in names}
+    unreadable = tuple((sample.index, sample.file, sample.reason) for sample in predictions.unreadable)
+    checked_safetensors.write_checked(path, tensors, metadata.replace(unreadable=unreadable))
 
 
 def read_mask_predictions(path: Path) -> tuple[MaskPredictions, PredictionsMetadata]:
@@ -28,10 +30,12 @@ def read_mask_predictions(path: Path) -> tuple[MaskPredictions, PredictionsMetad
     tensors, document = checked_safetensors.read_checked(path)
     metadata = from_json(document, PredictionsMetadata, f"{path}, its metadata")
     n, classes = tensors.get("indices", torch.empty(0)).numel(), len(metadata.classes)
-    shapes = {"confusions": (n, classes, classes), "losses": (n,), "indices": (n,)}
-    if metadata.format != FORMAT or {name: t.dtype for name, t in tensors.items()} != _DTYPES:
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    if metadata.format != FORMAT or dtypes not in (_DTYPES, _DTYPES | _OBJECTS):
         raise UserError(f"{path} should hold confusions, losses and indices of format {FORMAT}")
-    if not n or any(tensors[name].shape != shape for name, shape in shapes.items()):
+    shapes = {"confusions": (n, classes, classes), "losses": (n,), "indices": (n,), "objects": (n, 2)}
+    if not n or any(tensor.shape != shapes[name] for name, tensor in tensors.items()):
         raise UserError(f"{path} should hold a confusion matrix of {classes} classes for each image")
-    confusions, losses, indices = (tensors[name].numpy() for name in _DTYPES)
-    return MaskPredictions(confusions, losses, indices), metadata
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    unreadable = [UnreadableSample(*row) for row in metadata.unreadable]
+    return MaskPredictions(**arrays, unreadable=unreadable), metadata

@@ -5,8 +5,11 @@ An entry is valid as long as weights, data, protocol and precision are the same.
 again.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from convatlas.evaluation.predictions import (
 )
 from convatlas.storage.records import diff, record_sha256
 
+T = TypeVar("T")
 MAX_BYTES = 2 << 30  # the training images of ImageNet take 5 GB
 
 
@@ -42,46 +46,60 @@ def load_cached(
 ) -> tuple[Predictions | None, list[str]]:
     """The cached predictions for the task of `metadata` on the samples at `indices` (None: the whole split),
     or None; and notes for the user. Predictions on the whole split also serve for some of its samples."""
-    notes: list[str] = []
-    whole_split = metadata.replace(subset="")
-    for candidate in (metadata, whole_split) if metadata.subset else (metadata,):
-        path = cache_file(folder, candidate)
-        if not path.exists():
-            continue
-        try:
-            predictions = read_predictions(path)
-        except UserError as error:
-            notes.append(f"{error}; the network was evaluated again")
-            continue
-        assert predictions.metadata is not None
-        if not predictions.metadata.same_task(candidate):
-            continue
-        changes = diff(predictions.metadata.environment, metadata.environment)
-        if changes:
-            notes.append(
-                f"{printable(path)} was computed in another environment ({'; '.join(changes)}): "
-                "remove it to evaluate again here"
-            )
-        if candidate is not metadata:
-            assert indices is not None
-            predictions = _select(predictions, indices)
-        return predictions, notes
-    return None, notes
+    predictions, notes = load_entry(folder, metadata, _read)
+    if predictions is None and indices is not None:
+        predictions, more_notes = load_entry(folder, metadata.replace(subset=""), _read)
+        notes += more_notes
+        predictions = predictions and _select(predictions, indices)
+    return predictions, notes
+
+
+def load_entry(
+    folder: Path, metadata: PredictionsMetadata, read: Callable[[Path], tuple[T, PredictionsMetadata]]
+) -> tuple[T | None, list[str]]:
+    """What `read` makes of the entry for exactly the task of `metadata`, or None; and notes for the user."""
+    path = cache_file(folder, metadata)
+    if not path.exists():
+        return None, []
+    try:
+        predictions, cached_metadata = read(path)
+    except UserError as error:
+        return None, [f"{error}; the network was evaluated again"]
+    if not cached_metadata.same_task(metadata):
+        return None, []
+    changes = diff(cached_metadata.environment, metadata.environment)
+    if not changes:
+        return predictions, []
+    return predictions, [
+        f"{printable(path)} was computed in another environment ({'; '.join(changes)}): "
+        "remove it to evaluate again here"
+    ]
+
+
+def _read(path: Path) -> tuple[Predictions, PredictionsMetadata]:
+    predictions = read_predictions(path)
+    assert predictions.metadata is not None
+    return predictions, predictions.metadata
 
 
 def store(folder: Path, predictions: Predictions) -> list[str]:
-    """Write predictions that have metadata into the cache. Returns notes for the user where that is
-    impossible, which is no error: the cache only saves time."""
+    """Write predictions that have metadata into the cache. Returns notes as `store_entry`."""
     assert predictions.metadata is not None
     num_bytes = predictions.logits.nbytes
     if num_bytes > MAX_BYTES:
         size = f"{num_bytes / 1e9:.1f} GB"
         return [f"the predictions take {size} and are not cached: those of fewer images would be"]
+    return store_entry(folder, predictions.metadata, partial(write_predictions, predictions=predictions))
+
+
+def store_entry(folder: Path, metadata: PredictionsMetadata, write: Callable[[Path], None]) -> list[str]:
+    """Have `write` make the entry for the task of `metadata`. Returns notes for the user where that is
+    impossible, which is no error: the cache only saves time."""
     if folder.is_symlink():
         return [f"{printable(folder)} is a link, and is not written through: the predictions are not cached"]
     try:
         folder.mkdir(exist_ok=True)
-        write_predictions(cache_file(folder, predictions.metadata), predictions)
+        write(cache_file(folder, metadata))
     except OSError as error:
         problem = f"could not be cached in {printable(folder)} ({error.strerror})"
         return [f"the predictions {problem}: they will be computed again"]

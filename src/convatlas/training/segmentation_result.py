@@ -1,12 +1,14 @@
 """The result of a training of a network that labels pixels."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from convatlas.classifier import Classifier
 from convatlas.data import Dataset
 from convatlas.evaluation.mask_predictions import read_mask_predictions, write_mask_predictions
+from convatlas.evaluation.predictions import run_metadata
 from convatlas.segmentation.results import baseline_sentence, results_document
 from convatlas.segmentation.task import MaskPredictions
 from convatlas.training import segmentation_report
@@ -21,7 +23,8 @@ class SegmentationResult:
     logged = (*SCORES, "loss", "n")
 
     def write_predictions(self, path: Path, predictions: MaskPredictions, run: str, dataset: Dataset) -> None:
-        write_mask_predictions(path, predictions, run, dataset)
+        metadata = run_metadata(run, dataset, "test", "whole")
+        write_mask_predictions(path, replace(predictions, unreadable=()), metadata)  # the log lists those
 
     def read_run_id(self, path: Path) -> str | None:
         _, metadata = read_mask_predictions(path)
