@@ -93,17 +93,14 @@ def evaluate_masks(
 
 def _check_members(members: Sequence[EnsembleMember]) -> None:
     """Raises UsageError for networks that see images in different ways, or are given twice."""
-    first = members[0]
-    for member in members[1:]:
-        names = f"{printable(first.name)} and {printable(member.name)}"
-        if member.classifier.metadata.preprocessing != first.classifier.metadata.preprocessing:
+    for first, other in combinations(members, 2):
+        names = f"{printable(first.name)} and {printable(other.name)}"
+        if first.classifier.metadata.preprocessing != other.classifier.metadata.preprocessing:
             raise UsageError(
                 f"{names} see images at different scales or in different tiles: only networks of one input "
                 "can be averaged"
             )
-    for one, other in combinations(members, 2):
-        if one.classifier.weights_sha256 == other.classifier.weights_sha256:
-            names = f"{printable(one.name)} and {printable(other.name)}"
+        if first.classifier.weights_sha256 == other.classifier.weights_sha256:
             raise UsageError(f"{names} are the same network: name each once")
 
 
