@@ -13,6 +13,7 @@ from convatlas.cli.models import Models
 from convatlas.cli.plan import Plan
 from convatlas.cli.predict import Predict
 from convatlas.cli.show import Show
+from convatlas.cli.study import Study
 from convatlas.cli.train import Train
 from convatlas.cli.visualize import Visualize
 
@@ -29,5 +30,6 @@ COMMANDS: dict[str, Any] = {
     "plan": Plan,
     "bench": Bench,
     "data": Data,
+    "study": Study,
     "doctor": Doctor,
 }

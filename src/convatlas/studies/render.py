@@ -1,0 +1,146 @@
+"""A study's report as a page: Markdown with a plot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from convatlas.plotting import figure_png, plot_style
+from convatlas.storage.atomic import atomic_write
+from convatlas.storage.records import to_json
+from convatlas.studies.report import (
+    Interval,
+    Report,
+    cost_sentence,
+    describe_arm,
+    verdict_sentence,
+)
+
+# Okabe and Ito 2008, without yellow, which is pale on white
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+UNITS = {"test_error": "test error %", "training_error": "training error %", "test_loss": "test loss"}
+
+
+def write_report(report: Report, folder: Path) -> Path:
+    """Write report.md, report.json and plot.png; returns the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / "plot.png", draw(report))
+    atomic_write(folder / "report.json", to_json(report.document(), indent=1))
+    page = folder / "report.md"
+    atomic_write(page, markdown(report).encode())
+    return page
+
+
+def markdown(report: Report) -> str:
+    study, scale = report.study, report.study.scale(report.scale)
+    reductions = [f"- {name}: {text}" for name, text in scale.reduced.items()]
+    failures = [f"- {arm}, {message}" for arm, messages in report.failures.items() for message in messages]
+    sections = [
+        f"# {study.id}: {study.question}",
+        f"{study.source}. Scale *{report.scale}*, on {report.data}; training seeds "
+        f"{', '.join(map(str, report.seeds))}.",
+        "![The arms' values, and their curves](plot.png)",
+        "## Claims",
+        _claims_table(report),
+        "Intervals are of the mean difference over training seeds, at the claim's share of 5 % (Holm), and "
+        "allow for other test images where a metric has them. A claim is *supported* or *contradicted* at "
+        "this scale alone.",
+        "## Arms",
+        _arms_table(report),
+        "Means over seeds with 95 % t intervals; *printed* are the paper's own values.",
+        _definitions(report),
+    ]
+    if reductions:
+        sections += ["## What is smaller than in the paper", "\n".join(reductions)]
+    if failures:
+        sections += ["## Runs that did not end", "\n".join(failures)]
+    sections += ["## Cost", f"{cost_sentence(report)}. {_environments(report)}".strip()]
+    return "\n\n".join(sections) + "\n"
+
+
+def _claims_table(report: Report) -> str:
+    rows = []
+    for judgement in report.judgements:
+        claim = judgement.claim
+        rows.append(f"| {claim} | {claim.source} | **{judgement.verdict}** | {verdict_sentence(judgement)} |")
+    return _table(("claim", "the paper", "verdict", "why"), rows)
+
+
+def _arms_table(report: Report) -> str:
+    metrics = report.shown_metrics
+    columns = ["arm"]
+    for metric in metrics:
+        columns += [UNITS.get(metric, metric)]
+        columns += ["printed"] if _is_printed(report, metric) else []
+    rows = []
+    for name, arm in report.study.arms_at(report.scale).items():
+        cells = [name]
+        for metric in metrics:
+            interval = report.interval(name, metric)
+            cells.append(format_interval(interval))
+            if _is_printed(report, metric):
+                cells.append(f"{arm.printed[metric]:g}" if metric in arm.printed else "-")
+        rows.append(f"| {' | '.join(cells)} |")
+    return _table(columns, rows)
+
+
+def _is_printed(report: Report, metric: str) -> bool:
+    return any(metric in arm.printed for arm in report.study.arms_at(report.scale).values())
+
+
+def format_interval(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:.4g}"
+    return f"{interval.mean:.4g} ({interval.low:.4g} to {interval.high:.4g})"
+
+
+def _definitions(report: Report) -> str:
+    arms = report.study.arms_at(report.scale)
+    return "\n".join(f"- {name}: {describe_arm(arm)}" for name, arm in arms.items())
+
+
+def _environments(report: Report) -> str:
+    """The machines on which the runs were trained."""
+    environments = {
+        f"{environment.get('threads')} threads, {environment.get('units')}, torch {environment.get('torch')}"
+        for arm in report.arms.values()
+        for environment in (result.environment for result in arm.results.values())
+        if environment
+    }
+    return f"Trained with {'; '.join(sorted(environments))}." if environments else ""
+
+
+def _table(columns: Sequence[str], rows: Sequence[str]) -> str:
+    return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows])
+
+
+def draw(report: Report) -> bytes:
+    """The arms' values of the study's metric, a dot a seed with the mean's interval; and their curves."""
+    arms = list(report.study.arms_at(report.scale))
+    with plot_style():
+        figure = Figure(figsize=(9, 1.6 + 0.34 * len(arms)), layout="constrained")
+        values, curves = figure.subplots(1, 2, width_ratios=(3, 2))
+        for row, name in enumerate(arms):
+            color = COLORS[row % len(COLORS)]
+            observations = report.measurements.get(report.study.metric, {}).get(name)
+            if observations is not None:
+                values.plot(observations.values, [row] * len(observations.values), "o", ms=3.5, color=color)
+                interval = report.interval(name, report.study.metric)
+                if interval is not None and interval.low is not None:
+                    values.plot([interval.low, interval.high], [row, row], lw=1.2, color=color, alpha=0.6)
+                    values.plot(interval.mean, row, "|", ms=13, mew=1.8, color=color)
+            for result in report.arms[name].results.values() if name in report.arms else ():
+                points = result.curve("TrainingScores", "top1") or result.curve("val", "top1")
+                if points:
+                    steps, scores = zip(*points, strict=True)
+                    errors = [100 - score for score in scores]
+                    curves.plot(steps, errors, lw=1.1, color=color, marker="o" if len(steps) == 1 else None)
+        values.set_yticks(range(len(arms)), arms)
+        values.invert_yaxis()
+        values.set(xlabel=UNITS.get(report.study.metric, report.study.metric))
+        values.set_title("each training seed, mean and 95 % interval", color="0.35")
+        curves.set(xlabel="step", ylabel="error %")
+        curves.set_title("training images (evaluation mode)", color="0.35")
+        return figure_png(figure)
