@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 import convatlas as ca
 from convatlas.boxes import Detections, RegionFeatures, Regions, TrainingImage, Truths
 from convatlas.boxes.arrays import Array
+from convatlas.boxes.bootstrap import interval
 from convatlas.boxes.proposals import Pixels
 from convatlas.boxes.rcnn import RCNN, FitScorer
 from convatlas.data.sources.box_annotations import AnnotatedImage, AnnotatedImages
@@ -34,6 +35,7 @@ from convatlas.data.sources.coco_boxes import read_coco
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.runtime.progress import track
 from convatlas.storage.atomic import atomic_write
+from convatlas.storage.records import to_json
 
 MIN_OVERLAP = 0.3  # IoU from which on a training image's proposals are all taken
 MIN_SIDE = 32  # pixels; smaller proposals are left out
@@ -108,6 +110,7 @@ def main(
     grid: int = 4,
     seed: int = 0,
     picture: Path = Path("boxes.png"),
+    json: Path | None = None,
 ) -> None:
     """Train and test the detector.
 
@@ -122,8 +125,9 @@ def main(
         scorer: softmax regression, or a support vector machine for each class with hard negatives.
         context: pixels around a region in the warped image.
         grid: the side to which feature maps are averaged.
-        seed: of the shuffled features, and of the bootstrap.
+        seed: of the background that softmax regression draws, of the shuffled features, and of the bootstrap.
         picture: the file of the picture of some detections, PNG.
+        json: a file for the numbers of the table, with all intervals.
     """
     if min(train_images, test_images, max_proposals) < 1:
         raise UsageError("--train-images, --test-images and --max-proposals should be 1 or more")
@@ -148,7 +152,7 @@ def main(
     print(recall_line(regions, there))
 
     scorers: dict[str, FitScorer] = {
-        "softmax": ca.boxes.fit_softmax_scorer,
+        "softmax": partial(ca.boxes.fit_softmax_scorer, seed=seed),
         "svm": ca.boxes.fit_svm_scorer,
     }
     fit = scorers[scorer]
@@ -179,12 +183,34 @@ def main(
     results["shuffled features"] = detect_all(control, shuffled, test, regression=True)
     scores = {name: score(found, there, len(classes), seed) for name, found in results.items()}
     print_table(scores)
-    for other in ("without regression", "shuffled features"):
-        print(difference_line(scores, "with regression", other))
+    differences = [
+        difference(scores, "with regression", other) for other in ("without regression", "shuffled features")
+    ]
+    for row in differences:
+        low, high = row["ap50_interval"]
+        print(
+            f"{row['name']} minus {row['other']}: {row['ap50']:+.1f} points of AP@0.5 "
+            f"({low:+.1f} to {high:+.1f})"
+        )
     shown = np.linspace(0, len(test) - 1, min(PANELS, len(test))).round().astype(int)
     png = draw_detections([test[row] for row in shown], [found[row] for row in shown], classes)
     atomic_write(picture, png)
     print(f"detections in {len(shown)} test images: {printable(picture)}")
+    if json is not None:
+        settings = {
+            "weights": str(weights),
+            "train_images": len(train),
+            "test_images": len(test),
+            "proposals": proposals,
+            "background": background,
+            "scorer": scorer,
+            "context": context,
+            "grid": grid,
+            "seed": seed,
+        }
+        rows = [{"name": name, **row.document()} for name, row in scores.items()]
+        atomic_write(json, to_json(settings | {"rows": rows, "differences": differences}, indent=1))
+        print(f"wrote {printable(json)}")
 
 
 def select(images: AnnotatedImages, count: int) -> list[AnnotatedImage]:
@@ -231,32 +257,51 @@ class Scores(NamedTuple):
     ap_voc07: float
     ap_coco: float
     mean_iou: float
+    mean_iou_draws: Array  # on the same images, too
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "ap50": self.ap,
+            "ap50_interval": interval(self.draws),
+            "ap50_voc07": self.ap_voc07,
+            "ap50_coco": self.ap_coco,
+            "mean_iou": self.mean_iou,
+            "mean_iou_interval": interval(self.mean_iou_draws),
+        }
 
 
 def score(found: Sequence[Detections], there: Sequence[Truths], num_classes: int, seed: int) -> Scores:
     outcomes = ca.boxes.match_detections(found, there, num_classes)
+    overlaps = ca.boxes.object_overlaps(found, there)
     return Scores(
         outcomes.mean(),
         outcomes.bootstrap(seed=seed),
         ca.boxes.average_precision(found, there, num_classes, "voc07"),
         ca.boxes.average_precision(found, there, num_classes, "coco"),
-        ca.boxes.mean_iou(found, there),
+        overlaps.mean(),
+        overlaps.bootstrap(seed=seed),
     )
 
 
 def print_table(scores: dict[str, Scores]) -> None:
     print(f"{'':24}{'AP@0.5 (95 % interval)':>25}{'VOC 2007':>10}{'COCO 0.5':>10}{'mean IoU':>10}")
     for name, row in scores.items():
-        low, high = np.percentile(row.draws, [2.5, 97.5])
-        interval = f"{row.ap:.1f} ({low:.1f} to {high:.1f})"
-        print(f"{name:24}{interval:>25}{row.ap_voc07:10.1f}{row.ap_coco:10.1f}{row.mean_iou:10.1f}")
+        low, high = interval(row.draws)
+        ap = f"{row.ap:.1f} ({low:.1f} to {high:.1f})"
+        print(f"{name:24}{ap:>25}{row.ap_voc07:10.1f}{row.ap_coco:10.1f}{row.mean_iou:10.1f}")
 
 
-def difference_line(scores: dict[str, Scores], name: str, other: str) -> str:
-    """The difference of two detectors, and its interval on the same draws of images."""
-    low, high = np.percentile(scores[name].draws - scores[other].draws, [2.5, 97.5])
-    value = scores[name].ap - scores[other].ap
-    return f"{name} minus {other}: {value:+.1f} points of AP@0.5 ({low:+.1f} to {high:+.1f})"
+def difference(scores: dict[str, Scores], name: str, other: str) -> dict[str, Any]:
+    """The differences of two detectors, and their intervals on the same draws of images."""
+    a, b = scores[name], scores[other]
+    return {
+        "name": name,
+        "other": other,
+        "ap50": a.ap - b.ap,
+        "ap50_interval": interval(a.draws - b.draws),
+        "mean_iou": a.mean_iou - b.mean_iou,
+        "mean_iou_interval": interval(a.mean_iou_draws - b.mean_iou_draws),
+    }
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convatlas as ca
+from convatlas.boxes import bootstrap
 from convatlas.boxes.average_precision import COCO_THRESHOLDS, Definition
 from convatlas.boxes.detections import Detections, Truths, detections, truths
 from convatlas.boxes.matching import crowd_overlaps
@@ -240,3 +241,16 @@ def test_wrong_use_is_refused_with_its_reason() -> None:
         ca.boxes.detections([[0, 0, 1, 1]], [0.5], [])
     with pytest.raises(UsageError, match=r"ignored should be booleans of shape \(1,\)"):
         ca.boxes.truths([[0, 0, 1, 1]], [0], [1])
+
+
+def test_the_draws_of_the_mean_iou_are_those_of_average_precision() -> None:
+    """One image of two has its object found: both scores are the share of the draws that fall on it."""
+    there = [truths([[0, 0, 10, 10]], [0])] * 2
+    found = [detections([[0, 0, 10, 10]], [0.9], [0]), detections([], [], [])]
+    overlaps = ca.boxes.object_overlaps(found, there)
+    assert overlaps.mean() == 50
+    draws = overlaps.bootstrap(200, seed=3)
+    assert {*draws} == {0.0, 50.0, 100.0}
+    np.testing.assert_allclose(ca.boxes.match_detections(found, there, 1).bootstrap(200, seed=3), draws)
+    assert bootstrap.interval(draws) == (0, 100)
+    assert np.isnan(bootstrap.interval(np.full(3, np.nan))).all()

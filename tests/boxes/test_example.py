@@ -55,7 +55,8 @@ def test_the_table_shows_what_regression_and_shuffling_do(
     digit_boxes: Path, trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "boxes.png"
-    boxes.main(digit_boxes, trained_run, proposals="sliding", context=4, picture=picture)
+    numbers = tmp_path / "boxes.json"
+    boxes.main(digit_boxes, trained_run, proposals="sliding", context=4, picture=picture, json=numbers)
     output = capsys.readouterr().out
     for text in ("60 training and 24 test images of 3 classes", "recall of the proposals: ", "propose "):
         assert text in output
@@ -73,6 +74,14 @@ def test_the_table_shows_what_regression_and_shuffling_do(
     assert rows["with regression"] > rows["shuffled features"] + 20
     (line,) = (line for line in output.splitlines() if line.startswith("with regression minus shuffled"))
     assert float(line.split("(")[1].split(" to ")[0]) > 0
+    document = json.loads(numbers.read_text())
+    assert {row["name"]: round(row["ap50"], 1) for row in document["rows"]} == rows
+    for row in document["rows"]:
+        for score in ("ap50", "mean_iou"):
+            low, high = row[f"{score}_interval"]
+            assert low <= row[score] <= high
+    shuffled = document["differences"][1]
+    assert shuffled["mean_iou_interval"][0] > 0
     with Image.open(picture) as image:
         assert image.size == (4 * 98 + 8, 3 * 80 + 8)
 

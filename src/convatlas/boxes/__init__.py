@@ -6,11 +6,11 @@ from convatlas.boxes.average_precision import (
     box_scores,
     coco_average_precision,
     match_detections,
-    mean_iou,
 )
 from convatlas.boxes.detections import Detections, Truths, detections, truths
 from convatlas.boxes.features import RegionFeatures
 from convatlas.boxes.nms import nms
+from convatlas.boxes.object_overlaps import mean_iou, object_overlaps
 from convatlas.boxes.proposals import selective_search, sliding_boxes
 from convatlas.boxes.rcnn import RCNN, train_rcnn
 from convatlas.boxes.region_sets import Regions, TrainingImage
@@ -40,6 +40,7 @@ __all__ = [
     "match_detections",
     "mean_iou",
     "nms",
+    "object_overlaps",
     "selective_search",
     "sliding_boxes",
     "train_rcnn",

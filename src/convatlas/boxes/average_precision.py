@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.boxes.arrays import Array
+from convatlas.boxes.bootstrap import RESAMPLES, image_draws
 from convatlas.boxes.detections import Detections, Truths
-from convatlas.boxes.matching import IGNORED, TRUE, Match, coco_pairs, match_coco, match_voc
-from convatlas.boxes.targets import iou
+from convatlas.boxes.matching import IGNORED, TRUE, Match, match_coco, match_voc
+from convatlas.boxes.object_overlaps import mean_iou
 from convatlas.errors import UsageError, unknown_name
 
 Counts = NDArray[np.int64]
@@ -95,12 +96,10 @@ class Outcomes(NamedTuple):
         values = self.by_class(weights)
         return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
-    def bootstrap(self, resamples: int = 1000, seed: int = 0) -> Array:
+    def bootstrap(self, resamples: int = RESAMPLES, seed: int = 0) -> Array:
         """The mean for `resamples` draws of the images with replacement. Outcomes of the same images are
         drawn alike: the differences of two detectors are those on the same draws."""
-        rng = np.random.default_rng(seed)
-        draws = (rng.integers(0, self.num_images, self.num_images) for _ in range(resamples))
-        return np.array([self.mean(np.bincount(draw, minlength=self.num_images)) for draw in draws])
+        return np.array([self.mean(weights) for weights in image_draws(self.num_images, resamples, seed)])
 
 
 def match_detections(
@@ -181,27 +180,6 @@ def coco_average_precision(
         average_precision(detections, truths, num_classes, "coco", threshold) for threshold in COCO_THRESHOLDS
     ]
     return float(np.mean(values))
-
-
-def mean_iou(detections: Sequence[Detections], truths: Sequence[Truths], threshold: float = 0.5) -> float:
-    """The mean over the objects of the IoU, in percent, with the detection of their class that takes them in
-    COCO's matching at `threshold`; 0 for an object without one. Scores count only where detections compete.
-
-    Objects that are ignored do not count. NaN without objects.
-    """
-    overlaps = []
-    for detected, truth in zip(detections, truths, strict=True):
-        for label in np.unique(truth.labels[~truth.ignored]):
-            objects = truth.boxes[(truth.labels == label) & ~truth.ignored]
-            members = np.flatnonzero(detected.labels == label)
-            members = members[np.argsort(-detected.scores[members], kind="stable")]
-            boxes = detected.boxes[members]
-            pairs = coco_pairs(boxes, objects, np.zeros(len(objects), bool), threshold)
-            values = np.zeros(len(objects))
-            taken = pairs >= 0
-            values[pairs[taken]] = iou(boxes, objects)[taken, pairs[taken]]
-            overlaps.append(values)
-    return 100 * float(np.concatenate(overlaps).mean()) if overlaps else float("nan")
 
 
 def box_scores(
