@@ -4,7 +4,9 @@ linear classifiers, box regression, and average precision with and without it.
 python examples/photos.py photos
 convatlas train resnet20_cifar --data folder:photos/classes --set model.arguments.image_size=64 \
     --epochs 8 --batch 128 --out runs/photos
-python examples/boxes.py photos/masks --weights runs/photos
+python examples/boxes.py photos/masks --weights runs/photos --out runs/detector
+convatlas eval runs/detector
+convatlas predict runs/detector photos/masks/test/images
 
 The images are composites. They are good for trying the tools, and support no claim about photographs:
 docs/boxes.md.
@@ -13,97 +15,40 @@ docs/boxes.md.
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
-from box_pictures import draw_detections
-from numpy.typing import NDArray
 
 import convatlas as ca
-from convatlas.boxes import Detections, RegionFeatures, Regions, TrainingImage, Truths
+from convatlas.boxes import Detections, Regions, TrainingImage, Truths
 from convatlas.boxes.arrays import Array
 from convatlas.boxes.bootstrap import interval
-from convatlas.boxes.proposals import Pixels
-from convatlas.boxes.rcnn import RCNN, FitScorer
+from convatlas.boxes.detections import image_truths
+from convatlas.boxes.proposal_methods import Proposals
+from convatlas.boxes.rcnn import FitScorer
+from convatlas.data.box_pictures import WHITE, class_color, draw_boxes
 from convatlas.data.sources.box_annotations import AnnotatedImage, AnnotatedImages
-from convatlas.data.sources.coco_boxes import read_coco
 from convatlas.errors import UsageError, UserError, printable
+from convatlas.plotting import Tile, TileRow, draw_tiles, figure_png
 from convatlas.runtime.progress import track
 from convatlas.storage.atomic import atomic_write
 from convatlas.storage.records import to_json
 
-MIN_OVERLAP = 0.3  # IoU from which on a training image's proposals are all taken
-MIN_SIDE = 32  # pixels; smaller proposals are left out
-PANELS = 12  # images in the picture
-
-
-@dataclass
-class Extraction:
-    """Proposals and features of images, with the seconds that each stage takes."""
-
-    features: RegionFeatures
-    source: Literal["selective", "sliding"]
-    max_proposals: int
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("propose", "warp", "network"), 0.0)
-    )
-    images: int = 0
-    regions: int = 0
-
-    def pixels(self, image: AnnotatedImage) -> Pixels:
-        return image.decode(self.features.classifier.metadata.preprocessing.channels)
-
-    def propose(self, pixels: Pixels) -> Array:
-        if self.source == "sliding":
-            return ca.boxes.sliding_boxes(pixels.shape[:2], scales=(0.4, 0.6, 0.85), step=0.34)
-        boxes = ca.boxes.selective_search(pixels)
-        is_large: NDArray[np.bool_] = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= MIN_SIDE
-        return boxes[is_large][: self.max_proposals]
-
-    def __call__(self, image: AnnotatedImage, background: int | None = None) -> Regions:
-        """The proposals of an image. For training, the boxes of its objects, the proposals that overlap them,
-        and `background` others."""
-        pixels = self.pixels(image)
-        start = time.perf_counter()
-        boxes = self.propose(pixels)
-        if background is not None:
-            overlaps = ca.boxes.iou(boxes, image.boxes).max(axis=1, initial=0)
-            others = boxes[overlaps < MIN_OVERLAP]
-            spread = np.linspace(0, len(others) - 1, min(background, len(others))).astype(int)
-            boxes = np.vstack([image.boxes, boxes[overlaps >= MIN_OVERLAP], others[spread]])
-        proposed = time.perf_counter()
-        warped = self.features.warp(pixels, boxes)
-        cropped = time.perf_counter()
-        regions = Regions(boxes, self.features.of_warped(warped))
-        times = start, proposed, cropped, time.perf_counter()
-        for stage, (begin, end) in zip(self.seconds, pairwise(times), strict=True):
-            self.seconds[stage] += end - begin
-        self.images += 1
-        self.regions += len(boxes)
-        return regions
-
-    def report(self) -> str:
-        rates = [f"{stage} {self.images / seconds:.1f}" for stage, seconds in self.seconds.items()]
-        total = self.images / sum(self.seconds.values())
-        return (
-            f"images a second, {self.regions / self.images:.0f} regions each: {', '.join(rates)}, "
-            f"all {total:.1f}"
-        )
+PANELS, COLUMNS, PANEL_SIDE = 12, 4, 320  # images in the picture, in a row, and their longer side
+SHOWN = 2  # detections in each of them
 
 
 def main(
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")],
     /,
     weights: Path,
+    out: Path | None = None,
     train_images: int = 400,
     test_images: int = 120,
     proposals: Literal["sliding", "selective"] = "sliding",
-    max_proposals: int = 150,
     background: int = 32,
     scorer: Literal["softmax", "svm"] = "softmax",
     context: int = 16,
@@ -115,12 +60,12 @@ def main(
     """Train and test the detector.
 
     Args:
-        folder: the composites' masks, with train/boxes.json and test/boxes.json.
+        folder: images with boxes, such as the composites' masks: train/boxes.json and test/boxes.json.
         weights: a run's folder or a model.safetensors, whose network gives the features.
+        out: a folder for the detector, which eval and predict take.
         train_images: images to train on, evenly from the whole split.
         test_images: images to test on, likewise.
         proposals: a dense set of sliding windows, or selective search, for which OpenCV is needed.
-        max_proposals: of selective search, in an image.
         background: regions of each training image that overlap its objects by an IoU below 0.3.
         scorer: softmax regression, or a support vector machine for each class with hard negatives.
         context: pixels around a region in the warped image.
@@ -129,59 +74,63 @@ def main(
         picture: the file of the picture of some detections, PNG.
         json: a file for the numbers of the table, with all intervals.
     """
-    if min(train_images, test_images, max_proposals) < 1:
-        raise UsageError("--train-images, --test-images and --max-proposals should be 1 or more")
-    classifier = ca.load(weights)
-    sets = {split: read_coco(folder / split / "boxes.json") for split in ("train", "test")}
-    classes = sets["train"].classes
-    if sets["test"].classes != classes:
-        raise UserError("the classes of test/boxes.json are not those of train/boxes.json")
-    train = select(sets["train"], train_images)
-    test = select(sets["test"], test_images)
-    extract = Extraction(RegionFeatures(classifier, context=context, grid=grid), proposals, max_proposals)
+    if min(train_images, test_images) < 1:
+        raise UsageError("--train-images and --test-images should be 1 or more")
+    if out is not None and (out / "model.safetensors").exists():
+        raise UsageError(f"{printable(out)} holds a model already: give another folder with --out")
+    data = f"folder:{folder}"
+    dataset = ca.boxes.open_boxes(data)
+    missing = {"train", "test"} - {*dataset.splits}
+    if missing:
+        raise UserError(f"{printable(folder)} has no {missing.pop()} images")
+    classes = dataset.classes
+    train = select(dataset.splits["train"], train_images)
+    test = select(dataset.splits["test"], test_images)
+    features = ca.boxes.RegionFeatures(ca.load(weights), context=context, grid=grid)
+    methods: dict[str, Proposals] = {
+        "sliding": ca.boxes.SlidingWindows(),
+        "selective": ca.boxes.SelectiveSearch(),
+    }
+    extractor = ca.boxes.RegionExtractor(features, methods[proposals])
     print(f"{len(train)} training and {len(test)} test images of {len(classes)} classes")
-    print(f"features: {extract.features.path} of {classifier!r}, {extract.features.dimension} dimensions")
+    print(f"features: {features.path} of {features.classifier!r}, {features.dimension} dimensions")
 
     training = [
-        TrainingImage(extract(image, background), truths_of(image))
+        extractor.training_image(image, background)
         for image in track(train, len(train), "features of training images")
     ]
-    regions = [extract(image) for image in track(test, len(test), "features of test images")]
-    there = [truths_of(image) for image in test]
-    print(extract.report())
-    print(recall_line(regions, there))
+    regions = [
+        extractor(extractor.decode(image)) for image in track(test, len(test), "features of test images")
+    ]
+    truths = [image_truths(image) for image in test]
+    print(f"images a second, {extractor.seconds}")
+    print(recall_line(regions, truths))
 
     scorers: dict[str, FitScorer] = {
         "softmax": partial(ca.boxes.fit_softmax_scorer, seed=seed),
         "svm": ca.boxes.fit_svm_scorer,
     }
     fit = scorers[scorer]
-
-    def train_detector(images: Sequence[TrainingImage]) -> RCNN:
-        return ca.boxes.train_rcnn(images, len(classes), fit)
-
     start = time.perf_counter()
-    detector = train_detector(training)
-    pairs = ", ".join(f"{classes[label]} {n}" for label, n in detector.regressor.pairs.items())
+    detector = ca.boxes.train_detector(extractor, training, classes, fit, data=data)
+    pairs = ", ".join(f"{name} {count}" for name, count in detector.pairs.items())
     print(f"trained in {time.perf_counter() - start:.0f} s; pairs for box regression: {pairs}")
-    found = detect_all(detector, regions, test, regression=True)
+    moved = detect_all(detector, regions, test)
     results = {
         "without regression": detect_all(detector, regions, test, regression=False),
-        "with regression": found,
+        "with regression": moved,
         "with regression, twice": [
-            detector.refine(
-                item,
-                partial(extract.features, extract.pixels(image)),
-                (image.height, image.width),
+            detector.rcnn.refine(
+                item, partial(features, extractor.decode(image)), (image.height, image.width)
             )
-            for item, image in zip(found, test, strict=True)
+            for item, image in zip(moved, test, strict=True)
         ],
     }
     rng = np.random.default_rng(seed)
-    control = train_detector([TrainingImage(shuffle(item.regions, rng), item.truths) for item in training])
-    shuffled = [shuffle(item, rng) for item in regions]
-    results["shuffled features"] = detect_all(control, shuffled, test, regression=True)
-    scores = {name: score(found, there, len(classes), seed) for name, found in results.items()}
+    shuffled = [TrainingImage(shuffle(item.regions, rng), item.truths) for item in training]
+    control = ca.boxes.train_detector(extractor, shuffled, classes, fit)
+    results["shuffled features"] = detect_all(control, [shuffle(item, rng) for item in regions], test)
+    scores = {name: score(detections, truths, len(classes), seed) for name, detections in results.items()}
     print_table(scores)
     differences = [
         difference(scores, "with regression", other) for other in ("without regression", "shuffled features")
@@ -193,9 +142,10 @@ def main(
             f"({low:+.1f} to {high:+.1f})"
         )
     shown = np.linspace(0, len(test) - 1, min(PANELS, len(test))).round().astype(int)
-    png = draw_detections([test[row] for row in shown], [found[row] for row in shown], classes)
-    atomic_write(picture, png)
-    print(f"detections in {len(shown)} test images: {printable(picture)}")
+    panels = [draw_panel(test[row], moved[row], classes) for row in shown]
+    rows = [TileRow([Tile(panel) for panel in panels[i : i + COLUMNS]]) for i in range(0, PANELS, COLUMNS)]
+    atomic_write(picture, figure_png(draw_tiles([row for row in rows if row.tiles], side=PANEL_SIDE)))
+    print(f"objects (white) and detections in {len(shown)} test images: {printable(picture)}")
     if json is not None:
         settings = {
             "weights": str(weights),
@@ -208,9 +158,13 @@ def main(
             "grid": grid,
             "seed": seed,
         }
-        rows = [{"name": name, **row.document()} for name, row in scores.items()]
-        atomic_write(json, to_json(settings | {"rows": rows, "differences": differences}, indent=1))
+        table = [{"name": name, **row.document()} for name, row in scores.items()]
+        atomic_write(json, to_json(settings | {"rows": table, "differences": differences}, indent=1))
         print(f"wrote {printable(json)}")
+    if out is not None:
+        detector.save(out)
+        print(f"next: convatlas eval {printable(out)}")
+        print(f"      convatlas predict {printable(out)} {printable(test[0].file)}")
 
 
 def select(images: AnnotatedImages, count: int) -> list[AnnotatedImage]:
@@ -219,30 +173,29 @@ def select(images: AnnotatedImages, count: int) -> list[AnnotatedImage]:
     return [images.images[row] for row in rows]
 
 
-def truths_of(image: AnnotatedImage) -> Truths:
-    return Truths(image.boxes, image.labels, image.ignored)
-
-
 def shuffle(regions: Regions, rng: np.random.Generator) -> Regions:
     """The regions of an image with each other's features."""
     return Regions(regions.boxes, rng.permutation(regions.features))
 
 
 def detect_all(
-    detector: RCNN, regions: Sequence[Regions], images: Sequence[AnnotatedImage], regression: bool
+    detector: ca.Detector,
+    regions: Sequence[Regions],
+    images: Sequence[AnnotatedImage],
+    regression: bool = True,
 ) -> list[Detections]:
     return [
-        detector.detect(item, (image.height, image.width), regression)
+        detector.rcnn.detect(item, (image.height, image.width), regression)
         for item, image in zip(regions, images, strict=True)
     ]
 
 
-def recall_line(regions: Sequence[Regions], there: Sequence[Truths]) -> str:
+def recall_line(regions: Sequence[Regions], truths: Sequence[Truths]) -> str:
     """The share of the objects that a proposal overlaps."""
     best = np.concatenate(
         [
             ca.boxes.iou(truth.boxes, item.boxes).max(axis=1, initial=0)
-            for item, truth in zip(regions, there, strict=True)
+            for item, truth in zip(regions, truths, strict=True)
         ]
     )
     shares = ", ".join(f"{100 * (best >= iou).mean():.1f} % at IoU {iou}" for iou in (0.5, 0.7))
@@ -270,14 +223,14 @@ class Scores(NamedTuple):
         }
 
 
-def score(found: Sequence[Detections], there: Sequence[Truths], num_classes: int, seed: int) -> Scores:
-    outcomes = ca.boxes.match_detections(found, there, num_classes)
-    overlaps = ca.boxes.object_overlaps(found, there)
+def score(detections: Sequence[Detections], truths: Sequence[Truths], num_classes: int, seed: int) -> Scores:
+    outcomes = ca.boxes.match_detections(detections, truths, num_classes)
+    overlaps = ca.boxes.object_overlaps(detections, truths)
     return Scores(
         outcomes.mean(),
         outcomes.bootstrap(seed=seed),
-        ca.boxes.average_precision(found, there, num_classes, "voc07"),
-        ca.boxes.average_precision(found, there, num_classes, "coco"),
+        ca.boxes.average_precision(detections, truths, num_classes, "voc07"),
+        ca.boxes.average_precision(detections, truths, num_classes, "coco"),
         overlaps.mean(),
         overlaps.bootstrap(seed=seed),
     )
@@ -302,6 +255,17 @@ def difference(scores: dict[str, Scores], name: str, other: str) -> dict[str, An
         "mean_iou": a.mean_iou - b.mean_iou,
         "mean_iou_interval": interval(a.mean_iou_draws - b.mean_iou_draws),
     }
+
+
+def draw_panel(
+    image: AnnotatedImage, detections: Detections, classes: Sequence[str]
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """An image with its objects (white) and best detections, with class and score."""
+    names = [classes[label] for label in image.labels]
+    pixels = draw_boxes(image.decode(), image.boxes, names, [WHITE] * len(names), below=True)
+    best = [*zip(detections.scores, detections.labels, strict=True)][:SHOWN]
+    texts = [f"{classes[label]} {value:.2f}" for value, label in best]
+    return draw_boxes(pixels, detections.boxes[:SHOWN], texts, [class_color(int(label)) for _, label in best])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from helpers.digit_boxes import train_on, write_split
 from helpers.small_runs import small_run
 from torch import Tensor
 
@@ -60,3 +61,25 @@ def digits(trained: Classifier) -> Tensor:
     split = open_dataset("digits").splits["test"]
     preprocessing = trained.metadata.preprocessing
     return torch.stack([preprocessing.transform(split.images.image(i)) for i in range(len(split))])
+
+
+@pytest.fixture(scope="session")
+def digit_boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Digits with their boxes, in splits."""
+    folder = tmp_path_factory.mktemp("digit-boxes")
+    write_split(folder / "train", 45, 0)
+    write_split(folder / "val", 3, 2)
+    write_split(folder / "test", 12, 1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def detector(trained: Classifier, digit_boxes: Path) -> ca.Detector:
+    """A detector of them."""
+    return train_on(digit_boxes, trained)
+
+
+@pytest.fixture(scope="session")
+def detector_folder(detector: ca.Detector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of its file."""
+    return detector.save(tmp_path_factory.mktemp("detectors") / "detector").parent

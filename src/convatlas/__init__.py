@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from convatlas import models as models
     from convatlas import visualization as visualization
     from convatlas.analysis.analyze import analyze as analyze
+    from convatlas.boxes.detector import Detector as Detector
     from convatlas.classifier import Classifier as Classifier
     from convatlas.classifier import load as load
     from convatlas.evaluation.evaluate import evaluate as evaluate
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "analyze": "analysis",
     "Classifier": "classifier",
+    "Detector": "boxes.detector",
     "evaluate": "evaluation",
     "load": "classifier",
     "load_weights": "interop",

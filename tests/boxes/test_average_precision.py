@@ -209,7 +209,9 @@ def test_perfect_and_useless_detections() -> None:
         assert ca.boxes.average_precision(none, there, CLASSES, definition) == 0
     assert ca.boxes.box_scores(perfect, there, CLASSES) == {
         "ap50": pytest.approx(100),
+        "ap50_interval": pytest.approx((100, 100)),
         "mean_iou": pytest.approx(100),
+        "mean_iou_interval": pytest.approx((100, 100)),
         "n": 12,
     }
     assert ca.boxes.mean_iou(none, there) == 0

@@ -174,7 +174,7 @@ def test_box_regression_brings_detections_nearer_to_the_objects(
     there = [scene.truths for scene in digit_set.scenes]
     regressor = ca.boxes.BoxRegressor(ridge=100.0)  # the set is small
     detector = ca.boxes.train_rcnn(digit_set.training, CLASSES, ca.boxes.fit_softmax_scorer, regressor)
-    assert detector.regressor is regressor
+    assert {*detector.regressors} == {*regressor.pairs} == {*range(CLASSES)}
     moved = detect(detector, digit_set.regions)
     scores = [
         ca.boxes.coco_average_precision(found, there, CLASSES)
@@ -196,8 +196,8 @@ def test_a_class_without_pairs_keeps_its_boxes(digit_set: Trained) -> None:
         digit_set.training, CLASSES, ca.boxes.fit_softmax_scorer, ca.boxes.BoxRegressor(min_iou=0.9999999)
     )
     for label in range(CLASSES):
-        assert label in detector.regressor.pairs  # each object's own box
-    unfitted = ca.boxes.RCNN(CLASSES, detector.scale, detector.scorer, ca.boxes.BoxRegressor())
+        assert label in detector.regressors  # each object's own box
+    unfitted = ca.boxes.RCNN(CLASSES, detector.scale, detector.scorer, {})
     for regression in (True, False):
         found = detect(unfitted, digit_set.regions[:3], regression)
         proposals = [{*map(tuple, item.boxes.tolist())} for item in digit_set.regions[:3]]
@@ -229,4 +229,4 @@ def test_the_layer_is_pool5_or_the_last_with_maps(name: str, size: int, path: st
     assert extract.dimension % side**2 == 0
     assert extract.fill == (128, 128, 128)
     with pytest.raises(UsageError, match="unknown module"):
-        ca.boxes.RegionFeatures(classifier, path="pool9")
+        ca.boxes.RegionFeatures(classifier, path="pool9", context=4)

@@ -10,7 +10,6 @@ from convatlas.boxes.arrays import Array
 from convatlas.boxes.bootstrap import RESAMPLES, image_draws
 from convatlas.boxes.detections import Detections, Truths
 from convatlas.boxes.matching import IGNORED, TRUE, Match, match_coco, match_voc
-from convatlas.boxes.object_overlaps import mean_iou
 from convatlas.errors import UsageError, unknown_name
 
 Counts = NDArray[np.int64]
@@ -180,14 +179,3 @@ def coco_average_precision(
         average_precision(detections, truths, num_classes, "coco", threshold) for threshold in COCO_THRESHOLDS
     ]
     return float(np.mean(values))
-
-
-def box_scores(
-    detections: Sequence[Detections], truths: Sequence[Truths], num_classes: int
-) -> dict[str, float | int]:
-    """The document of an evaluation: `ap50` (VOC's area below the curve) and `mean_iou` in percent, `n`."""
-    return {
-        "ap50": average_precision(detections, truths, num_classes),
-        "mean_iou": mean_iou(detections, truths),
-        "n": len(truths),
-    }

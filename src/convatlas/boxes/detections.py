@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convatlas.boxes.arrays import Array, Values, as_boxes, as_labels, as_vector
+from convatlas.data.sources.box_annotations import AnnotatedImage
 from convatlas.errors import UsageError
 
 
@@ -43,3 +44,8 @@ def truths(boxes: Values, labels: Values, ignored: Values | None = None) -> Trut
     if flags.shape != (n,) or flags.dtype != np.bool_:
         raise UsageError(f"ignored should be booleans of shape ({n},), not {flags.dtype} of {flags.shape}")
     return Truths(checked, as_labels(labels, "labels", n), flags)
+
+
+def image_truths(image: AnnotatedImage) -> Truths:
+    """The objects of an annotated image."""
+    return Truths(image.boxes, image.labels, image.ignored)

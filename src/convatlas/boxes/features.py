@@ -14,6 +14,7 @@ from convatlas.classifier import Classifier
 from convatlas.errors import UsageError
 
 GRID = 6  # of AlexNet's pool5
+BATCH = 32  # regions that go through the network at once: maps of more leave a core's cache
 
 
 class RegionFeatures:
@@ -30,10 +31,16 @@ class RegionFeatures:
         path: str | None = None,
         context: int = CONTEXT,
         grid: int = GRID,
-        batch: int = 128,
+        batch: int = BATCH,
     ):
         if grid < 1 or batch < 1:
             raise UsageError("grid and batch of region features should be 1 or more")
+        if not 0 <= 2 * context < min(classifier.metadata.preprocessing.shape[1:]):
+            height, width = classifier.metadata.preprocessing.shape[1:]
+            raise UsageError(
+                f"context is {context} pixels a side: the network's {height}x{width} leaves no room for "
+                "a region"
+            )
         self.classifier = classifier
         self.context = context
         self.grid = grid

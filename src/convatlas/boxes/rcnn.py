@@ -13,7 +13,7 @@ Substituted
 - The machines' hinge is squared: LIBLINEAR's other loss, which L-BFGS minimises.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from convatlas.boxes.arrays import Array
 from convatlas.boxes.detections import Detections
 from convatlas.boxes.nms import nms_by_class
 from convatlas.boxes.region_sets import Regions, TrainingImage
-from convatlas.boxes.ridge import BoxRegressor
+from convatlas.boxes.ridge import BoxRegressor, regress_boxes
 from convatlas.boxes.scorers import Scorer
 from convatlas.boxes.targets import assign, clip
 from convatlas.errors import UserError
@@ -50,12 +50,12 @@ class ScaledImages:
 
 @dataclass(frozen=True)
 class RCNN:
-    """A detector of `num_classes` classes."""
+    """A detector of `num_classes` classes, by the features of regions."""
 
     num_classes: int
     scale: float  # of the features
     scorer: Scorer
-    regressor: BoxRegressor
+    regressors: Mapping[int, Array]  # the weights (d, 4) of each class's; without those that had no pair
 
     def detect(
         self,
@@ -97,13 +97,7 @@ class RCNN:
     ) -> Array:
         """The boxes of `rows`, each moved by the regressor of its label; unmoved where the class had no pair
         to fit one to."""
-        moved = boxes[rows]
-        for label in self.regressor.pairs:
-            members = labels == label
-            moved[members] = self.regressor.predict(
-                features[rows[members]], boxes[rows[members]], labels[members]
-            )
-        return moved
+        return regress_boxes(self.regressors, features[rows], boxes[rows], labels)
 
 
 def suppress(
@@ -123,7 +117,8 @@ def train_rcnn(
     fit_scorer: FitScorer,
     regressor: BoxRegressor | None = None,
 ) -> RCNN:
-    """Train on images whose regions hold the boxes of their objects. `fit_scorer` is one of scorers.py.
+    """Train on images whose regions hold the boxes of their objects. `fit_scorer` is one of scorers.py;
+    `regressor` is fitted, and then knows the pairs of each class.
 
     `images` is read several times. Raises UserError without images, features or objects.
     """
@@ -137,7 +132,8 @@ def train_rcnn(
         if len(boxes):
             nearest, _ = assign(regions.boxes, boxes)
             regressor.partial_fit(regions.features, regions.boxes, boxes[nearest], labels[nearest])
-    return RCNN(num_classes, scale, scorer, regressor)
+    weights = {label: np.ascontiguousarray(regressor.weights(label)) for label in regressor.pairs}
+    return RCNN(num_classes, scale, scorer, weights)
 
 
 def feature_scale(images: Iterable[TrainingImage]) -> float:

@@ -4,7 +4,7 @@ The targets are linear in the features, without an intercept, as printed: w = (X
 class. X'X and X'T are sums over the proposals, accumulated in float64, so memory does not grow with them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self, overload
 
 import numpy as np
@@ -133,8 +133,8 @@ class BoxRegressor:
     ) -> NDArray[np.float64] | Tensor:
         """The boxes (n, 4) for proposals (n, 4) with features (n, d); `classes` (n,) as given to `fit`.
 
-        No side grows by more than a factor of 62.5, and no centre moves by more than as many sides. Raises
-        UsageError as `fit`, and for a class that was not fitted.
+        They are bounded as in `regress_boxes`. Raises UsageError as `fit`, and for a class that was not
+        fitted.
         """
         p = as_boxes(proposals, "proposals")
         if not self._equations:
@@ -143,15 +143,8 @@ class BoxRegressor:
             raise UsageError(f"the regressor was fitted with{'' if self._has_classes else 'out'} classes")
         labels = np.zeros(len(p), np.int64) if classes is None else as_labels(classes, "classes", len(p))
         rows_of = self._check_features(features, len(p))
-        deltas = np.zeros((len(p), 4))
-        for label in np.unique(labels):
-            weights = self.weights(int(label))
-            members = np.flatnonzero(labels == label)
-            for start in range(0, len(members), CHUNK):
-                rows = members[start : start + CHUNK]
-                deltas[rows] = as_float64(rows_of[rows], "features") @ weights
-        deltas[:, :2] = deltas[:, :2].clip(-MAX_SCALE, MAX_SCALE)
-        return same_kind(decode(p, deltas, MAX_SCALE), proposals)
+        weights = {int(label): self.weights(int(label)) for label in np.unique(labels)}
+        return same_kind(regress_boxes(weights, rows_of, p, labels), proposals)
 
     def iterate(
         self,
@@ -183,6 +176,29 @@ class BoxRegressor:
         if widths and shape[1] not in widths:
             raise UsageError(f"features have {shape[1]} columns, and those before had {widths.pop()}")
         return features
+
+
+def regress_boxes(
+    weights: Mapping[int, Array],
+    features: NDArray[Any] | Tensor,
+    proposals: Array,
+    labels: NDArray[np.int64],
+) -> Array:
+    """The boxes (n, 4) to which the weights (d, 4) of their classes move proposals (n, 4) with features
+    (n, d); those of a class without weights stay.
+
+    No side grows by more than a factor of 62.5, and no centre moves by more than as many sides. Raises
+    UsageError for features that are not finite.
+    """
+    boxes = proposals.copy()
+    for label, of_class in weights.items():
+        members = np.flatnonzero(labels == label)
+        for start in range(0, len(members), CHUNK):
+            rows = members[start : start + CHUNK]
+            deltas = as_float64(features[rows], "features") @ of_class
+            deltas[:, :2] = deltas[:, :2].clip(-MAX_SCALE, MAX_SCALE)
+            boxes[rows] = decode(proposals[rows], deltas, MAX_SCALE)
+    return boxes
 
 
 def paired_iou(a: Array, b: Array) -> Array:

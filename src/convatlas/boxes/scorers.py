@@ -89,7 +89,7 @@ def fit_svm_scorer(
         for machine in machines:
             machine.refit()
     return Linear(
-        np.hstack([machine.linear.weights for machine in machines]),
+        np.ascontiguousarray(np.hstack([machine.linear.weights for machine in machines])),
         np.concatenate([machine.linear.biases for machine in machines]),
     )
 

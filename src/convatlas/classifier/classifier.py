@@ -13,6 +13,7 @@ from convatlas.classifier.from_module import ChannelValues, describe_module
 from convatlas.classifier.model_file import (
     ClassifierMetadata,
     named_tensors,
+    save_model_file,
     write_model_file,
 )
 from convatlas.classifier.training_images import read_training_images
@@ -90,17 +91,9 @@ class Classifier:
         Raises UsageError for one that exists, unless it is to be overwritten; UserError where it cannot be
         written.
         """
-        file = Path(path)
-        if file.suffix != ".safetensors":
-            file = file / "model.safetensors"
-        if file.exists() and not overwrite:
-            raise UsageError(f"{printable(file)} already exists: choose another place, or overwrite=True")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_model_file(file, self.metadata, self.model, self.normalizer)
-        except OSError as error:
-            raise UserError(f"cannot write {printable(file)}: {error.strerror}") from None
-        return file
+        return save_model_file(
+            path, overwrite, lambda file: write_model_file(file, self.metadata, self.model, self.normalizer)
+        )
 
     def __repr__(self) -> str:
         metadata = self.metadata

@@ -1,5 +1,6 @@
 """`model.safetensors`: weights, classes, preprocessing and provenance in one checked file."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +10,15 @@ from torch import Tensor
 from convatlas import models
 from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing
-from convatlas.errors import UserError, printable
+from convatlas.errors import UsageError, UserError, printable
 from convatlas.models import Architecture, Network
 from convatlas.runtime.device import Precision
 from convatlas.storage.checked_safetensors import read_checked, write_checked
 from convatlas.storage.records import Record, from_json
 
 FORMAT = 2
+FILE_NAME = "model.safetensors"
+DETECTOR_KEY = "regions"  # in the metadata of a file that holds a detector (boxes/detector_file.py) alone
 MAX_BATCH = 1 << 16  # images, in evaluation
 
 
@@ -53,10 +56,56 @@ def named_tensors(model: torch.nn.Module, normalizer: Normalizer) -> dict[str, T
     return dict(model.state_dict()) | statistics
 
 
+def save_model_file(path: str | Path, overwrite: bool, write: Callable[[Path], None]) -> Path:
+    """Write a file that ends in .safetensors, or `model.safetensors` in a folder, and return it.
+
+    Raises UsageError for one that exists, unless it is to be overwritten; UserError where it cannot be
+    written.
+    """
+    file = Path(path)
+    if file.suffix != ".safetensors":
+        file = file / FILE_NAME
+    if file.exists() and not overwrite:
+        raise UsageError(f"{printable(file)} already exists: choose another place, or overwrite=True")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file)
+    except OSError as error:
+        raise UserError(f"cannot write {printable(file)}: {error.strerror}") from None
+    return file
+
+
+def find_model_file(path: str | Path) -> Path:
+    """The model.safetensors of a run's folder, or the file itself. Raises UserError for a folder without
+    one."""
+    path = Path(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        is_run = (path / "run.json").exists()
+        hint = f"finish it with: convatlas train --resume {path}" if is_run else "expected a run folder"
+        raise UserError(f"{printable(path)} holds no {FILE_NAME}: {hint}")
+    return file
+
+
 def read_model_file(file: Path) -> ModelFile:
-    """Raises UserError for a file that is missing, damaged, of another format, or inconsistent."""
+    """Raises UserError for a file that is missing, damaged, of another format, or inconsistent; UsageError
+    for one that holds a detector."""
     tensors, document = read_checked(file)
-    metadata = _read_metadata(file, document)
+    keys = from_json(document, dict[str, Any], f"{file}, its metadata")
+    if DETECTOR_KEY in keys:
+        raise UsageError(
+            f"{printable(file)} holds a detector: ca.Detector(PATH) opens it, and the commands eval and "
+            "predict take it; expected a network"
+        )
+    check_format(file, keys.get("format"))
+    metadata = from_json(document, ClassifierMetadata, f"{file}, its metadata")
+    return build_model(file, metadata, tensors)
+
+
+def build_model(file: Path, metadata: ClassifierMetadata, tensors: dict[str, Tensor]) -> ModelFile:
+    """The network with its tensors, which are named as `named_tensors` does. Raises UserError unless they
+    belong together; it names `file`."""
+    _check_metadata(file, metadata)
     statistics = {name: tensors.pop(f"preprocessing.{name}", torch.empty(0)) for name in ("mean", "std")}
     preprocessing = metadata.preprocessing
     shapes = ((preprocessing.channels, 1, 1), preprocessing.shape)
@@ -77,20 +126,28 @@ def read_model_file(file: Path) -> ModelFile:
     return ModelFile(metadata, model, Normalizer(statistics["mean"], statistics["std"]))
 
 
-def _read_metadata(file: Path, document: bytes) -> ClassifierMetadata:
-    version = from_json(document, dict[str, Any], f"{file}, its metadata").get("format")
+def check_format(file: Path, version: object) -> None:
+    """Raises UserError for a version that is not FORMAT."""
     if version != FORMAT:
         raise UserError(
             f"{file} has format version {printable(version)[:20]}: this ConvAtlas reads version {FORMAT}"
         )
-    metadata = from_json(document, ClassifierMetadata, f"{file}, its metadata")
+
+
+def check_class_names(file: Path, classes: Sequence[str]) -> None:
+    """Raises UserError for a name that occurs twice."""
+    if len(set(classes)) != len(classes):
+        raise UserError(f"{file} names a class twice: classes are matched by their names")
+
+
+def _check_metadata(file: Path, metadata: ClassifierMetadata) -> None:
+    """Raises UserError."""
+    check_format(file, metadata.format)
     num_classes = metadata.network.arguments.get("num_classes")
     if num_classes != len(metadata.classes):
         raise UserError(f"{file} names {len(metadata.classes)} classes but its network has {num_classes}")
-    if len(set(metadata.classes)) != len(metadata.classes):
-        raise UserError(f"{file} names a class twice: classes are matched by their names")
+    check_class_names(file, metadata.classes)
     if not 0 < metadata.batch <= MAX_BATCH:
         raise UserError(
             f"{file} gives {metadata.batch} as its evaluation's batch: expected 1 to {MAX_BATCH:,}"
         )
-    return metadata

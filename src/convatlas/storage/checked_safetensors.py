@@ -23,7 +23,7 @@ from torch import Tensor
 from convatlas.errors import UserError
 from convatlas.storage.atomic import FILE_OPS, FileOps, atomic_write
 from convatlas.storage.records import to_json
-from convatlas.storage.regular_file import read_user_file
+from convatlas.storage.regular_file import open_regular, read_user_file
 
 # ResNet-1202 with its optimiser's state needs 2 MiB; a hostile header of 66 MB takes seconds to parse
 MAX_HEADER_BYTES = 8 << 20
@@ -92,6 +92,20 @@ def read_checked(path: Path) -> tuple[dict[str, Tensor], bytes]:
         KeyError,
     ) as error:  # no JSON, no UTF-8, too deep
         raise UserError(f"{path} is not a file that ConvAtlas wrote: {error}") from None
+
+
+def peek_document(path: Path) -> bytes | None:
+    """The document's JSON, without a check of the file: to choose what reads it. None where there is none."""
+    try:
+        with open_regular(path) as file:
+            length = _header_length(file.read(8))
+            if length > MAX_HEADER_BYTES:
+                return None
+            header = msgspec.json.decode(file.read(length), type=_Header)
+        metadata = msgspec.json.decode(header.metadata["convatlas"].encode(), type=_Metadata)
+    except (OSError, ValueError, RecursionError, KeyError):
+        return None
+    return bytes(metadata.document)
 
 
 def hash_tensors(tensors: dict[str, Tensor]) -> str:

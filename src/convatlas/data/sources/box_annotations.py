@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from convatlas.data.images.decode import Pixels, open_image
+from convatlas.data.images.decode import MAX_PIXELS, Pixels, open_image
+from convatlas.data.images.deep_pixels import ValueRange
 from convatlas.errors import UserError, printable, unknown_name
 
 OnBad = Literal["error", "skip"]
@@ -41,16 +42,20 @@ class AnnotatedImage:
     labels: NDArray[np.int64]  # (n,): indices of classes
     ignored: NDArray[np.bool_]  # (n,)
 
-    def decode(self, channels: int = 3) -> Pixels:
-        """The pixels (height, width, channels), uint8. Raises UserError for a file that is no image, or whose
-        size is not that of the annotations: its boxes would be elsewhere."""
+    def decode(self, channels: int = 3, value_range: ValueRange | None = None) -> Pixels:
+        """The pixels (height, width, channels), uint8, those of more bits by `value_range`. Raises UserError
+        for a file that is no image, or whose size is not that of the annotations: its boxes would be
+        elsewhere."""
         image = open_image(self.file)
         if (image.height, image.width) != (self.height, self.width):
             raise UserError(
                 f"{printable(self.file)} has {image.width}x{image.height} pixels (upright), its annotations "
                 f"are for {self.width}x{self.height}: its boxes would be in other places"
             )
-        return image.decode(channels, (image.height, image.width))
+        pixels = image.decode(channels, (image.height, image.width), value_range)
+        if pixels.shape[:2] != (self.height, self.width):  # reduced while it was decoded
+            raise UserError(f"{printable(self.file)} has more than {MAX_PIXELS:,} pixels: make it smaller")
+        return pixels
 
 
 @dataclass(frozen=True)
