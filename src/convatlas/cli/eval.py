@@ -14,7 +14,7 @@ from convatlas.errors import UsageError, printable
 
 @dataclass
 class Eval:
-    """Evaluate saved networks as the papers do: crops, dense or ensembles, with calibration; or masks.
+    """Evaluate saved networks as the papers do: crops, dense or ensembles, with calibration; or masks, boxes.
 
     Under torchrun the ranks share the images; an interrupted evaluation continues.
     """
@@ -71,6 +71,8 @@ class Eval:
 
 def print_evaluation(document: dict[str, Any]) -> None:
     """Print the document of `eval`."""
+    if "ap50" in document:
+        return _print_boxes(document)
     if "mean_iou" in document:
         return _print_masks(document)
     from convatlas.evaluation.results import majority_sentence
@@ -135,6 +137,30 @@ def _print_masks(document: dict[str, Any]) -> None:
         rows.append((printable(row["name"]), f"{row['pixels']:,}", iou, printable(confused)))
     columns = ("class", "pixels", "IU %", "most often confused with")
     print_table(columns, rows, right=("pixels", "IU %"))
+
+
+def _print_boxes(document: dict[str, Any]) -> None:
+    low, high = document["ap50_interval"]
+    paragraph(
+        f"AP@0.5 {document['ap50']:.2f} %, 95 % interval {low:.2f} to {high:.2f}, {document['n']:,} images "
+        f"with {document['objects']:,} objects",
+        7,
+    )
+    low, high = document["mean_iou_interval"]
+    print(f"mean IoU {document['mean_iou']:.2f} %, 95 % interval {low:.2f} to {high:.2f}")
+    print(
+        f"VOC 2007's AP@0.5 {document['ap50_voc07']:.2f} %, COCO's {document['ap50_coco']:.2f} %, "
+        f"COCO's AP {document['ap_coco']:.2f} %\n"
+    )
+    rows = [
+        (
+            printable(row["name"]),
+            f"{row['objects']:,}",
+            "-" if row["ap50"] is None else f"{row['ap50']:.2f}",
+        )
+        for row in document["per_class"]
+    ]
+    print_table(("class", "objects", "AP@0.5 %"), rows, right=("objects", "AP@0.5 %"))
 
 
 def _print_members(document: dict[str, Any]) -> None:

@@ -18,12 +18,15 @@ from convatlas.names import escape_name
 if TYPE_CHECKING:
     from convatlas.runtime.distributed.ranks import Ranks
 
+NEEDS_MASKS = "--instances needs a network that labels pixels, such as unet"
+
 
 @dataclass
 class Predict:
     """Classify image files, folders with all below them, and patterns such as 'photos/**/*.jpg'.
 
-    Of networks that label pixels, write the masks. Under torchrun the ranks share the images.
+    Of networks that label pixels, write the masks; of detectors, the boxes. Under torchrun the ranks share
+    the images.
     """
 
     weights: Annotated[
@@ -32,12 +35,16 @@ class Predict:
     images: Annotated[
         Positional[tuple[str, ...]], arg(metavar="IMAGE ...", help="Image files, folders, patterns.")
     ]
-    top: Annotated[int, arg(help="How many classes to show for each.")] = 5
+    top: Annotated[int, arg(help="How many classes to show for each; of detectors, how many boxes.")] = 5
     engine: Annotated[
         Literal["auto", "eager", "compile", "openvino", "onnx"], arg(help="What runs the network.")
     ] = "auto"
     out: Annotated[
-        Path, arg(metavar="FOLDER", help="Where masks, and pictures of them over their images, are written.")
+        Path,
+        arg(
+            metavar="FOLDER",
+            help="Where masks, and pictures of them or of boxes over their images, are written.",
+        ),
     ] = Path("predictions")
     instances: Annotated[
         bool, arg(help="Also write the connected objects of each mask, NAME.instances.png, 16-bit ids.")
@@ -77,7 +84,7 @@ class Predict:
         if self.json and not self.jsonl:
             print_json(documents)
         elif not self.jsonl:
-            _print_table([document for document in documents if "classes" in document])
+            _print_table([document for document in documents if "error" not in document])
         rate = (count - failed) / (time.perf_counter() - start)
         speed = f", {rate:,.0f} a second, the start of the engine included" if count > failed else ""
         print(
@@ -87,23 +94,27 @@ class Predict:
         return 1 if failed else 0
 
     def _documents(self, ranks: "Ranks") -> Iterator[dict[str, Any]]:
+        from convatlas.boxes.detector_file import holds_detector
         from convatlas.classifier import load
         from convatlas.classifier.shared_predictions import predict_on_ranks
+        from convatlas.cli.predict_boxes import box_documents
         from convatlas.cli.predict_masks import MaskOptions, labels_pixels, mask_documents
         from convatlas.runtime.progress import track
 
-        classifier = load(self.weights, ranks)
         # a stream of any length for --jsonl, else a list, whose length the progress bar needs
         files = _expand(self.images) if self.jsonl else list(_expand(self.images))
+        if holds_detector(self.weights):
+            if self.instances:
+                raise UsageError(f"{printable(self.weights)} is a detector: {NEEDS_MASKS}")
+            yield from box_documents(self.weights, files, self.top, self.engine, self.out, ranks)
+            return
+        classifier = load(self.weights, ranks)
         if labels_pixels(classifier):
             options = MaskOptions(self.engine, self.out, self.instances)
             yield from mask_documents(classifier, files, options, ranks, _say)
             return
         if self.instances:
-            raise UsageError(
-                f"{classifier.metadata.network.name} classifies images: --instances needs a network that "
-                "labels pixels, such as unet"
-            )
+            raise UsageError(f"{classifier.metadata.network.name} classifies images: {NEEDS_MASKS}")
         predictions = predict_on_ranks(classifier, files, self.top, self.engine, ranks, _say)
         if isinstance(files, list):
             predictions = track(predictions, len(files), "images")
@@ -131,6 +142,17 @@ def _print_table(documents: list[dict[str, Any]]) -> None:
             for document in documents
         ]
         print_table(("image", "pixels", "mask, and beside it its overlay"), rows)
+        return
+    if "boxes" in documents[0]:
+        rows = [
+            (
+                printable(document["file"]),
+                ", ".join(f"{printable(b['class'])} {b['score']:.2f}" for b in document["boxes"]) or "-",
+                printable(document["picture"]),
+            )
+            for document in documents
+        ]
+        print_table(("image", "boxes", "picture"), rows)
         return
     columns = ["image"]
     for rank in range(len(documents[0]["classes"])):

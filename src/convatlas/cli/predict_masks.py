@@ -1,10 +1,10 @@
 """`predict` with a network that labels pixels: masks and overlays as files."""
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from convatlas.cli.prediction_files import Documents, shared_documents, write_files
 from convatlas.errors import UserError, printable
 from convatlas.names import escape_name
 
@@ -37,49 +37,33 @@ def mask_documents(
     options: MaskOptions,
     ranks: "Ranks",
     say: Callable[[str], None],
-) -> Iterator[dict[str, Any]]:
+) -> Documents:
     """Write NAME.png, the class indices with a palette, NAME.overlay.png and on request NAME.instances.png
     for each image, and yield their documents in order on every rank; each rank predicts its share of the
     images.
 
     Raises UserError where the folder cannot be written.
     """
-    from convatlas.runtime.progress import track
     from convatlas.segmentation.segmenter import Segmenter
 
     segmenter = Segmenter(classifier)
     on_engine = say if ranks.rank == 0 else lambda line: None
-    names = _Names()
-    numbered: Iterator[tuple[str, str]] = ((file, names.new(file)) for file in files)
-    if isinstance(files, list):
-        numbered = track(numbered, len(files), "images")
-    while group := list(islice(numbered, ranks.world_size)):
-        own = group[ranks.rank : ranks.rank + 1]
-        documents = [_document(segmenter, file, name, options, on_engine) for file, name in own]
-        yield from (document for share in ranks.all_gather(documents) for document in share)
-
-
-class _Names:
-    """Names of output files, each once: images of equal names in different folders are numbered."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-
-    def new(self, file: str) -> str:
-        stem = escape_name(Path(file).stem).replace("\\", "_")
-        self.counts[stem] = self.counts.get(stem, 0) + 1
-        return stem if self.counts[stem] == 1 else f"{stem}-{self.counts[stem]}"
+    yield from shared_documents(
+        files,
+        options.folder,
+        ranks,
+        lambda file, name: _document(segmenter, file, name, options, on_engine),
+    )
 
 
 def _document(
-    segmenter: Any, file: str, name: str, options: MaskOptions, say: Callable[[str], None]
+    segmenter: "Segmenter", file: str, name: str, options: MaskOptions, say: Callable[[str], None]
 ) -> dict[str, Any]:
     import numpy as np
 
     from convatlas.data.mask_pictures import instances_png, mask_png, overlay
     from convatlas.plotting import image_png
     from convatlas.segmentation.instances import label_instances
-    from convatlas.storage.atomic import atomic_write
 
     ((_, segmented),) = segmenter.predict_iter([file], options.engine, say)
     if isinstance(segmented, UserError):
@@ -94,18 +78,13 @@ def _document(
             pictures["instances"] = instances_png(instances)
         except UserError as error:
             return {"file": escape_name(file), "error": f"{printable(file)}: {error}"}
-    files = {kind: options.folder / f"{name}{SUFFIXES[kind]}.png" for kind in pictures}
-    try:
-        options.folder.mkdir(parents=True, exist_ok=True)
-        for kind, picture in pictures.items():
-            atomic_write(files[kind], picture)
-    except OSError as error:
-        raise UserError(f"cannot write to {printable(options.folder)}: {error.strerror}") from None
+    names = {kind: f"{name}{SUFFIXES[kind]}.png" for kind in pictures}
+    paths = write_files(options.folder, {names[kind]: picture for kind, picture in pictures.items()})
     counts = np.bincount(mask.ravel(), minlength=len(segmenter.classes))
     order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
     return {
         "file": escape_name(file),
-        **{kind: escape_name(path) for kind, path in files.items()},
+        **{kind: paths[names[kind]] for kind in pictures},
         "classes": [
             {"name": segmenter.classes[index], "share": 100 * int(counts[index]) / mask.size}
             for index in order[:MAX_CLASSES]

@@ -9,11 +9,14 @@ import msgspec
 import numpy as np
 
 from convatlas import models
+from convatlas.boxes import Detector
+from convatlas.boxes.detector_file import holds_detector
 from convatlas.classifier import Classifier, load
 from convatlas.errors import UsageError, UserError, printable, wrong_type
 from convatlas.evaluation import metrics, prediction_cache
 from convatlas.evaluation.ensemble import Average, ensemble_logits
 from convatlas.evaluation.eval_data import select_eval_data
+from convatlas.evaluation.evaluate_boxes import evaluate_boxes
 from convatlas.evaluation.evaluate_masks import evaluate_masks
 from convatlas.evaluation.metrics import SampleScores, score_samples
 from convatlas.evaluation.predictions import Predictions
@@ -25,7 +28,8 @@ from convatlas.runtime.distributed.ranks import Ranks
 from convatlas.runtime.distributed.rendezvous import init_ranks
 
 MAX_SUBSET_MEMBERS = 10  # 1,023 subsets
-Weights = Classifier | str | Path
+Network = Classifier | str | Path
+Weights = Network | Detector
 
 
 def evaluate(
@@ -38,8 +42,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """The document of `eval`, accuracies and errors in percent.
 
-    weights: a run's folder, a file of weights or a Classifier; several are an ensemble. Predictions of
-        folders and files are cached beside them, those of a Classifier are not.
+    weights: a run's folder, a file of weights, a Classifier or a Detector; several classifiers are an
+        ensemble. Predictions of folders and files are cached beside them, those of a Classifier are not.
     data: by default the data that they were trained on.
     split: by default the test split; of another set without splits, every image, as with "all"
         (evaluation/eval_data.py).
@@ -47,7 +51,8 @@ def evaluate(
     subset: a text file with the names of some of the split's images.
     subsets: whether to add the scores of every subset of the members.
 
-    Networks that label pixels are evaluated on whole images, one at a time (evaluation/evaluate_masks.py).
+    Networks that label pixels are evaluated on whole images, one at a time (evaluation/evaluate_masks.py),
+    detectors on images with boxes (evaluation/evaluate_boxes.py).
 
     The document has top1, top5 (None below five classes), loss (mean negative log-likelihood), n, crops,
     models; top1_interval (95 %, Wilson), ece (expected calibration error), reliability, per_class, confusion;
@@ -74,7 +79,14 @@ def _evaluate(
     subsets: bool,
     ranks: Ranks,
 ) -> dict[str, Any]:
-    members = _load_members(weights, ranks)
+    if any(isinstance(source, Detector) or _holds_detector(source) for source in weights):
+        if subset is not None or subsets:
+            option = "--subset" if subset is not None else "--subsets"
+            raise UsageError(
+                f"detectors are evaluated on all images of a split, by themselves: leave out {option}"
+            )
+        return evaluate_boxes(weights, data, split, crops, ranks)
+    members = _load_members([source for source in weights if not isinstance(source, Detector)], ranks)
     if _labels_pixels(members):
         if subsets:
             raise UsageError("--subsets is for networks that classify images: leave it out")
@@ -115,6 +127,10 @@ def _evaluate(
     }
 
 
+def _holds_detector(source: Weights) -> bool:
+    return isinstance(source, str | Path) and holds_detector(source)
+
+
 def _labels_pixels(members: Sequence[EnsembleMember]) -> bool:
     """Raises UsageError where some of the networks label pixels and others classify images."""
     networks = [member.classifier.metadata.network for member in members]
@@ -127,7 +143,7 @@ def _labels_pixels(members: Sequence[EnsembleMember]) -> bool:
     return labels_pixels[0]
 
 
-def _load_members(weights: Sequence[Weights], ranks: Ranks) -> list[EnsembleMember]:
+def _load_members(weights: Sequence[Network], ranks: Ranks) -> list[EnsembleMember]:
     if not weights:
         raise UsageError("eval needs at least one run's folder or model.safetensors")
     for source in weights:

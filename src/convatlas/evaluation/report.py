@@ -35,6 +35,10 @@ def write_report(folder: Path, document: dict[str, Any]) -> Path:
     atomic_write(folder / DOCUMENT, msgspec.json.format(encode_json(document), indent=1))
     classes = [printable(row["name"]) for row in document["per_class"]]
     path = folder / "report.md"
+    if "ap50" in document:
+        template = markdown_template("convatlas.evaluation", "box_report.md.jinja")
+        atomic_write(path, template.render(document).encode())
+        return path
     if "mean_iou" in document:
         with plot_style():
             pixels = plots.plot_confusion(np.array(document["confusion"]), classes, unit="pixels")
