@@ -94,3 +94,53 @@ def test_options_and_files_that_are_not_for_detectors_are_refused(
     for words in (["eval"], ["predict"]):
         assert main([words[0], str(tmp_path), *([image] if words == ["predict"] else [])]) == 1
         assert "is damaged: its content does not match its SHA-256" in capsys.readouterr().err
+
+
+def test_data_check_and_info_know_boxes(
+    digit_boxes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"folder:{digit_boxes}"
+    assert main(["data", "check", name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "objects by class"
+    assert lines[1].split() == ["class", "train", "val", "test"]
+    assert lines[2].split() == ["zero", "15", "1", "4"]
+    assert "60 images with the boxes of 60 objects; all 90x72" in lines
+    assert lines[-1].startswith(f"next: ca.boxes.open_boxes('{name}')")
+    assert main(["data", "info", name, "--png", str(tmp_path / "sheet.png"), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["boxes"]["classes"]["zero"] == {"train": 15, "val": 1, "test": 4}
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 8 * 90
+    assert main(["data", "info", name, "--model", "lenet5"]) == 2
+    assert "holds boxes, which no network of --model trains on" in capsys.readouterr().err
+
+
+def test_data_check_and_info_find_both_masks_and_boxes(
+    digit_boxes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(digit_boxes, tmp_path / "data")
+    for image in (tmp_path / "data").glob("*/images/*.png"):
+        mask = image.parent.parent / "masks" / image.name
+        mask.parent.mkdir(exist_ok=True)
+        with Image.open(image) as pixels:
+            Image.fromarray((np.asarray(pixels) > 60).astype(np.uint8)).save(mask)
+    file = tmp_path / "data" / "test" / "boxes.json"
+    file.write_text(file.read_text().replace('"category_id": 1', '"category_id": 7', 1))
+    name = f"folder:{tmp_path / 'data'}"
+    assert main(["data", "check", name, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["classes"]["1"] == {"train": 45, "val": 3, "test": 12}  # of the masks
+    assert document["boxes"]["classes"]["one"] == {"train": 15, "val": 1, "test": 3}
+    assert document["training_error"] is document["boxes"]["training_error"] is None
+    assert document["bad"] == [
+        {
+            "file": f"{file}, annotations[1] (image 1)",
+            "reason": "its category_id 7 is not among the categories",
+        }
+    ]
+    assert main(["data", "info", name]) == 0
+    captured = capsys.readouterr().out
+    assert captured.index("60 images of 1 channel") < captured.index("\nboxes\n")
+    assert "1 annotations cannot be used: convatlas data check lists them" in captured
+    assert f"next: convatlas train MODEL --data {name}" in captured

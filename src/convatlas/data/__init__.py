@@ -71,8 +71,9 @@ def open_source(name: str) -> RawDataset:
 
 
 def _open_folder(path: Path) -> RawDataset:
-    from convatlas.data.sources import image_folder, mask_folder
+    from convatlas.data.sources import box_folder, image_folder, mask_folder
 
     if mask_folder.is_mask_folder(path):
         return mask_folder.open_mask_folder(path)
-    return image_folder.open_image_folder(path)
+    source = image_folder.open_image_folder(path)
+    return replace(source, hint=box_folder.HINT) if box_folder.is_box_folder(path) else source

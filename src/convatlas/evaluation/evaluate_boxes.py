@@ -52,9 +52,8 @@ def evaluate_boxes(
     detections: list[Detections] = []
     truths: list[Truths] = []
     for image, detected in zip(annotated.images, _detect_all(detector, annotated.images, ranks), strict=True):
-        if isinstance(detected, UserError):
-            reason = detected.reason if isinstance(detected, UnreadableImage) else str(detected)
-            bad.append({"file": str(image.file), "reason": reason})
+        if isinstance(detected, UnreadableImage):
+            bad.append({"file": str(image.file), "reason": detected.reason})
             continue
         detections.append(detected)
         truths.append(image_truths(image)._replace(labels=indices[image.labels]))
@@ -110,7 +109,7 @@ def _class_indices(dataset: BoxDataset, detector: Detector) -> np.ndarray[Any, n
 
 def _detect_all(
     detector: Detector, images: Sequence[AnnotatedImage], ranks: Ranks
-) -> list[Detections | UserError]:
+) -> list[Detections | UnreadableImage]:
     """The detections in each image, or why it cannot be read; every rank gets all."""
     own = images[ranks.rank :: ranks.world_size]
     computed = [_detect(detector, image) for image in track(own, len(own), "images")]
@@ -118,9 +117,9 @@ def _detect_all(
     return [shares[i % ranks.world_size][i // ranks.world_size] for i in range(len(images))]
 
 
-def _detect(detector: Detector, image: AnnotatedImage) -> Detections | UserError:
+def _detect(detector: Detector, image: AnnotatedImage) -> Detections | UnreadableImage:
     try:
         pixels = detector.extractor.decode(image)
-    except UserError as error:
+    except UnreadableImage as error:
         return error
     return detector.detect(pixels)

@@ -150,6 +150,6 @@ def test_an_image_of_another_size_than_its_annotations_is_refused(tmp_path: Path
     exif[0x0112] = 6
     Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "images" / "a.png", exif=exif)
     with pytest.raises(
-        UserError, match=r"a\.png has 30x40 pixels \(upright\), its annotations are for 40x30"
+        UserError, match=r"a\.png: it has 30x40 pixels \(upright\), its annotations are for 40x30"
     ):
         read.images[0].decode()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from convatlas.cli.arguments import Json, arg, check_workers
 from convatlas.cli.data.tables import DataName, print_classes, size_range, sizes_document
@@ -12,6 +12,7 @@ from convatlas.errors import printable
 
 if TYPE_CHECKING:
     from convatlas.data.curation.check import CheckReport
+    from convatlas.data.curation.check_boxes import BoxReport
     from convatlas.data.curation.duplicate_clusters import Cluster
     from convatlas.data.sources.source import RawDataset
 
@@ -23,8 +24,8 @@ MAX_NAMES = 3  # files of one note or cluster, or classes of one split
 class Check:
     """Read every image as a training does; list broken and odd ones, files that are passed over, duplicates.
 
-    Broken images are put on the quarantine list. The exit code is 1 if there are some, or if no training can
-    use the data. Under torchrun the ranks share the images.
+    Broken images are put on the quarantine list. Boxes beside the images are checked, too. The exit code is 1
+    if there is something bad, or if no training can use the data. Under torchrun the ranks share the images.
     """
 
     data: DataName
@@ -35,56 +36,103 @@ class Check:
 
     def __call__(self) -> int:
         check_workers(self.workers, 1)
-        from convatlas.data import open_source
+        from convatlas.cli.data.boxes import next_step, open_contents
         from convatlas.data.curation.check import check
+        from convatlas.data.curation.check_boxes import check_boxes
         from convatlas.runtime.distributed.rendezvous import init_ranks
 
         with init_ranks() as ranks:
-            source = open_source(self.data)
-            report = check(source, self.workers, ranks)
+            source, boxes = open_contents(self.data)
+            report = check(source, self.workers, ranks) if source else None
+            box_report = check_boxes(boxes, self.workers, ranks) if boxes else None
             if ranks.rank == 0:
-                self._finish(source, report)
-        return 0 if report.ok else 1
+                document: dict[str, Any] = {"ok": True, "bad": [], "notes": [], "duplicates": []}
+                next_lines = [next_step(self.data)] if boxes else []
+                if source and report:
+                    file, next_line = _quarantine(source, report, self.data)
+                    next_lines.insert(0, next_line)
+                    document |= _document(report, file)
+                if box_report:
+                    document = _with_boxes(document, box_report)
+                if self.json:
+                    print_json(document)
+                else:
+                    if report:
+                        _print_report(report)
+                    if box_report:
+                        print("\nboxes" if report else "objects by class")
+                        _print_boxes(box_report)
+                    print("\n".join(next_lines))
+        return 0 if all(item.ok for item in (report, box_report) if item) else 1
 
-    def _finish(self, source: "RawDataset", report: "CheckReport") -> None:
-        """Write the quarantine list and print the report."""
-        from convatlas.data.curation.check import quarantine
-        from convatlas.data.curation.duplicate_clusters import cluster_pairs
 
-        file = None
-        warning = ""
-        try:
-            file = quarantine(source, report.bad)
-        except OSError as error:
-            name = printable(error.filename)
-            warning = (
-                f"the quarantine list cannot be written ({name}: {error.strerror}): make room for it, and "
-                "check again"
-            )
-        if self.json:
-            print_json(
-                {
-                    "ok": report.ok,
-                    "bad": [
-                        *({"file": entry.file, "reason": entry.reason} for entry in report.bad),
-                        *({"file": entry.file, "reason": entry.note} for entry in report.bad_masks),
-                    ],
-                    "notes": [note._asdict() for note in report.notes],
-                    "duplicates": report.duplicates,
-                    "clusters": cluster_pairs(report.duplicates),
-                    "max_distance": report.max_distance,
-                    "n": report.n,
-                    "classes": report.classes,
-                    "sizes": sizes_document(report.sizes),
-                    "training_error": report.training_error,
-                    "split_notes": report.split_notes,
-                    "passed_over": report.passed_over,
-                    "quarantine": str(file) if file else None,
-                }
-            )
-        else:
-            _print_report(report)
-            print(warning or _next_step(report, self.data, file))
+def _quarantine(source: "RawDataset", report: "CheckReport", data: str) -> tuple[Path | None, str]:
+    """Write the quarantine list: its path, and the last line of the report."""
+    from convatlas.data.curation.check import quarantine
+
+    try:
+        file = quarantine(source, report.bad)
+    except OSError as error:
+        name = printable(error.filename)
+        return None, (
+            f"the quarantine list cannot be written ({name}: {error.strerror}): make room for it, and "
+            "check again"
+        )
+    return file, _next_step(report, data, file)
+
+
+def _document(report: "CheckReport", quarantine: Path | None) -> dict[str, Any]:
+    from convatlas.data.curation.duplicate_clusters import cluster_pairs
+
+    return {
+        "ok": report.ok,
+        "bad": [
+            *({"file": entry.file, "reason": entry.reason} for entry in report.bad),
+            *({"file": entry.file, "reason": entry.note} for entry in report.bad_masks),
+        ],
+        "notes": [note._asdict() for note in report.notes],
+        "duplicates": report.duplicates,
+        "clusters": cluster_pairs(report.duplicates),
+        "max_distance": report.max_distance,
+        "n": report.n,
+        "classes": report.classes,
+        "sizes": sizes_document(report.sizes),
+        "training_error": report.training_error,
+        "split_notes": report.split_notes,
+        "passed_over": report.passed_over,
+        "quarantine": str(quarantine) if quarantine else None,
+    }
+
+
+def _with_boxes(document: dict[str, Any], report: "BoxReport") -> dict[str, Any]:
+    """The document with what was found about boxes; its keys but `boxes` hold both."""
+    from convatlas.cli.data.boxes import statistics_document
+
+    boxes = {"training_error": report.training_error, "split_notes": report.split_notes}
+    return (
+        {"n": sum(report.statistics.images.values())}
+        | document
+        | {
+            "ok": document["ok"] and report.ok,
+            "bad": [*document["bad"], *({"file": file, "reason": text} for file, text in report.bad)],
+            "notes": [*document["notes"], *({"file": file, "note": text} for file, text in report.notes)],
+            "boxes": statistics_document(report.statistics) | boxes,
+        }
+    )
+
+
+def _print_boxes(report: "BoxReport") -> None:
+    from convatlas.cli.data.boxes import print_notes, print_statistics
+
+    print_statistics(report.statistics)
+    print_notes(report.split_notes)
+    if report.training_error:
+        paragraph(f"no detector can be trained on it: {printable(report.training_error)}", 2)
+    _print_section(
+        f"{len(report.bad):,} annotations and images cannot be used",
+        [f"{printable(file)}: {text}" for file, text in report.bad],
+    )
+    _print_section("notes on boxes", [f"{printable(file)}: {text}" for file, text in report.notes])
 
 
 def _print_report(report: "CheckReport") -> None:

@@ -43,7 +43,8 @@ def draw_contact_sheet(
     rows = [
         TileRow(
             [Tile(_small_image(dataset, index, value_range)) for index in indices],
-            f"{_class_name(dataset, label)}\n{counts[label]:,} {'image' if counts[label] == 1 else 'images'}",
+            f"{short_name(dataset.classes[label])}\n"
+            f"{counts[label]:,} {'image' if counts[label] == 1 else 'images'}",
         )
         for label, indices in indices_by_label.items()
     ]
@@ -61,7 +62,7 @@ def draw_contact_sheet(
                         Tile(image, text if number == 0 else "")
                         for image, text in zip(images, titles, strict=True)
                     ],
-                    _class_name(dataset, int(label)),
+                    short_name(dataset.classes[int(label)]),
                 )
                 for number, (label, images) in enumerate(
                     zip(labels, _augmentations(training, augmented), strict=True)
@@ -121,6 +122,7 @@ def _augmentations(training: TrainBatches, indices: Sequence[int]) -> list[list[
     return [[column[i].permute(1, 2, 0).numpy() for column in columns] for i in range(len(indices))]
 
 
-def _class_name(dataset: Dataset, label: int) -> str:
-    name = printable(dataset.classes[label])
-    return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 3] + "..."
+def short_name(name: str) -> str:
+    """A class's name that fits beside its images."""
+    shown = printable(name)
+    return shown if len(shown) <= MAX_NAME_LENGTH else shown[: MAX_NAME_LENGTH - 3] + "..."

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from convatlas.data.images.decode import MAX_PIXELS, Pixels, open_image
 from convatlas.data.images.deep_pixels import ValueRange
+from convatlas.data.images.unreadable import UnreadableImage
 from convatlas.errors import UserError, printable, unknown_name
 
 OnBad = Literal["error", "skip"]
@@ -43,18 +44,19 @@ class AnnotatedImage:
     ignored: NDArray[np.bool_]  # (n,)
 
     def decode(self, channels: int = 3, value_range: ValueRange | None = None) -> Pixels:
-        """The pixels (height, width, channels), uint8, those of more bits by `value_range`. Raises UserError
-        for a file that is no image, or whose size is not that of the annotations: its boxes would be
-        elsewhere."""
+        """The pixels (height, width, channels), uint8, those of more bits by `value_range`. Raises
+        UnreadableImage for a file that is no image, or whose size is not that of the annotations: its boxes
+        would be elsewhere."""
         image = open_image(self.file)
         if (image.height, image.width) != (self.height, self.width):
-            raise UserError(
-                f"{printable(self.file)} has {image.width}x{image.height} pixels (upright), its annotations "
-                f"are for {self.width}x{self.height}: its boxes would be in other places"
+            raise UnreadableImage(
+                str(self.file),
+                f"it has {image.width}x{image.height} pixels (upright), its annotations are for "
+                f"{self.width}x{self.height}: its boxes would be in other places",
             )
         pixels = image.decode(channels, (image.height, image.width), value_range)
         if pixels.shape[:2] != (self.height, self.width):  # reduced while it was decoded
-            raise UserError(f"{printable(self.file)} has more than {MAX_PIXELS:,} pixels: make it smaller")
+            raise UnreadableImage(str(self.file), f"it has more than {MAX_PIXELS:,} pixels: make it smaller")
         return pixels
 
 

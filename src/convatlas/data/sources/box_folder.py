@@ -22,6 +22,7 @@ EXPECTED = (
     "expected PATH/train/boxes.json, and val and test, in COCO's format beside the images, or the "
     "Annotations and JPEGImages of PASCAL VOC"
 )
+HINT = "its boxes are for ca.boxes.train_detector, as in examples/boxes.py"
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,14 @@ def is_box_folder(path: Path) -> bool:
     return bool(_readers(path))
 
 
+def is_voc_folder(path: Path) -> bool:
+    """Whether a folder has PASCAL VOC's layout."""
+    return (path / "Annotations").is_dir() and (path / "JPEGImages").is_dir()
+
+
 def _readers(path: Path) -> dict[str, Callable[..., AnnotatedImages]]:
     """What reads each split, the usual order first. Raises UserError for two folders of one split."""
-    if (path / "Annotations").is_dir() and (path / "JPEGImages").is_dir():
+    if is_voc_folder(path):
         lists = path / "ImageSets" / "Main"
         listed = [split for split in SPLITS if (lists / f"{split}.txt").is_file()]
         return {split: partial(read_voc, path, split) for split in listed} or {ALL: partial(read_voc, path)}
