@@ -112,6 +112,8 @@ def test_data_check_and_info_know_boxes(
     assert document["boxes"]["classes"]["zero"] == {"train": 15, "val": 1, "test": 4}
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 8 * 90
+    assert main(["data", "split", name]) == 2
+    assert "holds boxes, which a manifest cannot" in capsys.readouterr().err
     assert main(["data", "info", name, "--model", "lenet5"]) == 2
     assert "holds boxes, which no network of --model trains on" in capsys.readouterr().err
 

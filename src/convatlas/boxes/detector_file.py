@@ -18,6 +18,7 @@ from convatlas.boxes.scorers import Scorer, SoftmaxScorer
 from convatlas.classifier import ClassifierMetadata
 from convatlas.classifier.model_file import (
     DETECTOR_KEY,
+    FILE_NAME,
     FORMAT,
     build_model,
     check_class_names,
@@ -70,7 +71,7 @@ def holds_detector(path: str | Path) -> bool:
     """Whether a file, or the model.safetensors of a folder, describes itself as a detector. False for what
     cannot be read: its reader says why."""
     file = Path(path)
-    document = peek_document(file / "model.safetensors" if file.is_dir() else file)
+    document = peek_document(file / FILE_NAME if file.is_dir() else file)
     try:
         keys = msgspec.json.decode(document or b"{}")
     except (ValueError, RecursionError):

@@ -97,18 +97,18 @@ class Predict:
         from convatlas.boxes.detector_file import holds_detector
         from convatlas.classifier import load
         from convatlas.classifier.shared_predictions import predict_on_ranks
-        from convatlas.cli.predict_boxes import box_documents
+        from convatlas.cli.predict_boxes import box_documents, open_detector
         from convatlas.cli.predict_masks import MaskOptions, labels_pixels, mask_documents
         from convatlas.runtime.progress import track
 
-        # a stream of any length for --jsonl, else a list, whose length the progress bar needs
-        files = _expand(self.images) if self.jsonl else list(_expand(self.images))
         if holds_detector(self.weights):
             if self.instances:
                 raise UsageError(f"{printable(self.weights)} is a detector: {NEEDS_MASKS}")
-            yield from box_documents(self.weights, files, self.top, self.engine, self.out, ranks)
+            detector = open_detector(self.weights, self.engine, ranks)
+            yield from box_documents(detector, self._files(), self.top, self.out, ranks)
             return
         classifier = load(self.weights, ranks)
+        files = self._files()
         if labels_pixels(classifier):
             options = MaskOptions(self.engine, self.out, self.instances)
             yield from mask_documents(classifier, files, options, ranks, _say)
@@ -126,6 +126,10 @@ class Predict:
                     "file": escape_name(file),
                     "classes": [{"name": name, "probability": p} for name, p in classes],
                 }
+
+    def _files(self) -> Iterable[str]:
+        """A stream of any length for --jsonl, else a list, whose length the progress bar needs."""
+        return _expand(self.images) if self.jsonl else list(_expand(self.images))
 
 
 def _print_table(documents: list[dict[str, Any]]) -> None:

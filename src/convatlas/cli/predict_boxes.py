@@ -13,21 +13,24 @@ if TYPE_CHECKING:
     from convatlas.runtime.distributed.ranks import Ranks
 
 
-def box_documents(
-    weights: Path, files: Iterable[str], top: int, engine: str, folder: Path, ranks: "Ranks"
-) -> Documents:
-    """Write NAME.boxes.png, the image with its `top` best boxes, for each image, and yield their documents in
-    order on every rank; each rank predicts its share of the images.
-
-    Raises UsageError for an engine that runs no detector; UserError for weights that cannot be read, and
-    where the folder cannot be written.
-    """
+def open_detector(weights: Path, engine: str, ranks: "Ranks") -> "Detector":
+    """Raises UsageError for an engine that runs no detector, UserError for weights that cannot be read."""
     from convatlas.boxes import Detector
 
     if engine not in ("auto", "eager"):
         raise UsageError(f"detectors run their network by eager alone: leave out --engine {engine}")
-    detector = Detector(weights, ranks)
-    yield from shared_documents(
+    return Detector(weights, ranks)
+
+
+def box_documents(
+    detector: "Detector", files: Iterable[str], top: int, folder: Path, ranks: "Ranks"
+) -> Documents:
+    """Write NAME.boxes.png, the image with its `top` best boxes, for each image, and yield their documents in
+    order on every rank; each rank predicts its share of the images.
+
+    Raises UserError where the folder cannot be written.
+    """
+    return shared_documents(
         files, folder, ranks, lambda file, name: _document(detector, file, name, top, folder)
     )
 

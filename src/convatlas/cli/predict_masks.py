@@ -11,6 +11,7 @@ from convatlas.names import escape_name
 if TYPE_CHECKING:
     from convatlas.classifier import Classifier
     from convatlas.runtime.distributed.ranks import Ranks
+    from convatlas.segmentation.segmenter import Segmenter
 
 MAX_CLASSES = 4  # that are named of a mask
 SUFFIXES = {"mask": "", "overlay": ".overlay", "instances": ".instances"}  # of the names of files

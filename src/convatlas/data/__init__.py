@@ -9,7 +9,7 @@ from convatlas.data.dataset import Dataset as Dataset
 from convatlas.data.dataset import Split as Split
 from convatlas.data.sources.prepare import prepare, prepare_evaluation
 from convatlas.data.sources.source import ALL, Conflicts, RawDataset
-from convatlas.errors import UsageError, UserError, unknown_name, wrong_type
+from convatlas.errors import UsageError, UserError, printable, unknown_name, wrong_type
 from convatlas.names import resolve_path
 
 
@@ -75,5 +75,7 @@ def _open_folder(path: Path) -> RawDataset:
 
     if mask_folder.is_mask_folder(path):
         return mask_folder.open_mask_folder(path)
+    if box_folder.is_voc_folder(path):
+        raise UserError(f"{printable(path)} has PASCAL VOC's layout: {box_folder.HINT}")
     source = image_folder.open_image_folder(path)
     return replace(source, hint=box_folder.HINT) if box_folder.is_box_folder(path) else source

@@ -85,6 +85,9 @@ def test_what_holds_no_boxes_says_what_is_expected(tmp_path: Path) -> None:
         open_boxes(f"folder:{tmp_path}")
 
 
-def test_a_training_on_boxes_alone_is_told_where_they_are_learned(digit_boxes: Path) -> None:
+def test_a_training_on_boxes_alone_is_told_where_they_are_learned(digit_boxes: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"its boxes are for ca\.boxes\.train_detector"):
         open_dataset(f"folder:{digit_boxes}")
+    write_voc(tmp_path / "voc", {"a": "cat"})
+    with pytest.raises(UserError, match=r"PASCAL VOC's layout: its boxes are for ca\.boxes\.train_detector"):
+        open_dataset(f"folder:{tmp_path / 'voc'}")

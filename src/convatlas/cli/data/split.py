@@ -38,14 +38,19 @@ class Split:
     def __call__(self) -> None:
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"--seed should be 0 or more, not {self.seed}")
-        from convatlas.data import open_source
+        from convatlas.cli.data.boxes import open_contents
         from convatlas.data.curation.split_files import split_files
         from convatlas.data.curation.split_manifest import manifest_csv
         from convatlas.data.curation.split_mask_folder import write_mask_folder
         from convatlas.data.curation.statistics import class_counts
         from convatlas.storage.atomic import atomic_write
 
-        source = open_source(self.data)
+        source, _ = open_contents(self.data)
+        if source is None:
+            raise UsageError(
+                f"{printable(self.data)} holds boxes, which a manifest cannot: give each split a folder with "
+                "a boxes.json of its own"
+            )
         split = split_files(source, self.val, self.test, self.seed, self.group_near_duplicates)
         kind = "manifest" if source.masks is None else "folder"
         out = self.out or split.files.root / ("split.csv" if kind == "manifest" else "split")
