@@ -116,3 +116,20 @@ def test_masks_are_evaluated_and_written_with_the_same_bytes(
         assert [Path(document["file"]).name for document in documents] == [f"{n}.png" for n in range(6)]
         masks.append([Path(document["mask"]).read_bytes() for document in documents])
     assert masks[0] == masks[1]
+
+
+def test_detectors_give_the_same_documents_and_pictures(
+    detector_folder: Path, digit_boxes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = digit_boxes / "val" / "images"
+    predict = ("predict", str(detector_folder), str(images), str(tmp_path / "none.png"), "--json", "--out")
+    single = run_single(capsys, *predict, str(tmp_path / "single"))
+    ranks = run_on_ranks(tmp_path, *predict, str(tmp_path / "ranks"))
+    assert (ranks.exit_code, single.exit_code) == (1, 1)  # for the missing one
+    assert ranks.stdout == single.stdout.replace(str(tmp_path / "single"), str(tmp_path / "ranks"))
+    for picture in (tmp_path / "single").iterdir():
+        assert picture.read_bytes() == (tmp_path / "ranks" / picture.name).read_bytes()
+    for words in (["eval", str(detector_folder)], ["data", "check", f"folder:{digit_boxes}"]):
+        single = run_single(capsys, *words, "--json")
+        ranks = run_on_ranks(tmp_path, *words, "--json")
+        assert (ranks.exit_code, ranks.stdout) == (0, single.stdout)
