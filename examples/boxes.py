@@ -78,6 +78,11 @@ def main(
         raise UsageError("--train-images and --test-images should be 1 or more")
     if out is not None and (out / "model.safetensors").exists():
         raise UsageError(f"{printable(out)} holds a model already: give another folder with --out")
+    for file in (picture, json):
+        if file is not None and not file.parent.is_dir():
+            raise UsageError(
+                f"{printable(file)} cannot be written: there is no folder {printable(file.parent)}"
+            )
     data = f"folder:{folder}"
     dataset = ca.boxes.open_boxes(data)
     missing = {"train", "test"} - {*dataset.splits}

@@ -85,15 +85,11 @@ def write_detector(file: Path, parts: DetectorParts) -> None:
     classifier = extractor.features.classifier
     network = named_tensors(classifier.model, classifier.normalizer)
     linear = scorer_linear(rcnn.scorer)
-    regressors = (
-        np.stack([rcnn.regressors[label] for label in metadata.regressed])
-        if metadata.regressed
-        else (np.zeros((0, len(linear.weights), 4)))
-    )
+    regressors = np.array([rcnn.regressors[label] for label in metadata.regressed])
     tensors = {f"{NETWORK}{name}": tensor for name, tensor in network.items()} | {
         "scorer.weights": torch.from_numpy(linear.weights),
         "scorer.biases": torch.from_numpy(linear.biases),
-        "regressors": torch.from_numpy(regressors),
+        "regressors": torch.from_numpy(regressors.reshape(-1, len(linear.weights), 4)),
     }
     write_checked(file, tensors, metadata)
 
