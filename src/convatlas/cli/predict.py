@@ -86,7 +86,11 @@ class Predict:
         elif not self.jsonl:
             _print_table([document for document in documents if "error" not in document])
         rate = (count - failed) / (time.perf_counter() - start)
-        speed = f", {rate:,.0f} a second, the start of the engine included" if count > failed else ""
+        speed = (
+            f", {rate:,.{0 if rate >= 10 else 1}f} a second, the start of the engine included"
+            if count > failed
+            else ""
+        )
         print(
             f"{count - failed:,} of {count:,} images{speed}",
             file=sys.stderr if self.json or self.jsonl else sys.stdout,
