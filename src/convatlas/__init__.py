@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from convatlas import export as export
     from convatlas import inference as inference
     from convatlas import models as models
+    from convatlas import studies as studies
     from convatlas import visualization as visualization
     from convatlas.analysis.analyze import analyze as analyze
     from convatlas.boxes.detector import Detector as Detector
@@ -42,7 +43,7 @@ _ROOMS = {
     "train": "training",
 }
 # rooms whose names are used with the room's own
-_WHOLE = ("boxes", "export", "inference", "models", "visualization")
+_WHOLE = ("boxes", "export", "inference", "models", "studies", "visualization")
 __all__ = [*_ROOMS, *_WHOLE, "__version__"]
 
 

@@ -16,7 +16,7 @@ from convatlas.evaluation.predictions import FILE, read_predictions
 from convatlas.storage.records import from_json
 from convatlas.studies.execute import WorkerProcess, execute
 from convatlas.studies.run_result import RunResult
-from convatlas.studies.worker import Task
+from convatlas.studies.task import Task
 from convatlas.training.probes.records import TrainingScores
 
 

@@ -15,7 +15,7 @@ from convatlas.runtime.num_threads import VARIABLE, usable_core_numbers
 from convatlas.storage.atomic import atomic_write
 from convatlas.storage.records import to_json
 from convatlas.studies.run_result import RunResult
-from convatlas.studies.worker import Task
+from convatlas.studies.task import Task
 
 ATTEMPTS = 2  # of a run whose process ends without a result
 STOP_SECONDS = 60.0  # that a process may take to save

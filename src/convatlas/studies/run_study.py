@@ -12,7 +12,7 @@ from convatlas.studies.execute import execute
 from convatlas.studies.report import ArmResults, Report, make_report
 from convatlas.studies.run_result import FORMAT, RunResult
 from convatlas.studies.study import Study, expand
-from convatlas.studies.worker import Task
+from convatlas.studies.task import Task
 from convatlas.training.resolve import resolve_run
 from convatlas.training.run import Run
 
@@ -98,6 +98,7 @@ def run_study(
     if seeds < 1:
         raise UsageError(f"--seeds should be 1 or more, not {seeds}")
     study_runs = StudyRuns.of(study, scale, range(seeds), data, root)
+    resolve_run(next(iter(study_runs.runs.values()))[0], select_device("cpu"))  # is there such data?
     tasks = study_runs.tasks()
     total = len({run.id for by_seed in study_runs.runs.values() for run in by_seed.values()})
     say(f"{study.id} at {scale}: {total} runs, {total - len(tasks)} of them with a result")

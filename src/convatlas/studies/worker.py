@@ -15,21 +15,13 @@ from convatlas.errors import NonFiniteLossError, UserError
 from convatlas.runtime.signals import StoppedBySignal, raise_on_signals
 from convatlas.storage.atomic import atomic_write
 from convatlas.storage.json_lines import read_json_lines
-from convatlas.storage.records import Record, from_json, to_json
+from convatlas.storage.records import from_json, to_json
 from convatlas.studies.run_result import RunResult, collect_result, read_points
+from convatlas.studies.task import Task
 from convatlas.training.progress import NullDisplay
-from convatlas.training.run import Run, RunFile
+from convatlas.training.run import RunFile
 from convatlas.training.run_folder import RunFolder, read_run_folder
 from convatlas.training.train import train_and_finish
-
-
-class Task(Record, frozen=True, kw_only=True):
-    """Train `run` in `folder`, and write its result to the file `result`."""
-
-    run: Run
-    folder: str
-    result: str
-    device: str = "cpu"
 
 
 def perform(task: Task) -> RunResult:
