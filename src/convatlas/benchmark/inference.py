@@ -61,9 +61,9 @@ CPU_ROWS: dict[str, tuple[str, ...]] = {
 }
 _CUDA_NAMES = ("baseline", "baseline-tuned", "baseline-compiled", "timm-compiled", "eager", "compile")
 CUDA_ROWS: dict[str, tuple[str, ...]] = {"": _CUDA_NAMES, ", batch 1": _CUDA_NAMES}
-# Of networks that label pixels. int8 does not serve them, and a batch has one image
+# Of networks that label pixels, whose batch has one image
 CPU_MASK_ROWS: dict[str, tuple[str, ...]] = {
-    "": ("baseline", "baseline-tuned", "eager", "compile", "onnx", "openvino-direct", "auto"),
+    "": CPU_ROWS[""],
     ", files": ("baseline", "baseline-tuned", "auto"),
 }
 CUDA_MASK_ROWS: dict[str, tuple[str, ...]] = {"": ("baseline", "baseline-tuned", "eager", "compile")}

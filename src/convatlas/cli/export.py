@@ -33,7 +33,11 @@ class Export:
         int | None, arg(metavar="N", help="onnx: the version of ONNX's operators; default PyTorch's.")
     ] = None
     max_drop: Annotated[
-        float, arg(metavar="POINTS", help="int8: the largest allowed fall of top-1 on validation images.")
+        float,
+        arg(
+            metavar="POINTS",
+            help="int8: the largest allowed fall of top-1, or mean IU, on validation images.",
+        ),
     ] = 0.5
     data: Annotated[
         str | None,
@@ -48,6 +52,7 @@ class Export:
                 f"export needs --to and a format, for example: convatlas export {weights} --to onnx"
             )
         from convatlas.export import request
+        from convatlas.export.formats import SCORES
 
         request.check_request(self.to, self.opset, self.max_drop)
         out = self.out or request.default_path(self.weights, self.to)
@@ -59,8 +64,10 @@ class Export:
             return
         if self.to == "int8":
             before, after = results["before"], results["after"]
+            score = SCORES[results["score"]]
             print(
-                f"top-1 on {results['n']:,} validation images: {before:.2f} % in fp32, {after:.2f} % in int8"
+                f"{score} on {results['n']:,} validation images: {before:.2f} % in fp32, {after:.2f} % in "
+                "int8"
             )
         elif self.to in ("onnx", "openvino"):
             print(

@@ -34,7 +34,7 @@ class Exported(NamedTuple):
 
 
 class QuantizedExport(NamedTuple):
-    """The path, and top-1 in percent of the network before (fp32) and after."""
+    """The path, and the score in percent of the network before (fp32) and after."""
 
     path: Path
     before: float
@@ -45,6 +45,7 @@ class QuantizedExport(NamedTuple):
         return self.before - self.after
 
 
+SCORES = {"top1": "top-1", "mean_iou": "mean IU"}
 OPSETS = range(18, 24)
 """The versions of ONNX's operators that PyTorch's exporter writes"""
 
@@ -100,12 +101,13 @@ def to_int8(
     calibration: Iterable[Tensor],
     accuracy: Callable[[InferFn], float],
     max_drop: float = 0.5,
+    score: str = "top1",
 ) -> QuantizedExport:
     """As `to_openvino`, quantised to 8 bits.
 
-    `calibration`: batches of training images. `accuracy` returns an engine's top-1, in percent, on images
-    that are neither those nor the test's. Raises UserError when it falls by more than `max_drop` points:
-    nothing is written then.
+    `calibration`: batches of training images. `accuracy` returns an engine's `score`, top1 or mean_iou, in
+    percent, on images that are neither those nor the test's. Raises UserError when it falls by more than
+    `max_drop` points: nothing is written then.
     """
     module = _prepare(model, example)
     _require("int8", quantization.missing_requirement())
@@ -120,8 +122,8 @@ def to_int8(
         export = QuantizedExport(path, before, after)
         if export.drop > max_drop:
             raise UserError(
-                f"in int8 top-1 falls by {export.drop:.2f} points, from {before:.2f} to {after:.2f} %, more "
-                f"than the {max_drop:g} that --max-drop allows: nothing was written"
+                f"in int8 {SCORES[score]} falls by {export.drop:.2f} points, from {before:.2f} to "
+                f"{after:.2f} %, more than the {max_drop:g} that --max-drop allows: nothing was written"
             )
     return export
 

@@ -8,12 +8,10 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from convatlas.data.dataset import ImageSource
 from convatlas.data.transforms import counter_rng
-from convatlas.data.transforms.preprocessing import Preprocessing
-from convatlas.errors import UserError
 from convatlas.inference import openvino
 from convatlas.inference.graph import InferenceModule
 
@@ -26,17 +24,9 @@ def missing_requirement() -> str | None:
     )
 
 
-def calibration_images(images: ImageSource, preprocessing: Preprocessing) -> Tensor:
-    """Images of a training split to calibrate on: (n, c, h, w), uint8; the same ones every time."""
-    indices = np.sort(counter_rng.permutation(0, 0, len(images))[:NUM_CALIBRATION_IMAGES])
-    batch, unreadable = preprocessing.load_batch(images, indices)
-    count = len({sample.index for sample in unreadable})
-    if count:
-        raise UserError(
-            f"{count} of the {len(batch)} calibration images cannot be read: look at them with convatlas "
-            "data check"
-        )
-    return batch
+def calibration_indices(count: int) -> NDArray[np.int64]:
+    """Which of `count` training images to calibrate on; the same ones every time."""
+    return np.sort(counter_rng.permutation(0, 0, count)[:NUM_CALIBRATION_IMAGES])
 
 
 def quantize(module: InferenceModule, example: Tensor, calibration: Iterable[Tensor]) -> Any:

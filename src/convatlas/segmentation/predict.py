@@ -27,14 +27,19 @@ class LogitWindow(NamedTuple):
 
 
 def logit_windows(
-    model: Callable[[Tensor], Tensor], image: Tensor, preprocessing: Preprocessing, size: tuple[int, int]
+    model: Callable[[Tensor], Tensor],
+    image: Tensor,
+    preprocessing: Preprocessing,
+    size: tuple[int, int],
+    tiling: Tiling | None = None,
 ) -> Iterator[LogitWindow]:
     """The logits of an image in windows that cover `size` (height, width), its own, exactly once.
 
     `model` maps uint8 images (n, c, h, w) to logits; `image` (c, h, w) has the preprocessing's scale. At
-    another scale than 1, logits are interpolated bilinearly.
+    another scale than 1, logits are interpolated bilinearly. `tiling`: by default that of `tiling_for`.
     """
-    tiles = iterate_tiles(model, image, tiling_for(preprocessing, (image.shape[1], image.shape[2])))
+    tiling = tiling or tiling_for(preprocessing, (image.shape[1], image.shape[2]))
+    tiles = iterate_tiles(model, image, tiling)
     if image.shape[1:] == size:
         yield from (LogitWindow(*tile) for tile in tiles)
         return

@@ -104,7 +104,8 @@ def _definitions(report: Report) -> str:
 def _environments(report: Report) -> str:
     """The machines on which the runs were trained."""
     environments = {
-        f"{environment.get('threads')} threads, {environment.get('units')}, torch {environment.get('torch')}"
+        f"{environment['threads']} thread{'s' * (environment['threads'] != 1)}, {environment['units']}, "
+        f"torch {environment['torch']}"
         for arm in report.arms.values()
         for environment in (result.environment for result in arm.results.values())
         if environment
@@ -138,7 +139,7 @@ def draw(report: Report) -> bytes:
                     errors = [100 - score for score in scores]
                     curves.plot(steps, errors, lw=1.1, color=color, marker="o" if len(steps) == 1 else None)
         values.set_yticks(range(len(arms)), arms)
-        values.invert_yaxis()
+        values.set_ylim(len(arms) - 0.5, -0.5)
         values.set(xlabel=UNITS.get(report.study.metric, report.study.metric))
         values.set_title("each training seed, mean and 95 % interval", color="0.35")
         curves.set(xlabel="step", ylabel="error %")
