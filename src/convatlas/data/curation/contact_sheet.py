@@ -73,11 +73,13 @@ def draw_contact_sheet(
 
 
 def _choose_images(dataset: Dataset, seed: int, value_range: ValueRange | None) -> dict[int, list[int]]:
-    """For each class on the sheet, the indices of readable images of the training split."""
+    """For each class on the sheet, the indices of readable images of the training split. With masks, a class
+    that is no image's label, such as the background, is not on it."""
     split = dataset.splits["train"]
-    num_classes = len(dataset.classes)
     order = counter_rng.permutation(seed, 0, len(split))
-    labels = np.unique(np.linspace(0, num_classes - 1, min(num_classes, MAX_CLASSES)).round().astype(int))
+    classes = np.arange(len(dataset.classes)) if split.masks is None else np.unique(split.labels)
+    rows = np.unique(np.linspace(0, len(classes) - 1, min(len(classes), MAX_CLASSES)).round().astype(int))
+    labels = classes[rows]
     return {
         int(label): list(
             islice(_readable(dataset, order[split.labels[order] == label], value_range), NUM_COLUMNS)
