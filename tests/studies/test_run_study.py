@@ -106,7 +106,8 @@ def test_what_does_not_exist_is_one_sentence(
 def test_every_arm_of_every_study_is_a_run_at_every_scale(study: Study) -> None:
     for scale in study.scales:
         runs = expand(study, scale, seed=0)
-        assert list(runs) == list(study.arms_at(scale))
+        trained = [name for name, arm in study.arms_at(scale).items() if isinstance(arm, Arm)]
+        assert list(runs) == trained
         assert len({run.id for run in runs.values()}) == len(runs)
 
 

@@ -28,7 +28,7 @@ __all__ = [
 
 
 def run(
-    id: str, scale: str = "small", seeds: int = 3, data: str = "", root: str | Path = DEFAULT_ROOT
+    id: str, scale: str = "small", seeds: int | None = None, data: str = "", root: str | Path = DEFAULT_ROOT
 ) -> Report:
     """Run a study by its id, as `run_study`; what has run before is read. Raises UsageError for a study that
     does not exist, and names the nearest."""

@@ -41,6 +41,21 @@ class Equal(Claim, frozen=True, tag=True, kw_only=True):
         return f"{self.metric}: {self.a} = {self.b} within {self.within:g}"
 
 
+class Value(Claim, frozen=True, tag=True, kw_only=True):
+    """The metric of `a` is `value`, to `within`."""
+
+    a: str
+    value: float
+    within: float
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return (self.a,)
+
+    def __str__(self) -> str:
+        return f"{self.metric}: {self.a} is {self.value:.3g} within {self.within:g}"
+
+
 class Ordered(Claim, frozen=True, tag=True, kw_only=True):
     """The metric rises from each of the arms to the next."""
 
@@ -81,4 +96,4 @@ class Ratio(Claim, frozen=True, tag=True, kw_only=True):
         return f"{self.metric}: {self.a} = {self.ratio:g} {self.b}"
 
 
-AnyClaim = Lower | Equal | Ordered | Slope | Ratio
+AnyClaim = Lower | Equal | Value | Ordered | Slope | Ratio

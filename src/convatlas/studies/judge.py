@@ -12,8 +12,13 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from convatlas.studies.claims import AnyClaim, Equal, Lower, Ordered, Ratio, Slope
-from convatlas.studies.observations import Difference, Observations, paired_difference
+from convatlas.studies.claims import AnyClaim, Equal, Lower, Ordered, Ratio, Slope, Value
+from convatlas.studies.observations import (
+    Difference,
+    Observations,
+    difference_from,
+    paired_difference,
+)
 
 Verdict = Literal["supported", "contradicted", "inconclusive", "not run"]
 LEVEL = 0.05  # of a study with a fixed number of seeds
@@ -115,6 +120,9 @@ def _evidence(claim: AnyClaim, measurements: Measurements) -> Evidence | None:
             return _evidence_of_lower(*observations)
         case Equal():
             return _evidence_of_equal(paired_difference(*observations), claim.within)
+        case Value():
+            (values,) = observations
+            return _evidence_of_equal(difference_from(values, claim.value), claim.within)
         case Ordered():
             return _evidence_of_order(observations)
         case Slope():

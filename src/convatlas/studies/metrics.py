@@ -37,9 +37,13 @@ class Metric(NamedTuple):
         return cls(match[1], tuple(part.strip() for part in arguments.split(",") if part.strip()))
 
 
-def observe(text: str, results: Results, run: Run) -> Observations | None:
-    """A metric of an arm's runs by seed; None where no run has it. `run` is one of them."""
+def observe(text: str, results: Results, run: Run | None) -> Observations | None:
+    """A metric of an arm's runs by seed; None where no run has it. `run` is one of them; None of an arm that
+    is not trained."""
     metric = Metric.parse(text)
+    if run is None:
+        measured = np.array([result.test[text] for _, result in sorted(results.items())], np.float64)
+        return Observations(np.array(sorted(results), np.int64), measured)
     if metric.name in ("macs", "params"):
         return Observations(np.zeros(1, np.int64), np.array([_cost(metric.name, run)]))
     if metric.name not in _OF_RUN:

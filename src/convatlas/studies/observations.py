@@ -65,3 +65,9 @@ def paired_difference(a: Observations, b: Observations) -> Difference:
     by_image = 100 * (a.by_image[rows].mean(axis=0) - b.by_image[other_rows].mean(axis=0))
     m = len(by_image)
     return Difference(mean, variance, n, float(by_image.var(ddof=1)) if m > 1 else 0.0, m)
+
+
+def difference_from(a: Observations, value: float) -> Difference:
+    """The values of `a` minus a number."""
+    constant = Observations(a.seeds, np.full(len(a.values), value))
+    return paired_difference(a._replace(by_image=None), constant)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from convatlas.plotting import figure_png, plot_style
@@ -35,10 +36,13 @@ def markdown(report: Report) -> str:
     study, scale = report.study, report.study.scale(report.scale)
     reductions = [f"- {name}: {text}" for name, text in scale.reduced.items()]
     failures = [f"- {arm}, {message}" for arm, messages in report.failures.items() for message in messages]
+    columns, rows = arms_table(report)
+    seeds = report.seeds
+    described = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+    on = f", on {report.data}" if report.data else ""
     sections = [
         f"# {study.id}: {study.question}",
-        f"{study.source}. Scale *{report.scale}*, on {report.data}; training seeds "
-        f"{', '.join(map(str, report.seeds))}.",
+        f"{study.source}. Scale *{report.scale}*{on}; seeds {described}.",
         "![The arms' values, and their curves](plot.png)",
         "## Claims",
         _claims_table(report),
@@ -46,7 +50,7 @@ def markdown(report: Report) -> str:
         "allow for other test images where a metric has them. A claim is *supported* or *contradicted* at "
         "this scale alone.",
         "## Arms",
-        _arms_table(report),
+        _table(columns, [f"| {' | '.join(row)} |" for row in rows]),
         "Means over seeds with 95 % t intervals; *printed* are the paper's own values.",
         _definitions(report),
     ]
@@ -66,22 +70,20 @@ def _claims_table(report: Report) -> str:
     return _table(("claim", "the paper", "verdict", "why"), rows)
 
 
-def _arms_table(report: Report) -> str:
-    metrics = report.shown_metrics
-    columns = ["arm"]
-    for metric in metrics:
-        columns += [UNITS.get(metric, metric)]
-        columns += ["printed"] if _is_printed(report, metric) else []
-    rows = []
-    for name, arm in report.study.arms_at(report.scale).items():
-        cells = [name]
-        for metric in metrics:
-            interval = report.interval(name, metric)
-            cells.append(format_interval(interval))
-            if _is_printed(report, metric):
-                cells.append(f"{arm.printed[metric]:g}" if metric in arm.printed else "-")
-        rows.append(f"| {' | '.join(cells)} |")
-    return _table(columns, rows)
+def arms_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The columns, and a row for each arm: means with intervals, beside the paper's values."""
+    columns, rows = ["arm"], [[name] for name in report.study.arms_at(report.scale)]
+    for metric in report.shown_metrics:
+        columns.append(UNITS.get(metric, metric))
+        for row in rows:
+            row.append(format_interval(report.interval(row[0], metric)))
+        if not _is_printed(report, metric):
+            continue
+        columns.append("printed")
+        for row in rows:
+            printed = report.study.arms[row[0]].printed.get(metric)
+            row.append("-" if printed is None else f"{printed:.4g}")
+    return tuple(columns), [tuple(row) for row in rows]
 
 
 def _is_printed(report: Report, metric: str) -> bool:
@@ -119,29 +121,47 @@ def _table(columns: Sequence[str], rows: Sequence[str]) -> str:
 
 def draw(report: Report) -> bytes:
     """The arms' values of the study's metric, a dot a seed with the mean's interval; and their curves."""
-    arms = list(report.study.arms_at(report.scale))
+    num_arms = len(report.study.arms_at(report.scale))
+    has_curves = any(result.points for arm in report.arms.values() for result in arm.results.values())
     with plot_style():
-        figure = Figure(figsize=(9, 1.6 + 0.34 * len(arms)), layout="constrained")
-        values, curves = figure.subplots(1, 2, width_ratios=(3, 2))
-        for row, name in enumerate(arms):
-            color = COLORS[row % len(COLORS)]
-            observations = report.measurements.get(report.study.metric, {}).get(name)
-            if observations is not None:
-                values.plot(observations.values, [row] * len(observations.values), "o", ms=3.5, color=color)
-                interval = report.interval(name, report.study.metric)
-                if interval is not None and interval.low is not None:
-                    values.plot([interval.low, interval.high], [row, row], lw=1.2, color=color, alpha=0.6)
-                    values.plot(interval.mean, row, "|", ms=13, mew=1.8, color=color)
-            for result in report.arms[name].results.values() if name in report.arms else ():
-                points = result.curve("TrainingScores", "top1") or result.curve("val", "top1")
-                if points:
-                    steps, scores = zip(*points, strict=True)
-                    errors = [100 - score for score in scores]
-                    curves.plot(steps, errors, lw=1.1, color=color, marker="o" if len(steps) == 1 else None)
-        values.set_yticks(range(len(arms)), arms)
-        values.set_ylim(len(arms) - 0.5, -0.5)
-        values.set(xlabel=UNITS.get(report.study.metric, report.study.metric))
-        values.set_title("each training seed, mean and 95 % interval", color="0.35")
-        curves.set(xlabel="step", ylabel="error %")
-        curves.set_title("training images (evaluation mode)", color="0.35")
+        figure = Figure(figsize=(9, 1.6 + 0.26 * num_arms), layout="constrained")
+        axes = figure.subplots(1, 1 + has_curves, width_ratios=(3, 2)[: 1 + has_curves], squeeze=False)[0]
+        _draw_values(axes[0], report)
+        if has_curves:
+            _draw_curves(axes[1], report)
         return figure_png(figure)
+
+
+def _draw_values(axis: Axes, report: Report) -> None:
+    metric = report.study.metric
+    arms = report.study.arms_at(report.scale)
+    for row, (name, arm) in enumerate(arms.items()):
+        color = COLORS[row % len(COLORS)]
+        observations = report.measurements.get(metric, {}).get(name)
+        interval = report.interval(name, metric)
+        if observations is not None and interval is not None:
+            axis.plot(observations.values, [row] * len(observations.values), "o", ms=3.5, color=color)
+            low, high = interval.low, interval.high
+            if low is not None and high is not None:
+                axis.plot([low, high], [row, row], lw=1.2, color=color, alpha=0.6)
+                axis.plot(interval.mean, row, "|", ms=13, mew=1.8, color=color)
+        if metric in arm.printed:
+            axis.plot(arm.printed[metric], row, "D", ms=6, mfc="none", mec="0.35")
+    axis.set_yticks(range(len(arms)), list(arms))
+    axis.set_ylim(len(arms) - 0.5, -0.5)
+    axis.set(xlabel=UNITS.get(metric, metric))
+    printed = "; diamond: printed" if _is_printed(report, metric) else ""
+    axis.set_title(f"each seed, mean and 95 % interval{printed}", color="0.35")
+
+
+def _draw_curves(axis: Axes, report: Report) -> None:
+    for row, name in enumerate(report.study.arms_at(report.scale)):
+        for result in report.arms[name].results.values():
+            points = result.curve("TrainingScores", "top1") or result.curve("val", "top1")
+            if points:
+                steps, scores = zip(*points, strict=True)
+                marker = "o" if len(steps) == 1 else None
+                errors = [100 - score for score in scores]
+                axis.plot(steps, errors, lw=1.1, color=COLORS[row % len(COLORS)], marker=marker)
+    axis.set(xlabel="step", ylabel="error %")
+    axis.set_title("training images (evaluation mode)", color="0.35")

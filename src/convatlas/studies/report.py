@@ -11,12 +11,12 @@ from convatlas.studies.judge import LEVEL, Judgement, Measurements, judge
 from convatlas.studies.metrics import observe
 from convatlas.studies.observations import Observations
 from convatlas.studies.run_result import RunResult
-from convatlas.studies.study import Arm, Study
+from convatlas.studies.study import AnyArm, Study, UntrainedArm
 from convatlas.training.run import Run
 
 
 class ArmResults(NamedTuple):
-    run: Run  # complete, of one seed
+    run: Run | None  # complete, of one seed; None of an arm that is not trained
     results: Mapping[int, RunResult]  # by seed
 
 
@@ -151,8 +151,10 @@ def mean_interval(observations: Observations) -> Interval:
     return Interval(mean, mean - half_width, mean + half_width)
 
 
-def describe_arm(arm: Arm) -> str:
+def describe_arm(arm: AnyArm) -> str:
     """What differs in an arm's run."""
+    if isinstance(arm, UntrainedArm):
+        return ", ".join([arm.measure, *(f"{name} = {value}" for name, value in arm.arguments.items())])
     changes = [f"{path} = {value}" for path, value in arm.changes.items()]
     edition = [] if arm.edition == "paper" else [f"edition {arm.edition}"]
     return ", ".join([arm.model, *edition, *changes])

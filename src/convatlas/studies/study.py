@@ -10,7 +10,7 @@ from convatlas.training.options import run_from_options
 from convatlas.training.run import Run
 
 
-class Arm(Record, frozen=True, kw_only=True):
+class Arm(Record, frozen=True, tag=True, kw_only=True):
     """A network and what differs in its run: fields of the run by their paths, as `--set` takes them.
 
     `printed`: the paper's values of its metrics.
@@ -22,15 +22,28 @@ class Arm(Record, frozen=True, kw_only=True):
     printed: Mapping[str, float] = {}
 
 
+class UntrainedArm(Record, frozen=True, tag=True, kw_only=True):
+    """What is measured without training: a function of `measures.MEASURES` with its arguments; a seed draws
+    the weights."""
+
+    measure: str
+    arguments: Mapping[str, Any] = {}
+    printed: Mapping[str, float] = {}
+
+
+AnyArm = Arm | UntrainedArm
+
+
 class Scale(Record, frozen=True, kw_only=True):
     """How large the arms' runs are. `reduced` names each reduction of the paper's; `changes` are fields of
-    every run; `arms` those that are trained at this scale (empty: all)."""
+    every run; `arms` those that are trained at this scale (empty: all); `seeds` how many, by default."""
 
-    data: str
-    recipe: str
+    data: str = ""
+    recipe: str = "quick"
     changes: Mapping[str, Any] = {}
     reduced: Mapping[str, str] = {}
     arms: tuple[str, ...] = ()
+    seeds: int = 3
 
 
 class Study(Record, frozen=True, kw_only=True):
@@ -39,7 +52,7 @@ class Study(Record, frozen=True, kw_only=True):
     id: str
     source: str
     question: str
-    arms: Mapping[str, Arm]
+    arms: Mapping[str, AnyArm]
     claims: tuple[AnyClaim, ...]
     scales: Mapping[str, Scale]
     metric: str = "test_error"
@@ -58,20 +71,19 @@ class Study(Record, frozen=True, kw_only=True):
             raise unknown_name("scale", name, self.scales)
         return self.scales[name]
 
-    def arms_at(self, scale: str) -> dict[str, Arm]:
+    def arms_at(self, scale: str) -> dict[str, AnyArm]:
         names = self.scale(scale).arms or tuple(self.arms)
         return {name: self.arms[name] for name in names}
 
 
 def expand(study: Study, scale_name: str, seed: int, data: str = "") -> dict[str, Run]:
-    """The run of each arm with a training seed. `data` replaces the scale's.
+    """The run of each arm that is trained, with a training seed. `data` replaces the scale's.
 
     Raises UsageError for an arm that the data or the network do not allow.
     """
     scale = study.scale(scale_name)
-    return {
-        name: _run_of(study, name, arm, scale, seed, data) for name, arm in study.arms_at(scale_name).items()
-    }
+    arms = study.arms_at(scale_name).items()
+    return {name: _run_of(study, name, arm, scale, seed, data) for name, arm in arms if isinstance(arm, Arm)}
 
 
 def _run_of(study: Study, name: str, arm: Arm, scale: Scale, seed: int, data: str) -> Run:

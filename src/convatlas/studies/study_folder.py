@@ -75,9 +75,9 @@ def stored_verdicts(root: Path, id: str) -> dict[str, list[str]]:
     }
 
 
-def plan_document(study: Study, scale: str, seeds: int, data: str, root: Path) -> dict[str, Any]:
+def plan_document(study: Study, scale: str, seeds: int | None, data: str, root: Path) -> dict[str, Any]:
     """What running a study would take."""
-    runs = StudyRuns.of(study, scale, range(seeds), data, root)
+    runs = StudyRuns.of(study, scale, range(seeds or study.scale(scale).seeds), data, root)
     tasks = runs.tasks()
     total = len({run.id for by_seed in runs.runs.values() for run in by_seed.values()})
     macs = 0

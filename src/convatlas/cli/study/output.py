@@ -4,22 +4,18 @@ from pathlib import Path
 
 from convatlas.cli.output import paragraph, print_table
 from convatlas.errors import printable
-from convatlas.studies.render import UNITS, format_interval
+from convatlas.studies.render import arms_table
 from convatlas.studies.report import Report, cost_sentence, verdict_sentence
 
 
 def print_report(report: Report, page: Path) -> None:
     study = report.study
     print(f"{study.id}  {study.question}")
-    print(f"scale {report.scale}, {report.data}, {len(report.seeds)} training seeds")
+    parts = [f"scale {report.scale}", report.data, f"{len(report.seeds)} seeds"]
+    print(", ".join(part for part in parts if part))
     print()
-    metrics = report.shown_metrics
-    cells = [
-        (name, *(format_interval(report.interval(name, metric)) for metric in metrics))
-        for name in study.arms_at(report.scale)
-    ]
-    columns = tuple(UNITS.get(metric, metric) for metric in metrics)
-    print_table(("arm", *columns), cells, right=columns)
+    columns, cells = arms_table(report)
+    print_table(columns, cells, right=columns[1:])
     print()
     for judgement in report.judgements:
         paragraph(f"{judgement.verdict:<13} {judgement.claim}  ({verdict_sentence(judgement)})", 14)

@@ -18,7 +18,9 @@ class StudyRun:
 
     id: Annotated[Positional[str], arg(metavar="ID", help="A study: convatlas study list.")]
     scale: Annotated[str, arg(help="smoke, small, medium or paper, as the study has them.")] = "small"
-    seeds: Annotated[int, arg(metavar="N", help="Training seeds of each arm.")] = 3
+    seeds: Annotated[
+        int | None, arg(metavar="N", help="Training seeds of each arm; default the scale's, mostly 3.")
+    ] = None
     data: Annotated[str, arg(help="Your own data in place of the scale's.")] = ""
     out: Annotated[Path | None, arg(metavar="DIR", help="Where results are kept; default runs/studies.")] = (
         None
