@@ -28,6 +28,8 @@ from convatlas.models import (
     xception,
     zfnet,
 )
+from convatlas.models.edits.apply import apply as apply_edits
+from convatlas.models.edits.apply import check_edits
 from convatlas.models.features import PENULTIMATE, features
 from convatlas.models.fully_convolutional import FullyConvolutional
 from convatlas.models.network import (
@@ -135,7 +137,7 @@ _MAX_IMAGE_SIDE = 1 << 14  # pixels
 OPEN_ARGUMENTS = ("num_classes", "in_chans", "aux")
 
 
-def get_architecture(name: str, edition: str = "paper", **arguments: Any) -> Architecture:
+def get_architecture(name: str, edition: str = "paper", *, edits: Any = (), **arguments: Any) -> Architecture:
     """The network with all its arguments. Those left out have the paper's values, or None for
     `OPEN_ARGUMENTS`, which a run decides and `build` takes for the paper's.
 
@@ -171,11 +173,15 @@ def get_architecture(name: str, edition: str = "paper", **arguments: Any) -> Arc
         if argument == "dropout" and not 0 <= value < 1:
             raise UsageError(f"dropout of {name} should be at least 0 and below 1, not {value}")
     open_arguments = {argument: None for argument in OPEN_ARGUMENTS if argument in defaults}
-    return Architecture(name, edition, defaults | open_arguments | arguments)
+    check_edits(edits)
+    return Architecture(name, edition, defaults | open_arguments | arguments, tuple(edits))
 
 
 def build(architecture: Architecture) -> Network:
-    """The module that an architecture describes, with its paper's initialisation from torch's global seed."""
+    """The module that an architecture describes, with its paper's initialisation from torch's global seed.
+
+    Raises UsageError for an argument or an edit that this network cannot take.
+    """
     checked = get_architecture(architecture.name, architecture.edition, **architecture.arguments)
     entry = get_entry(checked.name, checked.edition)
     defaults = entry.default_arguments(checked.edition)
@@ -185,17 +191,22 @@ def build(architecture: Architecture) -> Network:
     }
     network = entry.builders[checked.edition](**arguments)
     network.architecture = Architecture(checked.name, checked.edition, arguments)
+    size = network.fixed_size or height_and_width(arguments["image_size"], entry.input[1:])  # type: ignore[arg-type]
+    network.input_shape = (network.in_chans, *size)
+    if architecture.edits:
+        apply_edits(network, architecture.edits)
     return network
 
 
-def create_model(name: str, edition: str = "paper", **arguments: Any) -> Network:
+def create_model(name: str, edition: str = "paper", *, edits: Any = (), **arguments: Any) -> Network:
     """Build a network with its paper's initialisation, from torch's global seed.
 
     Every network takes num_classes, in_chans, width, image_size and dropout; some take more (`shortcut`). All
-    default to the paper. Raises UsageError for an argument that this network does not have, or a value that
-    it cannot take.
+    default to the paper. `edits` change it, in their order: layers that stay have the weights that the seed
+    gives them without edits. Raises UsageError for an argument that this network does not have, a value that
+    it cannot take, and an edit that touches nothing.
     """
-    return build(get_architecture(name, edition, **arguments))
+    return build(get_architecture(name, edition, edits=edits, **arguments))
 
 
 def to_dense(classifier: Any) -> FullyConvolutional:
