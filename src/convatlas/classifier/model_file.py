@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.errors import UserError, printable
 from convatlas.models import Architecture, Network
+from convatlas.models.edits import fingerprint
 from convatlas.runtime.device import Precision
 from convatlas.storage.checked_safetensors import read_checked, write_checked
 from convatlas.storage.records import Record, from_json
@@ -32,6 +34,12 @@ class ClassifierMetadata(Record, frozen=True, kw_only=True):
     metrics: dict[str, Any]
 
 
+class _Document(ClassifierMetadata, frozen=True, kw_only=True, omit_defaults=True):
+    """`fingerprint`: what a network with edits computes (models.edits.fingerprint)."""
+
+    fingerprint: str = ""
+
+
 class ModelFile(NamedTuple):
     """The content of a `model.safetensors`."""
 
@@ -44,7 +52,13 @@ def write_model_file(
     path: Path, metadata: ClassifierMetadata, model: torch.nn.Module, normalizer: Normalizer
 ) -> None:
     """Write the network's tensors by their names, the normalizer's under `preprocessing.`. Raises OSError."""
-    write_checked(path, named_tensors(model, normalizer), metadata)
+    document = metadata
+    if metadata.network.edits:
+        with torch.device("meta"):
+            network = models.build(metadata.network)
+        computed = fingerprint(network, metadata.preprocessing.shape)
+        document = _Document(**msgspec.structs.asdict(metadata), fingerprint=computed)
+    write_checked(path, named_tensors(model, normalizer), document)
 
 
 def named_tensors(model: torch.nn.Module, normalizer: Normalizer) -> dict[str, Tensor]:
@@ -56,16 +70,20 @@ def named_tensors(model: torch.nn.Module, normalizer: Normalizer) -> dict[str, T
 def read_model_file(file: Path) -> ModelFile:
     """Raises UserError for a file that is missing, damaged, of another format, or inconsistent."""
     tensors, document = read_checked(file)
-    metadata = _read_metadata(file, document)
+    metadata, expected_fingerprint = _read_metadata(file, document)
     statistics = {name: tensors.pop(f"preprocessing.{name}", torch.empty(0)) for name in ("mean", "std")}
     preprocessing = metadata.preprocessing
     shapes = ((preprocessing.channels, 1, 1), preprocessing.shape)
     if any(tensor.shape not in shapes for tensor in statistics.values()):
         raise UserError(f"{file} does not hold the preprocessing that its metadata describes")
     with torch.device("meta"):
-        expected = {
-            name: tensor.shape for name, tensor in models.build(metadata.network).state_dict().items()
-        }
+        network = models.build(metadata.network)
+    if metadata.network.edits and fingerprint(network, preprocessing.shape) != expected_fingerprint:
+        raise UserError(
+            f"{file} holds a {metadata.network.title} that computed something else than the one that this "
+            "ConvAtlas builds: read it with the version that wrote it"
+        )
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if expected != {name: tensor.shape for name, tensor in tensors.items()}:
         raise UserError(
             f"{file} does not hold the weights of the {metadata.network.name} that its metadata describes"
@@ -77,13 +95,17 @@ def read_model_file(file: Path) -> ModelFile:
     return ModelFile(metadata, model, Normalizer(statistics["mean"], statistics["std"]))
 
 
-def _read_metadata(file: Path, document: bytes) -> ClassifierMetadata:
+def _read_metadata(file: Path, document: bytes) -> tuple[ClassifierMetadata, str]:
+    """The metadata, and the fingerprint; "" for a network without edits."""
     version = from_json(document, dict[str, Any], f"{file}, its metadata").get("format")
     if version != FORMAT:
         raise UserError(
             f"{file} has format version {printable(version)[:20]}: this ConvAtlas reads version {FORMAT}"
         )
-    metadata = from_json(document, ClassifierMetadata, f"{file}, its metadata")
+    fields = from_json(document, _Document, f"{file}, its metadata")
+    metadata = ClassifierMetadata(
+        **{name: getattr(fields, name) for name in ClassifierMetadata.__struct_fields__}
+    )
     num_classes = metadata.network.arguments.get("num_classes")
     if num_classes != len(metadata.classes):
         raise UserError(f"{file} names {len(metadata.classes)} classes but its network has {num_classes}")
@@ -93,4 +115,4 @@ def _read_metadata(file: Path, document: bytes) -> ClassifierMetadata:
         raise UserError(
             f"{file} gives {metadata.batch} as its evaluation's batch: expected 1 to {MAX_BATCH:,}"
         )
-    return metadata
+    return metadata, fields.fingerprint

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from convatlas import models
 from convatlas.errors import UsageError
+from convatlas.models.edits import parse_edit
 from convatlas.names import encodable
 from convatlas.recipes import Epochs
 from convatlas.storage.records import override
@@ -32,8 +33,10 @@ def run_from_options(
     batch: int | None = None,
     weights: str = "",
     overrides: Sequence[str] = (),
+    edits: Sequence[str] = (),
 ) -> RunOptions:
-    """`overrides` are `key.path=value`, with the paths of `run.json`'s run.
+    """`overrides` are `key.path=value`, with the paths of `run.json`'s run; `edits` texts such as
+    SwapActivation(to=tanh), in place of those of the weights' network.
 
     Raises UsageError for a name or a field that does not exist, UserError for a weight file that cannot be
     read.
@@ -46,6 +49,8 @@ def run_from_options(
     file = PretrainedFile(weights) if weights else None
     if file is not None:
         architecture = file.architecture_of(model, edition)
+    if edits:
+        architecture = architecture.replace(edits=tuple(parse_edit(text) for text in edits))
     pretrained = Pretrained(file=encodable(weights)) if weights else None
     run = Run(model=architecture, data=data, recipe=recipe, pretrained=pretrained, seed=seed)
     if epochs is not None:

@@ -138,7 +138,7 @@ def _resolve_model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture
         arguments["aux"] = bool(run.recipe.auxiliary)
         if not run.recipe.auxiliary:
             notes.append(f"no auxiliary heads: the recipe {run.recipe.name} gives their losses no weight")
-    return Architecture(run.model.name, run.model.edition, arguments)
+    return run.model.replace(arguments=arguments)
 
 
 def _resolve_content(run: Run, dataset: Dataset, network: Network, force: bool) -> DataContent:

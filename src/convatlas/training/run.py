@@ -124,9 +124,8 @@ class Run(Record, frozen=True, kw_only=True):
         ) -> None: ...
 
     def __repr__(self) -> str:
-        edition = "" if self.model.edition == "paper" else f", edition {self.model.edition}"
         return (
-            f"<Run {self.id[:8]}: {self.model.name}{edition} on {printable(self.data.name)}, "
+            f"<Run {self.id[:8]}: {printable(self.model.title)} on {printable(self.data.name)}, "
             f"recipe {self.recipe.name}, seed {self.seed}>"
         )
 
@@ -169,7 +168,7 @@ class Run(Record, frozen=True, kw_only=True):
             key: value for key, value in self.recipe.network.items() if arguments[key] == defaults[key]
         }
         model = models.get_architecture(self.model.name, self.model.edition, **(arguments | changes))
-        force_setattr(self, "model", model)
+        force_setattr(self, "model", model.replace(edits=self.model.edits))
 
     @property
     def id(self) -> str:

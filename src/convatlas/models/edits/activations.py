@@ -82,10 +82,16 @@ class SwapActivation(EditRecord, frozen=True, kw_only=True, tag=True):
         return frozenset(KINDS[name].operator for name in self._old_kinds) - {"", KINDS[self.to].operator}
 
     def nothing(self, target: Target) -> str:
-        kinds = sorted({NAMES[type(layer)] for _, layer in target.layers(*NAMES)})
-        wanted = f"of the kind {self.of}" if self.of else f"but {self.to}"
-        present = f"has {' and '.join(kinds)}" if kinds else "has none that is a module"
-        return f"no activation {wanted} to swap: it {present}"
+        kinds = {NAMES[type(layer)] for _, layer in target.layers(*NAMES)}
+        if not kinds:
+            return "it has no activation that is a module"
+        if self.of == self.to:
+            return "to and of are the same"
+        if self.of is not None:
+            return f"it has no {self.of}, but {' and '.join(sorted(kinds))}"
+        if kinds == {"sigmoid"}:
+            return "its activations are sigmoids, which are taken for gates: give of=sigmoid"
+        return f"every activation is {self.to} already"
 
 
 def _is_inplace(activation: nn.Module) -> bool:

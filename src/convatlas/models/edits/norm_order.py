@@ -21,8 +21,8 @@ class NormAfterActivation(EditRecord, frozen=True, kw_only=True, tag=True):
         producers = {operation.index: call for call, operation in target.operations()}
         pairs = []
         for call in target.calls:
-            if type(layers.get(call.path)) in NAMES and call.operations and call.operations[0].sources:
-                norm = producers.get(call.operations[0].sources[0])
+            if type(layers.get(call.path)) in NAMES:
+                norm = producers.get(next((o.sources[0] for o in call.operations if o.sources), -1))
                 if norm is not None and type(layers.get(norm.path)) in NORMS:
                     pairs.append((norm, call))
         for norm, activation in pairs:
