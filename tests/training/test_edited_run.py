@@ -65,7 +65,7 @@ def test_a_network_that_computes_something_else_is_refused(edited_run: Path, tmp
     assert len(metadata["fingerprint"]) == 64
     metadata["network"]["edits"][1]["to"] = "sigmoid"  # with the same weights
     write_checked(tmp_path / "model.safetensors", tensors, metadata)
-    with pytest.raises(UserError, match="that computed something else than the one that this ConvAtlas"):
+    with pytest.raises(UserError, match="that computed something else than the one that is built now"):
         ca.load(tmp_path)
 
 

@@ -35,7 +35,7 @@ class ClassifierMetadata(Record, frozen=True, kw_only=True):
 
 
 class _Document(ClassifierMetadata, frozen=True, kw_only=True, omit_defaults=True):
-    """`fingerprint`: what a network with edits computes (models.edits.fingerprint)."""
+    """`fingerprint`: what a network with edits, or of the user's own, computes (models.edits.fingerprint)."""
 
     fingerprint: str = ""
 
@@ -53,7 +53,7 @@ def write_model_file(
 ) -> None:
     """Write the network's tensors by their names, the normalizer's under `preprocessing.`. Raises OSError."""
     document = metadata
-    if metadata.network.edits:
+    if _is_checked(metadata.network):
         with torch.device("meta"):
             network = models.build(metadata.network)
         computed = fingerprint(network, metadata.preprocessing.shape)
@@ -78,10 +78,10 @@ def read_model_file(file: Path) -> ModelFile:
         raise UserError(f"{file} does not hold the preprocessing that its metadata describes")
     with torch.device("meta"):
         network = models.build(metadata.network)
-    if metadata.network.edits and fingerprint(network, preprocessing.shape) != expected_fingerprint:
+    if _is_checked(metadata.network) and fingerprint(network, preprocessing.shape) != expected_fingerprint:
         raise UserError(
-            f"{file} holds a {metadata.network.title} that computed something else than the one that this "
-            "ConvAtlas builds: read it with the version that wrote it"
+            f"{file} holds a {metadata.network.title} that computed something else than the one that is "
+            "built now: read it with the code that wrote it"
         )
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if expected != {name: tensor.shape for name, tensor in tensors.items()}:
@@ -95,8 +95,13 @@ def read_model_file(file: Path) -> ModelFile:
     return ModelFile(metadata, model, Normalizer(statistics["mean"], statistics["std"]))
 
 
+def _is_checked(network: Architecture) -> bool:
+    """Whether a fingerprint of the network is kept: its name alone does not say what it computes."""
+    return bool(network.edits or network.source_sha256)
+
+
 def _read_metadata(file: Path, document: bytes) -> tuple[ClassifierMetadata, str]:
-    """The metadata, and the fingerprint; "" for a network without edits."""
+    """The metadata, and the fingerprint; "" for a network without one."""
     version = from_json(document, dict[str, Any], f"{file}, its metadata").get("format")
     if version != FORMAT:
         raise UserError(

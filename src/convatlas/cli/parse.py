@@ -17,7 +17,8 @@ def parse(words: list[str]) -> Callable[[], int | None]:
 
     about = (
         "The landmark convolutional networks, each exactly as its paper prints it: train, evaluate, use. "
-        "Every command takes --threads N (threads that compute) and --debug (the traceback of an error)."
+        "Every command takes --threads N (threads that compute), --trust PACKAGE (a package of your own, "
+        "whose networks are imported where a file names them) and --debug (the traceback of an error)."
     )
     return _parse(words, COMMANDS, "convatlas", about)
 

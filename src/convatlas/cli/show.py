@@ -88,15 +88,19 @@ class Show:
         import torch
 
         from convatlas import analysis, models
+        from convatlas.runtime.trust import trust_factory
 
         shape = _parse_shape(self.input) if self.input else None
         torch.manual_seed(0)  # the same drawing each time
         names = [(self.model, self.edition, [models.edits.parse_edit(text) for text in self.edit])]
         if self.against:
             name, _, edition = self.against.partition(":")
+            if models.is_import_path(self.against) and name not in models.list_models():
+                name, edition = self.against, ""
             names.append((name, edition or "paper", []))
         networks = []
         for name, edition, edits in names:
+            trust_factory(name)
             entry = models.get_entry(name, edition)
             channels, height, width = shape or entry.input
             arguments: dict[str, Any] = {"in_chans": channels, "image_size": (height, width)} if shape else {}

@@ -32,6 +32,7 @@ from convatlas.models.edits.apply import apply as apply_edits
 from convatlas.models.edits.apply import check_edits
 from convatlas.models.features import PENULTIMATE, features
 from convatlas.models.fully_convolutional import FullyConvolutional
+from convatlas.models.imported import imported_entry, is_import_path, module_sha256
 from convatlas.models.network import (
     Architecture,
     Argument,
@@ -40,6 +41,7 @@ from convatlas.models.network import (
     TrainingOutputs,
     height_and_width,
 )
+from convatlas.runtime.trust import trust_factory
 
 __all__ = [
     "PENULTIMATE",
@@ -56,6 +58,7 @@ __all__ = [
     "get_entry",
     "golden_counts",
     "golden_records",
+    "is_import_path",
     "list_models",
     "to_dense",
 ]
@@ -75,11 +78,15 @@ def list_models(pattern: str = "*") -> list[str]:
 def get_entry(name: str, edition: str = "paper") -> ModelEntry:
     """The entry of a network.
 
-    Raises UsageError for a name or an edition that does not exist; the message names the nearest.
+    Raises UsageError for a name or an edition that does not exist; the message names the nearest. A factory
+    of the user's own is imported where it is trusted.
     """
-    if not isinstance(name, str) or name not in _ENTRIES:
+    if is_import_path(name) and name.partition(":")[0] not in _ENTRIES:  # not NAME:EDITION, a slip
+        entry = imported_entry(name)
+    elif not isinstance(name, str) or name not in _ENTRIES:
         raise unknown_name("network", name, _ENTRIES)
-    entry = _ENTRIES[name]
+    else:
+        entry = _ENTRIES[name]
     if edition not in entry.editions:
         raise unknown_name(f"edition of {name}", edition, entry.editions)
     return entry
@@ -174,7 +181,8 @@ def get_architecture(name: str, edition: str = "paper", *, edits: Any = (), **ar
             raise UsageError(f"dropout of {name} should be at least 0 and below 1, not {value}")
     open_arguments = {argument: None for argument in OPEN_ARGUMENTS if argument in defaults}
     check_edits(edits)
-    return Architecture(name, edition, defaults | open_arguments | arguments, tuple(edits))
+    sha256 = module_sha256(name) if is_import_path(name) else ""
+    return Architecture(name, edition, defaults | open_arguments | arguments, tuple(edits), sha256)
 
 
 def build(architecture: Architecture) -> Network:
@@ -190,7 +198,9 @@ def build(architecture: Architecture) -> Network:
         for name, value in checked.arguments.items()
     }
     network = entry.builders[checked.edition](**arguments)
-    network.architecture = Architecture(checked.name, checked.edition, arguments)
+    network.architecture = Architecture(
+        checked.name, checked.edition, arguments, source_sha256=checked.source_sha256
+    )
     size = network.fixed_size or height_and_width(arguments["image_size"], entry.input[1:])  # type: ignore[arg-type]
     network.input_shape = (network.in_chans, *size)
     if architecture.edits:
@@ -199,13 +209,15 @@ def build(architecture: Architecture) -> Network:
 
 
 def create_model(name: str, edition: str = "paper", *, edits: Any = (), **arguments: Any) -> Network:
-    """Build a network with its paper's initialisation, from torch's global seed.
+    """Build a network with its paper's initialisation, from torch's global seed. `name` may be a factory of
+    your own, `package.module:function`, which is imported.
 
     Every network takes num_classes, in_chans, width, image_size and dropout; some take more (`shortcut`). All
     default to the paper. `edits` change it, in their order: layers that stay have the weights that the seed
     gives them without edits. Raises UsageError for an argument that this network does not have, a value that
     it cannot take, and an edit that touches nothing.
     """
+    trust_factory(name)
     return build(get_architecture(name, edition, edits=edits, **arguments))
 
 

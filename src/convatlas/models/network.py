@@ -162,14 +162,16 @@ class TrainingOutputs(nn.Module):
 class Architecture(Record, frozen=True, omit_defaults=True):
     """A network with every argument spelled out, as a run and a saved classifier record it.
 
-    `edits` change it before it is initialised. None are not written, so that a network keeps the hash that it
-    had before the field existed.
+    `edits` change it before it is trained; `source_sha256` is that of the file with the factory of a network
+    of the user's own. What is empty is not written, so that a network keeps the hash that it had before these
+    fields existed.
     """
 
     name: str
     edition: str
     arguments: dict[str, Argument]
     edits: tuple[Edit, ...] = ()
+    source_sha256: str = ""
 
     @property
     def title(self) -> str:
@@ -191,6 +193,7 @@ class ModelEntry:
     headline: str  # the paper's own error, with its protocol
     defaults: Mapping[str, Argument] = field(default_factory=dict)  # where they differ from the builder's
     task: str = "classification"  # or "segmentation"
+    is_imported: bool = False  # a network of the user's own, whose images have the data's size
 
     @property
     def editions(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from convatlas.errors import UsageError
 from convatlas.models.edits import parse_edit
 from convatlas.names import encodable
 from convatlas.recipes import Epochs
+from convatlas.runtime.trust import trust_factory
 from convatlas.storage.records import override
 from convatlas.storage.regular_file import read_user_file
 from convatlas.training.bounds import check_numbers
@@ -41,6 +42,7 @@ def run_from_options(
     Raises UsageError for a name or a field that does not exist, UserError for a weight file that cannot be
     read.
     """
+    trust_factory(model)
     architecture = models.get_architecture(
         model, edition
     )  # an unknown network is reported before anything else

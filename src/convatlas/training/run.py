@@ -20,6 +20,7 @@ from convatlas.models import Architecture
 from convatlas.names import encodable
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision
+from convatlas.runtime.trust import trust_factory
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
 from convatlas.storage.sealed_json import is_sealed, sealed_json
 from convatlas.training.bounds import check_numbers
@@ -152,6 +153,7 @@ class Run(Record, frozen=True, kw_only=True):
             except msgspec.ValidationError as error:
                 raise UsageError(f"{name} of a run: {error}") from None
         if isinstance(model, str):
+            trust_factory(model)
             force_setattr(self, "model", models.get_architecture(model))
         if isinstance(data, str):
             force_setattr(self, "data", DataSpec(encodable(data)))
