@@ -270,6 +270,16 @@ def test_weight_normalisation_is_torchs() -> None:
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-3)
 
 
+def test_a_strided_projection_computes_the_same_with_normalised_weights() -> None:
+    conv = nn.Conv2d(4, 6, 1, stride=2)
+    normalised = nn.Sequential(copy.deepcopy(conv), nn.BatchNorm2d(6))
+    edits.apply(normalised, [edits.SwapNorm(to="weight")])
+    x = torch.randn(2, 4, 9, 9).contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(normalised(x), conv(x), atol=1e-6)
+    gradients = torch.autograd.grad(normalised(x).square().sum(), [*normalised.parameters()])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def test_a_new_initialisation_renews_the_gains() -> None:
     from convatlas.layers.init import he_normal
 
