@@ -14,6 +14,7 @@ Made by `make docs` from `src/convatlas/models/golden.json`, against which the t
 Parameters: the trainable ones, including auxiliary heads. Multiply-adds: of convolutions, transposed
 convolutions and linear layers, for one image of the given size, without auxiliary heads. Editions are named
 after the library whose numbers they reproduce; each network's file lists the differences of its editions.
+Activations, normalisations, poolings and heads of each can be swapped by edits: [edits.md](../edits.md).
 
 """
 NUMERIC_COLUMNS = ("parameters", "multiply-adds")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convatlas.interop.load_weights import load_weights as load_weights
     from convatlas.models import create_model as create_model
     from convatlas.models import editions as editions
+    from convatlas.models import edits as edits
     from convatlas.models import list_models as list_models
     from convatlas.segmentation.segmenter import Segmenter as Segmenter
     from convatlas.training.result import Result as Result
@@ -42,14 +43,22 @@ _ROOMS = {
     "Segmenter": "segmentation.segmenter",
     "train": "training",
 }
-# rooms whose names are used with the room's own
-_WHOLE = ("boxes", "export", "inference", "models", "studies", "visualization")
+# modules whose names are used with the module's own
+_WHOLE = {
+    "boxes": "boxes",
+    "edits": "models.edits",
+    "export": "export",
+    "inference": "inference",
+    "models": "models",
+    "studies": "studies",
+    "visualization": "visualization",
+}
 __all__ = [*_ROOMS, *_WHOLE, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _WHOLE:
-        return importlib.import_module(f"convatlas.{name}")
+        return importlib.import_module(f"convatlas.{_WHOLE[name]}")
     if name not in _ROOMS:
         raise AttributeError(f"module 'convatlas' has no attribute {name!r}")
     return getattr(importlib.import_module(f"convatlas.{_ROOMS[name]}"), name)

@@ -1,6 +1,7 @@
 """Numbers and durations, formatted for people."""
 
 import math
+from collections.abc import Iterable
 
 RUN_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # the names of compared runs in tables and plots
 
@@ -24,3 +25,9 @@ def format_duration(seconds: float) -> str:
     if total < 3600:
         return f"{total // 60} min {total % 60:02d} s"
     return f"{total // 3600} h {total % 3600 // 60:02d} min"
+
+
+def describe_edits(edits: Iterable[object]) -> str:
+    """The edits behind a network's name: " with SwapActivation(to=tanh)"; "" for none."""
+    texts = [str(edit) for edit in edits]
+    return f" with {' and '.join(texts)}" if texts else ""

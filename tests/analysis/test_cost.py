@@ -169,7 +169,7 @@ def test_functional_and_in_place_operators_are_counted() -> None:
 def test_large_networks_take_little_memory() -> None:
     """Memory above `import torch`, for 143 million parameters and for a thousand layers.
 
-    torch imports 74 MB at the first operator on meta tensors; the thousand layers take 17 MB. dill is
+    torch imports 74 MB at the first operator on meta tensors; the thousand layers take 20 MB. dill is
     blocked: torch imports it where another library has installed it, 2 MB that the analysis does not need.
     """
     program = """
@@ -191,5 +191,5 @@ print(peak() - before)
 """
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     analyze_megabytes, total_megabytes = map(float, process.stdout.split())
-    assert 20 < analyze_megabytes < 122
-    assert total_megabytes < 140
+    assert 20 < analyze_megabytes < 126
+    assert total_megabytes < 144

@@ -148,3 +148,16 @@ def test_an_error_is_one_line(
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_edits_stand_in_the_title_and_change_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("vgg11_bn", "--edit", "GlobalPoolingHead", "--edit", "SwapNorm(to=layer)")
+    text = show(capsys, *words)
+    assert text.startswith(
+        "vgg11_bn, edition paper with GlobalPoolingHead() and SwapNorm(to=layer), input 3x224"
+    )
+    document = json.loads(show(capsys, *words, "--json"))
+    assert document["edits"] == ["GlobalPoolingHead()", "SwapNorm(to=layer)"]
+    assert document["rows"][-1]["params"] == 513 * 1000
+    against = show(capsys, "vgg11_bn", "--edit", "RemoveNorm", "--against", "vgg11_bn")
+    assert re.match(r" +vgg11_bn, edited +vgg11_bn +difference", against)

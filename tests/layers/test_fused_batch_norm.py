@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convatlas import models
+from convatlas import edits, models
 from convatlas.layers.fused_batch_norm import (
     FusedBatchNorm2d,
     PendingNorm,
@@ -17,6 +17,7 @@ from convatlas.layers.fused_batch_norm import (
     fuse_batch_norm,
 )
 from convatlas.layers.kernels import Kernels
+from convatlas.models.edits import Edit
 
 
 @pytest.fixture(scope="module")
@@ -250,13 +251,23 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_trains_as_with_torch(kernels: Kernels, name: str) -> None:
+# an activation, a normalisation or another layer in place of the one that the fused pass knows
+EDITED: list[list[Edit]] = [
+    [edits.SwapActivation(to="elu")],
+    [edits.SwapActivation(to="prelu"), edits.NormAfterActivation()],
+    [edits.SwapPooling(to="stride"), edits.LinearAfter(path="conv2_x.0.function.conv1.norm")],
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [*((name, []) for name in NETWORKS), *(("resnet18", changes) for changes in EDITED)]
+)
+def test_a_network_trains_as_with_torch(kernels: Kernels, name: str, changes: list[Edit]) -> None:
     torch.manual_seed(0)
     arguments: dict[str, Any] = {} if "shufflenet" in name else {"width": 0.125}
     if name == "vgg11_bn":
         arguments["image_size"] = 80
-    model: nn.Module = models.create_model(name, num_classes=7, **arguments).double().train()
+    model: nn.Module = models.create_model(name, num_classes=7, edits=changes, **arguments).double().train()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fused_model = copy.deepcopy(model)
     fuse_batch_norm(fused_model, kernels)

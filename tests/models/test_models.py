@@ -9,6 +9,7 @@ from helpers.networks import DEEP, HUGE, calibrate_batch_norm, randomize_weights
 from torch import nn
 
 from convatlas import analysis, models
+from convatlas.analysis.trace.trace import trace
 from convatlas.errors import UsageError
 from convatlas.models import Network
 from convatlas.runtime.compilation import can_compile
@@ -48,6 +49,15 @@ def test_parameters_and_multiply_adds_are_the_golden_ones(golden: dict[str, Any]
     model = on_meta(golden["model"], edition=golden.get("edition", "paper"), **golden["arguments"])
     report = analysis.analyze(model, tuple(golden["input"]))
     assert (report.params, report.macs) == (golden["params"], golden["macs"])
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet20_cifar", "resnet50", "se_shufflenet_v1"])
+def test_every_activation_is_a_module(name: str) -> None:
+    activations = {"relu", "hardtanh", "tanh", "sigmoid"}
+    calls = trace(on_meta(name, width=0.25), models.get_entry(name).input).calls
+    functional = {call.path: activations & {o.name.strip("_") for o in call.operations} for call in calls}
+    assert any(functional.values())
+    assert not [call.path for call in calls if functional[call.path] and not call.is_leaf]
 
 
 def test_every_network_has_a_golden_record_with_the_papers_input() -> None:

@@ -78,4 +78,5 @@ def analyze(model: nn.Module, input: Any = None, num_axes: int | None = None, de
     # A forward on the CPU may use random numbers; operators are visible only outside inference mode.
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         result = trace(model, input, num_axes, device)
-    return Report(result, getattr(architecture, "name", ""), getattr(architecture, "edition", None))
+    edits = [str(edit) for edit in getattr(architecture, "edits", ())]
+    return Report(result, getattr(architecture, "name", ""), getattr(architecture, "edition", None), edits)

@@ -16,10 +16,11 @@ from convatlas.errors import UserError, unknown_name
 class ReportData:
     """The figures of one forward pass. Made by `analyze`."""
 
-    def __init__(self, trace: Trace, model: str = "", edition: str | None = None):
+    def __init__(self, trace: Trace, model: str = "", edition: str | None = None, edits: Sequence[str] = ()):
         self.trace = trace
         self.model = model or trace.model_name
         self.edition = edition
+        self.edits = tuple(edits)  # of the network, in words
         self.input_shapes = trace.input_shapes
         self.params = trace.params
         self.trainable_params = trace.trainable_params
@@ -165,6 +166,7 @@ class ReportData:
         return {
             "model": self.model,
             "edition": self.edition,
+            "edits": self.edits,
             "input": list(shapes[0][1:]) if len(shapes) == 1 else [list(shape) for shape in shapes],
             "params": self.params,
             "trainable_params": self.trainable_params,

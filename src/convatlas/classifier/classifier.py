@@ -107,10 +107,8 @@ class Classifier:
         origin += (
             [f"test top-1 {metadata.metrics['test_top1']:.2f} %"] if "test_top1" in metadata.metrics else []
         )
-        name = metadata.network.name
-        if metadata.network.edition != "paper":
-            name += f", edition {metadata.network.edition}"
-        return f"<Classifier {name}: {', '.join([*facts, *map(printable, origin)])}>"
+        title = printable(metadata.network.title)
+        return f"<Classifier {title}: {', '.join([*facts, *map(printable, origin)])}>"
 
     @property
     def training_data(self) -> str:

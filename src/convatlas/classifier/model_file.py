@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from convatlas.data.transforms.normalize import Normalizer
 from convatlas.data.transforms.preprocessing import Preprocessing
 from convatlas.errors import UsageError, UserError, printable
 from convatlas.models import Architecture, Network
+from convatlas.models.edits import fingerprint
 from convatlas.runtime.device import Precision
 from convatlas.storage.checked_safetensors import read_checked, write_checked
 from convatlas.storage.records import Record, from_json
@@ -35,6 +37,12 @@ class ClassifierMetadata(Record, frozen=True, kw_only=True):
     metrics: dict[str, Any]
 
 
+class _Document(ClassifierMetadata, frozen=True, kw_only=True, omit_defaults=True):
+    """`fingerprint`: what a network with edits, or of the user's own, computes (models.edits.fingerprint)."""
+
+    fingerprint: str = ""
+
+
 class ModelFile(NamedTuple):
     """The content of a `model.safetensors`."""
 
@@ -47,7 +55,13 @@ def write_model_file(
     path: Path, metadata: ClassifierMetadata, model: torch.nn.Module, normalizer: Normalizer
 ) -> None:
     """Write the network's tensors by their names, the normalizer's under `preprocessing.`. Raises OSError."""
-    write_checked(path, named_tensors(model, normalizer), metadata)
+    document = metadata
+    if _is_checked(metadata.network):
+        with torch.device("meta"):
+            network = models.build(metadata.network)
+        computed = fingerprint(network, metadata.preprocessing.shape)
+        document = _Document(**msgspec.structs.asdict(metadata), fingerprint=computed)
+    write_checked(path, named_tensors(model, normalizer), document)
 
 
 def named_tensors(model: torch.nn.Module, normalizer: Normalizer) -> dict[str, Tensor]:
@@ -98,13 +112,24 @@ def read_model_file(file: Path) -> ModelFile:
             "predict take it; expected a network"
         )
     check_format(file, keys.get("format"))
-    metadata = from_json(document, ClassifierMetadata, f"{file}, its metadata")
-    return build_model(file, metadata, tensors)
+    fields = from_json(document, _Document, f"{file}, its metadata")
+    metadata = ClassifierMetadata(
+        **{name: getattr(fields, name) for name in ClassifierMetadata.__struct_fields__}
+    )
+    return build_model(file, metadata, tensors, fields.fingerprint)
 
 
-def build_model(file: Path, metadata: ClassifierMetadata, tensors: dict[str, Tensor]) -> ModelFile:
-    """The network with its tensors, which are named as `named_tensors` does. Raises UserError unless they
-    belong together; it names `file`."""
+def build_model(
+    file: Path,
+    metadata: ClassifierMetadata,
+    tensors: dict[str, Tensor],
+    expected_fingerprint: str | None = None,
+) -> ModelFile:
+    """The network with its tensors, which are named as `named_tensors` does. `expected_fingerprint` is that
+    of a file which keeps one.
+
+    Raises UserError unless they belong together; it names `file`.
+    """
     _check_metadata(file, metadata)
     statistics = {name: tensors.pop(f"preprocessing.{name}", torch.empty(0)) for name in ("mean", "std")}
     preprocessing = metadata.preprocessing
@@ -112,9 +137,14 @@ def build_model(file: Path, metadata: ClassifierMetadata, tensors: dict[str, Ten
     if any(tensor.shape not in shapes for tensor in statistics.values()):
         raise UserError(f"{file} does not hold the preprocessing that its metadata describes")
     with torch.device("meta"):
-        expected = {
-            name: tensor.shape for name, tensor in models.build(metadata.network).state_dict().items()
-        }
+        network = models.build(metadata.network)
+    is_checked = expected_fingerprint is not None and _is_checked(metadata.network)
+    if is_checked and fingerprint(network, preprocessing.shape) != expected_fingerprint:
+        raise UserError(
+            f"{file} holds a {metadata.network.title} that computed something else than the one that is "
+            "built now: read it with the code that wrote it"
+        )
+    expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if expected != {name: tensor.shape for name, tensor in tensors.items()}:
         raise UserError(
             f"{file} does not hold the weights of the {metadata.network.name} that its metadata describes"
@@ -124,6 +154,11 @@ def build_model(file: Path, metadata: ClassifierMetadata, tensors: dict[str, Ten
     model = models.build(metadata.network)
     model.load_state_dict(tensors)
     return ModelFile(metadata, model, Normalizer(statistics["mean"], statistics["std"]))
+
+
+def _is_checked(network: Architecture) -> bool:
+    """Whether a fingerprint of the network is kept: its name alone does not say what it computes."""
+    return bool(network.edits or network.source_sha256)
 
 
 def check_format(file: Path, version: object) -> None:

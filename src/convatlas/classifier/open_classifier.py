@@ -12,16 +12,21 @@ from convatlas.runtime.distributed.ranks import SINGLE_PROCESS, Ranks
 from convatlas.runtime.memory import tune_malloc
 from convatlas.runtime.num_threads import default_threads
 from convatlas.runtime.runtime import Runtime
+from convatlas.runtime.trust import trust_package
 
 
-def load(path: str | Path, ranks: Ranks = SINGLE_PROCESS) -> Classifier:
+def load(path: str | Path, ranks: Ranks = SINGLE_PROCESS, trust: str | None = None) -> Classifier:
     """The classifier of a run folder or a `model.safetensors` file, on this rank's device.
+
+    `trust`: the top-level name of a package of your own, whose networks are imported.
 
     Raises UserError when the file is missing, damaged, or does not fit its network; UsageError for a
     detector.
     """
     if not isinstance(path, str | os.PathLike):
         raise wrong_type("what load reads", path, "a run's folder or a model.safetensors file")
+    if trust is not None:
+        trust_package(trust)
     tune_malloc()
     file = find_model_file(path)
     return open_model(read_model_file(file), file, ranks)

@@ -20,6 +20,11 @@ def _describe_default(default: str) -> str:
 
 Json = Annotated[bool, arg(help="Print one JSON document on stdout, and nothing else there.")]
 
+Edits = Annotated[
+    tuple[str, ...],
+    arg(metavar="'EDIT(FIELD=VALUE)' ...", help="Changes of the network, in their order: docs/edits.md."),
+]
+
 
 MAX_WORKERS = 1024
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json, arg
+from convatlas.cli.arguments import Edits, Json, arg
 from convatlas.cli.output import print_json
 from convatlas.errors import UsageError, printable
 
@@ -43,6 +43,7 @@ class Export:
         str | None,
         arg(metavar="DATA", help="int8: images to calibrate and check on; default the training data."),
     ] = None
+    edit: Edits = ()
     json: Json = False
 
     def __call__(self) -> None:
@@ -53,12 +54,16 @@ class Export:
             )
         from convatlas.export import request
         from convatlas.export.formats import SCORES
+        from convatlas.models.edits import parse_edit
 
         request.check_request(self.to, self.opset, self.max_drop)
         out = self.out or request.default_path(self.weights, self.to)
         request.check_is_new(out, self.to)
+        edits = [parse_edit(text) for text in self.edit]
         print(f"convatlas: writing {printable(out)}, reading it back, comparing", file=sys.stderr)
-        results = request.export_classifier(self.weights, self.to, out, self.opset, self.max_drop, self.data)
+        results = request.export_classifier(
+            self.weights, self.to, out, self.opset, self.max_drop, self.data, edits
+        )
         if self.json:
             print_json(results)
             return

@@ -10,6 +10,7 @@ from convatlas.cli.parse import parse
 from convatlas.errors import FailedOnOtherRank, UserError, printable
 from convatlas.runtime.num_threads import VARIABLE, parse_threads
 from convatlas.runtime.signals import StoppedBySignal, raise_on_signals
+from convatlas.runtime.trust import trust_package
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
-        arguments = set_threads(arguments)
+        arguments = set_trust(set_threads(arguments))
     except UserError as error:
         return _fail(str(error), error.exit_code, debug)
     if arguments in (["--version"], ["-V"]):
@@ -77,6 +78,19 @@ def set_threads(arguments: list[str]) -> list[str]:
         value = value if equals else next(words, "")
         parse_threads(option, value)
         os.environ[VARIABLE] = os.environ["OMP_NUM_THREADS"] = value
+    return rest
+
+
+def set_trust(arguments: list[str]) -> list[str]:
+    """Take every `--trust PACKAGE` out of the arguments. Raises UsageError for what is no package's name."""
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option == "--trust":
+            trust_package(value if equals else next(words, ""))
+        else:
+            rest.append(word)
     return rest
 
 

@@ -17,7 +17,8 @@ def parse(words: list[str]) -> Callable[[], int | None]:
 
     about = (
         "The landmark convolutional networks, each exactly as its paper prints it: train, evaluate, use. "
-        "Every command takes --threads N (threads that compute) and --debug (the traceback of an error)."
+        "Every command takes --threads N (threads that compute), --trust PACKAGE (a package of your own, "
+        "whose networks are imported where a file names them) and --debug (the traceback of an error)."
     )
     return _parse(words, COMMANDS, "convatlas", about)
 
@@ -99,12 +100,21 @@ def _option(field: str) -> str:
     return "--" + field.rstrip("_").replace("_", "-")
 
 
+# Options that may be given several times, with an example of a value
+REPEATED = {"--set": "recipe.batch=64", "--edit": "'SwapActivation(to=tanh)'"}
+
+
 def _join_repeated(words: list[str]) -> list[str]:
     """`--set a=1 --seed 0 --set b=2` means `--seed 0 --set a=1 b=2`."""
-    rest, values, inside = list[str](), list[str](), False
+    rest, values, option = list[str](), {name: list[str]() for name in REPEATED}, ""
     for word, following in zip(words, [*words[1:], "-"], strict=False):
-        if word == "--set" and following.startswith("-"):
-            raise UsageError("--set needs a value, for example --set recipe.batch=64")
-        inside = word == "--set" or (inside and not word.startswith("-"))
-        (values if inside else rest).append(word)
-    return rest + ["--set"] * bool(values) + [word for word in values if word != "--set"]
+        if word in REPEATED and following.startswith("-"):
+            raise UsageError(f"{word} needs a value, for example {word} {REPEATED[word]}")
+        if word in REPEATED:
+            option = word
+        elif option and not word.startswith("-"):
+            values[option].append(word)
+        else:
+            option = ""
+            rest.append(word)
+    return rest + [word for name, given in values.items() if given for word in (name, *given)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json, arg
+from convatlas.cli.arguments import Edits, Json, arg
 from convatlas.cli.output import paragraph, print_json, print_table, write
 from convatlas.errors import UsageError
 
@@ -23,6 +23,7 @@ class Show:
 
     model: Annotated[Positional[str], arg(metavar="MODEL", help="A network's name.")]
     edition: Annotated[str, arg(help="The paper's network, or a named edition.")] = "paper"
+    edit: Edits = ()
     input: Annotated[
         str, arg(metavar="CxHxW", help="Channels, height and width of one image; default the paper's.")
     ] = ""
@@ -87,20 +88,24 @@ class Show:
         import torch
 
         from convatlas import analysis, models
+        from convatlas.runtime.trust import trust_factory
 
         shape = _parse_shape(self.input) if self.input else None
         torch.manual_seed(0)  # the same drawing each time
-        names = [(self.model, self.edition)]
+        names = [(self.model, self.edition, [models.edits.parse_edit(text) for text in self.edit])]
         if self.against:
             name, _, edition = self.against.partition(":")
-            names.append((name, edition or "paper"))
+            if models.is_import_path(self.against) and name not in models.list_models():
+                name, edition = self.against, ""
+            names.append((name, edition or "paper", []))
         networks = []
-        for name, edition in names:
+        for name, edition, edits in names:
+            trust_factory(name)
             entry = models.get_entry(name, edition)
             channels, height, width = shape or entry.input
             arguments: dict[str, Any] = {"in_chans": channels, "image_size": (height, width)} if shape else {}
             with torch.device("cpu" if self.png else "meta"):  # a gradient needs weights
-                model = models.create_model(name, edition, **arguments)
+                model = models.create_model(name, edition, edits=edits, **arguments)
             networks.append((analysis.analyze(model, (channels, height, width)), model))
         return networks
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
-from convatlas.cli.arguments import Json, arg, check_workers
+from convatlas.cli.arguments import Edits, Json, arg, check_workers
 from convatlas.cli.output import display, print_json
 from convatlas.errors import UsageError, printable
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from convatlas.training.options import RunOptions
 
 # Options that describe a new run, and so cannot be given with the file of one
-RUN_OPTIONS = ("data", "epochs", "batch", "set", "seed", "weights")
+RUN_OPTIONS = ("data", "epochs", "batch", "set", "seed", "weights", "edit")
 # The numbers among the options, and the field of the run that each sets
 FIELD_OF_OPTION = {"epochs": "recipe.budget.count", "batch": "recipe.batch", "seed": "seed"}
 
@@ -27,6 +27,7 @@ class Train:
         Positional[str], arg(metavar="MODEL", help="A network's name, or a run.json to start as a new run.")
     ] = ""
     edition: Annotated[str, arg(help="The paper's network, or a named edition.")] = "paper"
+    edit: Edits = ()
     data: Annotated[
         str,
         arg(
@@ -108,6 +109,7 @@ class Train:
             model=self.model,
             data=self.data,
             edition=self.edition,
+            edits=self.edit,
             recipe=self.recipe,
             seed=self.seed,
             epochs=self.epochs,

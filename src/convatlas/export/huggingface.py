@@ -8,6 +8,7 @@ from convatlas.classifier import Classifier, ClassifierMetadata
 from convatlas.errors import UserError
 from convatlas.evaluation import metrics
 from convatlas.export.formats import Exported, write_classifier
+from convatlas.formatting import describe_edits
 from convatlas.markdown import markdown_text
 from convatlas.storage.atomic import atomic_output, atomic_write
 from convatlas.storage.records import to_json
@@ -98,6 +99,7 @@ def _about(metadata: ClassifierMetadata) -> str:
     edition = (
         "as its paper prints it" if network.edition == "paper" else f"in the edition of {network.edition}"
     )
+    edition += describe_edits(network.edits)
     imported = metadata.provenance.get("imported")
     origin = "Trained with ConvAtlas."
     if imported is not None:
@@ -120,7 +122,12 @@ def _facts(metadata: ClassifierMetadata) -> dict[str, str]:
     fitted = FITTED[preprocessing.mode].format(_format_size(preprocessing.input_size))
     facts = {
         "parameters": f"{sum(parameter.numel() for parameter in network.parameters()):,}",
-        "unlike the paper": ", ".join(f"{name} {_escape(value)}" for name, value in changed.items())
+        "unlike the paper": ", ".join(
+            [
+                *(f"{name} {_escape(value)}" for name, value in changed.items()),
+                *map(_escape, metadata.network.edits),
+            ]
+        )
         or "nothing",
         "images": f"{color}, resized to {_format_size(preprocessing.resize_size)}{fitted}",
     }

@@ -2,12 +2,15 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convatlas.classifier import Classifier, load
+from convatlas.classifier.edited import edited_classifier
 from convatlas.errors import UsageError, printable, unknown_name, wrong_type
 from convatlas.export import formats, huggingface, int8
+from convatlas.models.edits import Edit
 
 # Where each format is written, in the run's folder
 DEFAULT_NAMES = {
@@ -26,13 +29,14 @@ def export_classifier(
     opset: int | None = None,
     max_drop: float = 0.5,
     data: str | None = None,
+    edits: Sequence[Edit] = (),
 ) -> dict[str, Any]:
     """Write a classifier as `to`: onnx, openvino, int8, safetensors or hub; read it back and compare.
 
     classifier: a Classifier, a run's folder or a model.safetensors file. out: a file for onnx and
     safetensors, else a folder; by default in the run's folder. opset: the version of ONNX's operators. For
     int8: data: images to calibrate and check on, by default the training data; max_drop: the largest allowed
-    fall of top-1, in points.
+    fall of top-1, in points. edits: changes of the network that add no weights.
 
     Beside ONNX and OpenVINO stands a short Python script that classifies an image file without ConvAtlas.
     Returns the document of `convatlas export --json`. Raises UsageError for a format or an opset that does
@@ -53,6 +57,8 @@ def export_classifier(
     check_is_new(path, to)
     loaded = load(source) if source is not None else classifier
     assert isinstance(loaded, Classifier)
+    if edits:
+        loaded = edited_classifier(loaded, edits)
     path.parent.mkdir(parents=True, exist_ok=True)
     return {"out": str(path), "to": to} | _write(
         loaded, to, path, opset, max_drop, data, str(source or "classifier")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from convatlas import models
 from convatlas.errors import UsageError, UserError, printable, unknown_name, wrong_type
+from convatlas.formatting import describe_edits
 from convatlas.interop.nested_tensors import tensors_of
 from convatlas.interop.state_dict_match import (
     SOURCES,
@@ -193,8 +194,8 @@ _FREE_ARGUMENTS = ("num_classes", "in_chans", "image_size", "dropout", "aux")
 
 
 def architecture_difference(trained: Architecture, target: Architecture) -> str:
-    """The edition and arguments of the network in a classifier's file (`trained`) that `target` does not
-    have, though the same tensors might fit it; '' if there are none."""
+    """The edition, arguments and edits of the network in a classifier's file (`trained`) that `target` does
+    not have, though the same tensors might fit it; '' if there are none."""
     if trained.name != target.name:
         return ""  # their shapes differ
     differing: dict[str, object] = {}
@@ -205,6 +206,8 @@ def architecture_difference(trained: Architecture, target: Architecture) -> str:
         for name, value in trained.arguments.items()
         if name not in _FREE_ARGUMENTS and target.arguments.get(name) != value
     }
+    if trained.edits != target.edits:
+        differing["edits"] = [str(edit) for edit in trained.edits]
     return ", ".join(f"{name}={value!r}" for name, value in differing.items())
 
 
@@ -269,7 +272,9 @@ def _fitting_build(
         if aux is not None:
             arguments["aux"] = aux
         with torch.device("meta"):
-            candidate = models.create_model(architecture.name, edition=edition, **arguments)
+            candidate = models.create_model(
+                architecture.name, edition=edition, edits=architecture.edits, **arguments
+            )
         matches = [match_state_dict(candidate, tensors, source, config=config) for source in sources]
         if any(match is not None and match.exact for match in matches):
             changes = [f"edition={edition!r}"] * (edition != architecture.edition)
@@ -291,4 +296,5 @@ def _no_counterpart(source: str, architecture: Architecture, config: Mapping[str
 
 def _describe(model: Network) -> str:
     assert model.architecture is not None
-    return f"{model.architecture.name}, edition {model.architecture.edition},"
+    edits = describe_edits(model.architecture.edits)
+    return f"{model.architecture.name}, edition {model.architecture.edition}{edits},"

@@ -6,6 +6,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from convatlas.layers.weight_norm import WeightNormConv2d
+
 InitFn = Callable[[nn.Module], None]
 
 
@@ -14,6 +16,8 @@ def _init_module(module: nn.Module, init_weight: Callable[[Tensor], object]) -> 
         init_weight(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+        if isinstance(module, WeightNormConv2d):
+            module.reset_gain()
 
 
 def normal(std: float) -> InitFn:

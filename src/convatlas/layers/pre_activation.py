@@ -2,7 +2,6 @@
 arXiv:1603.05027.
 """
 
-import torch
 from torch import Tensor, nn
 
 
@@ -32,11 +31,12 @@ class Gated(nn.Module):
     def __init__(self, channels: int, bias: float, shortcut_only: bool):
         super().__init__()
         self.gate = nn.Conv2d(channels, channels, 1)
+        self.sigmoid = nn.Sigmoid()
         self.bias = bias
         self.shortcut_only = shortcut_only
 
     def forward(self, shortcut: Tensor, function: Tensor) -> Tensor:
-        g = torch.sigmoid(self.gate(shortcut))
+        g: Tensor = self.sigmoid(self.gate(shortcut))
         return (1 - g) * shortcut + (function if self.shortcut_only else g * function)
 
     def init_bias(self) -> None:

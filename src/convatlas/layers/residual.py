@@ -51,7 +51,8 @@ class Residual(nn.Module):
         super().__init__()
         self.function = function
         self.shortcut = shortcut
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.function(x)
-        return F.relu(y if self.shortcut is None else y + self.shortcut(x), inplace=True)
+        return self.relu(y if self.shortcut is None else y + self.shortcut(x))  # type: ignore[no-any-return]

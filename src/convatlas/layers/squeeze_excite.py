@@ -1,7 +1,6 @@
 """Squeeze and excitation. Hu, Shen, Albanie, Sun, Wu 2017, "Squeeze-and-Excitation Networks",
 arXiv:1709.01507, sec. 3."""
 
-import torch
 from torch import Tensor, nn
 
 
@@ -15,8 +14,11 @@ class SqueezeExcite(nn.Module):
         super().__init__()
         inner = max(1, channels // reduction)
         self.fc1 = nn.Conv2d(channels, inner, 1, bias=bias)
+        self.relu = nn.ReLU()
         self.fc2 = nn.Conv2d(inner, channels, 1, bias=bias)
+        self.sigmoid = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         z = x.mean((2, 3), keepdim=True)
-        return x * torch.sigmoid(self.fc2(torch.relu(self.fc1(z))))
+        scale: Tensor = self.sigmoid(self.fc2(self.relu(self.fc1(z))))
+        return x * scale

@@ -28,8 +28,11 @@ from convatlas.models import (
     xception,
     zfnet,
 )
+from convatlas.models.edits.apply import apply as apply_edits
+from convatlas.models.edits.apply import check_edits
 from convatlas.models.features import PENULTIMATE, features
 from convatlas.models.fully_convolutional import FullyConvolutional
+from convatlas.models.imported import imported_entry, is_import_path, module_sha256
 from convatlas.models.network import (
     Architecture,
     Argument,
@@ -38,6 +41,7 @@ from convatlas.models.network import (
     TrainingOutputs,
     height_and_width,
 )
+from convatlas.runtime.trust import trust_factory
 
 __all__ = [
     "PENULTIMATE",
@@ -54,6 +58,7 @@ __all__ = [
     "get_entry",
     "golden_counts",
     "golden_records",
+    "is_import_path",
     "list_models",
     "to_dense",
 ]
@@ -73,11 +78,15 @@ def list_models(pattern: str = "*") -> list[str]:
 def get_entry(name: str, edition: str = "paper") -> ModelEntry:
     """The entry of a network.
 
-    Raises UsageError for a name or an edition that does not exist; the message names the nearest.
+    Raises UsageError for a name or an edition that does not exist; the message names the nearest. A factory
+    of the user's own is imported where it is trusted.
     """
-    if not isinstance(name, str) or name not in _ENTRIES:
+    if is_import_path(name) and name.partition(":")[0] not in _ENTRIES:  # not NAME:EDITION, a slip
+        entry = imported_entry(name)
+    elif not isinstance(name, str) or name not in _ENTRIES:
         raise unknown_name("network", name, _ENTRIES)
-    entry = _ENTRIES[name]
+    else:
+        entry = _ENTRIES[name]
     if edition not in entry.editions:
         raise unknown_name(f"edition of {name}", edition, entry.editions)
     return entry
@@ -135,7 +144,7 @@ _MAX_IMAGE_SIDE = 1 << 14  # pixels
 OPEN_ARGUMENTS = ("num_classes", "in_chans", "aux")
 
 
-def get_architecture(name: str, edition: str = "paper", **arguments: Any) -> Architecture:
+def get_architecture(name: str, edition: str = "paper", *, edits: Any = (), **arguments: Any) -> Architecture:
     """The network with all its arguments. Those left out have the paper's values, or None for
     `OPEN_ARGUMENTS`, which a run decides and `build` takes for the paper's.
 
@@ -171,11 +180,16 @@ def get_architecture(name: str, edition: str = "paper", **arguments: Any) -> Arc
         if argument == "dropout" and not 0 <= value < 1:
             raise UsageError(f"dropout of {name} should be at least 0 and below 1, not {value}")
     open_arguments = {argument: None for argument in OPEN_ARGUMENTS if argument in defaults}
-    return Architecture(name, edition, defaults | open_arguments | arguments)
+    check_edits(edits)
+    sha256 = module_sha256(name) if is_import_path(name) else ""
+    return Architecture(name, edition, defaults | open_arguments | arguments, tuple(edits), sha256)
 
 
 def build(architecture: Architecture) -> Network:
-    """The module that an architecture describes, with its paper's initialisation from torch's global seed."""
+    """The module that an architecture describes, with its paper's initialisation from torch's global seed.
+
+    Raises UsageError for an argument or an edit that this network cannot take.
+    """
     checked = get_architecture(architecture.name, architecture.edition, **architecture.arguments)
     entry = get_entry(checked.name, checked.edition)
     defaults = entry.default_arguments(checked.edition)
@@ -184,18 +198,27 @@ def build(architecture: Architecture) -> Network:
         for name, value in checked.arguments.items()
     }
     network = entry.builders[checked.edition](**arguments)
-    network.architecture = Architecture(checked.name, checked.edition, arguments)
+    network.architecture = Architecture(
+        checked.name, checked.edition, arguments, source_sha256=checked.source_sha256
+    )
+    size = network.fixed_size or height_and_width(arguments["image_size"], entry.input[1:])  # type: ignore[arg-type]
+    network.input_shape = (network.in_chans, *size)
+    if architecture.edits:
+        apply_edits(network, architecture.edits)
     return network
 
 
-def create_model(name: str, edition: str = "paper", **arguments: Any) -> Network:
-    """Build a network with its paper's initialisation, from torch's global seed.
+def create_model(name: str, edition: str = "paper", *, edits: Any = (), **arguments: Any) -> Network:
+    """Build a network with its paper's initialisation, from torch's global seed. `name` may be a factory of
+    your own, `package.module:function`, which is imported.
 
     Every network takes num_classes, in_chans, width, image_size and dropout; some take more (`shortcut`). All
-    default to the paper. Raises UsageError for an argument that this network does not have, or a value that
-    it cannot take.
+    default to the paper. `edits` change it, in their order: layers that stay have the weights that the seed
+    gives them without edits. Raises UsageError for an argument that this network does not have, a value that
+    it cannot take, and an edit that touches nothing.
     """
-    return build(get_architecture(name, edition, **arguments))
+    trust_factory(name)
+    return build(get_architecture(name, edition, edits=edits, **arguments))
 
 
 def to_dense(classifier: Any) -> FullyConvolutional:

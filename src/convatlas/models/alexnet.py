@@ -93,7 +93,7 @@ class AlexNet(Network):
         head = fully_connected_head(c * grid_height * grid_width, units, num_classes, dropout)
         for name, layer in head.items():
             self.add_module(name, layer)
-        self.apply(normal(0.01))  # sec. 5; biases 1 in layers 2, 4, 5, 6 and 7, else 0
+        self.initialize(normal(0.01))  # sec. 5; biases 1 in layers 2, 4, 5, 6 and 7, else 0
         for name in ("conv2", "conv4", "conv5", "fc6", "fc7"):
             nn.init.ones_(self.get_parameter(f"{name}.bias"))
 

@@ -133,7 +133,7 @@ class BNInception(Network):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(c, num_classes)
-        self.apply(glorot_uniform)
+        self.initialize(glorot_uniform)
 
 
 class BNInceptionPytorchcv(BNInception):

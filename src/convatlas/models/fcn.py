@@ -176,7 +176,7 @@ class FCN(Network):
             self.add_module(f"score_{skip.pool}", score)
         upsampling = BilinearUpsampling(num_classes, self.upsampling.kernel, self.upsampling.stride)
         self.add_module(self.upsampling.name, upsampling)
-        self.apply(glorot_uniform)
+        self.initialize(glorot_uniform)
         for name, layer in self.named_children():
             if name.startswith("score_"):
                 layer.apply(init_zero)

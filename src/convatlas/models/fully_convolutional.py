@@ -2,8 +2,8 @@
 arXiv:1409.1556, sec. 3.2.
 
 The first fully connected layer becomes a convolution over its input grid, the others become 1x1 convolutions,
-and the result is a map of class scores. The global average pooling at the end of later networks becomes a
-sliding average over a window of the same grid.
+and the result is a map of class scores. The global pooling at the end of later networks becomes a sliding
+pooling over a window of the same grid.
 
 Where no layer pads, position (i, j) of the map holds the network's scores for the crop that begins at (i, j)
 times its stride. Where layers pad, they differ near the crop's border: the crop has zeros there, the map has
@@ -41,7 +41,7 @@ class FullyConvolutional(nn.Module):
             )
         trunk = layers[:flatten]
         head = [layer for layer in layers[flatten + 1 :] if not isinstance(layer, nn.Dropout)]
-        pool = trunk.pop() if isinstance(trunk[-1], nn.AdaptiveAvgPool2d) else None
+        pool = trunk.pop() if isinstance(trunk[-1], nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) else None
         self.name = network.name
         self.in_chans = network.in_chans
         self.size = size
@@ -57,7 +57,8 @@ class FullyConvolutional(nn.Module):
                 assert isinstance(linear, nn.Linear)
                 self.window = _as_convolution(linear, maps.shape[1], grid, pool)
             elif pool is not None:
-                self.window = nn.AvgPool2d(grid, stride=1)
+                is_max = isinstance(pool, nn.AdaptiveMaxPool2d)
+                self.window = (nn.MaxPool2d if is_max else nn.AvgPool2d)(grid, stride=1)
         self.head = nn.Sequential(*head)
         self.training = network.training
 

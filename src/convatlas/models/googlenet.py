@@ -153,7 +153,7 @@ class GoogLeNet(Network):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(c, num_classes)
-        self.apply(parts.init_weights)
+        self.initialize(parts.init_weights)
 
 
 def auxiliary_head(parts: Parts, c: int, units: tuple[int, int], num_classes: int) -> nn.Sequential:

@@ -241,7 +241,7 @@ class Inception(Network):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.logits = nn.Linear(c, num_classes)
-        self.apply(truncated_normal(0.1))
+        self.initialize(truncated_normal(0.1))
         if aux:  # as released
             for path, std in (("aux.conv2.conv.weight", 0.01), ("aux.logits.weight", 0.001)):
                 nn.init.trunc_normal_(self.get_parameter(path), std=std, a=-2 * std, b=2 * std)

@@ -117,7 +117,7 @@ class LeNet5(Network):
         self.C5 = nn.Sequential(nn.Conv2d(c3, c5, s4_size), ScaledTanh(), nn.Flatten())
         self.F6 = nn.Sequential(nn.Linear(c5, 84), ScaledTanh(), nn.Dropout(dropout))
         self.output = EuclideanRBF(class_codes(num_classes))
-        self.apply(init_weights)
+        self.initialize(init_weights)
 
 
 def _s4_side(side: int) -> int:

@@ -139,7 +139,7 @@ class MobileNet(Network):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(c, num_classes)
-        self.apply(parts.init_weights)
+        self.initialize(parts.init_weights)
 
 
 TIMM = Parts(activation=nn.ReLU6, init_weights=init_timm)

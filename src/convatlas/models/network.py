@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from convatlas.errors import UsageError
+from convatlas.formatting import describe_edits
+from convatlas.models.edits.kinds import Edit
 from convatlas.storage.records import Record
 
 Argument = bool | int | float | str | tuple[int, int] | None
@@ -25,7 +27,9 @@ class Network(nn.Module):
     is the classifier.
     """
 
-    architecture: "Architecture | None" = None  # set by `build`
+    architecture: "Architecture | None" = None  # set by `build`, as is the shape of the images
+    input_shape: tuple[int, int, int] | None = None  # channels, height, width
+    init_layer: Callable[[nn.Module], None] | None = None  # the paper's, of a layer; None: torch's
     heads: Mapping[str, str] = {}  # auxiliary heads: name -> the layer whose output it takes
     # of networks that label pixels: the pixels on every side that the logits lack, and the coarsest grid
     margin: int = 0
@@ -66,6 +70,11 @@ class Network(nn.Module):
                 if source == name:
                     outputs[head] = self._modules[head](images)  # type: ignore[misc]
         return {"logits": images} | outputs
+
+    def initialize(self, init_layer: Callable[[nn.Module], None]) -> None:
+        """Give every layer the paper's initialisation, and keep it for those that an edit adds."""
+        self.init_layer = init_layer
+        self.apply(init_layer)
 
     @property
     def classifier(self) -> str:
@@ -150,12 +159,25 @@ class TrainingOutputs(nn.Module):
         return self.network.training_outputs(images)
 
 
-class Architecture(Record, frozen=True):
-    """A network with every argument spelled out, as a run and a saved classifier record it."""
+class Architecture(Record, frozen=True, omit_defaults=True):
+    """A network with every argument spelled out, as a run and a saved classifier record it.
+
+    `edits` change it before it is trained; `source_sha256` is that of the file with the factory of a network
+    of the user's own. What is empty is not written, so that a network keeps the hash that it had before these
+    fields existed.
+    """
 
     name: str
     edition: str
     arguments: dict[str, Argument]
+    edits: tuple[Edit, ...] = ()
+    source_sha256: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name, with an edition that is not the paper's, and with the edits."""
+        edition = "" if self.edition == "paper" else f", edition {self.edition}"
+        return f"{self.name}{edition}{describe_edits(self.edits)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +193,7 @@ class ModelEntry:
     headline: str  # the paper's own error, with its protocol
     defaults: Mapping[str, Argument] = field(default_factory=dict)  # where they differ from the builder's
     task: str = "classification"  # or "segmentation"
+    is_imported: bool = False  # a network of the user's own, whose images have the data's size
 
     @property
     def editions(self) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ class ResNet(Network):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(c, num_classes)
-        self.apply(init_weights)
+        self.initialize(init_weights)
 
 
 def _imagenet_entry(layers: int, headline: str) -> ModelEntry:

@@ -183,7 +183,7 @@ class ResNetV2(Network):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(c, num_classes)
-        self.apply(he_normal)
+        self.initialize(he_normal)
         for module in self.modules():
             if isinstance(module, Gated):
                 module.init_bias()

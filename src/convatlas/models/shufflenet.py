@@ -141,7 +141,7 @@ class ShuffleNet(Network):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(c, num_classes)
-        self.apply(parts.init_weights)
+        self.initialize(parts.init_weights)
 
 
 PYTORCHCV = Parts(

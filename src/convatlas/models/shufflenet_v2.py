@@ -133,7 +133,7 @@ class ShuffleNetV2(Network):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(column.conv5, num_classes)
         if init_weights:
-            self.apply(init_weights)
+            self.initialize(init_weights)
 
 
 ENTRIES = [

@@ -62,7 +62,7 @@ class UNet(Network):
             self.add_module(f"expand{level}", double_conv(2 * c_out, c_out))
             c = c_out
         self.score = nn.Conv2d(c, num_classes, 1)
-        self.apply(init_weights)
+        self.initialize(init_weights)
 
     def forward(self, images: Tensor) -> Tensor:
         images = self.check_images(images)

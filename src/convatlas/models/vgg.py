@@ -97,7 +97,7 @@ class VGG(Network):
         head = fully_connected_head(c * grid_height * grid_width, units, num_classes, dropout)
         for name, layer in head.items():
             self.add_module(name, layer)
-        self.apply(init_weights)
+        self.initialize(init_weights)
 
 
 def init_torchvision(module: nn.Module) -> None:

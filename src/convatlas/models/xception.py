@@ -115,7 +115,7 @@ class Xception(Network):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(c, num_classes)
-        self.apply(init_weights)
+        self.initialize(init_weights)
 
 
 class XceptionTimm(Xception):

@@ -90,7 +90,7 @@ class ZFNet(Network):
         head = fully_connected_head(c * grid_height * grid_width, units, num_classes, dropout)
         for name, layer in head.items():
             self.add_module(name, layer)
-        self.apply(normal(0.01))
+        self.initialize(normal(0.01))
 
 
 def _entry(name: str, rows: dict[str, Row], source: str, headline: str) -> ModelEntry:

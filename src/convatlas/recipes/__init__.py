@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from convatlas import models
-from convatlas.errors import unknown_name
+from convatlas.errors import UsageError, unknown_name
 from convatlas.models import ModelEntry
 from convatlas.recipes.alexnet import ALEXNET, ALEXNET_SMALL
 from convatlas.recipes.fcn import FCN, FCN_HEAVY, FCN_SKIP, FCN_SMALL
@@ -88,13 +88,20 @@ def get_recipe(name: str, network: ModelEntry) -> Recipe:
 
     Raises UsageError for a name that does not exist; the message names the nearest.
     """
-    paper_recipe, small_recipe = next(
-        recipes for pattern, recipes in RECIPES_BY_PATTERN.items() if fnmatchcase(network.name, pattern)
-    )
-    if name in ("paper", paper_recipe.name):
-        return paper_recipe
-    if name == "small":
-        return small_recipe
+    if network.is_imported:
+        if name in ("paper", "small"):
+            raise UsageError(
+                f"{network.name} is a network of your own and has no recipe {name}: choose quick, finetune "
+                "or a recipe's name"
+            )
+    else:
+        paper_recipe, small_recipe = next(
+            recipes for pattern, recipes in RECIPES_BY_PATTERN.items() if fnmatchcase(network.name, pattern)
+        )
+        if name in ("paper", paper_recipe.name):
+            return paper_recipe
+        if name == "small":
+            return small_recipe
     if network.task == "segmentation" and name in ("quick", "finetune"):
         return QUICK_MASKS if name == "quick" else FINETUNE_MASKS
     takes_photos = min(network.input[1:]) >= MIN_PHOTO_SIDE

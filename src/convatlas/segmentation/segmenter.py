@@ -145,4 +145,5 @@ class Segmenter:
     def __repr__(self) -> str:
         origin = self.metadata.provenance.get("data")
         trained = f", trained on {origin}" if origin else ""
-        return f"<Segmenter {self.metadata.network.name}: {len(self.classes)} classes{printable(trained)}>"
+        title = printable(self.metadata.network.title)
+        return f"<Segmenter {title}: {len(self.classes)} classes{printable(trained)}>"

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from convatlas import models
 from convatlas.errors import UsageError
+from convatlas.models.edits import parse_edit
 from convatlas.names import encodable
 from convatlas.recipes import Epochs
+from convatlas.runtime.trust import trust_factory
 from convatlas.storage.records import override
 from convatlas.storage.regular_file import read_user_file
 from convatlas.training.bounds import check_numbers
@@ -32,12 +34,15 @@ def run_from_options(
     batch: int | None = None,
     weights: str = "",
     overrides: Sequence[str] = (),
+    edits: Sequence[str] = (),
 ) -> RunOptions:
-    """`overrides` are `key.path=value`, with the paths of `run.json`'s run.
+    """`overrides` are `key.path=value`, with the paths of `run.json`'s run; `edits` texts such as
+    SwapActivation(to=tanh), in place of those of the weights' network.
 
     Raises UsageError for a name or a field that does not exist, UserError for a weight file that cannot be
     read.
     """
+    trust_factory(model)
     architecture = models.get_architecture(
         model, edition
     )  # an unknown network is reported before anything else
@@ -46,6 +51,8 @@ def run_from_options(
     file = PretrainedFile(weights) if weights else None
     if file is not None:
         architecture = file.architecture_of(model, edition)
+    if edits:
+        architecture = architecture.replace(edits=tuple(parse_edit(text) for text in edits))
     pretrained = Pretrained(file=encodable(weights)) if weights else None
     run = Run(model=architecture, data=data, recipe=recipe, pretrained=pretrained, seed=seed)
     if epochs is not None:

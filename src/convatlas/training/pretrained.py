@@ -61,14 +61,14 @@ class PretrainedFile:
         return read_weight_file(self.path)
 
     def architecture_of(self, name: str, edition: str) -> Architecture:
-        """The network of this name, with the arguments of the weights where the file has them."""
+        """The network of this name, with the arguments and edits of the weights where the file has them."""
         network = self.weight_file.architecture
         if network is None or (network.name, network.edition) != (name, edition):
             return models.get_architecture(name, edition)
         arguments = {
             key: value for key, value in network.arguments.items() if key not in models.OPEN_ARGUMENTS
         }
-        return models.get_architecture(name, edition, **arguments)
+        return models.get_architecture(name, edition, edits=network.edits, **arguments)
 
     def weights_for(self, architecture: Architecture) -> PretrainedWeights:
         """The weights for a network. Raises UserError where the file holds those of another one."""
@@ -126,7 +126,10 @@ class PretrainedFile:
             inferred = infer_arguments(model, tensors, nearest)
             model = models.build(
                 models.get_architecture(
-                    architecture.name, architecture.edition, **(architecture.arguments | inferred)
+                    architecture.name,
+                    architecture.edition,
+                    edits=architecture.edits,
+                    **(architecture.arguments | inferred),
                 )
             )
         kept = match_state_dict(model, tensors, nearest.source, config=config)

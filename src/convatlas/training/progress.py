@@ -14,7 +14,7 @@ from convatlas.analysis import Report
 from convatlas.data.task import Task
 from convatlas.errors import printable
 from convatlas.evaluation.classification import CLASSIFICATION
-from convatlas.formatting import format_duration
+from convatlas.formatting import describe_edits, format_duration
 from convatlas.runtime.progress import is_main_process
 from convatlas.training.run import Run
 
@@ -239,7 +239,8 @@ def banner_rows(
     rows = {
         "convatlas": f"{environment['convatlas']}, torch {environment['torch']}, {device}{ranks}{compiled}",
         "data": f"{run.data.name}: {counts} images {image_shape}{fitted}; {len(content.classes)} classes",
-        "network": f"{network.name}, edition {network.edition}: {cost.params:,} parameters, "
+        "network": f"{network.name}, edition {network.edition}{describe_edits(network.edits)}: "
+        f"{cost.params:,} parameters, "
         f"{cost.macs:,} multiply-adds an image",
         "recipe": f"{run.recipe.name} ({run.recipe.source}): batch {run.recipe.batch}, "
         f"{run.steps:,} steps of {run.steps_per_epoch:,} an epoch",

@@ -26,7 +26,13 @@ from convatlas.storage.records import diff
 from convatlas.training.bounds import check_numbers
 from convatlas.training.pretrained import PretrainedFile, PretrainedWeights, resolve_pretrained
 from convatlas.training.run import DataContent, Run
-from convatlas.training.run_checks import check_recipe, check_task, frozen_by_recipe
+from convatlas.training.run_checks import (
+    check_logits,
+    check_recipe,
+    check_source,
+    check_task,
+    frozen_by_recipe,
+)
 from convatlas.training.tasks import task_of
 
 _CONVERTIBLE = {1: {3}, 3: {1}}  # channels of images -> those to which they can be converted
@@ -57,6 +63,8 @@ def resolve_run(
     """
     check_numbers(run)
     entry = models.get_entry(run.model.name, run.model.edition)
+    if entry.is_imported and not force:
+        check_source(run)
     if run.recipe.name == "finetune" and run.pretrained is None and run.data.content is None:
         raise UsageError(
             "the recipe finetune changes trained weights, and there are none: give them with --weights FILE, "
@@ -70,6 +78,8 @@ def resolve_run(
     model = _resolve_model(run, dataset, notes)
     with torch.device("meta"):
         network = models.build(model)
+    if entry.is_imported:
+        check_logits(network)
     content = _resolve_content(run, dataset, network, force)
     if content.preprocessing.value_range is not None:
         notes.append(describe_value_range(content.preprocessing.value_range))
@@ -129,7 +139,8 @@ def _resolve_model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture
         )
     size = arguments.get("image_size")
     if not isinstance(size, tuple):
-        arguments["image_size"] = (int(size), int(size)) if size else entry.input[1:]
+        own_size = dataset.size if entry.is_imported else None
+        arguments["image_size"] = (int(size), int(size)) if size else own_size or entry.input[1:]
     if arguments.get("aux") and not run.recipe.auxiliary:
         raise UsageError(
             f"model.arguments.aux is true but the recipe {run.recipe.name} gives the losses of auxiliary "
@@ -139,7 +150,7 @@ def _resolve_model(run: Run, dataset: Dataset, notes: list[str]) -> Architecture
         arguments["aux"] = bool(run.recipe.auxiliary)
         if not run.recipe.auxiliary:
             notes.append(f"no auxiliary heads: the recipe {run.recipe.name} gives their losses no weight")
-    return Architecture(run.model.name, run.model.edition, arguments)
+    return run.model.replace(arguments=arguments)
 
 
 def _resolve_content(run: Run, dataset: Dataset, network: Network, force: bool) -> DataContent:

@@ -20,6 +20,7 @@ from convatlas.models import Architecture
 from convatlas.names import encodable
 from convatlas.recipes import Recipe
 from convatlas.runtime.device import Precision
+from convatlas.runtime.trust import trust_factory
 from convatlas.storage.records import Record, from_json, record_sha256, to_json
 from convatlas.storage.sealed_json import is_sealed, sealed_json
 from convatlas.training.bounds import check_numbers
@@ -131,9 +132,8 @@ class Run(Record, frozen=True, kw_only=True):
         ) -> None: ...
 
     def __repr__(self) -> str:
-        edition = "" if self.model.edition == "paper" else f", edition {self.model.edition}"
         return (
-            f"<Run {self.id[:8]}: {self.model.name}{edition} on {printable(self.data.name)}, "
+            f"<Run {self.id[:8]}: {printable(self.model.title)} on {printable(self.data.name)}, "
             f"recipe {self.recipe.name}, seed {self.seed}>"
         )
 
@@ -160,6 +160,7 @@ class Run(Record, frozen=True, kw_only=True):
             except msgspec.ValidationError as error:
                 raise UsageError(f"{name} of a run: {error}") from None
         if isinstance(model, str):
+            trust_factory(model)
             force_setattr(self, "model", models.get_architecture(model))
         if isinstance(data, str):
             force_setattr(self, "data", DataSpec(encodable(data)))
@@ -176,7 +177,7 @@ class Run(Record, frozen=True, kw_only=True):
             key: value for key, value in self.recipe.network.items() if arguments[key] == defaults[key]
         }
         model = models.get_architecture(self.model.name, self.model.edition, **(arguments | changes))
-        force_setattr(self, "model", model)
+        force_setattr(self, "model", model.replace(edits=self.model.edits))
 
     @property
     def id(self) -> str:

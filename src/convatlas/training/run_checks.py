@@ -1,9 +1,10 @@
 """What does not fit together in a run: network, recipe and data of different tasks, parts that the network
 lacks."""
 
+from convatlas import analysis, models
 from convatlas.data import Dataset
 from convatlas.data.transforms.random_tile import RandomTile
-from convatlas.errors import UsageError, printable, unknown_name
+from convatlas.errors import UsageError, UserError, printable, unknown_name
 from convatlas.models import ModelEntry, Network
 from convatlas.optim.losses import PixelCrossEntropy
 from convatlas.recipes import Recipe
@@ -65,3 +66,27 @@ def check_recipe(run: Run, recipe: Recipe, network: Network) -> None:
     frozen = tuple(f"{path}." for path in run.frozen)
     if all(name.startswith(frozen) for name, _ in network.named_parameters()):
         raise UsageError(f"every parameter of {run.model.name} is frozen: leave some to be trained")
+
+
+def check_source(run: Run) -> None:
+    """Raises UserError for a network of the user's own whose source is not that of the run."""
+    current = models.get_architecture(run.model.name).source_sha256
+    if run.model.source_sha256 and run.model.source_sha256 != current:
+        raise UserError(
+            f"the source of {run.model.name} has changed since this run was made (SHA-256 "
+            f"{run.model.source_sha256[:8]}, now {current[:8]}): train again, or continue all the same with "
+            "--force"
+        )
+
+
+def check_logits(network: Network) -> None:
+    """Raises UsageError for a network of the user's own that does not give logits (n, num_classes)."""
+    assert network.architecture is not None
+    assert network.input_shape is not None
+    shape = analysis.analyze(network, network.input_shape).trace.calls[0].output_shapes[0]
+    num_classes = network.architecture.arguments["num_classes"]
+    if shape != (1, num_classes):
+        raise UsageError(
+            f"{network.name} gives {tuple(shape)} for one image: expected logits (1, {num_classes}), so let "
+            "num_classes set its last layer"
+        )

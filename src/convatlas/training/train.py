@@ -151,7 +151,7 @@ def _finished(path: Path, run_file: RunFile, display: ProgressDisplay, ranks: Ra
 
 def default_folder(run: Run) -> Path:
     data = printable(run.data.name).removeprefix("folder:").rstrip("/").rsplit("/", 1)[-1]
-    return Path("runs") / f"{run.model.name}-{data}-{run.id[:8]}"
+    return Path("runs") / f"{run.model.name.replace(':', '.')}-{data}-{run.id[:8]}"
 
 
 def _train(

@@ -85,6 +85,8 @@ def report_names(a: ReportData, b: ReportData) -> tuple[str, str]:
         return a.model, b.model
     if a.edition != b.edition:
         return f"{a.model}, {a.edition}", f"{b.model}, {b.edition}"
+    if bool(a.edits) != bool(b.edits):
+        return tuple(f"{report.model}{', edited' * bool(report.edits)}" for report in (a, b))  # type: ignore[return-value]
     return f"{a.model} (1)", f"{b.model} (2)"
 
 

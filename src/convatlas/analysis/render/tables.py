@@ -6,7 +6,7 @@ from convatlas.analysis.render.comparison import CHANGED, LEGEND, compare, repor
 from convatlas.analysis.report import ReportData
 from convatlas.analysis.rows import CONVENTION, Row, format_size
 from convatlas.errors import printable
-from convatlas.formatting import format_si
+from convatlas.formatting import describe_edits, format_si
 from convatlas.markdown import markdown_text
 
 COLUMNS = (
@@ -56,13 +56,13 @@ def totals(report: ReportData) -> list[tuple[str, str]]:
 
 
 def title(report: ReportData) -> str:
-    """Name, edition and input of the network."""
+    """Name, edition, edits and input of the network."""
     edition = f", edition {report.edition}" if report.edition else ""
     shapes = report.input_shapes
     if len(shapes) == 1:
         shapes = (shapes[0][1:],)
     inputs = " and ".join("x".join(map(str, shape)) for shape in shapes)
-    return f"{report.model}{edition}, input {inputs}"
+    return f"{report.model}{edition}{describe_edits(report.edits)}, input {inputs}"
 
 
 def markdown_table(

@@ -10,6 +10,7 @@ import torch
 from convatlas import models
 from convatlas.data import Dataset
 from convatlas.errors import UsageError, UserError
+from convatlas.formatting import describe_edits
 from convatlas.runtime.compilation import should_compile
 from convatlas.runtime.device import Precision, best_precision, select_device
 from convatlas.runtime.distributed.ranks import Ranks
@@ -194,7 +195,7 @@ def _plan(
     reserved = device.reserved_bytes
     return Plan(
         run_id=run.id,
-        model=run.model.name,
+        model=f"{run.model.name}{describe_edits(run.model.edits)}",
         data_set=run.data.name,
         recipe=run.recipe.name,
         precision=precision,
