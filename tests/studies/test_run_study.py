@@ -111,6 +111,18 @@ def test_every_arm_of_every_study_is_a_run_at_every_scale(study: Study) -> None:
         assert len({run.id for run in runs.values()}) == len(runs)
 
 
+def test_all_studies_run_at_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every arm of every study trains, or is measured, and every claim can be judged. Runs that several
+    studies share are trained once."""
+    monkeypatch.delitem(STUDIES, TINY.id)
+    for study in STUDIES.values():
+        report = run_study(study, "smoke", seeds=1, root=tmp_path)
+        assert not any(report.failures.values()), report.failures
+        assert {item.verdict for item in report.judgements} <= {"inconclusive", "supported", "contradicted"}
+    runs = {run.id for study in STUDIES.values() for run in expand(study, "smoke", 0).values()}
+    assert len(list((tmp_path / "results").iterdir())) == len(runs)
+
+
 def test_a_claim_of_an_arm_that_is_not_there_is_an_error_of_the_record() -> None:
     with pytest.raises(ValueError, match=r"tests\.tiny has no arm other"):
         TINY.replace(claims=(Lower(a="other", b="wide", metric="test_error"),))

@@ -1,12 +1,11 @@
 """The studies: one file a paper."""
 
 from convatlas.errors import unknown_name
-from convatlas.studies.papers import resnet, shattered_gradients
+from convatlas.studies.papers import activations, resnet, shattered_gradients, vgg
 from convatlas.studies.study import Study
 
-STUDIES: dict[str, Study] = {
-    study.id: study for paper in (resnet, shattered_gradients) for study in paper.STUDIES
-}
+_PAPERS = (resnet, vgg, activations, shattered_gradients)
+STUDIES: dict[str, Study] = {study.id: study for paper in _PAPERS for study in paper.STUDIES}
 
 
 def get_study(id: str) -> Study:

@@ -1,10 +1,8 @@
 """The studies of arXiv:1512.03385 (Deep Residual Learning for Image Recognition)."""
 
 from convatlas.studies.claims import Lower
-from convatlas.studies.study import Arm, Scale, Study
-
-_PROBES = {"probes": [{"type": "TrainingScores", "images": 2000}]}
-_QUARTER = {"model.arguments.width": 0.25, **_PROBES}
+from convatlas.studies.papers.scales import CIFAR_SCALES
+from convatlas.studies.study import Arm, Study
 
 DEGRADATION = Study(
     id="resnet.degradation",
@@ -26,24 +24,35 @@ DEGRADATION = Study(
         Lower(a="residual-56", b="residual-20", metric="test_error", source="Table 6: 6.97 and 8.75"),
     ),
     scales={
-        "smoke": Scale(
-            data="digits",
-            recipe="quick",
-            changes={**_QUARTER, "recipe.budget.count": 1, "recipe.budget.min_steps": 0},
-            reduced={"everything": "one epoch of digits: only that it runs"},
-        ),
-        "small": Scale(
-            data="fashion-mnist",
-            recipe="quick",
-            changes={**_QUARTER, "recipe.budget.count": 1},
-            reduced={
-                "data": "Fashion-MNIST in place of CIFAR-10",
-                "width": "a quarter of the channels",
-                "schedule": "one epoch, one cycle, in place of 64,000 iterations",
-                "depth": "20, 32 and 56 layers, without 44 and 110",
-            },
-        ),
+        name: scale.replace(reduced={**scale.reduced, "depth": "20, 32 and 56 layers, without 44 and 110"})
+        for name, scale in CIFAR_SCALES.items()
     },
 )
 
-STUDIES = (DEGRADATION,)
+SHORTCUTS = Study(
+    id="resnet.shortcuts",
+    source="arXiv:1512.03385, Table 3",
+    question="Do projections on the shortcuts help, or is any shortcut enough?",
+    metric="test_error",
+    arms={
+        "plain": Arm(model="plain56_cifar"),
+        "A, zeros": Arm(model="resnet56_cifar", changes={"model.arguments.shortcut": "A"}),
+        "B, some projections": Arm(model="resnet56_cifar", changes={"model.arguments.shortcut": "B"}),
+        "C, projections alone": Arm(model="resnet56_cifar", changes={"model.arguments.shortcut": "C"}),
+    },
+    claims=(
+        Lower(a="A, zeros", b="plain", metric="test_error", source="25.03 and 28.54, ImageNet, 34 layers"),
+        Lower(a="B, some projections", b="plain", metric="test_error", source="24.52 and 28.54"),
+        Lower(a="C, projections alone", b="plain", metric="test_error", source="24.19 and 28.54"),
+        Lower(a="B, some projections", b="A, zeros", metric="test_error", source="24.52 and 25.03"),
+        Lower(a="C, projections alone", b="B, some projections", metric="test_error", source="24.19, 24.52"),
+    ),
+    scales={
+        name: scale.replace(
+            reduced={**scale.reduced, "network": "the 56 layers for CIFAR-10 in place of the 34 for ImageNet"}
+        )
+        for name, scale in CIFAR_SCALES.items()
+    },
+)
+
+STUDIES = (DEGRADATION, SHORTCUTS)
