@@ -52,9 +52,11 @@ test-all: setup peers ## run all tests, including the slow ones
 
 results: setup ## run the long measurements, written to docs/generated (resumable)
 	$(BIN)/python docs/results.py
+	$(BIN)/python docs/dense.py
 
 docs: setup ## write the documentation's tables and images, from stored results
 	$(BIN)/python docs/results.py --render
+	$(BIN)/python docs/dense.py --render
 	$(BIN)/python docs/networks.py
 	$(BIN)/python docs/recipes.py
 	$(BIN)/python docs/notes.py
