@@ -28,8 +28,8 @@ FCN_ARMS = {
     "FCN-8s": ("fcn32s", "fcn16s", "fcn8s"),
 }
 PRINTED_IU = {"FCN-32s": 59.4, "FCN-16s": 62.4, "FCN-8s": 62.7}  # arXiv:1411.4038, Table 2
-UNET_ARMS = {"with elastic deformation": "", "without": " --set recipe.crop.elastic=null"}
-UNET_EPOCHS = 40
+UNET_ARMS = {"with elastic deformation": "", "without": " recipe.crop.elastic=null"}
+UNET_OPTIONS = "--recipe small --epochs 40 --set recipe.class_weights=balanced"  # w_c of eq. 2
 BOX_ROWS = ("without regression", "with regression", "with regression, twice", "shuffled features")
 
 
@@ -51,9 +51,7 @@ def fcn_command(stages: Sequence[str], seed: int) -> str:
 
 def unet_command(arm: str, seed: int) -> str:
     name = "unet-" + arm.split()[0]
-    return train_command(
-        "unet", str(FEW), f"--recipe small --epochs {UNET_EPOCHS}{UNET_ARMS[arm]}", name, seed
-    )
+    return train_command("unet", str(FEW), f"{UNET_OPTIONS}{UNET_ARMS[arm]}", name, seed)
 
 
 def compare_command(first: str, second: str, seed: int) -> str:
@@ -61,10 +59,10 @@ def compare_command(first: str, second: str, seed: int) -> str:
 
 
 def boxes_commands(seed: int) -> list[str]:
-    options = "--set model.arguments.image_size=64 --epochs 8 --batch 128"
+    options = "--set model.arguments.image_size=64 --epochs 4 --batch 128"
     classifier = train_command("resnet20_cifar", f"{PHOTOS}/classes", options, "resnet20", seed)
     folder = run_folder("resnet20", seed)
-    detector = f"python examples/boxes.py {PHOTOS}/masks --weights {folder} --seed {seed}"
+    detector = f"python examples/boxes.py {PHOTOS}/masks --weights {folder} --train-images 200 --seed {seed}"
     return [classifier, f"{detector} --picture {RUNS}/boxes-{seed}.png --json {RUNS}/boxes-{seed}.json"]
 
 
