@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 from convatlas.errors import UserError
@@ -37,7 +38,7 @@ class WorkerProcess:
             text=True,
             env=environment,
             start_new_session=True,  # a Ctrl-C is passed on by this process alone
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            preexec_fn=partial(os.sched_setaffinity, 0, cores) if hasattr(os, "sched_setaffinity") else None,
         )
         self._errors: list[str] = []
         self._reader = threading.Thread(target=self._read_errors, daemon=True)
@@ -55,10 +56,10 @@ class WorkerProcess:
         try:
             self._process.stdin.write(to_json(task).decode() + "\n")
             self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            reply = self._process.stdout.readline()
         except BrokenPipeError:
-            answer = ""
-        if not answer:
+            reply = ""
+        if not reply:
             code = self._process.wait()
             self._reader.join(1.0)
             last = next((line for line in reversed(self._errors) if line), "no message")

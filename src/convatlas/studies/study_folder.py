@@ -1,5 +1,4 @@
-"""A study's folder ROOT/ID-SCALE: what was asked, and the report. The results of all studies are beside
-it."""
+"""A study's folder ROOT/ID-SCALE: its record and its report. The results of all studies are beside it."""
 
 from pathlib import Path
 from typing import Any

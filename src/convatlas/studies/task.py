@@ -1,4 +1,4 @@
-"""What a worker process is asked to do."""
+"""A worker process's task."""
 
 from convatlas.storage.records import Record
 from convatlas.training.run import Run
