@@ -1,14 +1,19 @@
 """A study's report on the terminal."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convatlas.cli.output import paragraph, print_table
 from convatlas.errors import printable
-from convatlas.studies.render import arms_table
-from convatlas.studies.report import Report, cost_sentence, verdict_sentence
+
+if TYPE_CHECKING:
+    from convatlas.studies import Report
 
 
-def print_report(report: Report, page: Path) -> None:
+def print_report(report: "Report", page: Path) -> None:
+    from convatlas.studies.render import arms_table
+    from convatlas.studies.report import cost_sentence, verdict_sentence
+
     study = report.study
     print(f"{study.id}  {study.question}")
     parts = [f"scale {report.scale}", report.data, f"{len(report.seeds)} seeds"]
