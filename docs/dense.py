@@ -182,18 +182,16 @@ MASK_COLUMNS = (
     *(f"mean IU %, seed {seed}" for seed in SEEDS),
     "mean",
     "spread (sd)",
-    "pixel accuracy",
-    "seconds",
+    "pixel accuracy %",
 )
 
 
 def mask_cells(runs: Sequence[dict[str, Any]]) -> str:
     ious = [run["metrics"]["test_mean_iou"] for run in runs]
     accuracy = statistics.mean(run["metrics"]["test_pixel_accuracy"] for run in runs)
-    seconds = statistics.median(run["seconds"] for run in runs)
     spread = statistics.stdev(ious) if len(ious) > 1 else 0
     values = " | ".join(f"{value:.2f}" for value in ious) + " | -" * (len(SEEDS) - len(ious))
-    return f"{values} | {statistics.mean(ious):.2f} | {spread:.2f} | {accuracy:.2f} | {seconds:,.0f}"
+    return f"{values} | {statistics.mean(ious):.2f} | {spread:.2f} | {accuracy:.2f}"
 
 
 def difference_table(store: dict[str, Any], pairs: dict[str, tuple[str, str]], remark: str) -> list[str]:

@@ -29,7 +29,7 @@ FCN_ARMS = {
 }
 PRINTED_IU = {"FCN-32s": 59.4, "FCN-16s": 62.4, "FCN-8s": 62.7}  # arXiv:1411.4038, Table 2
 UNET_ARMS = {"with elastic deformation": "", "without": " recipe.crop.elastic=null"}
-UNET_OPTIONS = "--recipe small --epochs 40 --set recipe.class_weights=balanced"  # w_c of eq. 2
+UNET_OPTIONS = "--recipe small --epochs 40 --set recipe.optimizer.lr=0.0007"
 BOX_ROWS = ("without regression", "with regression", "with regression, twice", "shuffled features")
 
 
