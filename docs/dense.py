@@ -123,7 +123,8 @@ def unet_section(store: dict[str, Any]) -> list[str]:
         return []
     return [
         f"## U-Net on {FEW_IMAGES} images, with and without elastic deformation",
-        "Object or background, by `unet_small`. The paper prints no figure without deformation, and calls it "
+        "Object or background, by `unet_small` at a rate of 7e-4: at its 2e-3 two seeds of three stay at the "
+        "constant prediction (44.7 %). The paper prints no figure without deformation, and calls it "
         "the key to training with few images (arXiv:1505.04597, sec. 3.1).",
         table(("U-Net", *MASK_COLUMNS), rows),
         *difference_table(store, {"with minus without": ("unet-without", "unet-with")}, ""),
