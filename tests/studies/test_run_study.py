@@ -9,7 +9,11 @@ from PIL import Image
 
 from convatlas.cli.main import main
 from convatlas.errors import UsageError
+from convatlas.storage.records import to_json
 from convatlas.studies import STUDIES, Lower, Study, run_study
+from convatlas.studies.render import markdown
+from convatlas.studies.run_result import RunResult
+from convatlas.studies.run_study import StudyRuns
 from convatlas.studies.study import Arm, Scale, expand
 from convatlas.studies.study_folder import open_study, stored_verdicts
 
@@ -121,6 +125,19 @@ def test_all_studies_run_at_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert {item.verdict for item in report.judgements} <= {"inconclusive", "supported", "contradicted"}
     runs = {run.id for study in STUDIES.values() for run in expand(study, "smoke", 0).values()}
     assert len(list((tmp_path / "results").iterdir())) == len(runs)
+
+
+def test_a_run_that_failed_is_named_in_the_report_and_tried_again(tmp_path: Path) -> None:
+    runs = StudyRuns.of(TINY, "smoke", [0], "", tmp_path)
+    (tmp_path / "results").mkdir()
+    run = runs.runs["wide"][0]
+    failed = RunResult(run=run.id, outcome="failed", seconds=0.0, steps=0, message="no memory")
+    runs.result_file(run).write_bytes(to_json(failed))
+    report = runs.report()
+    assert report.failures["wide"] == ["seed 0 failed: no memory"]
+    assert "- wide, seed 0 failed: no memory" in markdown(report)
+    assert report.judgements[0].verdict == "not run"
+    assert run in [task.run for task in runs.tasks()]
 
 
 def test_a_claim_of_an_arm_that_is_not_there_is_an_error_of_the_record() -> None:

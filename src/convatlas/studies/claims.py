@@ -12,8 +12,8 @@ class Claim(Record, frozen=True, kw_only=True):
     source: str = ""
 
 
-class Lower(Claim, frozen=True, tag=True, kw_only=True):
-    """The metric of `a` is lower than that of `b`."""
+class PairClaim(Claim, frozen=True, kw_only=True):
+    """A claim about the metrics of the arms `a` and `b`."""
 
     a: str
     b: str
@@ -21,21 +21,19 @@ class Lower(Claim, frozen=True, tag=True, kw_only=True):
     @property
     def arms(self) -> tuple[str, ...]:
         return self.a, self.b
+
+
+class Lower(PairClaim, frozen=True, tag=True, kw_only=True):
+    """The metric of `a` is lower than that of `b`."""
 
     def __str__(self) -> str:
         return f"{self.metric}: {self.a} < {self.b}"
 
 
-class Equal(Claim, frozen=True, tag=True, kw_only=True):
+class Equal(PairClaim, frozen=True, tag=True, kw_only=True):
     """The metrics of `a` and `b` differ by at most `within`."""
 
-    a: str
-    b: str
     within: float
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        return self.a, self.b
 
     def __str__(self) -> str:
         return f"{self.metric}: {self.a} = {self.b} within {self.within:g}"
@@ -79,18 +77,12 @@ class Slope(Claim, frozen=True, tag=True, kw_only=True):
         return f"{self.metric}: {self.sign} over {', '.join(self.x)}"
 
 
-class Ratio(Claim, frozen=True, tag=True, kw_only=True):
+class Ratio(PairClaim, frozen=True, tag=True, kw_only=True):
     """Arithmetic: the metric of `a`, which the analysis computes, is `ratio` times that of `b`, to `within`
     of it."""
 
-    a: str
-    b: str
     ratio: float
     within: float
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        return self.a, self.b
 
     def __str__(self) -> str:
         return f"{self.metric}: {self.a} = {self.ratio:g} {self.b}"

@@ -73,7 +73,7 @@ def _claims_table(report: Report) -> str:
 def arms_table(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The columns, and a row for each arm: means with intervals, beside the paper's values."""
     columns, rows = ["arm"], [[name] for name in report.study.arms_at(report.scale)]
-    for metric in report.shown_metrics:
+    for metric in report.study.metrics:
         columns.append(UNITS.get(metric, metric))
         for row in rows:
             row.append(format_interval(report.interval(row[0], metric)))

@@ -46,13 +46,6 @@ class Report:
         return None if observations is None else mean_interval(observations)
 
     @property
-    def shown_metrics(self) -> tuple[str, ...]:
-        """The study's own metric first, then those of its claims and of the paper's values."""
-        claimed = [claim.metric for claim in self.study.claims]
-        printed = [metric for arm in self.study.arms.values() for metric in arm.printed]
-        return tuple(dict.fromkeys([self.study.metric, *claimed, *printed]))
-
-    @property
     def failures(self) -> dict[str, list[str]]:
         """Why runs failed or diverged, by arm."""
         return {
@@ -127,12 +120,8 @@ def make_report(
     arms: Mapping[str, ArmResults],
     level: float = LEVEL,
 ) -> Report:
-    metrics = dict.fromkeys(
-        [study.metric, *(claim.metric for claim in study.claims)]
-        + [metric for arm in study.arms.values() for metric in arm.printed]
-    )
-    measurements: dict[str, dict[str, Observations]] = {metric: {} for metric in metrics}
-    for metric in metrics:
+    measurements: dict[str, dict[str, Observations]] = {metric: {} for metric in study.metrics}
+    for metric in study.metrics:
         for name, arm in arms.items():
             observations = observe(metric, arm.results, arm.run)
             if observations is not None:

@@ -55,17 +55,15 @@ class StudyRuns:
         for seed in self.seeds:
             for by_seed in self.runs.values():
                 run = by_seed[seed]
-                if self.read_result(run) is None:
+                result = self.read_result(run)
+                if result is None or result.outcome == "failed":  # which is tried again
                     folder = self.root / "runs" / run.id[:16]
-                    result = str(self.result_file(run))
-                    missing[run.id] = Task(run=run, folder=str(folder), result=result)
+                    file = str(self.result_file(run))
+                    missing[run.id] = Task(run=run, folder=str(folder), result=file)
         return list(missing.values())
 
     def read_result(self, run: Run) -> RunResult | None:
-        """None where there is none, or one of a run that failed, which is tried again.
-
-        Raises UsageError for a file of another format.
-        """
+        """None where there is none. Raises UsageError for a file of another format."""
         file = self.result_file(run)
         if not file.exists():
             return None
@@ -74,7 +72,7 @@ class StudyRuns:
             raise UsageError(
                 f"{printable(file)} has format {result.format}, and this version reads {FORMAT}: remove it"
             )
-        return None if result.outcome == "failed" else result
+        return result
 
     def report(self) -> Report:
         """Of the results that are there."""

@@ -65,6 +65,13 @@ class Study(Record, frozen=True, kw_only=True):
             if arm not in self.arms:
                 raise ValueError(f"{self.id} has no arm {arm}")
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The study's own metric first, then those of its claims and of the paper's values."""
+        claimed = [claim.metric for claim in self.claims]
+        printed = [metric for arm in self.arms.values() for metric in arm.printed]
+        return tuple(dict.fromkeys([self.metric, *claimed, *printed]))
+
     def scale(self, name: str) -> Scale:
         """Raises UsageError for another scale than the study has."""
         if name not in self.scales:

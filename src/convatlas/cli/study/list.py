@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from convatlas.cli.arguments import Json, arg
 from convatlas.cli.output import print_json, print_table
@@ -22,7 +22,7 @@ class StudyList:
         from convatlas.studies.run_study import DEFAULT_ROOT
         from convatlas.studies.study_folder import stored_verdicts
 
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "id": study.id,
                 "source": study.source,
@@ -34,10 +34,7 @@ class StudyList:
         if self.json:
             print_json(rows)
             return
-        cells = [
-            (row["id"], row["source"], row["question"], _describe(row["verdicts"]))  # type: ignore[arg-type]
-            for row in rows
-        ]
+        cells = [(row["id"], row["source"], row["question"], _describe(row["verdicts"])) for row in rows]
         print_table(("study", "source", "question", "verdicts"), cells)
 
 
