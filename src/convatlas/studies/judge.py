@@ -199,7 +199,8 @@ def _evidence_of_slope(claim: Slope, observations: Sequence[Observations]) -> Ev
 def _too_little(difference: Difference) -> str:
     """Why seeds give no interval, in a few words."""
     if difference.n < MIN_SEEDS:
-        return f"{difference.n} seeds give no interval: at least {MIN_SEEDS} are needed"
+        plural = "seed gives" if difference.n == 1 else "seeds give"
+        return f"{difference.n} {plural} no interval: at least {MIN_SEEDS} are needed"
     return "" if difference.seed_variance else "all seeds differ by the same: there is no spread to judge by"
 
 
